@@ -1,0 +1,63 @@
+"""convlens: train, honestly evaluate, look inside and ship small convolutional image classifiers.
+
+    import convlens
+    run = convlens.train("mnist")
+    convlens.load(run.path).predict("mine.png")
+
+The public names are imported on first use, so that `import convlens` itself is light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from convlens.architecture.sentence import Architecture, parse
+    from convlens.classifier import Classifier, Prediction, load, predict
+    from convlens.data.dataset import Dataset
+    from convlens.data.framing import InputSpec
+    from convlens.data.pack import pack
+    from convlens.errors import ConvlensError
+    from convlens.evaluation.evaluate import Report, evaluate
+    from convlens.experiment import train
+    from convlens.explaining import explain
+    from convlens.presets import PRESETS
+    from convlens.recipe import Recipe
+    from convlens.run import Run, runs
+
+_HOMES = {
+    "Architecture": "convlens.architecture.sentence",
+    "Classifier": "convlens.classifier",
+    "ConvlensError": "convlens.errors",
+    "Dataset": "convlens.data.dataset",
+    "InputSpec": "convlens.data.framing",
+    "PRESETS": "convlens.presets",
+    "Prediction": "convlens.classifier",
+    "Recipe": "convlens.recipe",
+    "Report": "convlens.evaluation.evaluate",
+    "Run": "convlens.run",
+    "evaluate": "convlens.evaluation.evaluate",
+    "explain": "convlens.explaining",
+    "load": "convlens.classifier",
+    "pack": "convlens.data.pack",
+    "parse": "convlens.architecture.sentence",
+    "predict": "convlens.classifier",
+    "runs": "convlens.run",
+    "train": "convlens.experiment",
+}
+
+__all__ = [
+    "PRESETS", "Architecture", "Classifier", "ConvlensError", "Dataset", "InputSpec", "Prediction", "Recipe", "Report",
+    "Run", "evaluate", "explain", "load", "pack", "parse", "predict", "runs", "train",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'convlens' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,222 @@
+"""`explain`: the table of a network's layers, remarks on it, and its forms for people, machines and torch.
+
+Owns what is said about an architecture; the numbers come from `plan.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from convlens.architecture.layers import (
+    Activation,
+    Axis,
+    BatchNorm,
+    Conv,
+    Dropout,
+    Flatten,
+    Layer,
+    Linear,
+    Residual,
+    Shape,
+    _Windowed,
+    by,
+)
+from convlens.architecture.plan import Node, Plan
+from convlens.architecture.torch_source import torch_source
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer of the table. `depth` is its nesting; a residual has a row of its own after its children."""
+
+    node: Node
+    depth: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What `explain` returns: the plan, with its table and remarks.
+
+    `title` names what is explained, `loading` holds the lines that load a model's weights into `torch_source()`.
+    """
+
+    plan: Plan
+    title: str = ""
+    loading: Sequence[str] = ()
+
+    @property
+    def rows(self) -> list[Row]:
+        """The layers in order; each residual follows its own children, where the sum is taken."""
+        return list(_rows(self.plan.nodes, 0))
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a careful reader of the sentence would point out."""
+        return remarks(self.plan)
+
+    def torch_source(self) -> str:
+        """The same network as runnable torch source."""
+        return torch_source(self.plan, self.loading)
+
+    def to_json(self) -> dict[str, Any]:
+        """The table for machines. Shapes are [C, H, W] or [C]; receptive fields in input pixels."""
+        plan = self.plan
+        return {
+            "architecture": str(plan.architecture),
+            "input_shape": list(plan.input_shape),
+            "classes": plan.num_classes,
+            "num_parameters": plan.num_parameters,
+            "multiply_adds": plan.multiply_adds,
+            "layers": [_row_json(row) for row in self.rows],
+            "remarks": self.remarks,
+        }
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Header and cells as text, one row a layer."""
+        header = ["address", "layer", "output", "size", "parameters", "multiply-adds", "sees", "step"]
+        cells = []
+        for row in self.rows:
+            node = row.node
+            indent = "  " * row.depth
+            layer = "+ sum of the residual" if isinstance(node.layer, Residual) else str(node.layer)
+            own = not node.body
+            cells.append([
+                indent + node.address, indent + layer, by(node.output_shape), node.formula,
+                _count(node.num_parameters) if own else "", _count(node.multiply_adds) if own else "",
+                sees(node.receptive, self.plan.input_shape), by_axis(node.receptive, "step"),
+            ])  # fmt: skip
+        return header, cells
+
+    def summary(self) -> str:
+        """Totals, as one line."""
+        plan = self.plan
+        return (
+            f"input {by(plan.input_shape)}, {plan.num_classes} classes: {plan.num_parameters:,} parameters, "
+            f"{plan.multiply_adds:,} multiply-adds an image"
+        )
+
+    def __str__(self) -> str:
+        header, cells = self.table()
+        widths = [max(len(row[i]) for row in [header, *cells]) for i in range(len(header))]
+        lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in [header, *cells]]
+        return "\n".join([str(self.plan.architecture), *lines, self.summary(), *(f"- {r}" for r in self.remarks)])
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        header, cells = self.table()
+        head = "".join(f"<th>{escape(h)}</th>" for h in header)
+        body = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in cells)
+        notes = "".join(f"<li>{escape(r)}</li>" for r in self.remarks)
+        return f"<table><tr>{head}</tr>{body}</table><p>{escape(self.summary())}</p><ul>{notes}</ul>"
+
+
+def _count(number: int) -> str:
+    return f"{number:,}" if number else "–"
+
+
+def by_axis(receptive: tuple[Axis, Axis], part: str) -> str:
+    """`size` or `step` of both axes, as one number where they agree."""
+    high, wide = (getattr(axis, part) for axis in receptive)
+    return str(high) if high == wide else by((high, wide))
+
+
+def sees(receptive: tuple[Axis, Axis], input_shape: Shape) -> str:
+    """The receptive field in input pixels, with a word where it covers the whole image."""
+    high, wide = receptive
+    whole = high.size >= input_shape[1] and wide.size >= input_shape[2]
+    return f"{by((high.size, wide.size))}{' (all)' if whole else ''}"
+
+
+def _rows(nodes: tuple[Node, ...], depth: int) -> list[Row]:
+    rows: list[Row] = []
+    for node in nodes:
+        if isinstance(node.layer, Residual):
+            rows += _rows(node.body + node.shortcut, depth + 1)
+            rows.append(Row(node, depth))
+        elif node.body:
+            rows += _rows(node.body, depth + 1)
+        else:
+            rows.append(Row(node, depth))
+    return rows
+
+
+def _row_json(row: Row) -> dict[str, Any]:
+    node = row.node
+    return {
+        "address": node.address,
+        "layer": node.layer.name if node.body else str(node.layer),
+        "input_shape": list(node.input_shape),
+        "output_shape": list(node.output_shape),
+        "formula": node.formula,
+        "num_parameters": node.num_parameters,
+        "multiply_adds": node.multiply_adds,
+        "receptive_field": [axis.size for axis in node.receptive],
+        "receptive_step": [axis.step for axis in node.receptive],
+        "receptive_start": [axis.start for axis in node.receptive],
+    }
+
+
+def remarks(plan: Plan) -> list[str]:
+    """What is legal but probably not meant, each as one sentence with its address."""
+    found = []
+    for chain in _chains(plan.nodes):
+        found += _remarks_on_pairs(chain)
+    for leaf in plan.leaves:
+        if isinstance(leaf.layer, _Windowed):
+            found += _remark_on_unread(leaf, leaf.layer)
+    last = plan.leaves[-1]
+    if isinstance(last.layer, Activation):
+        found.append(f"{last.address} {last.layer} is the last layer: logits should be free to take any value")
+    return found
+
+
+def _chains(nodes: tuple[Node, ...]) -> list[list[Node]]:
+    """Runs of leaves that directly follow one another; a residual ends a run."""
+    chains: list[list[Node]] = [[]]
+    for node in nodes:
+        if isinstance(node.layer, Residual):
+            chains += [*_chains(node.body), *_chains(node.shortcut), []]
+        elif node.body:
+            inner = _chains(node.body)
+            chains[-1] += inner[0]
+            chains += inner[1:]
+        else:
+            chains[-1].append(node)
+    return chains
+
+
+def _mixes(layer: Layer) -> bool:
+    return isinstance(layer, Conv | Linear)
+
+
+def _remarks_on_pairs(chain: list[Node]) -> list[str]:
+    found = []
+    for index, node in enumerate(chain):
+        if not _mixes(node.layer):
+            continue
+        following = chain[index + 1 :]
+        if following and isinstance(following[0].layer, BatchNorm) and getattr(node.layer, "bias", False):
+            found.append(
+                f"{node.address} {node.layer} has a bias that the batchnorm after it takes away again: bias=False "
+                f"saves {node.tensors['bias'][0]} parameters"
+            )
+        after = next((n for n in following if not isinstance(n.layer, Dropout | Flatten)), None)
+        if after is not None and type(after.layer) is type(node.layer):
+            what = "linear layers" if isinstance(node.layer, Linear) else "convolutions"
+            found.append(
+                f"{node.address} {node.layer} and {after.address} {after.layer}: two {what} with no activation "
+                "between them can compute nothing that one could not"
+            )
+    return found
+
+
+def _remark_on_unread(leaf: Node, layer: _Windowed) -> list[str]:
+    rows, columns = layer.unread((leaf.input_shape[1], leaf.input_shape[2]))
+    if not rows and not columns:
+        return []
+    parts = [f"{n} of {of} {what}" for n, of, what in
+             ((rows, leaf.input_shape[1], "rows"), (columns, leaf.input_shape[2], "columns")) if n]  # fmt: skip
+    return [f"{leaf.address} {layer}: no window reads {' and '.join(parts)} of its {by(leaf.input_shape[1:])} map"]

@@ -1,0 +1,686 @@
+"""One frozen dataclass per layer of the sentence: its arguments, output shape, formula, tensors and cost.
+
+Owns what a layer *is*, in pure Python. Knows nothing of text (`sentence.py`), of how layers follow one another
+(`plan.py`) or of torch. Names and defaults are torch.nn's; shapes are (C, H, W) for maps and (C,) for vectors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, field, fields, replace
+from typing import Any, ClassVar, NamedTuple, Self
+
+Shape = tuple[int, ...]
+Pair = int | tuple[int, int]
+Size = int | str  # a number, or one of WORDS
+
+WORDS = ("classes", "channels")
+MAX_NUMBER = 1_000_000  # the largest integer that an argument may hold
+
+
+class MisfitError(ValueError):
+    """A layer that cannot take the shape it gets. The plan turns it into a SentenceError with its place."""
+
+
+class Axis(NamedTuple):
+    """Receptive field along one axis, in input pixels.
+
+    The unit at index i sees `size` pixels, from `start + i * step` on (negative: in the zero padding).
+    """
+
+    size: int
+    step: int
+    start: int
+
+
+def pair(value: Pair) -> tuple[int, int]:
+    """An int or a (height, width) pair as a pair."""
+    return (value, value) if isinstance(value, int) else value
+
+
+def by(values: tuple[int, ...]) -> str:
+    """`28×28`, as sizes are written everywhere."""
+    return "×".join(str(v) for v in values)
+
+
+# ---------------------------------------------------------------- arguments
+
+Check = Callable[[Any], Any]
+
+
+def _whole(low: int) -> Check:
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= MAX_NUMBER:
+            raise ValueError(f"a whole number from {low} to {MAX_NUMBER:,}")
+        return value
+
+    return check
+
+
+def _size(value: Any) -> Size:
+    if isinstance(value, str) and value in WORDS:
+        return value
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_NUMBER:
+        raise ValueError(f"a whole number from 1 to {MAX_NUMBER:,}, or one of the words {' and '.join(WORDS)}")
+    return value
+
+
+def _pair_of(low: int) -> Check:
+    whole = _whole(low)
+
+    def check(value: Any) -> Pair:
+        if isinstance(value, tuple) and len(value) == 2:
+            height, width = whole(value[0]), whole(value[1])
+            return height if height == width else (height, width)
+        try:
+            return int(whole(value))
+        except ValueError as error:
+            raise ValueError(f"{error}, or a pair of them") from None
+
+    return check
+
+
+def _padding(value: Any) -> Pair | str:
+    if value == "same":
+        return "same"
+    if value == "valid":
+        return 0  # the same layer, so that it has one canonical form
+    try:
+        padding: Pair = _pair_of(0)(value)
+    except ValueError:
+        raise ValueError("a whole number from 0 on, a pair of them, 'same' or 'valid'") from None
+    return padding
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("True or False")
+    return value
+
+
+def _number(low: float, high: float) -> Check:
+    def check(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise ValueError(f"a number from {low:g} to {high:g}")
+        return float(value)
+
+    return check
+
+
+def _choice(*known: str) -> Check:
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or value not in known:
+            raise ValueError(f"one of {', '.join(map(repr, known))}")
+        return value
+
+    return check
+
+
+def _optional(check_value: Check) -> Check:
+    def check(value: Any) -> Any:
+        return None if value is None else check_value(value)
+
+    return check
+
+
+def argument(check: Check, default: Any = MISSING, *, always_shown: bool = False) -> Any:
+    """A dataclass field for one argument: how it is checked, its default, whether its text always shows it."""
+    metadata = {"check": check, "positional": default is MISSING or always_shown}
+    return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
+
+
+# ---------------------------------------------------------------- layers
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What every layer answers. The default is a layer without parameters that keeps its shape."""
+
+    name: ClassVar[str]
+
+    column: int | None = field(default=None, compare=False, repr=False, kw_only=True)
+
+    @classmethod
+    def arguments(cls) -> tuple[Any, ...]:
+        """The dataclass fields that stand in the sentence, in order."""
+        return tuple(f for f in fields(cls) if "check" in f.metadata)
+
+    @classmethod
+    def checked(cls, values: dict[str, Any], column: int | None = None) -> Self:
+        """The layer with its arguments checked and normalised.
+
+        Raises ValueError("argument: what it must be") for the first that is not what it must be.
+        """
+        normal = {}
+        for f in cls.arguments():
+            if f.name in values:
+                try:
+                    normal[f.name] = f.metadata["check"](values[f.name])
+                except ValueError as error:
+                    raise ValueError(f"{f.name} must be {error}, not {values[f.name]!r}") from None
+        return cls(**normal, column=column).normal()
+
+    def normal(self) -> Self:
+        """The one canonical value among those that mean the same layer."""
+        return self
+
+    def bind(self, num_channels: int, num_classes: int) -> Self:
+        """The layer with its words replaced: `channels` by what comes in, `classes` by the data set's."""
+        numbers = {"channels": num_channels, "classes": num_classes}
+        words = {f.name: getattr(self, f.name) for f in self.arguments() if f.metadata["check"] is _size}
+        return replace(self, **{k: numbers[v] for k, v in words.items() if isinstance(v, str)})
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """The shape that comes out for `shape` coming in. Raises MisfitError where it does not fit."""
+        return shape
+
+    def formula(self, shape: Shape) -> str:
+        """How the output size follows from the input size, with the numbers filled in; empty if unchanged."""
+        return ""
+
+    def tensors(self, shape: Shape) -> dict[str, Shape]:
+        """Name and shape of each tensor of the layer in a model file, buffers included."""
+        return {}
+
+    def num_parameters(self, shape: Shape) -> int:
+        """How many numbers training changes."""
+        return sum(math.prod(s) for s in self.tensors(shape).values())
+
+    def multiply_adds(self, shape: Shape) -> int:
+        """Multiplications with a following addition, for one image in inference.
+
+        Convolution and linear layers count their products (bias left out), normalisation and `scale` one per
+        value; activations and pooling, which multiply nothing by a weight, count 0.
+        """
+        return 0
+
+    def receptive(self, axes: tuple[Axis, Axis], extent: tuple[int, int]) -> tuple[Axis, Axis]:
+        """Receptive field of an output unit, from that of its input units.
+
+        `extent` is the (h, w) of the map that comes in (for vectors: of the map that was flattened).
+        """
+        return axes
+
+    def __str__(self) -> str:
+        shown = []
+        for f in self.arguments():
+            value = getattr(self, f.name)
+            if f.metadata["positional"]:
+                shown.append(_text(value))
+            elif value != f.default:
+                shown.append(f"{f.name}={_text(value)}")
+        return f"{self.name}({', '.join(shown)})" if shown else self.name
+
+
+def _text(value: Any) -> str:
+    return value if value in WORDS else repr(value)
+
+
+def _need_map(layer: Layer, shape: Shape) -> tuple[int, int, int]:
+    if len(shape) != 3:
+        raise MisfitError(
+            f"{layer.name} needs maps (channels×height×width), but {shape[0]} plain numbers come in; put it before flatten"
+        )
+    return shape[0], shape[1], shape[2]
+
+
+def _whole_map(axes: tuple[Axis, Axis], extent: tuple[int, int]) -> tuple[Axis, Axis]:
+    height, width = (Axis(a.size + (n - 1) * a.step, a.step, a.start) for a, n in zip(axes, extent, strict=True))
+    return height, width
+
+
+@dataclass(frozen=True)
+class _Windowed(Layer):
+    """A layer that slides a window over its maps; the subclass names kernel_size, stride, padding, dilation."""
+
+    def kernel(self) -> tuple[int, int]:
+        raise AssertionError("a windowed layer has a kernel")
+
+    def strides(self) -> tuple[int, int]:
+        raise AssertionError("a windowed layer has a stride")
+
+    def dilations(self) -> tuple[int, int]:
+        return (1, 1)
+
+    def paddings(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Rows added (above, below) and columns added (left, right)."""
+        raise AssertionError("a windowed layer has a padding")
+
+    def rounds_up(self) -> bool:
+        return False
+
+    def spans(self) -> tuple[int, int]:
+        """Rows and columns from the first to the last that one window reads: d·(k − 1) + 1."""
+        (kh, kw), (dh, dw) = self.kernel(), self.dilations()
+        return dh * (kh - 1) + 1, dw * (kw - 1) + 1
+
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(h, w) that comes out for (h, w) coming in. Raises MisfitError."""
+        out = []
+        for n, span, stride, (before, after) in zip(size, self.spans(), self.strides(), self.paddings(), strict=True):
+            room = n + before + after
+            if room < span:
+                padded = f" ({by(tuple(s + b + a for s, (b, a) in zip(size, self.paddings(), strict=True)))} with its padding)"
+                fitting = tuple(s + b + a for s, (b, a) in zip(size, self.paddings(), strict=True))
+                raise MisfitError(
+                    f"its window of {by(self.spans())} does not fit the {by(size)} map that comes in"
+                    f"{padded if fitting != size else ''}; at most {by(fitting)} would fit"
+                )
+            steps = -(-(room - span) // stride) if self.rounds_up() else (room - span) // stride
+            if self.rounds_up() and steps * stride >= n + before:
+                steps -= 1  # torch: a window must not start in the padding after the map
+            out.append(steps + 1)
+        return out[0], out[1]
+
+    def formula(self, shape: Shape) -> str:
+        size = (shape[1], shape[2])
+        texts = [
+            self._axis_formula(n, k, s, p, d, out)
+            for n, k, s, p, d, out in zip(
+                size,
+                self.kernel(),
+                self.strides(),
+                self.paddings(),
+                self.dilations(),
+                self.output_size(size),
+                strict=True,
+            )
+        ]
+        return texts[0] if texts[0] == texts[1] else f"{texts[0]} high, {texts[1]} wide"
+
+    def _axis_formula(self, n: int, k: int, stride: int, padding: tuple[int, int], dilation: int, out: int) -> str:
+        before, after = padding
+        padded = "" if before == after == 0 else f" + 2·{before}" if before == after else f" + {before} + {after}"
+        window = f"{k}" if dilation == 1 else f"({dilation}·({k} − 1) + 1)"
+        opening, closing = ("⌈", "⌉") if self.rounds_up() else ("⌊", "⌋")
+        steps = -(-(n + before + after - (dilation * (k - 1) + 1)) // stride) + 1 if self.rounds_up() else out
+        cut = "" if steps == out else " − 1 (the last window would start in the padding)"
+        return f"{opening}({n}{padded} − {window}) / {stride}{closing} + 1{cut} = {out}"
+
+    def receptive(self, axes: tuple[Axis, Axis], extent: tuple[int, int]) -> tuple[Axis, Axis]:
+        height, width = (
+            Axis(a.size + (span - 1) * a.step, a.step * stride, a.start - before * a.step)
+            for a, span, stride, (before, _) in zip(axes, self.spans(), self.strides(), self.paddings(), strict=True)
+        )
+        return height, width
+
+    def unread(self, size: tuple[int, int]) -> tuple[int, int]:
+        """How many rows and columns of the map no window reads."""
+        counts = []
+        for n, k, d, s, (before, _), out in zip(
+            size,
+            self.kernel(),
+            self.dilations(),
+            self.strides(),
+            self.paddings(),
+            self.output_size(size),
+            strict=True,
+        ):
+            read = {o * s - before + d * j for o in range(out) for j in range(k)}
+            counts.append(sum(1 for i in range(n) if i not in read))
+        return counts[0], counts[1]
+
+
+@dataclass(frozen=True)
+class Conv(_Windowed):
+    """torch.nn.Conv2d. `padding='same'` puts the odd row or column below and to the right, as torch does."""
+
+    name: ClassVar[str] = "conv"
+
+    out_channels: Size = argument(_size)
+    kernel_size: Pair = argument(_pair_of(1))
+    stride: Pair = argument(_pair_of(1), 1)
+    padding: Pair | str = argument(_padding, 0)
+    dilation: Pair = argument(_pair_of(1), 1)
+    groups: Size = argument(_size, 1)
+    bias: bool = argument(_boolean, True)
+    padding_mode: str = argument(_choice("zeros", "reflect", "replicate", "circular"), "zeros")
+
+    def kernel(self) -> tuple[int, int]:
+        return pair(self.kernel_size)
+
+    def strides(self) -> tuple[int, int]:
+        return pair(self.stride)
+
+    def dilations(self) -> tuple[int, int]:
+        return pair(self.dilation)
+
+    def paddings(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        if isinstance(self.padding, str):
+            extra_h, extra_w = (span - 1 for span in self.spans())
+            return (extra_h // 2, extra_h - extra_h // 2), (extra_w // 2, extra_w - extra_w // 2)
+        high, wide = pair(self.padding)
+        return (high, high), (wide, wide)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        channels, height, width = _need_map(self, shape)
+        assert isinstance(self.out_channels, int) and isinstance(self.groups, int), "bind() comes first"
+        if self.padding == "same" and self.strides() != (1, 1):
+            raise MisfitError("padding='same' needs stride 1; give the padding as a number")
+        for what, number in (("channels that come in", channels), ("out_channels", self.out_channels)):
+            if number % self.groups:
+                raise MisfitError(f"{number} {what} cannot be divided into {self.groups} groups")
+        if self.padding_mode in ("reflect", "circular"):
+            for n, (before, after) in zip((height, width), self.paddings(), strict=True):
+                most = n - 1 if self.padding_mode == "reflect" else n
+                if max(before, after) > most:
+                    raise MisfitError(
+                        f"padding_mode={self.padding_mode!r} can add at most {most} to a {by((height, width))} map, "
+                        f"not {max(before, after)}"
+                    )
+        return (self.out_channels, *self.output_size((height, width)))
+
+    def tensors(self, shape: Shape) -> dict[str, Shape]:
+        assert isinstance(self.out_channels, int) and isinstance(self.groups, int), "bind() comes first"
+        weight = (self.out_channels, shape[0] // self.groups, *self.kernel())
+        return {"weight": weight, "bias": (self.out_channels,)} if self.bias else {"weight": weight}
+
+    def multiply_adds(self, shape: Shape) -> int:
+        _, out_h, out_w = self.output_shape(shape)
+        return out_h * out_w * math.prod(self.tensors(shape)["weight"])
+
+
+@dataclass(frozen=True)
+class _Pool(_Windowed):
+    def normal(self) -> Self:
+        if getattr(self, "stride", None) == getattr(self, "kernel_size", None):
+            return replace(self, stride=None)
+        return self
+
+    def kernel(self) -> tuple[int, int]:
+        return pair(getattr(self, "kernel_size"))  # noqa: B009 - declared by the two subclasses, in torch's order
+
+    def strides(self) -> tuple[int, int]:
+        stride = getattr(self, "stride", None)
+        return self.kernel() if stride is None else pair(stride)
+
+    def paddings(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        high, wide = pair(getattr(self, "padding", 0))
+        return (high, high), (wide, wide)
+
+    def rounds_up(self) -> bool:
+        return bool(getattr(self, "ceil_mode", False))
+
+    def output_shape(self, shape: Shape) -> Shape:
+        channels, height, width = _need_map(self, shape)
+        for k, (padding, _) in zip(self.kernel(), self.paddings(), strict=True):
+            if padding > k // 2:
+                raise MisfitError(f"padding may be at most half the window: {k // 2}, not {padding}")
+        return (channels, *self.output_size((height, width)))
+
+
+@dataclass(frozen=True)
+class MaxPool(_Pool):
+    """torch.nn.MaxPool2d; the stride is the window's size unless given."""
+
+    name: ClassVar[str] = "maxpool"
+
+    kernel_size: Pair = argument(_pair_of(1))
+    stride: Pair | None = argument(_optional(_pair_of(1)), None)
+    padding: Pair = argument(_pair_of(0), 0)
+    dilation: Pair = argument(_pair_of(1), 1)
+    ceil_mode: bool = argument(_boolean, False)
+
+    def dilations(self) -> tuple[int, int]:
+        return pair(self.dilation)
+
+
+@dataclass(frozen=True)
+class AvgPool(_Pool):
+    """torch.nn.AvgPool2d; the stride is the window's size unless given."""
+
+    name: ClassVar[str] = "avgpool"
+
+    kernel_size: Pair = argument(_pair_of(1))
+    stride: Pair | None = argument(_optional(_pair_of(1)), None)
+    padding: Pair = argument(_pair_of(0), 0)
+    ceil_mode: bool = argument(_boolean, False)
+    count_include_pad: bool = argument(_boolean, True)
+
+
+@dataclass(frozen=True)
+class _GlobalPool(Layer):
+    def output_shape(self, shape: Shape) -> Shape:
+        return (_need_map(self, shape)[0], 1, 1)
+
+    def formula(self, shape: Shape) -> str:
+        return f"one value for each whole {by(shape[1:])} map"
+
+    def receptive(self, axes: tuple[Axis, Axis], extent: tuple[int, int]) -> tuple[Axis, Axis]:
+        return _whole_map(axes, extent)
+
+
+@dataclass(frozen=True)
+class GlobalAvgPool(_GlobalPool):
+    """torch.nn.AdaptiveAvgPool2d(1): the mean of each map, C×1×1."""
+
+    name: ClassVar[str] = "globalavgpool"
+
+
+@dataclass(frozen=True)
+class GlobalMaxPool(_GlobalPool):
+    """torch.nn.AdaptiveMaxPool2d(1): the largest value of each map, C×1×1."""
+
+    name: ClassVar[str] = "globalmaxpool"
+
+
+@dataclass(frozen=True)
+class BatchNorm(Layer):
+    """torch.nn.BatchNorm2d (BatchNorm1d after flatten). `scale=False` fixes the weight at 1 (airbench)."""
+
+    name: ClassVar[str] = "batchnorm"
+
+    eps: float = argument(_number(1e-12, 1.0), 1e-5)
+    momentum: float = argument(_number(0.0, 1.0), 0.1)
+    scale: bool = argument(_boolean, True)
+
+    def tensors(self, shape: Shape) -> dict[str, Shape]:
+        c = (shape[0],)
+        return {"weight": c, "bias": c, "running_mean": c, "running_var": c, "num_batches_tracked": ()}
+
+    def num_parameters(self, shape: Shape) -> int:
+        return shape[0] * (2 if self.scale else 1)
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return math.prod(shape)
+
+
+@dataclass(frozen=True)
+class GroupNorm(Layer):
+    """torch.nn.GroupNorm: each group of channels is normalised over the whole map."""
+
+    name: ClassVar[str] = "groupnorm"
+
+    num_groups: Size = argument(_size)
+    eps: float = argument(_number(1e-12, 1.0), 1e-5)
+    affine: bool = argument(_boolean, True)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        assert isinstance(self.num_groups, int), "bind() comes first"
+        if shape[0] % self.num_groups:
+            raise MisfitError(f"{shape[0]} channels cannot be divided into {self.num_groups} groups")
+        if math.prod(shape) == self.num_groups:
+            raise MisfitError("each group has a single value, whose normalised value is always 0; use fewer groups")
+        return shape
+
+    def tensors(self, shape: Shape) -> dict[str, Shape]:
+        return {"weight": (shape[0],), "bias": (shape[0],)} if self.affine else {}
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return math.prod(shape)
+
+    def receptive(self, axes: tuple[Axis, Axis], extent: tuple[int, int]) -> tuple[Axis, Axis]:
+        return _whole_map(axes, extent)  # every value of a group's maps moves its mean and variance
+
+
+@dataclass(frozen=True)
+class Activation(Layer):
+    """A function of each value alone."""
+
+
+@dataclass(frozen=True)
+class ReLU(Activation):
+    """max(0, x)"""
+
+    name: ClassVar[str] = "relu"
+
+
+@dataclass(frozen=True)
+class ReLU6(Activation):
+    """min(max(0, x), 6)"""
+
+    name: ClassVar[str] = "relu6"
+
+
+@dataclass(frozen=True)
+class LeakyReLU(Activation):
+    """x where positive, else negative_slope · x"""
+
+    name: ClassVar[str] = "leakyrelu"
+
+    negative_slope: float = argument(_number(0.0, 10.0), 0.01)
+
+
+@dataclass(frozen=True)
+class GELU(Activation):
+    """x · Φ(x), exactly or by its tanh approximation"""
+
+    name: ClassVar[str] = "gelu"
+
+    approximate: str = argument(_choice("none", "tanh"), "none")
+
+
+@dataclass(frozen=True)
+class SiLU(Activation):
+    """x · sigmoid(x)"""
+
+    name: ClassVar[str] = "silu"
+
+
+@dataclass(frozen=True)
+class Hardswish(Activation):
+    """x · relu6(x + 3) / 6"""
+
+    name: ClassVar[str] = "hardswish"
+
+
+@dataclass(frozen=True)
+class Tanh(Activation):
+    """tanh(x)"""
+
+    name: ClassVar[str] = "tanh"
+
+
+@dataclass(frozen=True)
+class Sigmoid(Activation):
+    """1 / (1 + e^-x)"""
+
+    name: ClassVar[str] = "sigmoid"
+
+
+@dataclass(frozen=True)
+class Dropout(Layer):
+    """torch.nn.Dropout: in training each value is zeroed with probability p, the others divided by 1 − p."""
+
+    name: ClassVar[str] = "dropout"
+
+    p: float = argument(_number(0.0, 0.99), 0.5, always_shown=True)
+
+
+@dataclass(frozen=True)
+class Flatten(Layer):
+    """torch.nn.Flatten: C×H×W to one vector, channel by channel, row by row."""
+
+    name: ClassVar[str] = "flatten"
+
+    def output_shape(self, shape: Shape) -> Shape:
+        _need_map(self, shape)
+        return (math.prod(shape),)
+
+    def formula(self, shape: Shape) -> str:
+        return f"{'·'.join(map(str, shape))} = {math.prod(shape)}"
+
+
+@dataclass(frozen=True)
+class Linear(Layer):
+    """torch.nn.Linear: every number that comes in takes part in every number that goes out."""
+
+    name: ClassVar[str] = "linear"
+
+    out_features: Size = argument(_size)
+    bias: bool = argument(_boolean, True)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if len(shape) != 1:
+            raise MisfitError(f"linear needs a vector, but {by(shape)} maps come in; put flatten before it")
+        assert isinstance(self.out_features, int), "bind() comes first"
+        return (self.out_features,)
+
+    def tensors(self, shape: Shape) -> dict[str, Shape]:
+        assert isinstance(self.out_features, int), "bind() comes first"
+        weight = (self.out_features, shape[0])
+        return {"weight": weight, "bias": (self.out_features,)} if self.bias else {"weight": weight}
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return math.prod(self.tensors(shape)["weight"])
+
+    def receptive(self, axes: tuple[Axis, Axis], extent: tuple[int, int]) -> tuple[Axis, Axis]:
+        return _whole_map(axes, extent)
+
+
+@dataclass(frozen=True)
+class Scale(Layer):
+    """Each value times a fixed factor."""
+
+    name: ClassVar[str] = "scale"
+
+    factor: float = argument(_number(-1e6, 1e6))
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return math.prod(shape)
+
+
+# ---------------------------------------------------------------- composites
+
+
+@dataclass(frozen=True)
+class Repeat(Layer):
+    """`body`, `times` times over, each copy with weights of its own."""
+
+    name: ClassVar[str] = "repeat"
+
+    times: int
+    body: tuple[Layer, ...]
+
+    def __str__(self) -> str:
+        return f"repeat({self.times}, {chain_text(self.body)})"
+
+
+@dataclass(frozen=True)
+class Residual(Layer):
+    """body(x) + shortcut(x); without a shortcut body(x) + x (He et al., 2015, arXiv:1512.03385)."""
+
+    name: ClassVar[str] = "residual"
+
+    body: tuple[Layer, ...]
+    shortcut: tuple[Layer, ...] = ()
+
+    def __str__(self) -> str:
+        shortcut = f" | {chain_text(self.shortcut)}" if self.shortcut else ""
+        return f"residual({chain_text(self.body)}{shortcut})"
+
+
+def chain_text(layers: tuple[Layer, ...]) -> str:
+    """Layers as the sentence writes them, one space between."""
+    return " ".join(str(layer) for layer in layers)
+
+
+SIMPLE_LAYERS: dict[str, type[Layer]] = {
+    kind.name: kind
+    for kind in (
+        Conv, MaxPool, AvgPool, GlobalAvgPool, GlobalMaxPool, BatchNorm, GroupNorm, ReLU, ReLU6, LeakyReLU,
+        GELU, SiLU, Hardswish, Tanh, Sigmoid, Dropout, Flatten, Linear, Scale,
+    )
+}  # fmt: skip
+LAYER_NAMES = (*SIMPLE_LAYERS, Repeat.name, Residual.name)

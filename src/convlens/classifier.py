@@ -1,0 +1,163 @@
+"""A trained classifier: load it, ask it.
+
+Owns the way from a person's picture to an answer: decode, frame as the training pictures were, forward, softmax.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlens import modelfile
+from convlens.data.decode import SUFFIXES, Pixels, decode, pixels_of, read_bytes
+from convlens.data.framing import fit, to_channels
+from convlens.errors import ImageError, UsageError, shown
+from convlens.metrics import softmax
+from convlens.modelfile import ModelCard
+from convlens.network.build import Network, build, copy_into
+from convlens.network.device import resolve, resolve_device, settled
+from convlens.network.forward import logits_of
+from convlens.run import Run, find_model
+
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer. `top` holds (label, probability) of the likeliest classes, likeliest first, the answer among them.
+
+    `path` names the picture, or is None for one that came as bytes or pixels.
+    """
+
+    path: str | None
+    label: str
+    probability: float
+    top: tuple[tuple[str, float], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `predict --json` prints it."""
+        top = [{"label": label, "probability": probability} for label, probability in self.top]
+        return {"path": self.path, "label": self.label, "probability": self.probability, "top": top}
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network with its card, in memory. `path` is the file it came from."""
+
+    path: Path
+    card: ModelCard
+    network: Network
+    device: str
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes in the order of the logits."""
+        return self.card.class_names
+
+    def predict(self, images: Any, top: int = 3) -> list[Prediction]:
+        """Alias of `convlens.predict`."""
+        return predict(self, images, top=top)
+
+    def frame(self, image: Any) -> Pixels:
+        """What the network sees of a picture: uint8 (H, W, C). Takes a path, bytes, an array or a PIL image.
+
+        Raises ImageError where it cannot be read.
+        """
+        return fit(to_channels(_pixels(image), self.card.input_spec.channels), self.card.input_spec)
+
+    def logits(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """float32 (N, K) for framed images, uint8 (N, H, W, C)."""
+        with settled(resolve(self.device, "float32")):
+            return logits_of(self.network, images_NHWC)
+
+    def __str__(self) -> str:
+        card = self.card
+        score = card.metrics.get("test") or card.metrics.get("val")
+        measured = f", {100 * score['accuracy']:.2f} % right of {score['n']:,}" if score else ""
+        return (
+            f"{self.path}: {self.network.plan.num_parameters:,} parameters, {len(card.class_names)} classes{measured}"
+        )
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<p><b>Classifier</b> {escape(str(self))}</p><pre>{escape(self.card.architecture)}</pre>"
+
+
+def load(model: str | Path | Run | Classifier = "last", device: str = "auto") -> Classifier:
+    """Load a model file, the model of a run, or that of the `last` run.
+
+    Raises ModelFileError, RunError, DeviceError.
+    """
+    if isinstance(model, Classifier):
+        return model
+    file = modelfile.read_model(find_model(model))
+    found = resolve_device(device)
+    with settled(resolve(found, "float32")):
+        network = build(file.plan, file.card.input_spec, device=found)
+    copy_into(network, file.tensors)
+    network.eval()
+    return Classifier(file.path, file.card, network, found)
+
+
+def predict(model: Any, images: Any, *, top: int = 3, device: str = "auto") -> list[Prediction]:
+    """Classify pictures, in order.
+
+    `model` is whatever `load` takes. `images` is one picture or several: paths (a folder stands for the pictures
+    in it), bytes, uint8 arrays (H, W) or (H, W, C), PIL images. Raises ImageError at the first that cannot be
+    read, UsageError, and as `load` does.
+    """
+    if isinstance(top, bool) or not isinstance(top, int) or top < 1:
+        raise UsageError(f"top must be a whole number from 1 on, not {shown(top)}")
+    classifier = load(model, device)
+    return list(_predictions(classifier, _listed(images), top))
+
+
+def _predictions(classifier: Classifier, images: Iterable[Any], top: int) -> Iterator[Prediction]:
+    waiting = iter(images)
+    while chunk := list(islice(waiting, _CHUNK)):
+        framed = np.stack([classifier.frame(image) for image in chunk])
+        for image, row in zip(chunk, softmax(classifier.logits(framed)), strict=True):
+            order = np.argsort(-row, kind="stable")[:top]
+            best = tuple((classifier.class_names[k], float(row[k])) for k in order)
+            path = str(image) if isinstance(image, str | Path) else None
+            yield Prediction(path, best[0][0], best[0][1], best)
+
+
+def _listed(images: Any) -> list[Any]:
+    """One picture or several as a list, folders replaced by the pictures in them. Raises ImageError."""
+    if isinstance(images, str | Path | bytes | bytearray) or (isinstance(images, np.ndarray) and images.ndim < 4) or hasattr(images, "getbands") or not isinstance(images, Iterable):
+        images = [images]
+    listed: list[Any] = []
+    for image in images:
+        if isinstance(image, str | Path) and Path(image).is_dir():
+            inside = sorted(
+                p for p in Path(image).rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
+            )
+            if not inside:
+                raise ImageError(f"folder {shown(image, 200)} holds no pictures")
+            listed += inside
+        else:
+            listed.append(image)
+    if not listed:
+        raise UsageError("no pictures to predict")
+    return listed
+
+
+def _pixels(image: Any) -> NDArray[Any]:
+    if isinstance(image, str | Path):
+        try:
+            return decode(read_bytes(Path(image)))
+        except ImageError as error:
+            raise ImageError(f"{shown(image, 200)}: {error}") from error
+    if isinstance(image, bytes | bytearray):
+        return decode(bytes(image))
+    if hasattr(image, "getbands"):
+        return pixels_of(image)
+    return np.asarray(image)

@@ -1,0 +1,495 @@
+"""The command line: each command is one public function, with the same parameter names.
+
+Owns texts, flags, tables, exit codes and signals. Nothing heavy is imported before a command runs, so that
+`convlens --help` is immediate. Results go to standard output, everything else to standard error; `--json` prints
+exactly one JSON document. Exit codes: 0 done, 2 bad input (one line says what), 130 Ctrl-C, 143 SIGTERM.
+"""
+
+from __future__ import annotations
+
+import json as json_module
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from convlens.errors import ConvlensError, StorageError, UsageError, shown
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from convlens.architecture.explain import Explanation
+    from convlens.evaluation.evaluate import Report
+    from convlens.recipe import Recipe
+
+app = typer.Typer(
+    name="convlens",
+    help="Train, honestly evaluate, look inside and ship small convolutional image classifiers.",
+    epilog="Start with: convlens train   (MNIST ships with convlens; about a minute on two cores)",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.", show_default="auto")]
+DataRoot = Annotated[str | None, typer.Option(help="Folder of a named set that does not ship with convlens.")]
+Group = Annotated[
+    str | None,
+    typer.Option(help="What belongs together and must not straddle a split: parent, a regular expression on paths, "
+                      "or a CSV's column."),
+]  # fmt: skip
+Size = Annotated[str | None, typer.Option(help="Input size in pixels: 32, or height x width as 24x32.",
+                                          show_default="as found, else 32")]  # fmt: skip
+Channels = Annotated[int | None, typer.Option(help="1 (grey) or 3 (RGB).", show_default="as found")]
+Framing = Annotated[str | None, typer.Option(help="pad, crop, stretch or ink.", show_default="pad")]
+Model = Annotated[str, typer.Argument(help="A model file, a run folder, or last.")]
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    pass
+
+
+# ---------------------------------------------------------------- commands
+
+
+@app.command()
+def train(
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            help="A set's name (mnist, fashion-mnist), a folder of class folders, a folder of IDX files, "
+            "an .npz, a .csv, or a packed set.",
+            show_default="mnist",
+        ),
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="standard, fast or tutorial.", show_default="standard")] = None,
+    architecture: Annotated[str | None, typer.Option(help="A sentence, in the preset's place.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Which sample of the plan.", show_default="0")] = None,
+    out: Annotated[str | None, typer.Option(help="The run folder itself.", show_default="runs/DATA-N")] = None,
+    val_frac: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the training images set aside for validation; 0 trains on everything that is not test.",
+            show_default="0.1",
+        ),
+    ] = None,
+    test: Annotated[bool, typer.Option("--test", help="Evaluate on the test images at the end.")] = False,
+    resume: Annotated[str | None, typer.Option(help="Go on with this run (or last), to the same bits.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the training images; may be a fraction.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="The highest learning rate.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adam, adamw or sgd.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Any value of the recipe; repeatable.")
+    ] = None,
+    device: Device = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="torch's choice")] = None,
+    checkpoint_every: Annotated[float, typer.Option(help="Seconds between checkpoints; 0: every step.")] = 30.0,
+    size: Size = None,
+    channels: Channels = None,
+    framing: Framing = None,
+    group: Group = None,
+    data_root: DataRoot = None,
+    json: Json = False,
+) -> None:
+    """Train a network and leave a run folder with a model file."""
+    recipe = _recipe(preset, resume, {"epochs": epochs, "batch_size": batch_size, "lr": lr, "optimizer": optimizer,
+                                      "precision": precision}, set_ or [])  # fmt: skip
+    with _stopping() as stopping:
+        import convlens
+
+        run = convlens.train(
+            data, preset=preset, architecture=architecture, recipe=recipe, seed=seed, out=out, val_frac=val_frac,
+            test=test, resume=resume, device=device, threads=threads, checkpoint_every=checkpoint_every, size=size,
+            channels=channels, framing=framing, group=group, data_root=data_root, progress=_progress(),
+            stop=stopping.asked,
+        )  # fmt: skip
+    if json:
+        _print_json(run.to_json())
+    elif stopping.signal is None:
+        _print_rows(run.summary())
+        if run.test is None:
+            _print(
+                f"\nNext: convlens evaluate {_argument(run.path)}      the accuracy on the test images, sealed so far"
+            )
+        else:
+            _print(f"\nNext: convlens predict {_argument(run.path)} MY-PICTURE.png")
+    if stopping.signal is not None:
+        raise typer.Exit(128 + stopping.signal)
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            help="Other data to measure on; its classes are matched by name.", show_default="what it was trained on"
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="test (each opening is written down), val or train.")] = "test",
+    device: Device = None,
+    group: Group = None,
+    data_root: DataRoot = None,
+    json: Json = False,
+) -> None:
+    """Measure a model: accuracy with its interval, per class, confusion, calibration."""
+    import convlens
+
+    report = convlens.evaluate(
+        model, data, split=split, device=device or "auto", group=group, data_root=data_root, progress=_progress()
+    )
+    if json:
+        _print_json(report.to_json())
+    else:
+        _print_report(report)
+
+
+@app.command()
+def predict(
+    model: Model,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Pictures, or folders of pictures.")],
+    top: Annotated[int, typer.Option(help="How many classes to give for each.")] = 3,
+    device: Device = None,
+    csv: Annotated[str | None, typer.Option(metavar="FILE", help="Write path, label and probabilities as CSV.")] = None,
+    json: Json = False,
+) -> None:
+    """Classify pictures: framed just as the training pictures were."""
+    import convlens
+
+    predictions = convlens.predict(model, images, top=top, device=device or "auto")
+    if csv is not None:
+        _write_csv(csv, predictions, top)
+    if json:
+        _print_json([prediction.to_json() for prediction in predictions])
+    else:
+        table = _table("picture", "label", *(["probability"] if top == 1 else ["likeliest"]))
+        for p in predictions:
+            likeliest = "  ".join(f"{label} {100 * probability:.1f} %" for label, probability in p.top)
+            table.add_row(shown(p.path, 200), shown(p.label), likeliest if top > 1 else f"{100 * p.probability:.1f} %")
+        _print_table(table)
+
+
+@app.command()
+def explain(
+    what: Annotated[str, typer.Argument(metavar="SENTENCE|MODEL", help="An architecture as text, or a model.")],
+    input: Annotated[str | None, typer.Option(help="height x width x channels.", show_default="28x28x1")] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of classes.", show_default="10")] = None,
+    torch: Annotated[bool, typer.Option("--torch", help="Print the network as plain torch source.")] = False,
+    json: Json = False,
+) -> None:
+    """Show a network's layers: shapes, formulas, parameters, multiply-adds, receptive fields."""
+    import convlens
+
+    explanation = convlens.explain(what, input=input, classes=classes)
+    if torch and json:
+        raise UsageError("--torch and --json cannot both be printed: choose one")
+    if torch:
+        _print(explanation.torch_source().rstrip("\n"))
+    elif json:
+        _print_json(explanation.to_json())
+    else:
+        _print_explanation(explanation)
+
+
+@app.command()
+def pack(
+    data: Annotated[str, typer.Argument(help="What train takes: a name, a folder, an .npz, a .csv.")],
+    out: Annotated[str | None, typer.Option(help="The packed folder.", show_default="in the cache")] = None,
+    size: Size = None,
+    channels: Channels = None,
+    framing: Framing = None,
+    group: Group = None,
+    data_root: DataRoot = None,
+    json: Json = False,
+) -> None:
+    """Decode a data set once, into a folder that training maps into memory."""
+    import convlens
+
+    dataset = convlens.pack(
+        data, out, size=size, channels=channels, framing=framing, group=group, data_root=data_root,
+        progress=_progress(),
+    )  # fmt: skip
+    if json:
+        _print_json({"folder": str(dataset.folder), "class_names": list(dataset.class_names),
+                     "input": dataset.input_spec.to_json(), "notes": list(dataset.notes), **dataset.identity()})  # fmt: skip
+        return
+    spec, counts = dataset.input_spec, dataset.counts
+    rows = [
+        ("packed", str(dataset.folder)), ("images", f"{spec.height}×{spec.width}×{spec.channels}, framing {spec.framing}"),
+        ("classes", f"{len(dataset.class_names)}: {shown(', '.join(dataset.class_names), 60)}"),
+        ("train", f"{counts['train']:,}"), ("validation", f"{counts['val']:,}"), ("test", f"{counts['test']:,} (sealed)"),
+        ("quarantined", f"{dataset.num_quarantined:,}" + _reasons(dataset)), ("fingerprint", dataset.fingerprint[:16]),
+    ]  # fmt: skip
+    _print_rows([*rows, *(("note", note) for note in dataset.notes)])
+
+
+@app.command()
+def runs(
+    folder: Annotated[str, typer.Argument(help="Where the runs lie.")] = "runs",
+    json: Json = False,
+) -> None:
+    """List the runs, oldest first."""
+    import convlens
+
+    found = convlens.runs(folder)
+    if json:
+        _print_json([run.to_json() for run in found])
+        return
+    if not found:
+        _print(f"no runs in {shown(folder, 200)}: train one with 'convlens train'")
+        return
+    table = _table("run", "status", "data", "plan", "seed", "trained", "validation", "test")
+    for run in found:
+        record = run.record
+        plan = record["preset"] or shown(record["architecture"], 40)
+        scores = (f"{100 * s.accuracy:.2f} %" if s else "–" for s in (run.val, run.test))
+        table.add_row(shown(run.path, 60), run.status, record["dataset"]["name"], plan, str(record["seed"]),
+                      f"{record['train_s']:.1f} s", *scores)  # fmt: skip
+    _print_table(table)
+
+
+# ---------------------------------------------------------------- input
+
+
+def _recipe(preset: str | None, resume: str | None, flags: dict[str, Any], settings: list[str]) -> Recipe | None:
+    """The preset's recipe (or that of the run to resume) with the flags' values; None where there are none."""
+    flags = {name: value for name, value in flags.items() if value is not None}
+    if not flags and not settings:
+        return None
+    from convlens.presets import DEFAULT_PRESET, preset_named
+    from convlens.recipe import Recipe
+    from convlens.run import find_run
+
+    if resume is not None:
+        recipe = Recipe.from_json(find_run(resume).record.get("recipe"))
+    else:
+        recipe = preset_named(preset or DEFAULT_PRESET).recipe
+    return recipe.replace(**flags).with_settings(settings)
+
+
+class _Stopping:
+    """Remembers the first signal that asks for an end; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def asked(self) -> bool:
+        return self.signal is not None
+
+    def handle(self, number: int, frame: object) -> None:
+        self.signal = number
+        signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
+        print("\nfinishing the step and saving (once more: end at once)", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _stopping() -> Iterator[_Stopping]:
+    stopping = _Stopping()
+    before = {number: signal.signal(number, stopping.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# ---------------------------------------------------------------- output
+
+# What a console that cannot show a character gets in its place.
+_PLAIN = str.maketrans({
+    "×": "x", "·": "*", "−": "-", "–": "-", "—": "-", "±": "+-", "…": "...", "⌊": "floor(", "⌋": ")", "⌈": "ceil(",
+    "⌉": ")", "→": "->", "≥": ">=", "≤": "<=", "█": "#", "░": ".", "’": "'", "“": '"', "”": '"',
+})  # fmt: skip
+
+
+def _showable(text: str, encoding: str | None) -> str:
+    """`text` in characters that the stream's encoding has."""
+    try:
+        text.encode(encoding or "ascii")
+        return text
+    except (UnicodeEncodeError, LookupError):
+        return text.translate(_PLAIN).encode(encoding or "ascii", "backslashreplace").decode(encoding or "ascii")
+
+
+def _print(text: str) -> None:
+    try:
+        print(_showable(text, sys.stdout.encoding), flush=True)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - `| head` has seen enough
+        raise typer.Exit(0) from None
+
+
+def _print_json(value: object) -> None:
+    # ASCII: readable by everything, in every console's encoding.
+    _print(json_module.dumps(value, indent=2, ensure_ascii=True, allow_nan=False))
+
+
+def _print_rows(rows: list[tuple[str, str]]) -> None:
+    width = max(len(what) for what, _ in rows)
+    for what, value in rows:
+        _print(f"{what:<{width}}  {value}")
+
+
+def _table(*columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _print_table(table: Table) -> None:
+    import io
+
+    from rich.console import Console
+
+    is_terminal = sys.stdout.isatty()
+    # A pipe has no width: there the table is as wide as it needs to be, so that nothing is folded away.
+    console = Console(file=io.StringIO(), force_terminal=is_terminal, width=None if is_terminal else 400)
+    if is_terminal:
+        console.width = Console().width
+    for column in table.columns:
+        for index, cell in enumerate(column._cells):
+            if isinstance(cell, str):
+                column._cells[index] = _plain_cell(cell)
+    console.print(table)
+    text = console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO given above
+    _print("\n".join(line.rstrip() for line in text.strip("\n").splitlines()))
+
+
+def _plain_cell(text: str) -> Any:
+    from rich.text import Text
+
+    return Text(_showable(text, sys.stdout.encoding))  # Text: brackets in names are no markup
+
+
+def _progress() -> str:
+    return "bar" if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else "lines"
+
+
+def _argument(path: object) -> str:
+    text = str(path)
+    return f'"{text}"' if " " in text else text
+
+
+def _print_report(report: Report) -> None:
+    for line in report.lines():
+        _print(line)
+    table = _table("class", "precision", "recall", "F1", "n")
+    for column in table.columns[1:]:
+        column.justify = "right"
+
+    def percent(value: float | None) -> str:
+        return "–" if value is None else f"{100 * value:.2f} %"
+
+    for c in report.classes():
+        table.add_row(
+            shown(c["label"], 40), percent(c["precision"]), percent(c["recall"]), percent(c["f1"]), f"{c['support']:,}"
+        )
+    _print("")
+    _print_table(table)
+    if len(report.class_names) <= 20:
+        _print("\nconfusion: row = true class, column = predicted class\n")
+        confusion = _table("", *(shown(name, 12) for name in report.class_names))
+        for column in confusion.columns[1:]:
+            column.justify = "right"
+        for name, row in zip(report.class_names, report.confusion_KK.tolist(), strict=True):
+            confusion.add_row(shown(name, 20), *("·" if n == 0 else f"{n:,}" for n in row))
+        _print_table(confusion)
+
+
+def _print_explanation(explanation: Explanation) -> None:
+    header, cells = explanation.table()
+    table = _table(*header)
+    for name in ("parameters", "multiply-adds", "step"):
+        table.columns[header.index(name)].justify = "right"
+    for row in cells:
+        table.add_row(*row)
+    _print(str(explanation.plan.architecture) + "\n")
+    _print_table(table)
+    _print("\n" + explanation.summary())
+    _print("sees: receptive field in input pixels; step: how far it moves from one unit to the next")
+    for remark in explanation.remarks:
+        _print(f"note: {remark}")
+
+
+def _reasons(dataset: Any) -> str:
+    from collections import Counter
+
+    from convlens.files import read_lines
+
+    if not dataset.num_quarantined:
+        return ""
+    lines = read_lines(dataset.folder / "samples.jsonl")
+    reasons = Counter(line.get("reason") for line in lines if line.get("status") == "quarantined")
+    listed = "; ".join(f"{n}× {shown(reason)}" for reason, n in reasons.most_common(3))
+    return f" ({listed}; all in {dataset.folder / 'samples.jsonl'})"
+
+
+def _write_csv(path: str, predictions: list[Any], top: int) -> None:
+    import csv
+    import io
+    from pathlib import Path
+
+    from convlens.files import write_text
+
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    num_columns = min(top, max((len(p.top) for p in predictions), default=1))
+    writer.writerow(["path", *(f"{part}{i + 1}" for i in range(num_columns) for part in ("label", "probability"))])
+    for p in predictions:
+        writer.writerow([shown(p.path, 10_000), *(v for pair in p.top for v in (pair[0], f"{pair[1]:.6f}"))])
+    write_text(Path(path), text.getvalue())
+
+
+# ---------------------------------------------------------------- entry
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code. One line for whatever is wrong with the input."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments == ["--version"]:
+        from importlib.metadata import version
+
+        _print(f"convlens {version('convlens')}")
+        return 0
+    click_exception: type[Exception] = typer.BadParameter.__mro__[2]  # click's own, wherever typer keeps it
+    try:
+        code = app(arguments, standalone_mode=False)
+        return int(code) if isinstance(code, int) else 0
+    except ConvlensError as error:
+        return _complain(str(error))
+    except click_exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            _print(str(getattr(error, "message", "")) or str(error))
+            return 2
+        return _complain(" ".join(getattr(error, "format_message", lambda: str(error))().split()))
+    except (typer.Abort, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    except MemoryError:
+        return _complain("out of memory: try a smaller --batch-size, a smaller network or fewer images")
+    except OSError as error:
+        return _complain(str(StorageError(f"{shown(error.filename or 'a file', 200)}: {error.strerror or error}")))
+
+
+def _complain(message: str) -> int:
+    print(_showable(f"convlens: {message}", sys.stderr.encoding), file=sys.stderr, flush=True)
+    return 2
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""The only decoder: the bytes of a picture to uint8 pixels (H, W, C).
+
+Owns which formats are read, how each pixel mode becomes grey or RGB, and the ceiling on pixels, which is checked
+from the header before anything is decoded. Knows nothing of sizes or networks. docs/formats.md has the table.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from convlens.errors import ImageError, shown
+
+Pixels = NDArray[np.uint8]
+
+DECODER_VERSION = 1  # raised whenever the same bytes would give other pixels; packed sets are then made anew
+MAX_PIXELS = 64_000_000
+MAX_FILE_BYTES = 256 * 1024 * 1024
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".pbm"])
+# Pictures that people have and that are not read: they are quarantined by name rather than passed over.
+REFUSED_SUFFIXES = frozenset([".heic", ".heif", ".avif", ".psd", ".eps", ".svg", ".pdf", ".ai", ".xcf", ".dng", ".cr2", ".nef", ".arw", ".jp2", ".jxl"])
+
+# Pillow warns about bombs above its own limit (89 million pixels) and odd metadata; ours is lower and final.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+_SIGNATURES = (
+    (b"%PDF", "PDF"), (b"%!PS", "EPS"), (b"8BPS", "Photoshop"), (b"<svg", "SVG"), (b"<?xml", "XML or SVG"),
+    (b"PK\x03\x04", "a zip archive"), (b"\x1f\x8b", "gzip"), (b"<!DOCTYPE", "a web page"), (b"<html", "a web page"),
+)  # fmt: skip
+_HEIF_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"heim", b"heis", b"avif")
+
+
+class Header(NamedTuple):
+    """What a picture's header says: size in pixels as it will be shown, channels (1 grey, 3 colour), format."""
+
+    height: int
+    width: int
+    channels: int
+    format: str
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a picture file. Raises ImageError where it cannot be read, is empty or too large."""
+    try:
+        num_bytes = path.stat().st_size
+        if num_bytes > MAX_FILE_BYTES:
+            raise ImageError(f"{num_bytes:,} bytes is more than the limit of {MAX_FILE_BYTES:,}")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # a null byte in the name
+        raise ImageError(f"cannot be read: {error}") from error
+    return data
+
+
+def read_header(data: bytes) -> Header:
+    """Size, channels and format from the header alone. Raises ImageError as `decode` does."""
+    with _open(data) as image:
+        width, height = image.size
+        if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):  # orientations that lie on their side
+            width, height = height, width
+        return Header(height, width, _num_channels(image), str(image.format))
+
+
+def decode(data: bytes) -> Pixels:
+    """The pixels of a picture: uint8 (H, W, 1) for grey or (H, W, 3) for colour, upright (EXIF), first frame.
+
+    16 bits become 8 by rounding v / 257; transparency is laid on white (on black where it would vanish on
+    white); palettes and CMYK become RGB. Raises ImageError with the reason.
+    """
+    with _open(data) as image:
+        try:
+            image.load()
+            return pixels_of(image)
+        except ImageError:
+            raise
+        except Exception as error:  # Pillow's plugins raise whatever their parsing runs into
+            raise ImageError(f"damaged or truncated {image.format}: {shown(error)}") from error
+
+
+def _open(data: bytes) -> Image.Image:
+    if not data:
+        raise ImageError("empty file (0 bytes)")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"too many pixels: the limit is {MAX_PIXELS:,}") from error
+    except Exception as error:
+        raise ImageError(_what_it_is_instead(data)) from error
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"too many pixels: {width}×{height}, the limit is {MAX_PIXELS:,}")
+    if width < 1 or height < 1:
+        raise ImageError(f"no pixels: {width}×{height}")
+    return image
+
+
+def _what_it_is_instead(data: bytes) -> str:
+    start = data[:64].lstrip()
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+        return "HEIC or AVIF, which is not read: convert it to JPEG or PNG first"
+    for signature, name in _SIGNATURES:
+        if start.lower().startswith(signature.lower()):
+            return f"not a picture that is read, but {name}"
+    if data.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")):
+        return "damaged or truncated: its header cannot be read"
+    return f"not a picture in a format that is read ({', '.join(f for f in FORMATS if f != 'MPO')})"
+
+
+def _num_channels(image: Image.Image) -> int:
+    return 1 if image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;") else 3
+
+
+def pixels_of(image: Image.Image) -> Pixels:
+    """uint8 (H, W, C) of an open PIL image, as `decode` says. Raises ImageError for floating-point pixels."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise ImageError("floating-point pixels, whose range nobody knows: save it as 8 or 16 bits")
+    if image.mode == "I" or image.mode.startswith("I;"):
+        wide = np.asarray(image).astype(np.int64).clip(0, 65535)
+        return ((wide + 128) // 257).astype(np.uint8)[:, :, None]
+    if image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
+        return _without_transparency(image)
+    image = image.convert("L" if _num_channels(image) == 1 else "RGB")
+    pixels = np.asarray(image)
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def _without_transparency(image: Image.Image) -> Pixels:
+    channels = _num_channels(image)
+    rgba = np.asarray(image.convert("RGBA")).astype(np.uint32)
+    colour, alpha = rgba[:, :, :3], rgba[:, :, 3:]
+
+    def laid_on(ground: int) -> Pixels:
+        return ((colour * alpha + ground * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+    pixels = laid_on(255)
+    if alpha.min() != alpha.max() and pixels.min() == pixels.max():
+        pixels = laid_on(0)  # white strokes on a transparent ground
+    return pixels[:, :, :channels]

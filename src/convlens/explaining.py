@@ -1,0 +1,86 @@
+"""`explain`: from a sentence, a model file or a run to its table.
+
+Owns telling the three apart, and the lines that load a model's weights into the printed torch source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from convlens.architecture import Architecture, Explanation, parse, plan
+from convlens.errors import UsageError, shown
+from convlens.run import LAST, RUN_FILE, Run, find_model
+
+DEFAULT_INPUT = (28, 28, 1)
+DEFAULT_CLASSES = 10
+
+
+def explain(what: Any, *, input: str | Sequence[int] | None = None, classes: int | None = None) -> Explanation:
+    """Explain a sentence (or Architecture) on an input, or a trained model on its own.
+
+    `input` is height x width x channels in pixels, `"28x28x1"` or (28, 28, 1), the default; `classes` defaults to
+    10. A model has both already. Raises SentenceError, ModelFileError, UsageError.
+    """
+    if _names_a_model(what):
+        if input is not None or classes is not None:
+            raise UsageError("a model has its own input and classes: leave --input and --classes away")
+        return _explain_model(what)
+    architecture = what if isinstance(what, Architecture) else parse(str(what))
+    height, width, channels = parse_input(input if input is not None else DEFAULT_INPUT)
+    num_classes = DEFAULT_CLASSES if classes is None else classes
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or not 1 <= num_classes <= 1_000_000:
+        raise UsageError(f"classes must be a whole number from 1 to 1,000,000, not {shown(num_classes)}")
+    return Explanation(plan(architecture, (channels, height, width), num_classes, as_classifier=False))
+
+
+def parse_input(value: str | Sequence[int]) -> tuple[int, int, int]:
+    """`"28x28x1"` or (28, 28, 1) as (height, width, channels); without channels 1. Raises UsageError."""
+    parts = value.lower().replace("×", "x").split("x") if isinstance(value, str) else list(value)
+    try:
+        numbers = [int(p) for p in parts]
+    except (TypeError, ValueError):
+        numbers = []
+    numbers += [1] if len(numbers) == 2 else []
+    if len(numbers) != 3 or not all(1 <= n <= 65_536 for n in numbers):
+        raise UsageError(f"input must be height x width x channels like 28x28x1, not {shown(value)!r}")
+    return numbers[0], numbers[1], numbers[2]
+
+
+def _names_a_model(what: Any) -> bool:
+    if isinstance(what, Run | Path):
+        return True
+    if not isinstance(what, str):
+        return False
+    text = what.strip()
+    if text == LAST or text.endswith(".safetensors") or "/" in text or "\\" in text:
+        return True
+    try:
+        return (Path(text) / RUN_FILE).is_file()
+    except (OSError, ValueError):  # a sentence may be longer than any file name
+        return False
+
+
+def _explain_model(what: Any) -> Explanation:
+    from convlens.modelfile import read_model
+
+    path = find_model(what)
+    file = read_model(path)
+    spec = file.card.input_spec
+    loading = [
+        "",
+        "# its weights (names in the file are those of the module), and the normalisation that it was trained with",
+        "from safetensors.torch import load_file",
+        "",
+        f"network.load_state_dict(load_file({str(path)!r}))",
+        "network.eval()",
+        "",
+        "",
+        "def normalise(images_NHWC):",
+        '    """uint8 or float 0..255 (N, H, W, C) to what the network takes."""',
+        f"    mean = torch.tensor({list(spec.mean)!r}).view(1, -1, 1, 1)",
+        f"    std = torch.tensor({list(spec.std)!r}).view(1, -1, 1, 1)",
+        "    return (images_NHWC.permute(0, 3, 1, 2).float() - mean) / std",
+    ]
+    return Explanation(file.plan, str(path), loading)

@@ -1,0 +1,265 @@
+"""Durable files: the only place in convlens that writes to disk.
+
+Owns atomic replacement (temporary file beside the target, flush, fsync, rename, fsync of the folder where
+the system can), whole folders that appear at once, locks, and the places where convlens keeps things. Knows
+nothing of what it writes. Every OSError leaves here as a `StorageError` that names the path and the remedy.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import filelock
+import platformdirs
+
+from convlens.errors import ConvlensError, RunError, StorageError, shown
+
+
+def cache_folder() -> Path:
+    """Where packed data sets live (`CONVLENS_CACHE` overrides the system's cache folder)."""
+    override = os.environ.get("CONVLENS_CACHE")
+    return Path(override) if override else Path(platformdirs.user_cache_dir("convlens", appauthor=False))
+
+
+def state_folder() -> Path:
+    """Where the ledger of test openings lives (`CONVLENS_STATE` overrides the system's state folder)."""
+    override = os.environ.get("CONVLENS_STATE")
+    return Path(override) if override else Path(platformdirs.user_state_dir("convlens", appauthor=False))
+
+
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """The one-line error for an OSError met while writing `path`."""
+    where = shown(path, 200)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StorageError(f"no space left to write {where}: free some, or choose another place")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StorageError(f"cannot write {where} (read-only or not yours): choose another place")
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
+        return StorageError(f"cannot write {where}: a file stands where a folder is needed")
+    return StorageError(f"cannot write {where}: {error.strerror or error}")
+
+
+@contextmanager
+def _storage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def make_folder(path: Path) -> Path:
+    """Create `path` and its parents if absent. Raises StorageError."""
+    with _storage(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def sync_folder(path: Path) -> None:
+    """fsync a folder, so that a rename in it survives a power cut; skipped where the system refuses."""
+    if os.name == "nt":
+        return
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _temporary_beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+
+
+def write_with(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Replace `path` by what `write(file)` writes: whole, or not at all. Raises StorageError."""
+    temporary = _temporary_beside(path)
+    with _storage(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        sync_folder(path.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace `path` by `data`, durably. Raises StorageError."""
+    write_with(path, lambda file: file.write(data))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` by `text` in UTF-8, durably. Raises StorageError."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Replace `path` by `value` as JSON in UTF-8, durably. Raises StorageError."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def append_line(path: Path, value: object, *, durable: bool = False) -> None:
+    """Append `value` as one line of JSON in a single write; fsync it if `durable`. Raises StorageError."""
+    line = (json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
+    with _storage(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.write(line)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+
+
+def read_lines(path: Path) -> list[Any]:
+    """The JSON values of a file of lines; a last line cut short by a crash is left out; absent: empty."""
+    try:
+        raw = path.read_bytes()
+    except OSError:
+        return []
+    values = []
+    for line in raw.split(b"\n"):
+        with suppress(ValueError):
+            values.append(json.loads(line.decode("utf-8")))
+    return values
+
+
+def read_json(path: Path, error: type[ConvlensError]) -> Any:
+    """The JSON value in `path`. Raises `error` where it cannot be read or is not JSON."""
+    try:
+        return json.loads(path.read_bytes().decode("utf-8"))
+    except OSError as cause:
+        raise error(f"cannot read {shown(path, 200)}: {cause.strerror or cause}") from cause
+    except ValueError as cause:
+        raise error(f"{shown(path, 200)} is damaged: it is not JSON ({shown(cause)})") from cause
+
+
+def truncate(path: Path, num_bytes: int) -> None:
+    """Cut `path` back to its first `num_bytes`; absent files stay absent. Raises StorageError."""
+    if path.exists():
+        with _storage(path), path.open("r+b") as file:
+            file.truncate(num_bytes)
+
+
+@contextmanager
+def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield a hidden folder beside `path` to fill; on success it becomes `path`, else it is removed.
+
+    The folder appears whole or not at all. Where `path` exists already, RunError unless `replace`; then the
+    older folder goes only after the new one is whole. Raises StorageError.
+    """
+    if path.exists() and not replace and not _is_empty_folder(path):
+        raise RunError(f"{shown(path, 200)} exists already: nothing was written; name another folder")
+    temporary = _temporary_beside(path)
+    with _storage(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+    try:
+        yield temporary
+        with _storage(path):
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    sync_file(file)
+            sync_folder(temporary)
+            if path.exists():
+                _set_aside(path)
+            temporary.rename(path)
+            sync_folder(path.parent)
+    except OSError as error:
+        remove_folder(temporary)
+        raise storage_error(error, path) from error
+    except BaseException:
+        remove_folder(temporary)
+        raise
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _set_aside(path: Path) -> None:
+    aside = _temporary_beside(path)
+    path.rename(aside)
+    remove_folder(aside)
+
+
+def sync_file(path: Path) -> None:
+    """fsync a file that is already written. Raises OSError."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder and all in it; what cannot be removed stays."""
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def check_room(folder: Path, num_bytes: int) -> None:
+    """Prove before a long job that `num_bytes` can be written under `folder` (which may not exist yet).
+
+    A small file is really written, and the free space is asked for. Raises StorageError.
+    """
+    existing = folder.absolute()
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    with _storage(folder):
+        if not existing.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(existing))
+        probe = _temporary_beside(existing / "probe")
+        try:
+            with probe.open("xb") as file:
+                file.write(b"\0" * 4096)
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            with suppress(OSError):
+                probe.unlink()
+        free_bytes = shutil.disk_usage(existing).free
+    if free_bytes < num_bytes:
+        raise StorageError(
+            f"no space left under {shown(folder, 200)}: about {num_bytes / 1e6:.0f} MB needed, "
+            f"{free_bytes / 1e6:.0f} MB free; free some, or choose another place"
+        )
+
+
+@contextmanager
+def lock(path: Path, *, busy: str | None = None) -> Iterator[None]:
+    """Hold the lock file `path`. With `busy`, do not wait: raise RunError(busy) where somebody holds it."""
+    with _storage(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    holder = filelock.FileLock(str(path), timeout=-1 if busy is None else 0)
+    try:
+        holder.acquire()
+    except filelock.Timeout:
+        assert busy is not None
+        raise RunError(busy) from None
+    except OSError as error:
+        raise storage_error(error, path) from error
+    try:
+        yield
+    finally:
+        holder.release()
+
+
+def sha256_of(data: bytes | memoryview) -> str:
+    """SHA-256 of `data` in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a file's bytes in hexadecimal, read in pieces. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

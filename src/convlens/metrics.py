@@ -1,0 +1,119 @@
+"""Numbers that say how good a classifier is, from NumPy arrays alone.
+
+Owns the formulas; knows nothing of networks, files or splits. N samples, K classes throughout.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Z_95 = 1.959963984540054  # the 97.5 % quantile of the standard normal distribution
+
+
+def wilson_interval(num_right: int, n: int, z: float = Z_95) -> tuple[float, float]:
+    """Wilson's score interval (E. B. Wilson, JASA 22, 1927) of a proportion, both ends in 0..1.
+
+    Unlike the normal approximation it stays inside 0..1 and is not empty at 0 or n right.
+    Raises ValueError unless 0 <= num_right <= n and n > 0.
+    """
+    if n <= 0 or not 0 <= num_right <= n:
+        raise ValueError(f"{num_right} right of {n} is not a proportion")
+    p = num_right / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    # At p = 0 and p = 1 the ends are exactly 0 and 1; rounding must not move them.
+    return (0.0 if num_right == 0 else centre - half, 1.0 if num_right == n else centre + half)
+
+
+def confusion_matrix(
+    labels_N: NDArray[np.integer], predicted_N: NDArray[np.integer], num_classes: int
+) -> NDArray[np.int64]:
+    """int64 (K, K): row = the true class, column = the predicted one, entry = how many."""
+    flat = labels_N.astype(np.int64) * num_classes + predicted_N.astype(np.int64)
+    return np.bincount(flat, minlength=num_classes * num_classes).reshape(num_classes, num_classes)
+
+
+class ClassScores(NamedTuple):
+    """Per class, each float64 (K,) in 0..1 and NaN where undefined; support int64 (K,)."""
+
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+    f1: NDArray[np.float64]
+    support: NDArray[np.int64]
+
+
+def class_scores(confusion_KK: NDArray[np.int64]) -> ClassScores:
+    """Precision, recall, F1 and support of each class.
+
+    Undefined values are NaN, not 0: a class that was never predicted has no precision, and one without
+    samples no recall. F1 = 2·TP / (2·TP + FP + FN).
+    """
+    right = np.diag(confusion_KK).astype(np.float64)
+    support = confusion_KK.sum(axis=1)
+    predicted = confusion_KK.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision, recall = right / predicted, right / support
+        f1 = 2 * right / (support + predicted)
+    return ClassScores(precision, recall, f1, support)
+
+
+def softmax(logits_NK: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Probabilities, float64 (N, K), each row summing to 1."""
+    shifted = logits_NK.astype(np.float64) - logits_NK.max(axis=1, keepdims=True)
+    e = np.exp(shifted)
+    probabilities: NDArray[np.float64] = e / e.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def cross_entropy(logits_NK: NDArray[np.floating], labels_N: NDArray[np.integer]) -> float:
+    """Mean of -log p(true class), in nats, from logits (log-sum-exp, so that it cannot overflow)."""
+    logits = logits_NK.astype(np.float64)
+    top = logits.max(axis=1, keepdims=True)
+    log_sum = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
+    return float((log_sum - logits[np.arange(len(logits)), labels_N]).mean())
+
+
+def calibration_error(
+    probabilities_NK: NDArray[np.floating], labels_N: NDArray[np.integer], num_bins: int = 15
+) -> float:
+    """Expected calibration error (Guo et al., ICML 2017), in 0..1.
+
+    The samples are sorted into `num_bins` equal bins of top probability, (0, 1/m], (1/m, 2/m], …; the answer is
+    the mean |accuracy - confidence| over the bins, weighted by their number of samples.
+    """
+    confidence = probabilities_NK.max(axis=1).astype(np.float64)
+    right = probabilities_NK.argmax(axis=1) == labels_N
+    bins = np.clip(np.ceil(confidence * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
+    counts = np.bincount(bins, minlength=num_bins)
+    gap = np.abs(
+        np.bincount(bins, weights=right, minlength=num_bins) - np.bincount(bins, weights=confidence, minlength=num_bins)
+    )
+    return float(gap.sum() / counts.sum())
+
+
+class Score(NamedTuple):
+    """An accuracy that can be trusted: never without its interval and its n."""
+
+    accuracy: float
+    interval: tuple[float, float]
+    n: int
+    loss: float
+
+    def to_json(self) -> dict[str, object]:
+        """As in every `--json` document: accuracy and interval in 0..1, loss in nats."""
+        return {"accuracy": self.accuracy, "interval": list(self.interval), "n": self.n, "loss": self.loss}
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{100 * self.accuracy:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}, n = {self.n:,})"
+
+
+def score(logits_NK: NDArray[np.floating], labels_N: NDArray[np.integer]) -> Score:
+    """Accuracy with its 95 % Wilson interval, n and mean cross-entropy."""
+    num_right = int((logits_NK.argmax(axis=1) == labels_N).sum())
+    n = len(labels_N)
+    return Score(num_right / n, wilson_interval(num_right, n), n, cross_entropy(logits_NK, labels_N))

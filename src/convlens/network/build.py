@@ -1,0 +1,191 @@
+"""A plan compiled to an nn.Module.
+
+Owns the network's contract: `forward(images_NHWC: uint8, or float in 0..255) -> logits_NK`. Normalisation is
+inside it, so that training, prediction, evaluation and export cannot differ. Tensor names in a model file are
+layer addresses (`architecture/plan.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from convlens.architecture.layers import (
+    GELU,
+    AvgPool,
+    BatchNorm,
+    Conv,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    GroupNorm,
+    Hardswish,
+    Layer,
+    LeakyReLU,
+    Linear,
+    MaxPool,
+    ReLU,
+    ReLU6,
+    Residual,
+    Scale,
+    Shape,
+    Sigmoid,
+    SiLU,
+    Tanh,
+)
+from convlens.architecture.plan import Node, Plan
+from convlens.data.framing import InputSpec
+
+_PREFIX = "layers."
+
+
+class ChainModule(nn.Module):
+    """Layers one after the other, under the names they have in their addresses."""
+
+    def __init__(self, nodes: tuple[Node, ...]) -> None:
+        super().__init__()
+        for node in nodes:
+            self.add_module(node.name, _module(node))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.children():
+            x = layer(x)
+        return x
+
+
+class ResidualModule(ChainModule):
+    """body(x) + shortcut(x), or body(x) + x."""
+
+    def __init__(self, body: tuple[Node, ...], shortcut: tuple[Node, ...]) -> None:
+        super().__init__(body)
+        self.shortcut = ChainModule(shortcut) if shortcut else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        for name, layer in self.named_children():
+            if name != "shortcut":
+                y = layer(y)
+        return y + (x if self.shortcut is None else self.shortcut(x))
+
+
+class ScaleModule(nn.Module):
+    """Each value times a fixed factor."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+def _module(node: Node) -> nn.Module:
+    if isinstance(node.layer, Residual):
+        return ResidualModule(node.body, node.shortcut)
+    if node.body:
+        return ChainModule(node.body)
+    return simple_module(node.layer, node.input_shape)
+
+
+def simple_module(layer: Layer, shape: Shape) -> nn.Module:
+    """The torch module of one simple layer whose words are bound, for an input of `shape` (without N)."""
+    match layer:
+        case Conv(out_channels=int(out), groups=int(groups)):
+            return nn.Conv2d(
+                shape[0], out, layer.kernel_size, layer.stride, layer.padding, layer.dilation,
+                groups, layer.bias, layer.padding_mode,
+            )  # fmt: skip
+        case MaxPool():
+            return nn.MaxPool2d(
+                layer.kernel_size, layer.stride, layer.padding, layer.dilation, ceil_mode=layer.ceil_mode
+            )
+        case AvgPool():
+            return nn.AvgPool2d(
+                layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode, layer.count_include_pad
+            )
+        case GlobalAvgPool():
+            return nn.AdaptiveAvgPool2d(1)
+        case GlobalMaxPool():
+            return nn.AdaptiveMaxPool2d(1)
+        case BatchNorm():
+            kind = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
+            norm = kind(shape[0], layer.eps, layer.momentum)
+            norm.weight.requires_grad_(layer.scale)
+            return norm
+        case GroupNorm(num_groups=int(num_groups)):
+            return nn.GroupNorm(num_groups, shape[0], layer.eps, layer.affine)
+        case LeakyReLU():
+            return nn.LeakyReLU(layer.negative_slope)
+        case GELU():
+            return nn.GELU(layer.approximate)
+        case Dropout():
+            return nn.Dropout(layer.p)
+        case Linear(out_features=int(out)):
+            return nn.Linear(shape[0], out, layer.bias)
+        case Scale():
+            return ScaleModule(layer.factor)
+    plain: dict[type[Layer], type[nn.Module]] = {
+        ReLU: nn.ReLU, ReLU6: nn.ReLU6, SiLU: nn.SiLU, Hardswish: nn.Hardswish, Tanh: nn.Tanh,
+        Sigmoid: nn.Sigmoid, Flatten: nn.Flatten,
+    }  # fmt: skip
+    return plain[type(layer)]()
+
+
+class Network(nn.Module):
+    """`forward(images_NHWC) -> logits_NK`, normalisation inside."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, plan: Plan, spec: InputSpec) -> None:
+        super().__init__()
+        self.plan = plan
+        self.layers = ChainModule(plan.nodes)
+        # The card holds mean and std; they are no tensors of the model file.
+        self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1), persistent=False)
+
+    def normalise(self, images_NHWC: Tensor) -> Tensor:
+        """uint8 or float 0..255 (N, H, W, C) to float32 (N, C, H, W), (value - mean) / std, channels last in memory."""
+        return (images_NHWC.permute(0, 3, 1, 2).float() - self.mean) / self.std
+
+    def forward_normalised(self, x_NCHW: Tensor) -> Tensor:
+        """Logits (N, K) from normalised images: for whoever needs gradients there."""
+        logits: Tensor = self.layers(x_NCHW)
+        return logits
+
+    def forward(self, images_NHWC: Tensor) -> Tensor:
+        return self.forward_normalised(self.normalise(images_NHWC))
+
+
+def build(plan: Plan, spec: InputSpec, *, seed: int = 0, device: str = "cpu") -> Network:
+    """A network with torch's default initial weights, drawn from `seed` on the CPU whatever the device.
+
+    Moves torch's global random state; callers work inside `device.settled`.
+    """
+    torch.manual_seed(seed)
+    network = Network(plan, spec).to(memory_format=torch.channels_last)
+    return network.to(device)
+
+
+def tensors_of(network: Network) -> dict[str, Tensor]:
+    """The tensors of a model file by name (parameters and buffers), sharing memory with the network."""
+    return {name.removeprefix(_PREFIX): tensor for name, tensor in network.state_dict().items()}
+
+
+def arrays_of(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+    """Tensors as NumPy arrays, in plain row-major order."""
+    return {name: np.array(tensor.detach().cpu().numpy(), order="C") for name, tensor in tensors.items()}
+
+
+def copy_into(network: Network, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Copy arrays *into* the network's tensors, so that their memory format (and with it the kernels) stays."""
+    with torch.no_grad():
+        for name, tensor in tensors_of(network).items():
+            tensor.copy_(torch.from_numpy(np.array(arrays[name])))

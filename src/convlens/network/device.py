@@ -1,0 +1,104 @@
+"""Where and how the arithmetic is done: device, precision, threads, determinism.
+
+Owns their choice, in this one place; the choice is printed, stored in the run and used again on resuming.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from convlens.errors import DeviceError, UsageError, did_you_mean, shown
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Resolved: device ("cpu", "cuda:0", "mps"), precision (float32 or bfloat16), CPU threads."""
+
+    device: str
+    precision: str
+    threads: int
+
+    def __str__(self) -> str:
+        threads = f", {self.threads} thread{'s' if self.threads != 1 else ''}" if self.device == "cpu" else ""
+        return f"{self.device}, {self.precision}{threads}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored in runs and model files."""
+        return {"device": self.device, "precision": self.precision, "threads": self.threads}
+
+
+def resolve(device: str = "auto", precision: str = "auto", threads: int | None = None) -> Arithmetic:
+    """Turn wishes into facts. Raises DeviceError for a device that is not there, UsageError for odd threads."""
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024):
+        raise UsageError(f"threads must be a whole number from 1 to 1024, not {shown(threads)}")
+    found = resolve_device(device)
+    if precision == "auto":
+        precision = "bfloat16" if has_fast_bfloat16(found) else "float32"
+    return Arithmetic(found, precision, threads or torch.get_num_threads())
+
+
+def resolve_device(device: str) -> str:
+    """A device that is there. Raises DeviceError."""
+    kind, _, number = device.partition(":")
+    if kind not in DEVICES or (number and (kind != "cuda" or not number.isdigit())):
+        raise DeviceError(
+            f"unknown device {shown(device)!r}{did_you_mean(device, DEVICES)}: there are {', '.join(DEVICES)}"
+        )
+    num_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    has_mps = torch.backends.mps.is_available()
+    if kind == "auto":
+        return "cuda:0" if num_cuda else "mps" if has_mps else "cpu"
+    if kind == "cuda" and int(number or 0) >= num_cuda:
+        there = (
+            f"this machine has {num_cuda} CUDA device{'s' if num_cuda != 1 else ''}"
+            if num_cuda
+            else "no CUDA device is here"
+        )
+        raise DeviceError(f"device {device!r}: {there}; use --device cpu or auto")
+    if kind == "mps" and not has_mps:
+        raise DeviceError("device 'mps' is not here; use --device cpu or auto")
+    return f"cuda:{int(number or 0)}" if kind == "cuda" else kind
+
+
+def has_fast_bfloat16(device: str) -> bool:
+    """Whether the hardware multiplies bfloat16 by itself (emulation is slower than float32)."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device == "cpu":
+        # torch offers no public question for this; both names exist from 2.4 to 2.13, and absence means float32.
+        ask = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+        return any(question() for question in ask if question is not None)
+    return False
+
+
+@contextmanager
+def settled(arithmetic: Arithmetic) -> Iterator[None]:
+    """Within it torch has the arithmetic's threads, deterministic kernels and a random state of its own.
+
+    All of it is as before afterwards: a library must not move its caller's random numbers.
+    """
+    threads = torch.get_num_threads()
+    deterministic, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    benchmark = torch.backends.cudnn.benchmark
+    devices = [arithmetic.device] if arithmetic.device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=devices):
+        try:
+            torch.set_num_threads(arithmetic.threads)
+            torch.backends.cudnn.benchmark = False
+            if devices:
+                torch.use_deterministic_algorithms(True, warn_only=True)
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.backends.cudnn.benchmark = benchmark
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)

@@ -1,0 +1,138 @@
+"""Progress as one small object: a bar in terminals, plain lines elsewhere, or nothing.
+
+Owns what is shown while something long goes on. It writes to standard error, so that standard output holds
+results alone. Library code never prints otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from convlens.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MODES = ("auto", "bar", "lines", "none")
+
+
+class Progress:
+    """Shows nothing: the base, and what library code gets when nobody watches."""
+
+    def start(self, what: str, total: float, unit: str = "") -> None:
+        """Begin a job of `total` units, ending the one before."""
+
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        """`amount` more units are done; `note` stands at the end of the bar."""
+
+    def line(self, text: str) -> None:
+        """Say something that stays."""
+
+    def stop(self) -> None:
+        """End the job."""
+
+
+class Lines(Progress):
+    """Plain lines on standard error: what stays, and no bar. For logs and pipes."""
+
+    def line(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+
+class Bar(Progress):
+    """A rich progress bar on standard error, with rate and time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: Any = None
+        self._task: Any = None
+
+    def start(self, what: str, total: float, unit: str = "") -> None:
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        self.stop()
+        self._bar = RichProgress(
+            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+            console=self._console, transient=True, refresh_per_second=4,
+        )  # fmt: skip
+        self._bar.start()
+        self._task = self._bar.add_task(what, total=total, note="")
+
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, advance=amount, **({"note": note} if note else {}))
+
+    def line(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class NotebookLine(Progress):
+    """One line that updates itself, in a notebook's output cell."""
+
+    def __init__(self) -> None:
+        from IPython.display import display
+
+        self._handle: Any = display({"text/plain": ""}, raw=True, display_id=True)
+        self._what, self._total, self._done = "", 0.0, 0.0
+
+    def start(self, what: str, total: float, unit: str = "") -> None:
+        self._what, self._total, self._done = what, total, 0.0
+
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        before = int(100 * self._done / max(self._total, 1e-9))
+        self._done += amount
+        now = int(100 * self._done / max(self._total, 1e-9))
+        if now != before:
+            self._handle.update({"text/plain": f"{self._what} {now} % {note}"}, raw=True)
+
+    def line(self, text: str) -> None:
+        self._handle.update({"text/plain": text}, raw=True)
+
+
+@contextmanager
+def open_progress(mode: str | Progress) -> Iterator[Progress]:
+    """The progress object for a mode: "auto", "bar", "lines" or "none"; an object passes through unchanged.
+
+    "auto": a bar in a terminal, one updating line in a notebook, silence elsewhere. Raises UsageError.
+    """
+    if isinstance(mode, Progress):
+        yield mode
+        return
+    if mode not in MODES:
+        raise UsageError(f"unknown progress {mode!r}{did_you_mean(mode, MODES)}: there are {', '.join(MODES)}")
+    progress = _make(mode)
+    try:
+        yield progress
+    finally:
+        progress.stop()
+
+
+def _make(mode: str) -> Progress:
+    if mode == "lines":
+        return Lines()
+    if mode == "none":
+        return Progress()
+    if mode == "auto" and _in_notebook():
+        return NotebookLine()
+    if mode == "bar" or (sys.stderr.isatty() and os.environ.get("TERM") != "dumb"):
+        from rich.console import Console
+
+        return Bar(Console(stderr=True))
+    return Progress()
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and type(shell).__name__ == "ZMQInteractiveShell"

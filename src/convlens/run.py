@@ -1,0 +1,218 @@
+"""Run folders: what a training leaves behind, and the name `last`.
+
+Owns the layout `runs/DATA-N/` (docs/formats.md), finding runs, and reading them. A run folder appears whole or
+not at all and is never overwritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from convlens import files
+from convlens.errors import ModelFileError, RunError, did_you_mean, shown
+from convlens.metrics import Score
+
+RUNS_FOLDER = Path("runs")
+RUN_FILE, LOG_FILE, MODEL_FILE, CHECKPOINTS = "run.json", "log.jsonl", "model.safetensors", "checkpoints"
+FORMAT_VERSION = 1
+LAST = "last"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder. Its numbers are read from `run.json` each time it is opened; see `to_json` for what it knows."""
+
+    path: Path
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """All of run.json. Raises RunError where it is missing or damaged."""
+        record = files.read_json(self.path / RUN_FILE, RunError)
+        if not isinstance(record, dict) or record.get("kind") != "convlens-run":
+            raise RunError(f"{shown(self.path, 200)} is no run folder: its run.json is something else")
+        if record.get("format_version") != FORMAT_VERSION:
+            raise RunError(f"{shown(self.path, 200)} has format version {shown(record.get('format_version'))}, "
+                           f"this convlens reads {FORMAT_VERSION}")  # fmt: skip
+        return record
+
+    @property
+    def model(self) -> Path:
+        """The model file (there once the training has ended or was interrupted)."""
+        return self.path / MODEL_FILE
+
+    @property
+    def status(self) -> str:
+        """running (or killed), interrupted, diverged or complete."""
+        return str(self.record["status"])
+
+    @property
+    def val(self) -> Score | None:
+        """The validation score of the saved weights, or None where nothing was set aside."""
+        return _score(self.record["val"])
+
+    @property
+    def test(self) -> Score | None:
+        """The test score, or None while test is sealed."""
+        return _score(self.record["test"])
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The log, one dictionary an epoch: step, epoch, lr, loss, val …"""
+        return files.read_lines(self.path / LOG_FILE)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `train --json` prints."""
+        record = dict(self.record)
+        record["run"], record["model"] = str(self.path), str(self.model)
+        return record
+
+    def summary(self) -> list[tuple[str, str]]:
+        """What a person wants to see first, as (what, value)."""
+        record = self.record
+        rate = f" ({record['images_per_s']:,.0f} images/s)" if record["images_per_s"] else ""
+        rows = [
+            ("run", str(self.path)), ("status", self.status), ("data", str(record["dataset"]["name"])),
+            ("architecture", str(record["architecture"])), ("parameters", f"{record['num_parameters']:,}"),
+            ("seed", str(record["seed"])), ("trained for", f"{record['train_s']:.1f} s{rate}"),
+        ]  # fmt: skip
+        rows += [("validation", str(self.val))] if self.val else []
+        rows += [("test", str(self.test))] if self.test else []
+        return rows
+
+    def __str__(self) -> str:
+        return "\n".join(f"{what:<14}{value}" for what, value in self.summary())
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        rows = "".join(f"<tr><th>{escape(w)}</th><td>{escape(v)}</td></tr>" for w, v in self.summary())
+        return f"<table>{rows}</table>"
+
+
+def _score(value: Any) -> Score | None:
+    if value is None:
+        return None
+    low, high = value["interval"]
+    return Score(float(value["accuracy"]), (float(low), float(high)), int(value["n"]), float(value["loss"]))
+
+
+# ---------------------------------------------------------------- making
+
+
+@contextmanager
+def new_run(name: str, out: str | Path | None, record: dict[str, Any]) -> Iterator[tuple[Path, Path]]:
+    """Yield (the hidden folder to fill, where it will be); run.json is in it already.
+
+    The place is `out`, or the first free `runs/NAME-N`. Raises RunError where `out` exists, StorageError.
+    """
+    if out is not None:
+        place = Path(out)
+        with files.new_folder(place) as folder:
+            _fill(folder, record)
+            yield folder, place
+    else:
+        with files.lock(RUNS_FOLDER / ".lock"):
+            place = RUNS_FOLDER / f"{name}-{_next_number(name)}"
+            with files.new_folder(place) as folder:
+                _fill(folder, record)
+                yield folder, place
+    _remember(place)
+
+
+def _fill(folder: Path, record: dict[str, Any]) -> None:
+    files.make_folder(folder / CHECKPOINTS)
+    files.write_json(folder / RUN_FILE, record)
+    files.write_text(folder / LOG_FILE, "")
+
+
+def _next_number(name: str) -> int:
+    taken = [0]
+    for path in RUNS_FOLDER.glob(f"{_escaped(name)}-*"):
+        with suppress(ValueError):
+            taken.append(int(path.name[len(name) + 1 :]))
+    return max(taken) + 1
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def update_record(path: Path, **values: Any) -> None:
+    """Replace some values of run.json, durably. Raises RunError, StorageError."""
+    record = dict(Run(path).record)
+    record.update(values)
+    files.write_json(path / RUN_FILE, record)
+
+
+# ---------------------------------------------------------------- finding
+
+
+def runs(folder: str | Path = RUNS_FOLDER) -> list[Run]:
+    """The runs in a folder, oldest first. A folder that is not a run is passed over; absent: empty."""
+    found = []
+    folder = Path(folder)
+    if folder.is_dir():
+        for path in folder.iterdir():
+            with suppress(RunError):
+                run = Run(path)
+                if not path.name.startswith(".") and run.record:
+                    found.append(run)
+    return sorted(found, key=lambda run: (str(run.record["created"]), run.path.name))
+
+
+def _last_file() -> Path:
+    return files.state_folder() / "last" / files.sha256_of(str(Path.cwd()).encode("utf-8", "surrogateescape"))[:16]
+
+
+def _remember(place: Path) -> None:
+    """Note the newest run started from this working folder, wherever `--out` put it."""
+    files.write_text(_last_file(), str(place.absolute()))
+
+
+def last_run() -> Run:
+    """The newest run started from this folder, or else the newest under ./runs. Raises RunError if there is none."""
+    with suppress(OSError, UnicodeError):
+        run = Run(Path(_last_file().read_text(encoding="utf-8")))
+        if (run.path / RUN_FILE).is_file():
+            return run
+    found = runs()
+    if not found:
+        raise RunError("there is no last run here: train one first (convlens train)")
+    return found[-1]
+
+
+def find_run(what: str | Path | Run) -> Run:
+    """A run by path, or `last`. Raises RunError."""
+    if isinstance(what, Run):
+        return what
+    if str(what) == LAST:
+        return last_run()
+    path = Path(what)
+    if not (path / RUN_FILE).is_file():
+        near = did_you_mean(str(what), [LAST, *(str(run.path) for run in runs())])
+        raise RunError(f"{shown(what, 200)} is no run folder (it has no {RUN_FILE}){near}")
+    return Run(path)
+
+
+def find_model(what: str | Path | Run) -> Path:
+    """The model file named by a path, a run folder, a Run or `last`. Raises ModelFileError, RunError."""
+    if isinstance(what, Run) or str(what) == LAST or (Path(what) / RUN_FILE).is_file():
+        run = find_run(what)
+        if not run.model.is_file():
+            raise ModelFileError(
+                f"{shown(run.path, 200)} has no model yet (status {run.status}); "
+                f"finish it with 'convlens train --resume {shown(run.path, 200)}'"
+            )
+        return run.model
+    path = Path(what)
+    if path.is_dir():
+        raise ModelFileError(f"{shown(path, 200)} is a folder without {RUN_FILE}: no run and no model file")
+    if not path.exists():
+        near = did_you_mean(str(what), [LAST, *(str(run.path) for run in runs())])
+        raise ModelFileError(f"no model file {shown(what, 200)}{near}")
+    return path

@@ -1,0 +1,1 @@
+"""From a network and packed images to trained weights."""

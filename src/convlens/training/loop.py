@@ -1,0 +1,162 @@
+"""The training loop: learning rate, batch, forward, loss, backward, step.
+
+Owns the state that training changes and the order in which it changes. Knows nothing of files, validation or
+progress: it is a generator, and whoever drives it does those between its steps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convlens.errors import DivergedError
+from convlens.network.build import Network, tensors_of
+from convlens.network.device import Arithmetic
+from convlens.recipe import Recipe
+from convlens.training.batches import Batches, gather
+
+# A look at the loss makes a GPU wait for it; there the losses are looked at this many steps at a time.
+_STEPS_BETWEEN_LOOKS = 20
+
+
+@dataclass
+class State:
+    """All that training changes. `step` counts finished steps; `train_s` the seconds spent in them.
+
+    `ema` averages parameters and floating-point buffers by name (None without one). `network` is always the raw
+    module.
+    """
+
+    network: Network
+    optimizer: torch.optim.Optimizer
+    ema: dict[str, Tensor] | None
+    step: int = 0
+    train_s: float = 0.0
+
+
+def new_optimizer(network: Network, recipe: Recipe, device: str) -> torch.optim.Optimizer:
+    """The recipe's optimizer over the trainable parameters."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    fused = not device.startswith("mps")  # one kernel for all parameters; the same arithmetic
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay,
+            nesterov=recipe.momentum > 0, fused=fused,
+        )  # fmt: skip
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+    return kind(parameters, recipe.lr, recipe.betas, weight_decay=recipe.weight_decay, fused=fused)
+
+
+def new_state(network: Network, recipe: Recipe, device: str) -> State:
+    """The state before the first step."""
+    ema = None
+    if recipe.ema:
+        ema = {name: t.detach().clone() for name, t in tensors_of(network).items() if t.is_floating_point()}
+    return State(network, new_optimizer(network, recipe, device), ema)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Mean training loss of each of some successive steps, the last of them `state.step - 1`."""
+
+    values: tuple[float, ...]
+
+
+def train_steps(
+    state: State,
+    images_NHWC: Tensor,
+    labels_N: Tensor,
+    batches: Batches,
+    recipe: Recipe,
+    num_steps: int,
+    arithmetic: Arithmetic,
+) -> Iterator[Losses]:
+    """Train from `state.step` to `num_steps`, yielding after each step (on a GPU after each few).
+
+    `images_NHWC` uint8 and `labels_N` int64 are the training split, on the device. Between two yields the state
+    is consistent and may be saved. Raises DivergedError at the first loss that is not finite.
+    """
+    network, optimizer = state.network, state.optimizer
+    use_bfloat16 = arithmetic.precision == "bfloat16"
+    device_type = arithmetic.device.partition(":")[0]
+    has_dropout = any(isinstance(m, nn.Dropout) and m.p > 0 for m in network.modules())
+    look_every = 1 if device_type == "cpu" else _STEPS_BETWEEN_LOOKS
+    pending: list[Tensor] = []
+    network.train()
+    for step in range(state.step, num_steps):
+        started = time.perf_counter()
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.lr_at(step, num_steps)
+        if has_dropout:
+            torch.manual_seed(_fold(batches.seed, step))
+        batch = batches.at(step)
+        images, labels = gather(images_NHWC, batch), labels_N[torch.from_numpy(batch.positions).to(labels_N.device)]
+        with torch.autocast(device_type, torch.bfloat16, enabled=use_bfloat16):
+            logits = network(images)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        _average(state, recipe.ema, step)
+        pending.append(loss.detach())
+        state.step = step + 1
+        looking = len(pending) == look_every or state.step == num_steps
+        values = _finite(pending, state.step, recipe) if looking else None
+        state.train_s += time.perf_counter() - started
+        if values is not None:
+            pending.clear()
+            yield Losses(values)
+
+
+def _fold(seed: int, step: int) -> int:
+    """One 63-bit number for (seed, step): neighbouring pairs must not give related random streams."""
+    mixed = (seed * 0x9E3779B97F4A7C15 + step * 0xD1B54A32D192ED03 + 0x632BE59BD9B4E019) & (2**64 - 1)
+    mixed = ((mixed ^ (mixed >> 31)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+    return (mixed ^ (mixed >> 29)) >> 1
+
+
+def _finite(losses: list[Tensor], num_done: int, recipe: Recipe) -> tuple[float, ...]:
+    values = tuple(torch.stack(losses).tolist())
+    for offset, value in enumerate(values):
+        if value - value != 0:  # nan and infinity alone
+            step = num_done - len(values) + offset
+            raise DivergedError(
+                f"the loss is {value} at step {step}: the training has diverged; try a lower learning rate "
+                f"(it was lr {recipe.lr:g}) or --precision float32",
+                step=step,
+            )
+    return values
+
+
+@torch.no_grad()
+def _average(state: State, decay: float, step: int) -> None:
+    """Move the average towards the weights. Early on it forgets faster, so that it does not cling to the start."""
+    if state.ema is None:
+        return
+    now = min(decay, (1 + step) / (10 + step))
+    current = tensors_of(state.network)
+    torch._foreach_lerp_(list(state.ema.values()), [current[name] for name in state.ema], 1 - now)
+
+
+@contextmanager
+def averaged(state: State) -> Iterator[Network]:
+    """The network with the average as its weights (unchanged without one); the raw weights come back after."""
+    if state.ema is None:
+        yield state.network
+        return
+    current = tensors_of(state.network)
+    kept = {name: current[name].detach().clone() for name in state.ema}
+    with torch.no_grad():
+        for name, average in state.ema.items():
+            current[name].copy_(average)
+        try:
+            yield state.network
+        finally:
+            for name, raw in kept.items():
+                current[name].copy_(raw)
