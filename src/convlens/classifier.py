@@ -132,7 +132,10 @@ def _predictions(classifier: Classifier, images: Iterable[Any], top: int) -> Ite
 
 def _listed(images: Any) -> list[Any]:
     """One picture or several as a list, folders replaced by the pictures in them. Raises ImageError."""
-    if isinstance(images, str | Path | bytes | bytearray) or (isinstance(images, np.ndarray) and images.ndim < 4) or hasattr(images, "getbands") or not isinstance(images, Iterable):
+    is_one_array = isinstance(images, np.ndarray) and images.ndim < 4
+    is_one_file = isinstance(images, str | Path | bytes | bytearray)
+    is_pil_image = hasattr(images, "getbands")
+    if is_one_array or is_one_file or is_pil_image or not isinstance(images, Iterable):
         images = [images]
     listed: list[Any] = []
     for image in images:

@@ -7,8 +7,6 @@ exactly one JSON document. Exit codes: 0 done, 2 bad input (one line says what),
 
 from __future__ import annotations
 
-import json as json_module
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -17,13 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from convlens import console
 from convlens.errors import ConvlensError, StorageError, UsageError, shown
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from convlens.architecture.explain import Explanation
-    from convlens.evaluation.evaluate import Report
     from convlens.recipe import Recipe
 
 app = typer.Typer(
@@ -111,19 +106,19 @@ def train(
         run = convlens.train(
             data, preset=preset, architecture=architecture, recipe=recipe, seed=seed, out=out, val_frac=val_frac,
             test=test, resume=resume, device=device, threads=threads, checkpoint_every=checkpoint_every, size=size,
-            channels=channels, framing=framing, group=group, data_root=data_root, progress=_progress(),
+            channels=channels, framing=framing, group=group, data_root=data_root, progress=console.progress_mode(),
             stop=stopping.asked,
         )  # fmt: skip
     if json:
-        _print_json(run.to_json())
+        console.print_json(run.to_json())
     elif stopping.signal is None:
-        _print_rows(run.summary())
+        console.print_rows(run.summary())
         if run.test is None:
-            _print(
-                f"\nNext: convlens evaluate {_argument(run.path)}      the accuracy on the test images, sealed so far"
+            console.print_text(
+                f"\nNext: convlens evaluate {console.as_argument(run.path)}   (on the test images, sealed so far)"
             )
         else:
-            _print(f"\nNext: convlens predict {_argument(run.path)} MY-PICTURE.png")
+            console.print_text(f"\nNext: convlens predict {console.as_argument(run.path)} MY-PICTURE.png")
     if stopping.signal is not None:
         raise typer.Exit(128 + stopping.signal)
 
@@ -147,12 +142,18 @@ def evaluate(
     import convlens
 
     report = convlens.evaluate(
-        model, data, split=split, device=device or "auto", group=group, data_root=data_root, progress=_progress()
+        model,
+        data,
+        split=split,
+        device=device or "auto",
+        group=group,
+        data_root=data_root,
+        progress=console.progress_mode(),
     )
     if json:
-        _print_json(report.to_json())
+        console.print_json(report.to_json())
     else:
-        _print_report(report)
+        console.print_report(report)
 
 
 @app.command()
@@ -169,15 +170,11 @@ def predict(
 
     predictions = convlens.predict(model, images, top=top, device=device or "auto")
     if csv is not None:
-        _write_csv(csv, predictions, top)
+        console.write_csv(csv, predictions, top)
     if json:
-        _print_json([prediction.to_json() for prediction in predictions])
+        console.print_json([prediction.to_json() for prediction in predictions])
     else:
-        table = _table("picture", "label", *(["probability"] if top == 1 else ["likeliest"]))
-        for p in predictions:
-            likeliest = "  ".join(f"{label} {100 * probability:.1f} %" for label, probability in p.top)
-            table.add_row(shown(p.path, 200), shown(p.label), likeliest if top > 1 else f"{100 * p.probability:.1f} %")
-        _print_table(table)
+        console.print_predictions(predictions)
 
 
 @app.command()
@@ -195,11 +192,11 @@ def explain(
     if torch and json:
         raise UsageError("--torch and --json cannot both be printed: choose one")
     if torch:
-        _print(explanation.torch_source().rstrip("\n"))
+        console.print_text(explanation.torch_source().rstrip("\n"))
     elif json:
-        _print_json(explanation.to_json())
+        console.print_json(explanation.to_json())
     else:
-        _print_explanation(explanation)
+        console.print_explanation(explanation)
 
 
 @app.command()
@@ -218,20 +215,12 @@ def pack(
 
     dataset = convlens.pack(
         data, out, size=size, channels=channels, framing=framing, group=group, data_root=data_root,
-        progress=_progress(),
+        progress=console.progress_mode(),
     )  # fmt: skip
     if json:
-        _print_json({"folder": str(dataset.folder), "class_names": list(dataset.class_names),
-                     "input": dataset.input_spec.to_json(), "notes": list(dataset.notes), **dataset.identity()})  # fmt: skip
-        return
-    spec, counts = dataset.input_spec, dataset.counts
-    rows = [
-        ("packed", str(dataset.folder)), ("images", f"{spec.height}×{spec.width}×{spec.channels}, framing {spec.framing}"),
-        ("classes", f"{len(dataset.class_names)}: {shown(', '.join(dataset.class_names), 60)}"),
-        ("train", f"{counts['train']:,}"), ("validation", f"{counts['val']:,}"), ("test", f"{counts['test']:,} (sealed)"),
-        ("quarantined", f"{dataset.num_quarantined:,}" + _reasons(dataset)), ("fingerprint", dataset.fingerprint[:16]),
-    ]  # fmt: skip
-    _print_rows([*rows, *(("note", note) for note in dataset.notes)])
+        console.print_json(dataset.to_json())
+    else:
+        console.print_dataset(dataset)
 
 
 @app.command()
@@ -244,19 +233,12 @@ def runs(
 
     found = convlens.runs(folder)
     if json:
-        _print_json([run.to_json() for run in found])
+        console.print_json([run.to_json() for run in found])
         return
     if not found:
-        _print(f"no runs in {shown(folder, 200)}: train one with 'convlens train'")
+        console.print_text(f"no runs in {shown(folder, 200)}: train one with 'convlens train'")
         return
-    table = _table("run", "status", "data", "plan", "seed", "trained", "validation", "test")
-    for run in found:
-        record = run.record
-        plan = record["preset"] or shown(record["architecture"], 40)
-        scores = (f"{100 * s.accuracy:.2f} %" if s else "–" for s in (run.val, run.test))
-        table.add_row(shown(run.path, 60), run.status, record["dataset"]["name"], plan, str(record["seed"]),
-                      f"{record['train_s']:.1f} s", *scores)  # fmt: skip
-    _print_table(table)
+    console.print_runs(found)
 
 
 # ---------------------------------------------------------------- input
@@ -304,157 +286,6 @@ def _stopping() -> Iterator[_Stopping]:
             signal.signal(number, handler)
 
 
-# ---------------------------------------------------------------- output
-
-# What a console that cannot show a character gets in its place.
-_PLAIN = str.maketrans({
-    "×": "x", "·": "*", "−": "-", "–": "-", "—": "-", "±": "+-", "…": "...", "⌊": "floor(", "⌋": ")", "⌈": "ceil(",
-    "⌉": ")", "→": "->", "≥": ">=", "≤": "<=", "█": "#", "░": ".", "’": "'", "“": '"', "”": '"',
-})  # fmt: skip
-
-
-def _showable(text: str, encoding: str | None) -> str:
-    """`text` in characters that the stream's encoding has."""
-    try:
-        text.encode(encoding or "ascii")
-        return text
-    except (UnicodeEncodeError, LookupError):
-        return text.translate(_PLAIN).encode(encoding or "ascii", "backslashreplace").decode(encoding or "ascii")
-
-
-def _print(text: str) -> None:
-    try:
-        print(_showable(text, sys.stdout.encoding), flush=True)
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - `| head` has seen enough
-        raise typer.Exit(0) from None
-
-
-def _print_json(value: object) -> None:
-    # ASCII: readable by everything, in every console's encoding.
-    _print(json_module.dumps(value, indent=2, ensure_ascii=True, allow_nan=False))
-
-
-def _print_rows(rows: list[tuple[str, str]]) -> None:
-    width = max(len(what) for what, _ in rows)
-    for what, value in rows:
-        _print(f"{what:<{width}}  {value}")
-
-
-def _table(*columns: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _print_table(table: Table) -> None:
-    import io
-
-    from rich.console import Console
-
-    is_terminal = sys.stdout.isatty()
-    # A pipe has no width: there the table is as wide as it needs to be, so that nothing is folded away.
-    console = Console(file=io.StringIO(), force_terminal=is_terminal, width=None if is_terminal else 400)
-    if is_terminal:
-        console.width = Console().width
-    for column in table.columns:
-        for index, cell in enumerate(column._cells):
-            if isinstance(cell, str):
-                column._cells[index] = _plain_cell(cell)
-    console.print(table)
-    text = console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO given above
-    _print("\n".join(line.rstrip() for line in text.strip("\n").splitlines()))
-
-
-def _plain_cell(text: str) -> Any:
-    from rich.text import Text
-
-    return Text(_showable(text, sys.stdout.encoding))  # Text: brackets in names are no markup
-
-
-def _progress() -> str:
-    return "bar" if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else "lines"
-
-
-def _argument(path: object) -> str:
-    text = str(path)
-    return f'"{text}"' if " " in text else text
-
-
-def _print_report(report: Report) -> None:
-    for line in report.lines():
-        _print(line)
-    table = _table("class", "precision", "recall", "F1", "n")
-    for column in table.columns[1:]:
-        column.justify = "right"
-
-    def percent(value: float | None) -> str:
-        return "–" if value is None else f"{100 * value:.2f} %"
-
-    for c in report.classes():
-        table.add_row(
-            shown(c["label"], 40), percent(c["precision"]), percent(c["recall"]), percent(c["f1"]), f"{c['support']:,}"
-        )
-    _print("")
-    _print_table(table)
-    if len(report.class_names) <= 20:
-        _print("\nconfusion: row = true class, column = predicted class\n")
-        confusion = _table("", *(shown(name, 12) for name in report.class_names))
-        for column in confusion.columns[1:]:
-            column.justify = "right"
-        for name, row in zip(report.class_names, report.confusion_KK.tolist(), strict=True):
-            confusion.add_row(shown(name, 20), *("·" if n == 0 else f"{n:,}" for n in row))
-        _print_table(confusion)
-
-
-def _print_explanation(explanation: Explanation) -> None:
-    header, cells = explanation.table()
-    table = _table(*header)
-    for name in ("parameters", "multiply-adds", "step"):
-        table.columns[header.index(name)].justify = "right"
-    for row in cells:
-        table.add_row(*row)
-    _print(str(explanation.plan.architecture) + "\n")
-    _print_table(table)
-    _print("\n" + explanation.summary())
-    _print("sees: receptive field in input pixels; step: how far it moves from one unit to the next")
-    for remark in explanation.remarks:
-        _print(f"note: {remark}")
-
-
-def _reasons(dataset: Any) -> str:
-    from collections import Counter
-
-    from convlens.files import read_lines
-
-    if not dataset.num_quarantined:
-        return ""
-    lines = read_lines(dataset.folder / "samples.jsonl")
-    reasons = Counter(line.get("reason") for line in lines if line.get("status") == "quarantined")
-    listed = "; ".join(f"{n}× {shown(reason)}" for reason, n in reasons.most_common(3))
-    return f" ({listed}; all in {dataset.folder / 'samples.jsonl'})"
-
-
-def _write_csv(path: str, predictions: list[Any], top: int) -> None:
-    import csv
-    import io
-    from pathlib import Path
-
-    from convlens.files import write_text
-
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    num_columns = min(top, max((len(p.top) for p in predictions), default=1))
-    writer.writerow(["path", *(f"{part}{i + 1}" for i in range(num_columns) for part in ("label", "probability"))])
-    for p in predictions:
-        writer.writerow([shown(p.path, 10_000), *(v for pair in p.top for v in (pair[0], f"{pair[1]:.6f}"))])
-    write_text(Path(path), text.getvalue())
-
-
 # ---------------------------------------------------------------- entry
 
 
@@ -464,7 +295,7 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments == ["--version"]:
         from importlib.metadata import version
 
-        _print(f"convlens {version('convlens')}")
+        console.print_text(f"convlens {version('convlens')}")
         return 0
     click_exception: type[Exception] = typer.BadParameter.__mro__[2]  # click's own, wherever typer keeps it
     try:
@@ -474,9 +305,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain(str(error))
     except click_exception as error:
         if type(error).__name__ == "NoArgsIsHelpError":
-            _print(str(getattr(error, "message", "")) or str(error))
+            console.print_text(str(getattr(error, "message", "")) or str(error))
             return 2
-        return _complain(" ".join(getattr(error, "format_message", lambda: str(error))().split()))
+        return _complain(" ".join(_message_of(error).split()))
     except (typer.Abort, KeyboardInterrupt):
         return 128 + signal.SIGINT
     except MemoryError:
@@ -485,8 +316,13 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain(str(StorageError(f"{shown(error.filename or 'a file', 200)}: {error.strerror or error}")))
 
 
+def _message_of(error: Exception) -> str:
+    message: str = error.format_message() if hasattr(error, "format_message") else str(error)
+    return message
+
+
 def _complain(message: str) -> int:
-    print(_showable(f"convlens: {message}", sys.stderr.encoding), file=sys.stderr, flush=True)
+    print(console.showable(f"convlens: {message}", sys.stderr.encoding), file=sys.stderr, flush=True)
     return 2
 
 

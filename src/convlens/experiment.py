@@ -5,40 +5,27 @@ Owns the order of things and what a run folder holds at each moment. The arithme
 
 from __future__ import annotations
 
-import platform
-import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from convlens import files
-from convlens.architecture import Plan, parse, plan
-from convlens.data.dataset import DEFAULT_VAL_FRAC, Dataset
-from convlens.data.framing import InputSpec
-from convlens.data.pack import PackOptions, open_data, parse_size, reopen
-from convlens.errors import DataError, DivergedError, RunError, TrainingError, UsageError, shown
+from convlens.errors import DivergedError, TrainingError, UsageError, shown
 from convlens.evaluation.evaluate import evaluate
 from convlens.metrics import Score, score
 from convlens.modelfile import ModelCard, write_model
 from convlens.network.build import arrays_of, build, tensors_of
-from convlens.network.device import Arithmetic, resolve, settled
+from convlens.network.device import settled
 from convlens.network.forward import logits_of
-from convlens.presets import DEFAULT_PRESET, preset_named
 from convlens.progress import Progress, open_progress
 from convlens.recipe import Recipe
 from convlens.run import (
     CHECKPOINTS,
-    FORMAT_VERSION,
     LOG_FILE,
     MODEL_FILE,
-    RUN_FILE,
     RUNS_FOLDER,
     Run,
     find_run,
@@ -48,45 +35,11 @@ from convlens.run import (
 from convlens.training import checkpoint
 from convlens.training.batches import Batches
 from convlens.training.loop import State, averaged, new_state, train_steps
+from convlens.training.setup import Given, Setup, new_setup, now, setup_of, versions
 
-MAX_SEED = 2**63 - 1
 CHECKPOINT_EVERY_S = 30.0
 
 Stop = Callable[[], bool]
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What identifies a training, everything automatic resolved."""
-
-    dataset: Dataset
-    plan: Plan
-    recipe: Recipe
-    preset: str | None
-    seed: int
-    arithmetic: Arithmetic
-    test: bool
-
-    @property
-    def spec(self) -> InputSpec:
-        """The network's input."""
-        return self.dataset.input_spec
-
-    @property
-    def num_steps(self) -> int:
-        """Steps of the whole training."""
-        return self.recipe.num_steps(self.dataset.counts["train"])
-
-    def record(self) -> dict[str, Any]:
-        """run.json before the first step."""
-        return {
-            "kind": "convlens-run", "format_version": FORMAT_VERSION, "status": "running", "created": _now(),
-            "dataset": self.dataset.identity(), "architecture": str(self.plan.architecture), "preset": self.preset,
-            "recipe": self.recipe.to_json(), "seed": self.seed, "arithmetic": self.arithmetic.to_json(),
-            "test_asked": self.test, "num_parameters": self.plan.num_parameters,
-            "multiply_adds": self.plan.multiply_adds, "num_steps": self.num_steps, "step": 0, "versions": versions(),
-            "train_s": 0.0, "images_per_s": None, "val_s": 0.0, "checkpoint_s": 0.0, "val": None, "test": None,
-        }  # fmt: skip
 
 
 def train(
@@ -127,140 +80,20 @@ def train(
     """
     if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, int | float) or not checkpoint_every >= 0:
         raise UsageError(f"checkpoint_every must be seconds from 0 on, not {shown(checkpoint_every)}")
-    given = _Given(data, preset, architecture, recipe, seed, val_frac, device, threads, size, channels, framing, group)
+    given = Given(data, preset, architecture, recipe, seed, val_frac, device, threads, size, channels, framing, group)
     with open_progress(progress) as bar:
         if resume is not None:
             if out is not None:
                 raise UsageError("a resumed run stays in its folder: leave --out away")
             run = find_run(resume)
-            setup = _setup_of(run, given, test, data_root, bar)
+            setup = setup_of(run, given, test, data_root, bar)
         else:
-            setup = _new_setup(given, test, data_root, bar)
+            setup = new_setup(given, test, data_root, bar)
             run = _new_folder(setup, out)
         _introduce(setup, run, bar)
         busy = f"{shown(run.path, 200)} is being trained by another process"
         with files.lock(run.path / ".lock", busy=busy):
             return _Training(setup, run, bar, float(checkpoint_every), stop).run_to_end()
-
-
-# ---------------------------------------------------------------- what is trained
-
-
-@dataclass(frozen=True)
-class _Given:
-    """What the caller said; None where nothing was."""
-
-    data: Any
-    preset: str | None
-    architecture: str | None
-    recipe: Recipe | None
-    seed: int | None
-    val_frac: float | None
-    device: str | None
-    threads: int | None
-    size: int | str | tuple[int, int] | None
-    channels: int | None
-    framing: str | None
-    group: str | None
-
-    @property
-    def options(self) -> PackOptions:
-        return PackOptions(parse_size(self.size), self.channels, self.framing, self.group)
-
-
-def _new_setup(given: _Given, test: bool, data_root: str | Path | None, bar: Progress) -> Setup:
-    # What can be wrong without looking at data is found before a folder of pictures is packed.
-    chosen = preset_named(given.preset or DEFAULT_PRESET)
-    architecture = parse(given.architecture or chosen.architecture)
-    recipe = given.recipe or chosen.recipe
-    seed = 0 if given.seed is None else given.seed
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
-        raise UsageError(f"seed must be a whole number from 0 to {MAX_SEED}, not {shown(seed)}")
-    arithmetic = resolve(given.device or "auto", recipe.precision, given.threads)
-    val_frac = DEFAULT_VAL_FRAC if given.val_frac is None else given.val_frac
-    data = "mnist" if given.data is None else given.data
-    dataset = open_data(data, given.options, data_root=data_root, val_frac=val_frac, progress=bar)
-    if dataset.counts["train"] == 0:
-        raise DataError(f"{dataset.name} has no training images")
-    if test and dataset.counts["test"] == 0:
-        raise DataError(f"{dataset.name} has no test images: leave --test away")
-    network_plan = plan(architecture, dataset.input_spec.shape, len(dataset.class_names))
-    is_preset = given.architecture is None and given.recipe is None
-    return Setup(
-        dataset, network_plan, recipe.replace(precision=arithmetic.precision),
-        chosen.name if is_preset else None, seed, arithmetic, test,
-    )  # fmt: skip
-
-
-def _setup_of(run: Run, given: _Given, test: bool, data_root: str | Path | None, bar: Progress) -> Setup:
-    """The setup that a run was begun with. Raises RunError where something else is asked for now."""
-    record = run.record
-    try:
-        stored = record["arithmetic"]
-        recipe, seed = Recipe.from_json(record["recipe"]), int(record["seed"])
-        architecture = parse(record["architecture"])
-        _refuse_changes(run, given, record, recipe)
-        if given.data is None:
-            dataset = reopen(record["dataset"], data_root=data_root, progress=bar)
-        else:
-            options = PackOptions.from_json(record["dataset"]["options"])
-            is_packed = isinstance(given.data, Dataset)
-            dataset = open_data(given.data, None if is_packed else options, data_root=data_root,
-                                val_frac=float(record["dataset"]["val_frac"]), progress=bar)  # fmt: skip
-        if dataset.fingerprint != record["dataset"]["fingerprint"]:
-            raise RunError(f"{shown(run.path, 200)} was begun with other data (fingerprint "
-                           f"{record['dataset']['fingerprint'][:12]}, now {dataset.fingerprint[:12]})")  # fmt: skip
-        arithmetic = resolve(str(stored["device"]), str(stored["precision"]), int(stored["threads"]))
-        network_plan = plan(architecture, dataset.input_spec.shape, len(dataset.class_names))
-        return Setup(
-            dataset, network_plan, recipe, record["preset"], seed, arithmetic, test or bool(record["test_asked"])
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{shown(run.path / RUN_FILE, 200)} is damaged ({shown(error)})") from error
-
-
-def _refuse_changes(run: Run, given: _Given, record: Mapping[str, Any], recipe: Recipe) -> None:
-    changed: list[tuple[str, object, object]] = []
-
-    def compare(name: str, now: object, then: object) -> None:
-        if now is not None and now != then:
-            changed.append((name, now, then))
-
-    preset = None if given.preset is None else preset_named(given.preset)
-    compare("preset", given.preset, record["preset"])
-    compare("architecture", given.architecture and str(parse(given.architecture)), record["architecture"])
-    wanted = given.recipe if given.recipe is not None else preset.recipe if preset and record["preset"] else None
-    if wanted is not None:
-        wanted = wanted if wanted.precision != "auto" else wanted.replace(precision=recipe.precision)
-        then_json = recipe.to_json()
-        for name, now in wanted.to_json().items():
-            compare(name, now, then_json[name])
-    compare("seed", given.seed, record["seed"])
-    compare("val_frac", given.val_frac, record["dataset"]["val_frac"])
-    compare("threads", given.threads, record["arithmetic"]["threads"])
-    device = None if given.device in (None, "auto") else resolve(str(given.device)).device
-    compare("device", device, record["arithmetic"]["device"])
-    options = given.options.to_json()
-    for name, then in record["dataset"]["options"].items():
-        compare(name, options[name] or None, then)
-    if changed:
-        name, now, then = changed[0]
-        raise RunError(
-            f"{shown(run.path, 200)} was begun with {name} {shown(then)}, not {shown(now)}: a resumed run keeps its "
-            "values; leave it away, or begin a new run"
-        )
-
-
-def versions() -> dict[str, str]:
-    """What the numbers were made with."""
-    return {
-        "convlens": version("convlens"), "torch": torch.__version__, "numpy": np.__version__,
-        "python": platform.python_version(), "machine": platform.machine(), "system": sys.platform,
-    }  # fmt: skip
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 # ---------------------------------------------------------------- the run folder
@@ -278,9 +111,14 @@ def _new_folder(setup: Setup, out: str | Path | None) -> Run:
 
 
 def _introduce(setup: Setup, run: Run, bar: Progress) -> None:
-    for line in (str(setup.dataset), *(f"note: {note}" for note in setup.dataset.notes), str(setup.plan.architecture),
-                 f"{setup.plan.num_parameters:,} parameters, {setup.plan.multiply_adds:,} multiply-adds an image",
-                 str(setup.recipe), f"seed {setup.seed}, {setup.num_steps:,} steps on {setup.arithmetic}, in {run.path}"):  # fmt: skip
+    for line in (
+        str(setup.dataset),
+        *(f"note: {note}" for note in setup.dataset.notes),
+        str(setup.plan.architecture),
+        f"{setup.plan.num_parameters:,} parameters, {setup.plan.multiply_adds:,} multiply-adds an image",
+        str(setup.recipe),
+        f"seed {setup.seed}, {setup.num_steps:,} steps on {setup.arithmetic}, in {run.path}",
+    ):
         bar.line(line)
 
 
@@ -312,7 +150,7 @@ class _Training:
                 # from. Resuming goes back to the last checkpoint and comes to the same bits.
                 interrupted = True
             except DivergedError as error:
-                update_record(self.run.path, status="diverged", step=error.step, ended=_now())
+                update_record(self.run.path, status="diverged", step=error.step, ended=now())
                 last = checkpoint.newest(self.run.path / CHECKPOINTS)
                 kept = (
                     f"the last good checkpoint is that of step {last.step}" if last else "there was no checkpoint yet"
@@ -430,7 +268,7 @@ class _Training:
         write_model(self.run.path / MODEL_FILE, self._card(state), arrays)
         seen = state.step * setup.recipe.batch_size
         update_record(
-            self.run.path, status=status, step=state.step, ended=_now(), train_s=state.train_s,
+            self.run.path, status=status, step=state.step, ended=now(), train_s=state.train_s,
             images_per_s=seen / state.train_s if state.train_s else None, val_s=self.val_s,
             checkpoint_s=self.checkpoint_s, val=self.val.to_json() if self.val else None,
         )  # fmt: skip
@@ -453,7 +291,7 @@ class _Training:
             },
             metrics={"val": self.val.to_json() if self.val else None},
             versions=versions(),
-            created=_now(),
+            created=now(),
         )  # fmt: skip
 
     def _tested(self) -> Run:

@@ -78,9 +78,8 @@ def read_bundle(path: Path, kind: str) -> tuple[dict[str, Any], Tensors]:
     except (safetensors.SafetensorError, ValueError, TypeError) as error:
         raise ModelFileError(f"{where} is damaged, truncated or no convlens file ({shown(error)})") from error
     if not isinstance(card, dict) or card.get("kind") != kind:
-        raise ModelFileError(
-            f"{where} is not a {kind.replace('convlens-', '')}, but {shown(card.get('kind') if isinstance(card, dict) else card)}"
-        )
+        found = card.get("kind") if isinstance(card, dict) else card
+        raise ModelFileError(f"{where} is not a {kind}, but {shown(found)}")
     if card.get("format_version") != FORMAT_VERSION:
         raise ModelFileError(
             f"{where} has format version {shown(card.get('format_version'))}; this convlens reads {FORMAT_VERSION}"
@@ -130,7 +129,8 @@ class ModelCard:
     def to_json(self) -> dict[str, Any]:
         """As it stands in the file."""
         return {
-            "architecture": self.architecture, "input": self.input_spec.to_json(), "class_names": list(self.class_names),
+            "architecture": self.architecture, "input": self.input_spec.to_json(),
+            "class_names": list(self.class_names),
             "recipe": self.recipe.to_json(), "preset": self.preset, "seed": self.seed, "dataset": dict(self.dataset),
             "training": dict(self.training), "metrics": dict(self.metrics), "versions": dict(self.versions),
             "created": self.created, "calibration": self.calibration,

@@ -119,7 +119,7 @@ class Recipe:
         return max(1, round(self.epochs * num_images / self.batch_size))
 
     def lr_at(self, step: int, num_steps: int) -> float:
-        """The learning rate of a step (from 0). Rises over `warmup_frac` of the steps; triangle and cosine end near 0."""
+        """The learning rate of a step (from 0): it rises over `warmup_frac` of the steps, then follows the schedule."""
         warmup = self.warmup_frac * num_steps
         if step + 1 < warmup:
             return self.lr * (step + 1) / warmup

@@ -7,16 +7,25 @@ Owns what a layer *is*, in pure Python. Knows nothing of text (`sentence.py`), o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
-Shape = tuple[int, ...]
-Pair = int | tuple[int, int]
-Size = int | str  # a number, or one of WORDS
+from convlens.architecture.arguments import (
+    WORDS,
+    Pair,
+    Size,
+    argument,
+    check_boolean,
+    check_choice,
+    check_number,
+    check_optional,
+    check_padding,
+    check_pair,
+    check_size,
+    pair,
+)
 
-WORDS = ("classes", "channels")
-MAX_NUMBER = 1_000_000  # the largest integer that an argument may hold
+Shape = tuple[int, ...]
 
 
 class MisfitError(ValueError):
@@ -34,100 +43,9 @@ class Axis(NamedTuple):
     start: int
 
 
-def pair(value: Pair) -> tuple[int, int]:
-    """An int or a (height, width) pair as a pair."""
-    return (value, value) if isinstance(value, int) else value
-
-
 def by(values: tuple[int, ...]) -> str:
     """`28×28`, as sizes are written everywhere."""
     return "×".join(str(v) for v in values)
-
-
-# ---------------------------------------------------------------- arguments
-
-Check = Callable[[Any], Any]
-
-
-def _whole(low: int) -> Check:
-    def check(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= MAX_NUMBER:
-            raise ValueError(f"a whole number from {low} to {MAX_NUMBER:,}")
-        return value
-
-    return check
-
-
-def _size(value: Any) -> Size:
-    if isinstance(value, str) and value in WORDS:
-        return value
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_NUMBER:
-        raise ValueError(f"a whole number from 1 to {MAX_NUMBER:,}, or one of the words {' and '.join(WORDS)}")
-    return value
-
-
-def _pair_of(low: int) -> Check:
-    whole = _whole(low)
-
-    def check(value: Any) -> Pair:
-        if isinstance(value, tuple) and len(value) == 2:
-            height, width = whole(value[0]), whole(value[1])
-            return height if height == width else (height, width)
-        try:
-            return int(whole(value))
-        except ValueError as error:
-            raise ValueError(f"{error}, or a pair of them") from None
-
-    return check
-
-
-def _padding(value: Any) -> Pair | str:
-    if value == "same":
-        return "same"
-    if value == "valid":
-        return 0  # the same layer, so that it has one canonical form
-    try:
-        padding: Pair = _pair_of(0)(value)
-    except ValueError:
-        raise ValueError("a whole number from 0 on, a pair of them, 'same' or 'valid'") from None
-    return padding
-
-
-def _boolean(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("True or False")
-    return value
-
-
-def _number(low: float, high: float) -> Check:
-    def check(value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise ValueError(f"a number from {low:g} to {high:g}")
-        return float(value)
-
-    return check
-
-
-def _choice(*known: str) -> Check:
-    def check(value: Any) -> str:
-        if not isinstance(value, str) or value not in known:
-            raise ValueError(f"one of {', '.join(map(repr, known))}")
-        return value
-
-    return check
-
-
-def _optional(check_value: Check) -> Check:
-    def check(value: Any) -> Any:
-        return None if value is None else check_value(value)
-
-    return check
-
-
-def argument(check: Check, default: Any = MISSING, *, always_shown: bool = False) -> Any:
-    """A dataclass field for one argument: how it is checked, its default, whether its text always shows it."""
-    metadata = {"check": check, "positional": default is MISSING or always_shown}
-    return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
 
 
 # ---------------------------------------------------------------- layers
@@ -168,7 +86,7 @@ class Layer:
     def bind(self, num_channels: int, num_classes: int) -> Self:
         """The layer with its words replaced: `channels` by what comes in, `classes` by the data set's."""
         numbers = {"channels": num_channels, "classes": num_classes}
-        words = {f.name: getattr(self, f.name) for f in self.arguments() if f.metadata["check"] is _size}
+        words = {f.name: getattr(self, f.name) for f in self.arguments() if f.metadata["check"] is check_size}
         return replace(self, **{k: numbers[v] for k, v in words.items() if isinstance(v, str)})
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -220,7 +138,8 @@ def _text(value: Any) -> str:
 def _need_map(layer: Layer, shape: Shape) -> tuple[int, int, int]:
     if len(shape) != 3:
         raise MisfitError(
-            f"{layer.name} needs maps (channels×height×width), but {shape[0]} plain numbers come in; put it before flatten"
+            f"{layer.name} needs maps (channels×height×width), but a vector of {shape[0]} comes in; "
+            "put it before flatten"
         )
     return shape[0], shape[1], shape[2]
 
@@ -261,11 +180,11 @@ class _Windowed(Layer):
         for n, span, stride, (before, after) in zip(size, self.spans(), self.strides(), self.paddings(), strict=True):
             room = n + before + after
             if room < span:
-                padded = f" ({by(tuple(s + b + a for s, (b, a) in zip(size, self.paddings(), strict=True)))} with its padding)"
-                fitting = tuple(s + b + a for s, (b, a) in zip(size, self.paddings(), strict=True))
+                fitting = tuple(n + sum(added) for n, added in zip(size, self.paddings(), strict=True))
+                padded = f" ({by(fitting)} with its padding)" if fitting != size else ""
                 raise MisfitError(
-                    f"its window of {by(self.spans())} does not fit the {by(size)} map that comes in"
-                    f"{padded if fitting != size else ''}; at most {by(fitting)} would fit"
+                    f"its window of {by(self.spans())} does not fit the {by(size)} map that comes in{padded}; "
+                    f"at most {by(fitting)} would fit"
                 )
             steps = -(-(room - span) // stride) if self.rounds_up() else (room - span) // stride
             if self.rounds_up() and steps * stride >= n + before:
@@ -317,8 +236,11 @@ class _Windowed(Layer):
             self.output_size(size),
             strict=True,
         ):
-            read = {o * s - before + d * j for o in range(out) for j in range(k)}
-            counts.append(sum(1 for i in range(n) if i not in read))
+            if s == d == 1:
+                counts.append(0)  # window after window without a gap, up to the last row
+                continue
+            starts = range(-before, out * s - before, s)
+            counts.append(sum(1 for i in range(n) if not any(i - d * j in starts for j in range(k))))
         return counts[0], counts[1]
 
 
@@ -328,14 +250,14 @@ class Conv(_Windowed):
 
     name: ClassVar[str] = "conv"
 
-    out_channels: Size = argument(_size)
-    kernel_size: Pair = argument(_pair_of(1))
-    stride: Pair = argument(_pair_of(1), 1)
-    padding: Pair | str = argument(_padding, 0)
-    dilation: Pair = argument(_pair_of(1), 1)
-    groups: Size = argument(_size, 1)
-    bias: bool = argument(_boolean, True)
-    padding_mode: str = argument(_choice("zeros", "reflect", "replicate", "circular"), "zeros")
+    out_channels: Size = argument(check_size)
+    kernel_size: Pair = argument(check_pair(1))
+    stride: Pair = argument(check_pair(1), 1)
+    padding: Pair | str = argument(check_padding, 0)
+    dilation: Pair = argument(check_pair(1), 1)
+    groups: Size = argument(check_size, 1)
+    bias: bool = argument(check_boolean, True)
+    padding_mode: str = argument(check_choice("zeros", "reflect", "replicate", "circular"), "zeros")
 
     def kernel(self) -> tuple[int, int]:
         return pair(self.kernel_size)
@@ -383,24 +305,22 @@ class Conv(_Windowed):
 
 @dataclass(frozen=True)
 class _Pool(_Windowed):
+    kernel_size: Pair = argument(check_pair(1))
+    stride: Pair | None = argument(check_optional(check_pair(1)), None)
+    padding: Pair = argument(check_pair(0), 0)
+
     def normal(self) -> Self:
-        if getattr(self, "stride", None) == getattr(self, "kernel_size", None):
-            return replace(self, stride=None)
-        return self
+        return replace(self, stride=None) if self.stride == self.kernel_size else self
 
     def kernel(self) -> tuple[int, int]:
-        return pair(getattr(self, "kernel_size"))  # noqa: B009 - declared by the two subclasses, in torch's order
+        return pair(self.kernel_size)
 
     def strides(self) -> tuple[int, int]:
-        stride = getattr(self, "stride", None)
-        return self.kernel() if stride is None else pair(stride)
+        return self.kernel() if self.stride is None else pair(self.stride)
 
     def paddings(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        high, wide = pair(getattr(self, "padding", 0))
+        high, wide = pair(self.padding)
         return (high, high), (wide, wide)
-
-    def rounds_up(self) -> bool:
-        return bool(getattr(self, "ceil_mode", False))
 
     def output_shape(self, shape: Shape) -> Shape:
         channels, height, width = _need_map(self, shape)
@@ -416,14 +336,14 @@ class MaxPool(_Pool):
 
     name: ClassVar[str] = "maxpool"
 
-    kernel_size: Pair = argument(_pair_of(1))
-    stride: Pair | None = argument(_optional(_pair_of(1)), None)
-    padding: Pair = argument(_pair_of(0), 0)
-    dilation: Pair = argument(_pair_of(1), 1)
-    ceil_mode: bool = argument(_boolean, False)
+    dilation: Pair = argument(check_pair(1), 1)
+    ceil_mode: bool = argument(check_boolean, False)
 
     def dilations(self) -> tuple[int, int]:
         return pair(self.dilation)
+
+    def rounds_up(self) -> bool:
+        return self.ceil_mode
 
 
 @dataclass(frozen=True)
@@ -432,11 +352,11 @@ class AvgPool(_Pool):
 
     name: ClassVar[str] = "avgpool"
 
-    kernel_size: Pair = argument(_pair_of(1))
-    stride: Pair | None = argument(_optional(_pair_of(1)), None)
-    padding: Pair = argument(_pair_of(0), 0)
-    ceil_mode: bool = argument(_boolean, False)
-    count_include_pad: bool = argument(_boolean, True)
+    ceil_mode: bool = argument(check_boolean, False)
+    count_include_pad: bool = argument(check_boolean, True)
+
+    def rounds_up(self) -> bool:
+        return self.ceil_mode
 
 
 @dataclass(frozen=True)
@@ -471,9 +391,9 @@ class BatchNorm(Layer):
 
     name: ClassVar[str] = "batchnorm"
 
-    eps: float = argument(_number(1e-12, 1.0), 1e-5)
-    momentum: float = argument(_number(0.0, 1.0), 0.1)
-    scale: bool = argument(_boolean, True)
+    eps: float = argument(check_number(1e-12, 1.0), 1e-5)
+    momentum: float = argument(check_number(0.0, 1.0), 0.1)
+    scale: bool = argument(check_boolean, True)
 
     def tensors(self, shape: Shape) -> dict[str, Shape]:
         c = (shape[0],)
@@ -492,9 +412,9 @@ class GroupNorm(Layer):
 
     name: ClassVar[str] = "groupnorm"
 
-    num_groups: Size = argument(_size)
-    eps: float = argument(_number(1e-12, 1.0), 1e-5)
-    affine: bool = argument(_boolean, True)
+    num_groups: Size = argument(check_size)
+    eps: float = argument(check_number(1e-12, 1.0), 1e-5)
+    affine: bool = argument(check_boolean, True)
 
     def output_shape(self, shape: Shape) -> Shape:
         assert isinstance(self.num_groups, int), "bind() comes first"
@@ -539,7 +459,7 @@ class LeakyReLU(Activation):
 
     name: ClassVar[str] = "leakyrelu"
 
-    negative_slope: float = argument(_number(0.0, 10.0), 0.01)
+    negative_slope: float = argument(check_number(0.0, 10.0), 0.01)
 
 
 @dataclass(frozen=True)
@@ -548,7 +468,7 @@ class GELU(Activation):
 
     name: ClassVar[str] = "gelu"
 
-    approximate: str = argument(_choice("none", "tanh"), "none")
+    approximate: str = argument(check_choice("none", "tanh"), "none")
 
 
 @dataclass(frozen=True)
@@ -585,7 +505,7 @@ class Dropout(Layer):
 
     name: ClassVar[str] = "dropout"
 
-    p: float = argument(_number(0.0, 0.99), 0.5, always_shown=True)
+    p: float = argument(check_number(0.0, 0.99), 0.5, always_shown=True)
 
 
 @dataclass(frozen=True)
@@ -608,8 +528,8 @@ class Linear(Layer):
 
     name: ClassVar[str] = "linear"
 
-    out_features: Size = argument(_size)
-    bias: bool = argument(_boolean, True)
+    out_features: Size = argument(check_size)
+    bias: bool = argument(check_boolean, True)
 
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != 1:
@@ -635,7 +555,7 @@ class Scale(Layer):
 
     name: ClassVar[str] = "scale"
 
-    factor: float = argument(_number(-1e6, 1e6))
+    factor: float = argument(check_number(-1e6, 1e6))
 
     def multiply_adds(self, shape: Shape) -> int:
         return math.prod(shape)

@@ -10,11 +10,10 @@ import re
 from dataclasses import MISSING, dataclass, field
 from typing import Any, NamedTuple
 
+from convlens.architecture.arguments import MAX_NUMBER, WORDS
 from convlens.architecture.layers import (
     LAYER_NAMES,
-    MAX_NUMBER,
     SIMPLE_LAYERS,
-    WORDS,
     Layer,
     Repeat,
     Residual,
@@ -40,6 +39,8 @@ class Architecture:
 
 
 class Token(NamedTuple):
+    """A piece of the sentence."""
+
     kind: str  # name, number, string, end, or the character itself
     text: str
     column: int  # from 1

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from convlens.data.decode import Pixels
 from convlens.data.framing import InputSpec
-from convlens.data.sources import SPLITS
+from convlens.data.samples import SPLITS
 from convlens.errors import DataError, UsageError, shown
 from convlens.files import read_json
 
@@ -131,11 +131,17 @@ class Dataset:
             "val_frac": self.val_frac, "num_samples": self.counts, "num_quarantined": self.num_quarantined,
         }  # fmt: skip
 
+    def to_json(self) -> dict[str, Any]:
+        """As `pack --json` prints it."""
+        return {"folder": str(self.folder), "class_names": list(self.class_names), "input": self.input_spec.to_json(),
+                "notes": list(self.notes), **self.identity()}  # fmt: skip
+
     # ------------------------------------------------------------ its samples
 
     @cached_property
     def _images(self) -> Pixels:
-        return self._mapped("images.npy")
+        images: Pixels = self._mapped("images.npy")
+        return images
 
     @cached_property
     def _labels(self) -> NDArray[np.int64]:

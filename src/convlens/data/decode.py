@@ -23,9 +23,14 @@ DECODER_VERSION = 1  # raised whenever the same bytes would give other pixels; p
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 256 * 1024 * 1024
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".pbm"])
+SUFFIXES = frozenset({
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".pbm",
+})  # fmt: skip
 # Pictures that people have and that are not read: they are quarantined by name rather than passed over.
-REFUSED_SUFFIXES = frozenset([".heic", ".heif", ".avif", ".psd", ".eps", ".svg", ".pdf", ".ai", ".xcf", ".dng", ".cr2", ".nef", ".arw", ".jp2", ".jxl"])
+REFUSED_SUFFIXES = frozenset({
+    ".heic", ".heif", ".avif", ".psd", ".eps", ".svg", ".pdf", ".ai", ".xcf", ".dng", ".cr2", ".nef", ".arw",
+    ".jp2", ".jxl",
+})  # fmt: skip
 
 # Pillow warns about bombs above its own limit (89 million pixels) and odd metadata; ours is lower and final.
 warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -27,6 +27,7 @@ INK_SIDE = 20 / 28
 # The quarter of MNIST with the thinnest pens is thinner than 2.33 of 28 pixels (median 2.66; measured on 300 training
 # images, as in `_pen_width`). A finer pen would fade when it is reduced, so its stroke is widened to this.
 INK_PEN = 2.33 / 28
+_MAX_INK_SIDE = 1024
 _WORK = 4  # ink is cleaned at this many times its final size
 
 
@@ -178,7 +179,7 @@ def _ink(grey_HW: Pixels, height: int, width: int) -> Pixels:
     if grey_HW.shape == (height, width) and is_framed_ink(grey_HW):
         return grey_HW
     framed = np.zeros((height, width), np.uint8)
-    contrast = _contrast_to_ground(grey_HW)
+    contrast = _contrast_to_ground(_reduced(grey_HW))
     threshold = _otsu(contrast)
     is_ink = contrast > threshold
     if not is_ink.any():
@@ -198,6 +199,12 @@ def _ink(grey_HW: Pixels, height: int, width: int) -> Pixels:
     return framed
 
 
+def _reduced(grey_HW: Pixels) -> Pixels:
+    """A large photograph averaged down: its ink is still many times finer than the answer, its memory bounded."""
+    factor = -(-max(grey_HW.shape) // _MAX_INK_SIDE)
+    return grey_HW if factor == 1 else np.asarray(Image.fromarray(grey_HW).reduce(factor))
+
+
 def _edge(grey_HW: Pixels) -> Pixels:
     return np.concatenate([grey_HW[0], grey_HW[-1], grey_HW[1:-1, 0], grey_HW[1:-1, -1]])
 
@@ -205,20 +212,22 @@ def _edge(grey_HW: Pixels) -> Pixels:
 def _contrast_to_ground(grey_HW: Pixels) -> NDArray[np.uint8]:
     """How far each pixel differs from the ground towards the ink, 0..255.
 
-    The ground is a plane through the picture's edge (shade falls off evenly), fitted twice, the second time
-    without what stands out from it. The ink is on the side that differs more in all.
+    The ground is a plane through the picture's edge (shade falls off evenly), fitted to what does not stand out
+    from its median. The ink is on the side that differs more in all.
     """
     height, width = grey_HW.shape
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
     edge = np.zeros((height, width), bool)
     edge[[0, -1]] = edge[:, [0, -1]] = True
     values, places = grey_HW[edge].astype(np.float64), np.stack([np.ones(edge.sum()), y[edge], x[edge]], axis=1)
-    keep = np.abs(values - np.median(values)) <= max(16.0, 3 * float(np.median(np.abs(values - np.median(values)))))
+    deviation = np.abs(values - np.median(values))
+    keep = deviation <= max(16.0, 3 * float(np.median(deviation)))
     plane, *_ = np.linalg.lstsq(places[keep], values[keep], rcond=None)
     difference = grey_HW - (plane[0] + plane[1] * y + plane[2] * x)
     if difference.sum() < 0:
         difference = -difference
-    return np.clip(np.rint(difference), 0, 255).astype(np.uint8)
+    contrast: NDArray[np.uint8] = np.clip(np.rint(difference), 0, 255).astype(np.uint8)
+    return contrast
 
 
 def _otsu(values: NDArray[np.uint8]) -> int:
@@ -246,7 +255,8 @@ def _scaled(strength: NDArray[np.float64], side: int) -> NDArray[np.float64]:
     rows, columns = (max(1, round(n * side / longer)) for n in strength.shape)
     way = Image.Resampling.BOX if longer >= side else Image.Resampling.BILINEAR
     image = Image.fromarray(strength.astype(np.float32)).resize((columns, rows), way)
-    return np.clip(np.asarray(image), 0, 1).astype(np.float64)
+    scaled: NDArray[np.float64] = np.clip(np.asarray(image), 0, 1).astype(np.float64)
+    return scaled
 
 
 def _pen_width(mask: NDArray[np.bool_]) -> float:

@@ -1,89 +1,26 @@
-"""Packing: a source's samples, decoded and framed once, into a folder that training maps into memory.
+"""Packing and opening: from whatever names data to an open Dataset.
 
-Owns the packed folder's making (docs/formats.md), the input size chosen for it, the test split, quarantine, and
-the cache that packed folders live in. One sample that cannot be read is quarantined with its reason and counted;
-it is never replaced or passed over in silence.
+Owns the cache that packed folders live in, and when a folder is packed anew. `writing.py` fills the folders.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from convlens import files
-from convlens.data.dataset import DEFAULT_VAL_FRAC, FORMAT_VERSION, INDEX_DTYPE, Dataset, lowest_share
-from convlens.data.decode import DECODER_VERSION, Pixels, decode, read_bytes, read_header
-from convlens.data.framing import FRAMING_VERSION, InputSpec, fit, is_framed_ink
-from convlens.data.sources import NAMED_SETS, SPLITS, ArraySource, FileSample, FileSource, Source, open_source
-from convlens.errors import DataError, ImageError, UsageError, shown
-from convlens.progress import Progress, open_progress
-
-TEST_FRAC = 0.2
-DEFAULT_SIDE = 32
-_CHUNK = 256  # pictures in flight
-_INK_SHARE = 0.95  # a set is framed as ink if this share of its images already is
-
-
-@dataclass(frozen=True)
-class PackOptions:
-    """How pictures become inputs. None: as found. `all_test` makes every sample of a set without splits test."""
-
-    size: tuple[int, int] | None = None
-    channels: int | None = None
-    framing: str | None = None
-    group: str | None = None
-    all_test: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """As stored in dataset.json and in the cache's key."""
-        size = None if self.size is None else list(self.size)
-        return {"size": size, "channels": self.channels, "framing": self.framing,
-                "group": self.group, "all_test": self.all_test}  # fmt: skip
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> PackOptions:
-        """Raises KeyError or TypeError where `value` is something else."""
-        size = value["size"]
-        return cls(None if size is None else (int(size[0]), int(size[1])), value["channels"], value["framing"],
-                   value["group"], bool(value["all_test"]))  # fmt: skip
-
-    @classmethod
-    def for_input(cls, spec: InputSpec, *, group: str | None = None, all_test: bool = False) -> PackOptions:
-        """The options that frame pictures as a model's InputSpec says."""
-        return cls((spec.height, spec.width), spec.channels, spec.framing, group, all_test)
-
-
-def parse_size(size: int | str | Sequence[int] | None) -> tuple[int, int] | None:
-    """`32`, `"32"`, `"24x32"` (height x width) or a pair as (height, width). Raises UsageError."""
-    if size is None:
-        return None
-    parts = (
-        size.lower().replace("×", "x").split("x")
-        if isinstance(size, str)
-        else [size]
-        if isinstance(size, int)
-        else size
-    )
-    try:
-        numbers = [int(p) for p in parts]
-    except (TypeError, ValueError):
-        numbers = []
-    if len(numbers) not in (1, 2) or min(numbers) < 1:
-        raise UsageError(f"size must be like 32 or 24x32 (height x width, in pixels), not {shown(size)!r}")
-    return numbers[0], numbers[-1]
-
-
-# ---------------------------------------------------------------- opening
+from convlens.data.dataset import DEFAULT_VAL_FRAC, FORMAT_VERSION, Dataset
+from convlens.data.decode import DECODER_VERSION
+from convlens.data.framing import FRAMING_VERSION
+from convlens.data.options import PackOptions, parse_size
+from convlens.data.samples import Source
+from convlens.data.sources import NAMED_SETS, open_source
+from convlens.data.writing import write_packed
+from convlens.errors import DataError, UsageError, shown
+from convlens.progress import Progress
 
 
 def pack(
@@ -108,7 +45,7 @@ def pack(
         return _cached(source, options, progress)
     out = Path(out)
     with files.new_folder(out) as folder:
-        _write(source, options, folder, progress)
+        write_packed(source, options, folder, progress)
     return Dataset.open(out)
 
 
@@ -163,280 +100,8 @@ def _cached(source: Source, options: PackOptions, progress: str | Progress) -> D
             except DataError:
                 pass  # damaged: make it anew
         with files.new_folder(folder, replace=True) as new:
-            _write(source, options, new, progress)
+            write_packed(source, options, new, progress)
     return Dataset.open(folder)
-
-
-# ---------------------------------------------------------------- writing
-
-
-@dataclass(frozen=True)
-class _Packed:
-    """What the writing of images tells: per image split (0..2), label, pixel key and draw; per file a line."""
-
-    index: NDArray[Any]
-    labels_N: NDArray[np.int64]
-    lines: list[dict[str, Any]]
-    groups: tuple[str | None, ...]  # of the images, in order
-
-
-def _write(source: Source, options: PackOptions, folder: Path, progress: str | Progress) -> None:
-    """Fill `folder` with the packed form of `source`. Raises DataError where too little can be read."""
-    with open_progress(progress) as bar:
-        if isinstance(source, FileSource):
-            spec, packed = _write_files(source, options, folder, bar)
-        else:
-            spec, packed = _write_arrays(source, options, folder, bar)
-    _draw_test(packed, has_splits=source.has_splits, all_test=options.all_test)
-    _need_training_images(packed, source, all_test=options.all_test)
-    np.save(folder / "labels.npy", packed.labels_N.astype(np.uint16))
-    np.save(folder / "index.npy", packed.index)
-    images = np.load(folder / "images.npy", mmap_mode="r")
-    spec = _with_statistics(images, packed.index["split"] != SPLITS.index("test"), spec)
-    lines = _with_splits(packed)
-    with (folder / "samples.jsonl").open("w", encoding="ascii", newline="\n") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
-    card = {
-        "kind": "convlens-dataset", "format_version": FORMAT_VERSION, "decoder_version": DECODER_VERSION,
-        "framing_version": FRAMING_VERSION, "name": source.name, "source": source.location,
-        "options": options.to_json(), "class_names": list(source.class_names), "input": spec.to_json(),
-        "num_samples": len(packed.index), "num_quarantined": sum(line["status"] != "ok" for line in packed.lines),
-        "split_by": "source" if source.has_splits else "evaluation" if options.all_test else "hash",
-        "fingerprint": _fingerprint(images, packed, source.class_names, None),
-        "test_fingerprint": _fingerprint(images, packed, source.class_names, SPLITS.index("test")),
-        "notes": [*source.notes, *_overlap_notes(packed)],
-    }  # fmt: skip
-    del images  # Windows cannot rename a folder with a mapped file in it
-    files.write_json(folder / "dataset.json", card)
-
-
-def _hashes(pixels: Pixels) -> tuple[str, int, int]:
-    """SHA-256 of an image's pixels, and its first and second eight bytes as numbers: its key and its draw."""
-    digest = hashlib.sha256(np.ascontiguousarray(pixels).data)
-    raw = digest.digest()
-    return digest.hexdigest(), int.from_bytes(raw[:8], "little"), int.from_bytes(raw[8:16], "little")
-
-
-def _group_draw(group: str) -> int:
-    return int.from_bytes(hashlib.sha256(group.encode("utf-8", "surrogatepass")).digest()[8:16], "little")
-
-
-@contextmanager
-def _images_file(folder: Path, shape: tuple[int, int, int]) -> Iterator[Callable[[Pixels], object]]:
-    """Write images.npy image by image; the header, which holds their number, is put in at the end."""
-    count = 0
-
-    def header(file: BinaryIO) -> None:
-        fields = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
-        np.lib.format.write_array_header_1_0(file, fields)
-
-    with (folder / "images.npy").open("wb") as file:
-        header(file)
-        length = file.tell()
-
-        def write(images: Pixels) -> None:
-            nonlocal count
-            file.write(np.ascontiguousarray(images).data)
-            count += images.size // int(np.prod(shape))
-
-        yield write
-        file.seek(0)
-        header(file)
-        assert file.tell() == length, "NumPy leaves room for the number to grow"
-
-
-def _write_arrays(source: ArraySource, options: PackOptions, folder: Path, bar: Progress) -> tuple[InputSpec, _Packed]:
-    first = next(iter(source.splits.values())).images_NHWC
-    sample = [s.images_NHWC for name, s in source.splits.items() if name != "test"] or [first]
-    own_size, own_channels = (first.shape[1], first.shape[2]), int(first.shape[3])
-    size, channels = options.size or own_size, options.channels or own_channels
-    framing = options.framing or ("ink" if channels == 1 and _mostly_ink(sample[0]) else "pad")
-    spec = InputSpec(*size, channels, framing)
-    unchanged = size == own_size and channels == own_channels
-    total = sum(len(s.labels_N) for s in source.splits.values())
-    index, labels = np.zeros(total, INDEX_DTYPE), np.zeros(total, np.int64)
-    row = 0
-    bar.start(f"packing {source.name}", total, unit="images")
-    with _images_file(folder, (spec.height, spec.width, spec.channels)) as write:
-        for name, split in source.splits.items():
-            for image, label in zip(split.images_NHWC, split.labels_N, strict=True):
-                # An array set of the asked-for size is its own convention: it is not framed a second time.
-                pixels = image if unchanged else fit(image, spec)
-                write(pixels)
-                _, key, draw = _hashes(pixels)
-                index[row] = (SPLITS.index(name or "train"), key, draw)
-                labels[row] = label
-                row += 1
-                if row % 1024 == 0:
-                    bar.advance(1024)
-    lines = [{"path": file, "sha256": digest, "status": "ok"} for file, digest in source.hashes.items()]
-    return spec, _Packed(index, labels, lines, (None,) * total)
-
-
-def _mostly_ink(images_NHWC: Pixels) -> bool:
-    sample = images_NHWC[:: max(1, len(images_NHWC) // 500)]
-    return float(np.mean([is_framed_ink(image[:, :, 0]) for image in sample])) >= _INK_SHARE
-
-
-def _write_files(source: FileSource, options: PackOptions, folder: Path, bar: Progress) -> tuple[InputSpec, _Packed]:
-    with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside Python's lock
-        spec = _choose_input(source, options, pool, bar)
-        numbers = {name: number for number, name in enumerate(source.class_names)}
-        rows: list[tuple[int, int, int]] = []
-        labels: list[int] = []
-        lines: list[dict[str, Any]] = []
-        groups: list[str | None] = []
-        bar.start(f"packing {source.name}", len(source.samples), unit="images")
-        with _images_file(folder, (spec.height, spec.width, spec.channels)) as write:
-            for chunk in _chunks(source.samples):
-                for sample, (pixels, line) in zip(chunk, pool.map(lambda s: _read(s, spec), chunk), strict=True):
-                    lines.append(line)
-                    bar.advance(1)
-                    if pixels is None:
-                        continue
-                    write(pixels)
-                    line["pixels_sha256"], key, draw = _hashes(pixels)
-                    draw = _group_draw(sample.group) if sample.group is not None else draw
-                    rows.append((SPLITS.index(sample.split or "train"), key, draw))
-                    labels.append(numbers[sample.label])
-                    groups.append(sample.group)
-    return spec, _Packed(np.array(rows, INDEX_DTYPE), np.array(labels, np.int64), lines, tuple(groups))
-
-
-def _chunks(samples: Sequence[FileSample]) -> Iterator[Sequence[FileSample]]:
-    for start in range(0, len(samples), _CHUNK):
-        yield samples[start : start + _CHUNK]
-
-
-def _read(sample: FileSample, spec: InputSpec) -> tuple[Pixels | None, dict[str, Any]]:
-    line: dict[str, Any] = {
-        "path": sample.relative, "sha256": None, "pixels_sha256": None, "label": sample.label, "group": sample.group,
-        "split": sample.split, "status": "ok",
-    }  # fmt: skip
-    try:
-        data = read_bytes(sample.path)
-        line["sha256"] = files.sha256_of(data)
-        return fit(decode(data), spec), line
-    except ImageError as error:
-        line |= {"status": "quarantined", "reason": str(error)}
-        return None, line
-
-
-def _choose_input(source: FileSource, options: PackOptions, pool: ThreadPoolExecutor, bar: Progress) -> InputSpec:
-    """Size and channels from the headers where no option gives them: the images' own size if all agree, else 32;
-    grey only if all are grey."""
-    size, channels = options.size, options.channels
-    if size is None or channels is None:
-        sizes: Counter[tuple[int, int]] = Counter()
-        found_channels = 1
-        bar.start(f"reading headers of {source.name}", len(source.samples), unit="images")
-        for chunk in _chunks(source.samples):
-            for header in pool.map(_header, chunk):
-                bar.advance(1)
-                if header is not None:
-                    sizes[header[0], header[1]] += 1
-                    found_channels = max(found_channels, header[2])
-        if not sizes:
-            raise DataError(f"none of the {len(source.samples):,} pictures of {source.location} can be read")
-        size = size or (next(iter(sizes)) if len(sizes) == 1 else (DEFAULT_SIDE, DEFAULT_SIDE))
-        channels = channels or found_channels
-    return InputSpec(*size, channels, options.framing or "pad")
-
-
-def _header(sample: FileSample) -> tuple[int, int, int] | None:
-    try:
-        header = read_header(read_bytes(sample.path))
-    except ImageError:
-        return None  # it is quarantined, with its reason, when it is decoded
-    return header.height, header.width, header.channels
-
-
-def _draw_test(packed: _Packed, *, has_splits: bool, all_test: bool) -> None:
-    """Fix the test split of a source without one: about 20 % by hash, whole groups at a time."""
-    if has_splits or len(packed.index) == 0:
-        return
-    if all_test:
-        packed.index["split"] = SPLITS.index("test")
-        return
-    # Validation is drawn from the same number when the set is opened, so test takes another part of the hash:
-    # the draw is mixed once more (splitmix64's finaliser, S. Vigna), which keeps equal draws equal.
-    mixed = packed.index["draw"].copy()
-    with np.errstate(over="ignore"):
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-        mixed ^= mixed >> np.uint64(31)
-    is_test = lowest_share(mixed, packed.labels_N, TEST_FRAC) & (packed.index["split"] != SPLITS.index("val"))
-    packed.index["split"][is_test] = SPLITS.index("test")
-
-
-def _need_training_images(packed: _Packed, source: Source, *, all_test: bool) -> None:
-    """Every class must have something to learn from. Raises DataError."""
-    reasons = Counter(line["reason"] for line in packed.lines if line["status"] != "ok")
-    if len(packed.index) == 0:
-        raise DataError(f"none of the {len(packed.lines):,} pictures of {source.location} can be read "
-                        f"(most often: {reasons.most_common(1)[0][0]})")  # fmt: skip
-    if all_test:
-        return
-    train = packed.labels_N[packed.index["split"] == SPLITS.index("train")]
-    counts = np.bincount(train, minlength=len(source.class_names))
-    empty = [name for name, count in zip(source.class_names, counts, strict=True) if count == 0]
-    if empty:
-        why = f" ({sum(reasons.values()):,} files cannot be read: {reasons.most_common(1)[0][0]})" if reasons else ""
-        raise DataError(f"{shown(source.location, 200)}: no training image is left of class {empty[0]!r}{why}")
-
-
-def _with_splits(packed: _Packed) -> list[dict[str, Any]]:
-    """The lines of samples.jsonl, with the split that each readable file ended in."""
-    if len(packed.lines) == 0 or "label" not in packed.lines[0]:
-        return packed.lines
-    splits = iter(packed.index["split"])
-    return [line | {"split": SPLITS[next(splits)]} if line["status"] == "ok" else line for line in packed.lines]
-
-
-def _with_statistics(images: Pixels, known: NDArray[np.bool_], spec: InputSpec) -> InputSpec:
-    """Mean and std per channel over all images that are not test (all, where everything is test), exactly."""
-    rows = np.flatnonzero(known) if known.any() else np.arange(len(images))
-    histograms = np.zeros((spec.channels, 256), np.int64)
-    for start in range(0, len(rows), 4096):
-        block = images[rows[start : start + 4096]]
-        for channel in range(spec.channels):
-            histograms[channel] += np.bincount(block[..., channel].ravel(), minlength=256)
-    values = np.arange(256)
-    mean = histograms @ values / histograms.sum(axis=1)
-    variance = histograms @ values**2 / histograms.sum(axis=1) - mean**2
-    std = np.sqrt(np.maximum(variance, 1.0))  # a set of blank pictures must not divide by zero
-    return spec.with_statistics(tuple(map(float, mean)), tuple(map(float, std)))
-
-
-def _fingerprint(images: Pixels, packed: _Packed, class_names: Sequence[str], split: int | None) -> str | None:
-    """SHA-256 over images, labels and class names, of one split or (with the splits themselves) of all."""
-    rows = np.arange(len(images)) if split is None else np.flatnonzero(packed.index["split"] == split)
-    if len(rows) == 0:
-        return None
-    digest = hashlib.sha256(json.dumps([list(images.shape[1:]), list(class_names)]).encode())
-    for start in range(0, len(rows), 4096):
-        digest.update(np.ascontiguousarray(images[rows[start : start + 4096]]).data)
-    digest.update(packed.labels_N[rows].astype("<i8").data)
-    if split is None:
-        digest.update(packed.index["split"].tobytes())
-    return digest.hexdigest()
-
-
-def _overlap_notes(packed: _Packed) -> list[str]:
-    """Equal pictures, and groups, on both sides of a split that came with the data: counted, not moved."""
-    notes = []
-    parts = {name: packed.index["split"] == number for number, name in enumerate(SPLITS)}
-    groups = np.array([g or "" for g in packed.groups], dtype=object)
-    for a, b in (("train", "test"), ("val", "test"), ("train", "val")):
-        shared = int(np.isin(packed.index["pixels"][parts[b]], packed.index["pixels"][parts[a]]).sum())
-        if shared:
-            notes.append(f"{shared:,} of the {int(parts[b].sum()):,} {b} images are, pixel for pixel, in {a} too")
-        straddling = set(groups[parts[a]]) & set(groups[parts[b]]) - {""}
-        if straddling:
-            notes.append(
-                f"{len(straddling):,} groups are in both {a} and {b}, as the split that came with the data has it"
-            )
-    return notes
 
 
 def reopen(

@@ -5,7 +5,7 @@ Owns which images a model is measured on, the matching of class names, and the r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from convlens import files
 from convlens.classifier import Classifier, load
 from convlens.data.dataset import DEFAULT_VAL_FRAC, Dataset
 from convlens.data.decode import Pixels
-from convlens.data.pack import PackOptions, open_data, reopen
-from convlens.data.sources import SPLITS
+from convlens.data.options import PackOptions
+from convlens.data.pack import open_data, reopen
+from convlens.data.samples import SPLITS
 from convlens.errors import DataError, shown
 from convlens.evaluation.openings import Openings, record_opening
 from convlens.metrics import Score, calibration_error, class_scores, confusion_matrix, score, softmax
@@ -81,7 +82,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """The whole report."""
-        opened = None if self.openings is None else self.openings._asdict()
+        opened = None if self.openings is None else asdict(self.openings)
         return {
             "model": str(self.model), "dataset": self.dataset, "split": self.split, **self.score.to_json(),
             "num_quarantined": self.num_quarantined, "expected_calibration_error": self.expected_calibration_error,
@@ -216,7 +217,7 @@ def _is_own(trained_on: Any, data: Any) -> bool:
     """Whether `data` names the very source that the model was trained on, whose own splits then hold."""
     if not isinstance(data, str | Path):
         return False
-    return str(data) == trained_on.get("source") or str(Path(data).absolute().resolve()) == trained_on.get("source")
+    return trained_on.get("source") in (str(data), str(Path(data).resolve()))
 
 
 def _shared_with_training(trained_on: Any, dataset: Dataset) -> list[str]:

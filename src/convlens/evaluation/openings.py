@@ -7,14 +7,15 @@ ten: whoever picks the best of ten plans by their test scores has trained on tes
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 from convlens import files
 from convlens.recipe import Recipe
 
 
-class Openings(NamedTuple):
+@dataclass(frozen=True)
+class Openings:
     """How often a test set was opened, this time included, and for how many different (sentence, recipe) pairs."""
 
     count: int

@@ -8,7 +8,7 @@ layer addresses (`architecture/plan.py`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -99,7 +99,7 @@ def simple_module(layer: Layer, shape: Shape) -> nn.Module:
         case Conv(out_channels=int(out), groups=int(groups)):
             return nn.Conv2d(
                 shape[0], out, layer.kernel_size, layer.stride, layer.padding, layer.dilation,
-                groups, layer.bias, layer.padding_mode,
+                groups, layer.bias, cast(Any, layer.padding_mode),
             )  # fmt: skip
         case MaxPool():
             return nn.MaxPool2d(
@@ -170,8 +170,10 @@ def build(plan: Plan, spec: InputSpec, *, seed: int = 0, device: str = "cpu") ->
     Moves torch's global random state; callers work inside `device.settled`.
     """
     torch.manual_seed(seed)
-    network = Network(plan, spec).to(memory_format=torch.channels_last)
-    return network.to(device)
+    network = Network(plan, spec)
+    cast(Any, network).to(memory_format=torch.channels_last)  # in place; torch's stubs miss this form
+    network.to(device)
+    return network
 
 
 def tensors_of(network: Network) -> dict[str, Tensor]:

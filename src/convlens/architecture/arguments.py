@@ -1,0 +1,113 @@
+"""The arguments of layers: what each kind of value may be, and its normal form.
+
+Owns the checks. A check returns the normal form of a value or raises ValueError with what it must be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import MISSING, field
+from typing import Any
+
+Pair = int | tuple[int, int]
+Size = int | str  # a number, or one of WORDS
+
+WORDS = ("classes", "channels")
+MAX_NUMBER = 1_000_000  # the most channels or features
+MAX_PIXELS = 4_096  # the largest window, stride, padding or dilation
+
+
+def pair(value: Pair) -> tuple[int, int]:
+    """An int or a (height, width) pair as a pair."""
+    return (value, value) if isinstance(value, int) else value
+
+
+Check = Callable[[Any], Any]
+
+
+def check_whole(value: Any, low: int) -> int:
+    """A whole number from `low` to MAX_PIXELS."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= MAX_PIXELS:
+        raise ValueError(f"a whole number from {low} to {MAX_PIXELS:,}")
+    return value
+
+
+def check_size(value: Any) -> Size:
+    """A number of channels or features, or a word that stands for one."""
+    if isinstance(value, str) and value in WORDS:
+        return value
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_NUMBER:
+        raise ValueError(f"a whole number from 1 to {MAX_NUMBER:,}, or one of the words {' and '.join(WORDS)}")
+    return value
+
+
+def check_pair(low: int) -> Check:
+    """Checks a number from `low` on, or a (height, width) pair of them; equal pairs become one number."""
+
+    def check(value: Any) -> Pair:
+        if isinstance(value, tuple) and len(value) == 2:
+            height, width = check_whole(value[0], low), check_whole(value[1], low)
+            return height if height == width else (height, width)
+        try:
+            return check_whole(value, low)
+        except ValueError as error:
+            raise ValueError(f"{error}, or a pair of them") from None
+
+    return check
+
+
+def check_padding(value: Any) -> Pair | str:
+    """A number, a pair, 'same', or 'valid', which becomes 0."""
+    if value == "same":
+        return "same"
+    if value == "valid":
+        return 0  # the same layer, so that it has one canonical form
+    try:
+        padding: Pair = check_pair(0)(value)
+    except ValueError:
+        raise ValueError(f"a whole number from 0 to {MAX_PIXELS:,}, a pair of them, 'same' or 'valid'") from None
+    return padding
+
+
+def check_boolean(value: Any) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise ValueError("True or False")
+    return value
+
+
+def check_number(low: float, high: float) -> Check:
+    """Checks a number within bounds; it becomes a float."""
+
+    def check(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise ValueError(f"a number from {low:g} to {high:g}")
+        return float(value)
+
+    return check
+
+
+def check_choice(*known: str) -> Check:
+    """Checks one of some texts."""
+
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or value not in known:
+            raise ValueError(f"one of {', '.join(map(repr, known))}")
+        return value
+
+    return check
+
+
+def check_optional(check_value: Check) -> Check:
+    """Checks None, or whatever `check_value` checks."""
+
+    def check(value: Any) -> Any:
+        return None if value is None else check_value(value)
+
+    return check
+
+
+def argument(check: Check, default: Any = MISSING, *, always_shown: bool = False) -> Any:
+    """A dataclass field for one argument: how it is checked, its default, whether its text always shows it."""
+    metadata = {"check": check, "positional": default is MISSING or always_shown}
+    return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)

@@ -1,0 +1,223 @@
+"""What a person sees: texts, tables and JSON on standard output.
+
+Owns the look of results and what a console that lacks a character gets in its place. Computes nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from convlens.errors import shown
+from convlens.files import read_lines, write_text
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+    from convlens.architecture.explain import Explanation
+    from convlens.classifier import Prediction
+    from convlens.data.dataset import Dataset
+    from convlens.evaluation.evaluate import Report
+    from convlens.run import Run
+
+# What a console that cannot show a character gets in its place.
+_PLAIN = str.maketrans({
+    "×": "x", "·": "*", "−": "-", "–": "-", "—": "-", "±": "+-", "…": "...", "⌊": "floor(", "⌋": ")", "⌈": "ceil(",
+    "⌉": ")", "→": "->", "≥": ">=", "≤": "<=", "█": "#", "░": ".", "’": "'", "“": '"', "”": '"',
+})  # fmt: skip
+
+
+def showable(text: str, encoding: str | None) -> str:
+    """`text` in characters that the stream's encoding has."""
+    try:
+        text.encode(encoding or "ascii")
+        return text
+    except (UnicodeEncodeError, LookupError):
+        return text.translate(_PLAIN).encode(encoding or "ascii", "backslashreplace").decode(encoding or "ascii")
+
+
+def print_text(text: str) -> None:
+    """Print a result on standard output."""
+    try:
+        print(showable(text, sys.stdout.encoding), flush=True)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document on standard output."""
+    # ASCII: readable by everything, in every console's encoding.
+    print_text(json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False))
+
+
+def print_rows(rows: list[tuple[str, str]]) -> None:
+    """What and value, a line each, the values under one another."""
+    width = max(len(what) for what, _ in rows)
+    for what, value in rows:
+        print_text(f"{what:<{width}}  {value}")
+
+
+def new_table(*columns: str, right: Sequence[str] = ()) -> Table:
+    """An empty table in the house's style; the columns in `right` hold numbers."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(_cell(column), overflow="fold", justify="right" if column in right else "left")
+    return table
+
+
+def add_row(table: Table, *cells: str) -> None:
+    """A row of plain text: brackets in names are no markup."""
+    table.add_row(*map(_cell, cells))
+
+
+def _cell(text: str) -> Text:
+    from rich.text import Text
+
+    return Text(showable(text, sys.stdout.encoding))
+
+
+def print_table(table: Table) -> None:
+    """Print a table, as wide as the terminal or, in a pipe, as wide as it needs to be."""
+    from rich.console import Console
+
+    page = io.StringIO()
+    if sys.stdout.isatty():
+        console = Console(file=page, force_terminal=True, width=Console().width)
+    else:  # a pipe has no width: nothing is folded away
+        console = Console(file=page, width=1000)
+    console.print(table)
+    print_text("\n".join(line.rstrip() for line in page.getvalue().splitlines()))
+
+
+def progress_mode() -> str:
+    """A bar in a terminal, plain lines elsewhere: the command line always says what it does."""
+    return "bar" if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else "lines"
+
+
+def as_argument(path: object) -> str:
+    """A path as a person would type it."""
+    text = str(path)
+    return f'"{text}"' if " " in text else text
+
+
+def print_report(report: Report) -> None:
+    """The score, the classes, the confusion matrix."""
+    for line in report.lines():
+        print_text(line)
+    numbers = ("precision", "recall", "F1", "n")
+    table = new_table("class", *numbers, right=numbers)
+
+    def percent(value: float | None) -> str:
+        return "–" if value is None else f"{100 * value:.2f} %"
+
+    for c in report.classes():
+        add_row(
+            table,
+            shown(c["label"], 40),
+            percent(c["precision"]),
+            percent(c["recall"]),
+            percent(c["f1"]),
+            f"{c['support']:,}",
+        )
+    print_text("")
+    print_table(table)
+    if len(report.class_names) <= 20:
+        print_text("\nconfusion: row = true class, column = predicted class\n")
+        names = [shown(name, 12) for name in report.class_names]
+        confusion = new_table("", *names, right=names)
+        for name, row in zip(report.class_names, report.confusion_KK.tolist(), strict=True):
+            add_row(confusion, shown(name, 20), *("·" if n == 0 else f"{n:,}" for n in row))
+        print_table(confusion)
+
+
+def print_explanation(explanation: Explanation) -> None:
+    """The table of layers and the remarks."""
+    header, cells = explanation.table()
+    table = new_table(*header, right=("parameters", "multiply-adds", "step"))
+    for row in cells:
+        add_row(table, *row)
+    print_text(str(explanation.plan.architecture) + "\n")
+    print_table(table)
+    print_text("\n" + explanation.summary())
+    print_text("sees: receptive field in input pixels; step: how far it moves from one unit to the next")
+    for remark in explanation.remarks:
+        print_text(f"note: {remark}")
+
+
+def quarantine_reasons(dataset: Dataset) -> str:
+    """The most frequent reasons, and where all of them stand."""
+    if not dataset.num_quarantined:
+        return ""
+    lines = read_lines(dataset.folder / "samples.jsonl")
+    reasons = Counter(line.get("reason") for line in lines if line.get("status") == "quarantined")
+    listed = "; ".join(f"{n}× {shown(reason)}" for reason, n in reasons.most_common(3))
+    return f" ({listed}; all in {dataset.folder / 'samples.jsonl'})"
+
+
+def write_csv(path: str, predictions: list[Prediction], top: int) -> None:
+    """Write path, labels and probabilities as CSV, durably. Raises StorageError."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    num_columns = min(top, max((len(p.top) for p in predictions), default=1))
+    writer.writerow(["path", *(f"{part}{i + 1}" for i in range(num_columns) for part in ("label", "probability"))])
+    for p in predictions:
+        writer.writerow([shown(p.path, 10_000), *(v for pair in p.top for v in (pair[0], f"{pair[1]:.6f}"))])
+    write_text(Path(path), text.getvalue())
+
+
+def print_predictions(predictions: list[Prediction]) -> None:
+    """A row a picture."""
+    table = new_table("picture", "label", "likeliest")
+    for p in predictions:
+        likeliest = "  ".join(f"{label} {100 * probability:.1f} %" for label, probability in p.top)
+        add_row(table, shown(p.path, 200), shown(p.label), likeliest)
+    print_table(table)
+
+
+def print_runs(found: list[Run]) -> None:
+    """A row a run."""
+    table = new_table("run", "status", "data", "plan", "seed", "trained", "validation", "test")
+    for run in found:
+        record = run.record
+        plan = record["preset"] or shown(record["architecture"], 40)
+        scores = [f"{100 * s.accuracy:.2f} %" if s else "–" for s in (run.val, run.test)]
+        trained = f"{record['train_s']:.1f} s"
+        add_row(
+            table,
+            shown(run.path, 60),
+            run.status,
+            record["dataset"]["name"],
+            plan,
+            str(record["seed"]),
+            trained,
+            *scores,
+        )
+    print_table(table)
+
+
+def print_dataset(dataset: Dataset) -> None:
+    """What was packed, and what of it could not be read."""
+    spec, counts = dataset.input_spec, dataset.counts
+    rows = [
+        ("packed", str(dataset.folder)),
+        ("images", f"{spec.height}×{spec.width}×{spec.channels}, framing {spec.framing}"),
+        ("classes", f"{len(dataset.class_names)}: {shown(', '.join(dataset.class_names), 60)}"),
+        ("train", f"{counts['train']:,}"),
+        ("validation", f"{counts['val']:,}"),
+        ("test", f"{counts['test']:,} (sealed)"),
+        ("quarantined", f"{dataset.num_quarantined:,}" + quarantine_reasons(dataset)),
+        ("fingerprint", dataset.fingerprint[:16]),
+    ]
+    print_rows([*rows, *(("note", note) for note in dataset.notes)])

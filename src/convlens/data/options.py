@@ -1,0 +1,62 @@
+"""How pictures become inputs: the options of packing.
+
+Owns their values and text forms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from convlens.data.framing import InputSpec
+from convlens.errors import UsageError, shown
+
+
+@dataclass(frozen=True)
+class PackOptions:
+    """How pictures become inputs. None: as found. `all_test` makes every sample of a set without splits test."""
+
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+    framing: str | None = None
+    group: str | None = None
+    all_test: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored in dataset.json and in the cache's key."""
+        size = None if self.size is None else list(self.size)
+        return {"size": size, "channels": self.channels, "framing": self.framing,
+                "group": self.group, "all_test": self.all_test}  # fmt: skip
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> PackOptions:
+        """Raises KeyError or TypeError where `value` is something else."""
+        size = value["size"]
+        return cls(None if size is None else (int(size[0]), int(size[1])), value["channels"], value["framing"],
+                   value["group"], bool(value["all_test"]))  # fmt: skip
+
+    @classmethod
+    def for_input(cls, spec: InputSpec, *, group: str | None = None, all_test: bool = False) -> PackOptions:
+        """The options that frame pictures as a model's InputSpec says."""
+        return cls((spec.height, spec.width), spec.channels, spec.framing, group, all_test)
+
+
+def parse_size(size: int | str | Sequence[int] | None) -> tuple[int, int] | None:
+    """`32`, `"32"`, `"24x32"` (height x width) or a pair as (height, width). Raises UsageError."""
+    if size is None:
+        return None
+    parts = (
+        size.lower().replace("×", "x").split("x")
+        if isinstance(size, str)
+        else [size]
+        if isinstance(size, int)
+        else size
+    )
+    try:
+        numbers = [int(p) for p in parts]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) not in (1, 2) or min(numbers) < 1:
+        raise UsageError(f"size must be like 32 or 24x32 (height x width, in pixels), not {shown(size)!r}")
+    return numbers[0], numbers[-1]
