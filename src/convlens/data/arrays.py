@@ -121,7 +121,8 @@ def _images(x: NDArray[Any], where: str) -> Pixels:
     if x.dtype.kind != "f":
         raise DataError(f"{where} must be uint8 in 0..255 or floats in 0..1, not {x.dtype}")
     if x.size and not (np.isfinite(x).all() and x.min() >= 0 and x.max() <= 1):
-        low, high = float(np.nanmin(x)), float(np.nanmax(x))
-        raise DataError(f"{where} has floats from {low:g} to {high:g}; they must lie in 0..1 (or give uint8 in 0..255)")
+        raise DataError(
+            f"{where} has floats from {x.min():g} to {x.max():g}; they must lie in 0..1 (or give uint8 in 0..255)"
+        )
     pixels: Pixels = np.rint(x * 255).astype(np.uint8)
     return pixels

@@ -15,6 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+# Importing a plugin registers its format; Image.open knows only those that are registered.
+from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin  # isort: skip
+from PIL import PngImagePlugin, PpmImagePlugin, TiffImagePlugin, WebPImagePlugin  # isort: skip
+
 from convlens.errors import ImageError, shown
 
 Pixels = NDArray[np.uint8]
@@ -22,7 +26,13 @@ Pixels = NDArray[np.uint8]
 DECODER_VERSION = 1  # raised whenever the same bytes would give other pixels; packed sets are then made anew
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 256 * 1024 * 1024
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+FORMATS = tuple(
+    plugin.format
+    for plugin in (
+        PngImagePlugin.PngImageFile, JpegImagePlugin.JpegImageFile, WebPImagePlugin.WebPImageFile, BmpImagePlugin.BmpImageFile, GifImagePlugin.GifImageFile,
+        TiffImagePlugin.TiffImageFile, PpmImagePlugin.PpmImageFile,
+    )
+)  # fmt: skip
 SUFFIXES = frozenset({
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".pbm",
 })  # fmt: skip
@@ -69,7 +79,11 @@ def read_header(data: bytes) -> Header:
     """Size, channels and format from the header alone. Raises ImageError as `decode` does."""
     with _open(data) as image:
         width, height = image.size
-        if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):  # orientations that lie on their side
+        try:
+            orientation = image.getexif().get(0x0112, 1)
+        except Exception:  # decode() says what is wrong with it
+            orientation = 1
+        if orientation in (5, 6, 7, 8):  # those that lie on their side
             width, height = height, width
         return Header(height, width, _num_channels(image), str(image.format))
 
@@ -116,7 +130,7 @@ def _what_it_is_instead(data: bytes) -> str:
             return f"not a picture that is read, but {name}"
     if data.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")):
         return "damaged or truncated: its header cannot be read"
-    return f"not a picture in a format that is read ({', '.join(f for f in FORMATS if f != 'MPO')})"
+    return f"not a picture in a format that is read ({', '.join(FORMATS)})"
 
 
 def _num_channels(image: Image.Image) -> int:

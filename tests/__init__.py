@@ -1,0 +1,1 @@
+"""Tests mirror src/; each docstring states the behaviour that must hold."""

@@ -1,0 +1,68 @@
+"""The formulas, held against scikit-learn, SciPy and counting by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix as sk_confusion
+from sklearn.metrics import log_loss, precision_recall_fscore_support
+
+from convlens import metrics
+
+
+@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_agrees_with_scipy(case: tuple[int, int]) -> None:
+    """The interval is SciPy's, for any count."""
+    right, n = case
+    low, high = metrics.wilson_interval(right, n)
+    expected = binomtest(right, n).proportion_ci(0.95, method="wilson")
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert 0 <= low <= right / n <= high <= 1
+
+
+def test_wilson_refuses_impossible_counts() -> None:
+    """No interval without samples, or with more right than there are."""
+    for right, n in ((0, 0), (3, 2), (-1, 5)):
+        with pytest.raises(ValueError, match="not a proportion"):
+            metrics.wilson_interval(right, n)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(2, 5))
+def test_confusion_and_scores_agree_with_scikit_learn(seed: int, n: int, k: int) -> None:
+    """Matrix, precision, recall, F1 and support are scikit-learn's; the undefined ones are NaN."""
+    rng = np.random.default_rng(seed)
+    labels, predicted = rng.integers(0, k, n), rng.integers(0, k, n)
+    confusion = metrics.confusion_matrix(labels, predicted, k)
+    assert np.array_equal(confusion, sk_confusion(labels, predicted, labels=range(k)))
+    ours = metrics.class_scores(confusion)
+    theirs = precision_recall_fscore_support(labels, predicted, labels=range(k), zero_division=np.nan)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b)
+
+
+def test_cross_entropy_agrees_with_scikit_learn_and_does_not_overflow() -> None:
+    """Mean log loss in nats, also for logits of a thousand."""
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(0, 3, (50, 4)), rng.integers(0, 4, 50)
+    assert metrics.cross_entropy(logits, labels) == pytest.approx(
+        log_loss(labels, metrics.softmax(logits), labels=range(4))
+    )
+    assert metrics.cross_entropy(np.array([[1000.0, 0.0]]), np.array([1])) == pytest.approx(1000.0)
+
+
+def test_calibration_error_by_hand() -> None:
+    """Two bins with known gaps give their weighted mean; perfect confidence that is right gives 0."""
+    p = np.array([[0.9, 0.1]] * 10 + [[0.4, 0.6]] * 10)
+    labels = np.array([0] * 8 + [1] * 2 + [1] * 3 + [0] * 7)
+    assert metrics.calibration_error(p, labels) == pytest.approx(0.5 * 0.1 + 0.5 * 0.3)
+    assert metrics.calibration_error(np.eye(3), np.arange(3)) == 0.0
+
+
+def test_score_reads_well() -> None:
+    """A score never stands without its interval and its n."""
+    score = metrics.score(np.array([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]]), np.array([0, 1, 1]))
+    assert score.n == 3 and score.accuracy == pytest.approx(2 / 3)
+    assert "interval" in str(score) and "n = 3" in str(score)
