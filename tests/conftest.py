@@ -19,7 +19,10 @@ from convlens.recipe import Recipe
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
-TINY = "conv(4, 3, stride=2, padding=1) batchnorm relu conv(8, 3, padding=1) relu maxpool(2) flatten linear(classes)"
+TINY = (
+    "conv(4, 3, stride=2, padding=1, bias=False) batchnorm relu conv(8, 3, padding=1) relu maxpool(2) "
+    "flatten linear(classes)"
+)
 QUICK = Recipe(lr=0.02, epochs=2, batch_size=32, shift_px=1, precision="float32")
 
 

@@ -26,13 +26,12 @@ Pixels = NDArray[np.uint8]
 DECODER_VERSION = 1  # raised whenever the same bytes would give other pixels; packed sets are then made anew
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 256 * 1024 * 1024
-FORMATS = tuple(
-    plugin.format
-    for plugin in (
-        PngImagePlugin.PngImageFile, JpegImagePlugin.JpegImageFile, WebPImagePlugin.WebPImageFile, BmpImagePlugin.BmpImageFile, GifImagePlugin.GifImageFile,
-        TiffImagePlugin.TiffImageFile, PpmImagePlugin.PpmImageFile,
-    )
+_PLUGINS = (
+    PngImagePlugin.PngImageFile, JpegImagePlugin.JpegImageFile, WebPImagePlugin.WebPImageFile,
+    BmpImagePlugin.BmpImageFile, GifImagePlugin.GifImageFile, TiffImagePlugin.TiffImageFile,
+    PpmImagePlugin.PpmImageFile,
 )  # fmt: skip
+FORMATS = tuple(plugin.format for plugin in _PLUGINS)
 SUFFIXES = frozenset({
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".pbm",
 })  # fmt: skip
