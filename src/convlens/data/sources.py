@@ -20,7 +20,7 @@ NAMED_SETS = ("mnist", "fashion-mnist")
 FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
-FASHION_FOLDER = Path("/usr/share/dataset-fashion-mnist")  # of Debian's package dataset-fashion-mnist
+FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of Debian's package dataset-fashion-mnist
 
 
 def open_source(what: Any, *, group: str | None = None, data_root: str | Path | None = None) -> Source:
