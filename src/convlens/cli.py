@@ -43,7 +43,7 @@ Size = Annotated[str | None, typer.Option(help="Input size in pixels: 32, or hei
                                           show_default="as found, else 32")]  # fmt: skip
 Channels = Annotated[int | None, typer.Option(help="1 (grey) or 3 (RGB).", show_default="as found")]
 Framing = Annotated[str | None, typer.Option(help="pad, crop, stretch or ink.", show_default="pad")]
-Model = Annotated[str, typer.Argument(help="A model file, a run folder, or last.")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model file, a run folder, or last.")]
 
 
 @app.callback()
@@ -61,6 +61,7 @@ def train(
     data: Annotated[
         str | None,
         typer.Argument(
+            metavar="DATA",
             help="A set's name (mnist, fashion-mnist), a folder of class folders, a folder of IDX files, "
             "an .npz, a .csv, or a packed set.",
             show_default="mnist",
@@ -129,7 +130,9 @@ def evaluate(
     data: Annotated[
         str | None,
         typer.Argument(
-            help="Other data to measure on; its classes are matched by name.", show_default="what it was trained on"
+            metavar="DATA",
+            help="Other data to measure on; its classes are matched by name.",
+            show_default="what it was trained on",
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="test (each opening is written down), val or train.")] = "test",
@@ -159,7 +162,7 @@ def evaluate(
 @app.command()
 def predict(
     model: Model,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Pictures, or folders of pictures.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Pictures, or folders of pictures.")],
     top: Annotated[int, typer.Option(help="How many classes to give for each.")] = 3,
     device: Device = None,
     csv: Annotated[str | None, typer.Option(metavar="FILE", help="Write path, label and probabilities as CSV.")] = None,
@@ -201,7 +204,7 @@ def explain(
 
 @app.command()
 def pack(
-    data: Annotated[str, typer.Argument(help="What train takes: a name, a folder, an .npz, a .csv.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="What train takes: a name, a folder, an .npz, a .csv.")],
     out: Annotated[str | None, typer.Option(help="The packed folder.", show_default="in the cache")] = None,
     size: Size = None,
     channels: Channels = None,
@@ -225,7 +228,7 @@ def pack(
 
 @app.command()
 def runs(
-    folder: Annotated[str, typer.Argument(help="Where the runs lie.")] = "runs",
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where the runs lie.")] = "runs",
     json: Json = False,
 ) -> None:
     """List the runs, oldest first."""

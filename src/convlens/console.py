@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -71,7 +72,7 @@ def new_table(*columns: str, right: Sequence[str] = ()) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
     for column in columns:
         table.add_column(_cell(column), overflow="fold", justify="right" if column in right else "left")
     return table
@@ -88,15 +89,17 @@ def _cell(text: str) -> Text:
     return Text(showable(text, sys.stdout.encoding))
 
 
+def terminal_width() -> int:
+    """Columns to print in; a pipe has no width, so that nothing is folded away there."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 1000
+
+
 def print_table(table: Table) -> None:
     """Print a table, as wide as the terminal or, in a pipe, as wide as it needs to be."""
     from rich.console import Console
 
     page = io.StringIO()
-    if sys.stdout.isatty():
-        console = Console(file=page, force_terminal=True, width=Console().width)
-    else:  # a pipe has no width: nothing is folded away
-        console = Console(file=page, width=1000)
+    console = Console(file=page, force_terminal=sys.stdout.isatty(), width=terminal_width())
     console.print(table)
     print_text("\n".join(line.rstrip() for line in page.getvalue().splitlines()))
 
@@ -143,8 +146,15 @@ def print_report(report: Report) -> None:
 
 
 def print_explanation(explanation: Explanation) -> None:
-    """The table of layers and the remarks."""
+    """The table of layers and the remarks; in a narrow terminal each formula stands under its layer."""
     header, cells = explanation.table()
+    widths = [max(len(row[i]) for row in [header, *cells]) for i in range(len(header))]
+    if sum(widths) + 3 * len(widths) > terminal_width():
+        layer, size = header.index("layer"), header.index("size")
+        for row in cells:
+            depth = len(row[layer]) - len(row[layer].lstrip())
+            row[layer] += f"\n{' ' * depth}  {row[size]}" if row[size] else ""
+        header, *cells = ([text for i, text in enumerate(row) if i != size] for row in [header, *cells])
     table = new_table(*header, right=("parameters", "multiply-adds", "step"))
     for row in cells:
         add_row(table, *row)
