@@ -149,7 +149,7 @@ class Recipe:
             f"momentum {self.momentum:g}" if self.optimizer == "sgd" else "betas {:g}, {:g}".format(*self.betas)
         )
         parts.append(self.schedule + (f" (warm-up {self.warmup_frac:g})" if self.warmup_frac else ""))
-        parts += [f"{self.epochs:g} epochs", f"batch {self.batch_size}"]
+        parts += [f"{self.epochs:g} epoch{'' if self.epochs == 1 else 's'}", f"batch {self.batch_size}"]
         for name in ("weight_decay", "label_smoothing", "shift_px", "ema"):
             if getattr(self, name):
                 parts.append(f"{name.replace('_', ' ')} {getattr(self, name):g}")

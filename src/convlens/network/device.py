@@ -5,6 +5,7 @@ Owns their choice, in this one place; the choice is printed, stored in the run a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,6 +97,8 @@ def settled(arithmetic: Arithmetic) -> Iterator[None]:
             torch.set_num_threads(arithmetic.threads)
             torch.backends.cudnn.benchmark = False
             if devices:
+                # cuBLAS reads it when a process first uses a GPU, and is deterministic only with it.
+                os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
                 torch.use_deterministic_algorithms(True, warn_only=True)
             yield
         finally:
