@@ -123,7 +123,7 @@ def test_evaluation_counts_by_hand(run: convlens.Run, arrays: Any, workplace: Pa
     assert document["weights"]["which"] == "last" and document["weights"]["step"] == run.record["step"]
     assert document["split"] == "test" and len(document["classes"]) == 3
     assert "<table>" in report._repr_html_()
-    assert (run.path / "evaluation-test-arrays.json").is_file()
+    assert len(list(run.path.glob("evaluation-test-arrays-*.json"))) == 1
 
 
 def test_evaluation_and_training_agree_on_validation(run: convlens.Run, workplace: Path) -> None:
@@ -173,11 +173,48 @@ def test_other_data_is_matched_by_name(run: convlens.Run, workplace: Path, tmp_p
         convlens.evaluate(run, split="exam")
 
 
-def test_images_seen_in_training_are_reported(run: convlens.Run, arrays: Any, workplace: Path) -> None:
-    """Test images of other data that the model was trained on are counted in the report."""
+def test_images_seen_in_training_are_left_out(run: convlens.Run, arrays: Any, workplace: Path) -> None:
+    """Images of other data that the model was made with take no part in its score; they are counted and said."""
     x, y = arrays[0][:40], arrays[1][:40]
-    report = convlens.evaluate(run, {"train": (x[20:], y[20:]), "test": (x[:20], y[:20])})
-    assert any("20 of the test images are" in note for note in report.notes)
+    new_x, new_y = shapes(30, 77)
+    mixed = {"train": (x[20:], y[20:]), "test": (np.concatenate([x[:20], new_x]), np.concatenate([y[:20], new_y]))}
+    report = convlens.evaluate(run, mixed)
+    assert report.n == 30 and report.num_left_out == 20 and any("20 images" in note for note in report.notes)
+    assert report.to_json()["num_left_out"] == 20
+    with pytest.raises(DataError, match="no test images but 20 that the model was made with"):
+        convlens.evaluate(run, {"train": (x[20:], y[20:]), "test": (x[:20], y[:20])})
+
+
+def test_the_own_data_under_another_name_keeps_its_splits(workplace: Path, tmp_path: Path) -> None:
+    """The training data given again (as arrays, or as a copied folder) is measured on its own test split."""
+    x, y = shapes(300, 1)
+    trained = convlens.train((x, y), architecture=TINY, recipe=QUICK)
+    assert convlens.evaluate(trained, (x, y)).n == trained.record["dataset"]["num_samples"]["test"] < 100
+    import shutil
+
+    root = write_folders(tmp_path / "here", 30)
+    trained = convlens.train(root, architecture=TINY, recipe=QUICK)
+    shutil.copytree(root, tmp_path / "there")
+    first = convlens.evaluate(trained)
+    again = convlens.evaluate(trained, tmp_path / "there")
+    assert again.score == first.score and any("own test split" in note for note in again.notes)
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (20, 20, 3), dtype=np.uint8)).save(root / "circle" / "new.png")
+    grown = convlens.evaluate(trained, root)
+    assert grown.n == first.n + 1 and grown.num_left_out == 60 - first.n
+
+
+def test_a_packed_folder_serves_without_its_source(workplace: Path, tmp_path: Path) -> None:
+    """A run trained on a packed folder is evaluated and resumed from that folder, its source gone."""
+    import shutil
+
+    root = write_folders(tmp_path / "src", 30)
+    convlens.pack(root, "packed", size=16)
+    calls = iter([False] * 2 + [True] * 9)
+    run = convlens.train("packed", architecture=TINY, recipe=QUICK, stop=lambda: next(calls))
+    shutil.rmtree(root)
+    assert convlens.train("packed", resume=run).status == "complete"
+    assert convlens.evaluate(run).n == run.record["dataset"]["num_samples"]["test"]
 
 
 def test_a_changed_folder_does_not_move_the_test_set(

@@ -88,6 +88,11 @@ def test_cards_and_tensors_that_cannot_be(model: ModelFile, tmp_path: Path) -> N
         ("convlens-model", {**card, "architecture": "repeat(9999, conv(1,1))"}, tensors, "1,000 layers"),
         ("convlens-model", {**card, "architecture": 7}, tensors, "not what it must be"),
         ("convlens-model", {**card, "recipe": {"lr": 1}}, tensors, "recipe"),
+        ("convlens-model", {**card, "dataset": {}}, tensors, "no 'name'"),
+        ("convlens-model", {**card, "training": {}}, tensors, "no 'step'"),
+        ("convlens-model", {**card, "metrics": {"val": {}}}, tensors, "no 'accuracy'"),
+        ("convlens-model", {**card, "input": {**card["input"], "mean": [300.0]}}, tensors, "mean"),
+        ("convlens-model", card, {**tensors, "0.weight": weight * np.nan}, "not finite"),
         ("convlens-model", {**card, "input": {**card["input"], "std": [0.0]}}, tensors, "std"),
         ("convlens-model", card, {k: v for k, v in tensors.items() if k != "0.weight"}, "misses tensor '0.weight'"),
         ("convlens-model", card, {**tensors, "9.weight": weight}, "'9.weight' too many"),
@@ -99,6 +104,10 @@ def test_cards_and_tensors_that_cannot_be(model: ModelFile, tmp_path: Path) -> N
         with pytest.raises(ModelFileError) as caught:
             read_model(path)
         assert words in str(caught.value), str(caught.value)
+    for text in ("[" * 200_000, '{"kind": "convlens-model", "format_version": 1, "seed": Infinity}', "7"):
+        path.write_bytes(save({"w": weight}, {"convlens": text, "sha256": ""}))
+        with pytest.raises(ModelFileError):
+            read_model(path)
     path.write_bytes(save({"w": weight}))
     with pytest.raises(ModelFileError, match="not of convlens"):
         read_model(path)

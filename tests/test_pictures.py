@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from convlens.data.decode import MAX_PIXELS, decode, read_header
-from convlens.data.framing import FRAMINGS, InputSpec, fit, is_framed_ink
+from convlens.data.framing import FRAMINGS, InputSpec, fit, is_framed_ink, to_channels
 from convlens.data.pack import open_data
 from convlens.errors import ImageError, UsageError
 
@@ -50,6 +50,7 @@ def test_modes_become_grey_or_rgb() -> None:
     strokes[2:4, :, :] = 255
     on_black = decode(encoded(Image.fromarray(strokes)))
     assert on_black.max() == 255 and on_black.min() == 0, "white strokes on nothing stay visible"
+    assert np.array_equal(to_channels(strokes, 3), on_black), "an array of the same pixels is the same picture"
     assert decode(encoded(grey.convert("LA"))).shape == (4, 256, 1)
     frames = encoded(grey, "GIF", save_all=True, append_images=[grey.point(lambda v: 0)])
     assert np.array_equal(decode(frames)[:, :, :1][:, :, 0], RAMP), "the first frame"
@@ -183,7 +184,9 @@ def drawing(side: int, width: int, ink: int, ground: int, at: tuple[float, float
 
 
 @pytest.mark.parametrize(("ink", "ground"), [(0, 255), (255, 0), (60, 200), (230, 120)])
-@pytest.mark.parametrize(("side", "width"), [(28, 2), (200, 4), (900, 12), (900, 80), (3000, 30)])
+@pytest.mark.parametrize(
+    ("side", "width"), [(28, 2), (200, 4), (600, 1), (900, 1), (900, 12), (900, 80), (3000, 1), (3000, 3), (3000, 30)]
+)
 @pytest.mark.parametrize("at", [(0.5, 0.5), (0.3, 0.35), (0.7, 0.6)])
 def test_ink_meets_the_convention(side: int, width: int, ink: int, ground: int, at: tuple[float, float]) -> None:
     """Whatever its polarity, size, pen and place, ink comes out bright on 0, 20 px long, centred, and idempotent."""

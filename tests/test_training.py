@@ -169,26 +169,24 @@ def test_network_contract() -> None:
 
 
 def test_average_of_the_weights() -> None:
-    """EMA averages parameters and float buffers, serves validation, and leaves the raw weights to training."""
+    """EMA averages parameters and float buffers by its formula, and leaves the raw weights to training."""
     x, y = shapes(60, 3)
     recipe = QUICK.replace(ema=0.9, batch_size=20)
-    state = new_state(
-        build(plan(parse(TINY), (1, 16, 16), 3), InputSpec(16, 16, 1, mean=(0.0,), std=(9.0,))), recipe, "cpu"
-    )
-    for _ in train_steps(
-        state,
-        torch.from_numpy(x[..., None]),
-        torch.from_numpy(y),
-        Batches.of(recipe, 60, 0),
-        recipe,
-        8,
-        resolve("cpu", "float32"),
-    ):
-        pass
+    spec = InputSpec(16, 16, 1, mean=(0.0,), std=(9.0,))
+    state = new_state(build(plan(parse(TINY), (1, 16, 16), 3), spec), recipe, "cpu")
     assert state.ema is not None and "1.running_mean" in state.ema and "1.num_batches_tracked" not in state.ema
+    expected = {name: average.clone() for name, average in state.ema.items()}
+    images, labels, batches = torch.from_numpy(x[..., None]), torch.from_numpy(y), Batches.of(recipe, 60, 0)
+    for step, _ in enumerate(train_steps(state, images, labels, batches, recipe, 8, resolve("cpu", "float32"))):
+        decay = min(0.9, (1 + step) / (10 + step))
+        for name, average in expected.items():
+            average.mul_(decay).add_(tensors_of(state.network)[name], alpha=1 - decay)
+    for name, average in expected.items():
+        torch.testing.assert_close(state.ema[name], average)
     raw = arrays_of(tensors_of(state.network))
     with averaged(state) as network:
-        assert not same(arrays_of(tensors_of(network)), raw)
+        for name, average in expected.items():
+            torch.testing.assert_close(tensors_of(network)[name], average)
     assert same(arrays_of(tensors_of(state.network)), raw)
 
 
@@ -250,6 +248,23 @@ def test_validation_and_saving_use_the_average(arrays: Any, workplace: Path) -> 
     ema = convlens.train(arrays, architecture=TINY, recipe=QUICK.replace(ema=0.9))
     assert read_model(ema.model).card.training["weights"] == "ema"
     assert not same(weights(plain), weights(ema))
+
+
+def test_weights_that_are_not_finite_are_noticed(arrays: Any, workplace: Path) -> None:
+    """If the last update breaks the weights, no loss shows it: the run is diverged all the same, in one line."""
+    recipe = Recipe(optimizer="sgd", lr=1000, momentum=0.0, schedule="constant", warmup_frac=0, batch_size=32)
+    for num_steps in range(1, 6):
+        for val_frac in (0.1, 0):
+            epochs = num_steps * 32 / (300 if val_frac == 0 else 270)
+            try:
+                run = convlens.train(
+                    arrays, architecture="flatten linear(500) linear(500) linear(classes)", val_frac=val_frac,
+                    recipe=recipe.replace(epochs=epochs, precision="float32"),
+                )  # fmt: skip
+            except DivergedError as error:
+                assert "\n" not in str(error)
+            else:
+                assert all(np.isfinite(a).all() for a in weights(run).values())
 
 
 def test_divergence_stops_at_once(arrays: Any, workplace: Path) -> None:
@@ -345,7 +360,7 @@ def test_killed_while_writing_and_resumed(arrays: Any, workplace: Path, at: int)
     if done.returncode == 0:
         pytest.fail(f"the training ended before its {at}. fsync")
     if not Path("killed").exists():
-        assert at < 20
+        assert at < 20 and list(Path().glob(".killed*.partial")), "killed while the run folder was being made"
         return
     resumed = convlens.train(resume="killed")
     assert same(weights(resumed), weights(whole))
@@ -413,6 +428,37 @@ def test_resuming_keeps_its_values(arrays: Any, workplace: Path) -> None:
     assert done.status == "complete"
     before = weights(done)
     assert same(weights(convlens.train(resume=done)), before)
+
+
+def test_what_killed_processes_left_is_removed(arrays: Any, workplace: Path) -> None:
+    """Half-written files and checkpoints of a killed process are gone after resuming."""
+    calls = iter([False] * 3 + [True] * 9)
+    run = convlens.train(arrays, architecture=TINY, recipe=QUICK, stop=lambda: next(calls))
+    (run.path / ".model.safetensors.abcd.partial").write_bytes(b"half")
+    (run.path / "checkpoints" / ".step-000000009.abcd.partial").mkdir()
+    convlens.train(resume=run)
+    assert not list(run.path.rglob("*.partial"))
+
+
+def test_resuming_without_a_whole_checkpoint_says_so(
+    arrays: Any, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If every checkpoint is damaged, training begins anew, says so, and comes to the same bits."""
+    whole = convlens.train(arrays, architecture=TINY, recipe=QUICK)
+    calls = iter([False] * 3 + [True] * 9)
+    run = convlens.train(arrays, architecture=TINY, recipe=QUICK, stop=lambda: next(calls))
+    for path in (run.path / "checkpoints").glob("*/manifest.json"):
+        path.write_text("{}", encoding="utf-8")
+    resumed = convlens.train(resume=run, progress="lines")
+    assert "no checkpoint of this run is whole" in capsys.readouterr().err
+    assert same(weights(resumed), weights(whole))
+
+
+def test_resuming_a_complete_run_does_not_open_test_again(arrays: Any, workplace: Path) -> None:
+    """A run whose test score stands in it is not measured a second time."""
+    run = convlens.train(arrays, architecture=TINY, recipe=QUICK, test=True)
+    convlens.train(resume=run)
+    assert len(files.read_lines(files.state_folder() / "openings.jsonl")) == 1
 
 
 def test_two_processes_cannot_train_one_run(arrays: Any, workplace: Path) -> None:

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlens import modelfile
-from convlens.data.decode import SUFFIXES, Pixels, decode, pixels_of, read_bytes
+from convlens.data.decode import Pixels, decode, pixels_of, quiet_pillow, read_bytes
+from convlens.data.folders import pictures_in
 from convlens.data.framing import fit, to_channels
-from convlens.errors import ImageError, UsageError, shown
+from convlens.errors import ImageError, ModelFileError, UsageError, shown
 from convlens.metrics import softmax
 from convlens.modelfile import ModelCard
 from convlens.network.build import Network, build, copy_into
@@ -69,12 +70,20 @@ class Classifier:
 
         Raises ImageError where it cannot be read.
         """
-        return fit(to_channels(_pixels(image), self.card.input_spec.channels), self.card.input_spec)
+        try:
+            return fit(to_channels(_pixels(image), self.card.input_spec.channels), self.card.input_spec)
+        except ImageError as error:
+            if isinstance(image, str | Path):
+                raise ImageError(f"{shown(image, 200)}: {error}") from error
+            raise
 
     def logits(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """float32 (N, K) for framed images, uint8 (N, H, W, C)."""
+        """float32 (N, K) for framed images, uint8 (N, H, W, C). Raises ModelFileError where one is not finite."""
         with settled(resolve(self.device, "float32")):
-            return logits_of(self.network, images_NHWC)
+            logits = logits_of(self.network, images_NHWC)
+        if not np.isfinite(logits).all():
+            raise ModelFileError(f"{shown(self.path, 200)} gives values that are not finite: it cannot be used")
+        return logits
 
     def __str__(self) -> str:
         card = self.card
@@ -90,13 +99,14 @@ class Classifier:
         return f"<p><b>Classifier</b> {escape(str(self))}</p><pre>{escape(self.card.architecture)}</pre>"
 
 
-def load(model: str | Path | Run | Classifier = "last", device: str = "auto") -> Classifier:
+def load(model: str | Path | Run | Classifier = "last", device: str | None = "auto") -> Classifier:
     """Load a model file, the model of a run, or that of the `last` run.
 
     Raises ModelFileError, RunError, DeviceError.
     """
+    device = "auto" if device is None else device
     if isinstance(model, Classifier):
-        return model
+        return model if device in ("auto", model.device) else load(model.path, device)
     file = modelfile.read_model(find_model(model))
     found = resolve_device(device)
     with settled(resolve(found, "float32")):
@@ -122,7 +132,8 @@ def predict(model: Any, images: Any, *, top: int = 3, device: str = "auto") -> l
 def _predictions(classifier: Classifier, images: Iterable[Any], top: int) -> Iterator[Prediction]:
     waiting = iter(images)
     while chunk := list(islice(waiting, _CHUNK)):
-        framed = np.stack([classifier.frame(image) for image in chunk])
+        with quiet_pillow():
+            framed = np.stack([classifier.frame(image) for image in chunk])
         for image, row in zip(chunk, softmax(classifier.logits(framed)), strict=True):
             order = np.argsort(-row, kind="stable")[:top]
             best = tuple((classifier.class_names[k], float(row[k])) for k in order)
@@ -139,26 +150,28 @@ def _listed(images: Any) -> list[Any]:
         images = [images]
     listed: list[Any] = []
     for image in images:
-        if isinstance(image, str | Path) and Path(image).is_dir():
-            inside = sorted(
-                p for p in Path(image).rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
-            )
+        if isinstance(image, str | Path) and str(image) and _is_folder(image):
+            inside = pictures_in(Path(image))
             if not inside:
                 raise ImageError(f"folder {shown(image, 200)} holds no pictures")
             listed += inside
         else:
             listed.append(image)
-    if not listed:
-        raise UsageError("no pictures to predict")
+    if not listed or any(isinstance(image, str) and not image for image in listed):
+        raise UsageError("no pictures to predict, or one without a name")
     return listed
+
+
+def _is_folder(image: str | Path) -> bool:
+    try:
+        return Path(image).is_dir()
+    except (OSError, ValueError):  # a name too long for any file, a null byte
+        return False
 
 
 def _pixels(image: Any) -> NDArray[Any]:
     if isinstance(image, str | Path):
-        try:
-            return decode(read_bytes(Path(image)))
-        except ImageError as error:
-            raise ImageError(f"{shown(image, 200)}: {error}") from error
+        return decode(read_bytes(Path(image)))
     if isinstance(image, bytes | bytearray):
         return decode(bytes(image))
     if hasattr(image, "getbands"):

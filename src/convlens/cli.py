@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from convlens import console
 from convlens.errors import ConvlensError, StorageError, UsageError, shown
+from convlens.signals import clean_up_on_sigterm, stopping_signals
 
 if TYPE_CHECKING:
     from convlens.recipe import Recipe
@@ -46,9 +46,19 @@ Framing = Annotated[str | None, typer.Option(help="pad, crop, stretch or ink.", 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model file, a run folder, or last.")]
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        console.print_text(f"convlens {version('convlens')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _main(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_version)
+    ] = False,
 ) -> None:
     pass
 
@@ -101,7 +111,7 @@ def train(
     """Train a network and leave a run folder with a model file."""
     recipe = _recipe(preset, resume, {"epochs": epochs, "batch_size": batch_size, "lr": lr, "optimizer": optimizer,
                                       "precision": precision}, set_ or [])  # fmt: skip
-    with _stopping() as stopping:
+    with stopping_signals() as stopping:
         import convlens
 
         run = convlens.train(
@@ -148,7 +158,7 @@ def evaluate(
         model,
         data,
         split=split,
-        device=device or "auto",
+        device="auto" if device is None else device,
         group=group,
         data_root=data_root,
         progress=console.progress_mode(),
@@ -171,7 +181,9 @@ def predict(
     """Classify pictures: framed just as the training pictures were."""
     import convlens
 
-    predictions = convlens.predict(model, images, top=top, device=device or "auto")
+    if csv is not None:
+        console.check_new_file(csv)
+    predictions = convlens.predict(model, images, top=top, device="auto" if device is None else device)
     if csv is not None:
         console.write_csv(csv, predictions, top)
     if json:
@@ -263,43 +275,13 @@ def _recipe(preset: str | None, resume: str | None, flags: dict[str, Any], setti
     return recipe.replace(**flags).with_settings(settings)
 
 
-class _Stopping:
-    """Remembers the first signal that asks for an end; a second one ends at once."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def asked(self) -> bool:
-        return self.signal is not None
-
-    def handle(self, number: int, frame: object) -> None:
-        self.signal = number
-        signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
-        print("\nfinishing the step and saving (once more: end at once)", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _stopping() -> Iterator[_Stopping]:
-    stopping = _Stopping()
-    before = {number: signal.signal(number, stopping.handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopping
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 # ---------------------------------------------------------------- entry
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code. One line for whatever is wrong with the input."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments == ["--version"]:
-        from importlib.metadata import version
-
-        console.print_text(f"convlens {version('convlens')}")
-        return 0
+    clean_up_on_sigterm()
     click_exception: type[Exception] = typer.BadParameter.__mro__[2]  # click's own, wherever typer keeps it
     try:
         code = app(arguments, standalone_mode=False)
@@ -314,7 +296,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return 128 + signal.SIGINT
     except MemoryError:
-        return _complain("out of memory: try a smaller --batch-size, a smaller network or fewer images")
+        return _complain("out of memory: try smaller images, a smaller network or fewer of them at a time")
     except OSError as error:
         return _complain(str(StorageError(f"{shown(error.filename or 'a file', 200)}: {error.strerror or error}")))
 
@@ -325,7 +307,8 @@ def _message_of(error: Exception) -> str:
 
 
 def _complain(message: str) -> int:
-    print(console.showable(f"convlens: {message}", sys.stderr.encoding), file=sys.stderr, flush=True)
+    with suppress(OSError, ValueError, AttributeError):  # nobody listens
+        print(console.showable(f"convlens: {message}", sys.stderr.encoding), file=sys.stderr, flush=True)
     return 2
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convlens.errors import shown
+from convlens.errors import UsageError, shown
 from convlens.files import read_lines, write_text
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # What a console that cannot show a character gets in its place.
 _PLAIN = str.maketrans({
     "×": "x", "·": "*", "−": "-", "–": "-", "—": "-", "±": "+-", "…": "...", "⌊": "floor(", "⌋": ")", "⌈": "ceil(",
-    "⌉": ")", "→": "->", "≥": ">=", "≤": "<=", "█": "#", "░": ".", "’": "'", "“": '"', "”": '"',
+    "⌉": ")", "→": "->", "≥": ">=", "≤": "<=", "█": "#", "░": ".", "’": "'", "“": '"', "”": '"', "─": "-",
 })  # fmt: skip
 
 
@@ -47,6 +47,8 @@ def showable(text: str, encoding: str | None) -> str:
 
 def print_text(text: str) -> None:
     """Print a result on standard output."""
+    if sys.stdout is None:  # closed by whoever started us
+        return
     try:
         print(showable(text, sys.stdout.encoding), flush=True)
     except BrokenPipeError:  # `| head` has seen enough
@@ -86,12 +88,16 @@ def add_row(table: Table, *cells: str) -> None:
 def _cell(text: str) -> Text:
     from rich.text import Text
 
-    return Text(showable(text, sys.stdout.encoding))
+    return Text(showable(text, sys.stdout.encoding if sys.stdout else None))
+
+
+def _is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def terminal_width() -> int:
     """Columns to print in; a pipe has no width, so that nothing is folded away there."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 1000
+    return shutil.get_terminal_size().columns if _is_terminal() else 1000
 
 
 def print_table(table: Table) -> None:
@@ -99,7 +105,7 @@ def print_table(table: Table) -> None:
     from rich.console import Console
 
     page = io.StringIO()
-    console = Console(file=page, force_terminal=sys.stdout.isatty(), width=terminal_width())
+    console = Console(file=page, force_terminal=_is_terminal(), width=terminal_width())
     console.print(table)
     print_text("\n".join(line.rstrip() for line in page.getvalue().splitlines()))
 
@@ -174,6 +180,14 @@ def quarantine_reasons(dataset: Dataset) -> str:
     reasons = Counter(line.get("reason") for line in lines if line.get("status") == "quarantined")
     listed = "; ".join(f"{n}× {shown(reason)}" for reason, n in reasons.most_common(3))
     return f" ({listed}; all in {dataset.folder / 'samples.jsonl'})"
+
+
+def check_new_file(path: str) -> None:
+    """Raises UsageError unless a new file may be made there: nothing is replaced."""
+    if not path:
+        raise UsageError("--csv needs the name of a file")
+    if os.path.lexists(path):
+        raise UsageError(f"--csv {shown(path, 200)} exists already: name another file")
 
 
 def write_csv(path: str, predictions: list[Prediction], top: int) -> None:

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from convlens import files
-from convlens.errors import DivergedError, TrainingError, UsageError, shown
+from convlens.data.decode import Pixels
+from convlens.errors import DivergedError, RunError, TrainingError, UsageError, shown
 from convlens.evaluation.evaluate import evaluate
+from convlens.evaluation.openings import ledger_path
 from convlens.metrics import Score, score
 from convlens.modelfile import ModelCard, write_model
 from convlens.network.build import arrays_of, build, tensors_of
@@ -88,6 +92,7 @@ def train(
             run = find_run(resume)
             setup = setup_of(run, given, test, data_root, bar)
         else:
+            _check_places(out, test)
             setup = new_setup(given, test, data_root, bar)
             run = _new_folder(setup, out)
         _introduce(setup, run, bar)
@@ -99,12 +104,22 @@ def train(
 # ---------------------------------------------------------------- the run folder
 
 
+def _check_places(out: str | Path | None, test: bool) -> None:
+    """Find out before anything long begins that results can be written."""
+    if out is not None:
+        files.refuse_existing(Path(out))
+    files.check_room(RUNS_FOLDER if out is None else Path(out), num_bytes=1_000_000)
+    if test:
+        files.check_room(ledger_path().parent, num_bytes=10_000)
+
+
 def _new_folder(setup: Setup, out: str | Path | None) -> Run:
     if setup.recipe.batch_size == 1 and any(leaf.layer.name == "batchnorm" for leaf in setup.plan.leaves):
         raise TrainingError("batchnorm cannot learn from batches of one image: use a batch size of at least 2")
-    place = Path(out) if out is not None else RUNS_FOLDER
     # Two checkpoints and one being written, each of weights, two moments and an average; and the model.
-    files.check_room(place, num_bytes=4 * setup.plan.num_parameters * (3 * 4 + 2) + 1_000_000)
+    files.check_room(
+        RUNS_FOLDER if out is None else Path(out), num_bytes=4 * setup.plan.num_parameters * (3 * 4 + 2) + 1_000_000
+    )
     with new_run(setup.dataset.name, out, setup.record()) as (_, path):
         pass
     return Run(path)
@@ -122,6 +137,17 @@ def _introduce(setup: Setup, run: Run, bar: Progress) -> None:
         bar.line(line)
 
 
+def _out_of_memory(error: RuntimeError, setup: Setup) -> Exception:
+    """The one-line error for torch's many words for having no memory left; any other error as it is."""
+    words = str(error)
+    if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in words or "not enough memory" in words:
+        return TrainingError(
+            f"out of memory with batches of {setup.recipe.batch_size:,} images on {setup.arithmetic.device}: try a "
+            "smaller --batch-size or a smaller network"
+        )
+    return error
+
+
 class _Training:
     """One run being trained, between the lock and the model file."""
 
@@ -136,15 +162,15 @@ class _Training:
     def run_to_end(self) -> Run:
         """Restore, train, save. Whatever happens, what is on disk can be loaded or resumed."""
         setup = self.setup
-        if Run(self.run.path).status == "complete":
+        if Run(self.run.path).status == "complete" and self.run.model.is_file():
             self.bar.line(f"{self.run.path} is complete: nothing to resume")
-            return self._tested() if setup.test else Run(self.run.path)
+            return self._tested() if setup.test and self.run.test is None else Run(self.run.path)
         with settled(setup.arithmetic):
             state = self._restored()
-            interrupted = consistent = False
+            interrupted = False
             try:
                 interrupted = self._fit(state)
-                consistent = True
+                self._checkpoint(state)
             except KeyboardInterrupt:
                 # Python may have been stopped in the middle of a step: these weights can be used, not resumed
                 # from. Resuming goes back to the last checkpoint and comes to the same bits.
@@ -156,10 +182,10 @@ class _Training:
                     f"the last good checkpoint is that of step {last.step}" if last else "there was no checkpoint yet"
                 )
                 raise DivergedError(f"{error}; {kept}; run {shown(self.run.path, 200)}", step=error.step) from None
+            except RuntimeError as error:
+                raise _out_of_memory(error, setup) from error
             finally:
                 self.bar.stop()
-            if consistent:
-                self._checkpoint(state)
             self._save(state, status="interrupted" if interrupted else "complete")
         if interrupted:
             self.bar.line(f"stopped after step {state.step:,} of {setup.num_steps:,}; "
@@ -178,12 +204,24 @@ class _Training:
         state.train_s = time.perf_counter() - started
         last = checkpoint.newest(self.run.path / CHECKPOINTS)
         log_bytes = 0
+        if last is None and checkpoint.has_any(self.run.path / CHECKPOINTS):
+            self.bar.line("no checkpoint of this run is whole: training begins anew, to the same bits")
+        if last is not None and last.extra.get("identity") != setup.identity:
+            raise RunError(
+                f"{shown(self.run.path, 200)}: its checkpoints are of another plan, seed or data than run.json says; "
+                "one of them was changed"
+            )
         if last is not None:
             checkpoint.restore(state, last)
             log_bytes = int(last.extra["log_bytes"])
             self.epoch_losses = list(last.extra["epoch_losses"])
             self.val_s, self.checkpoint_s = float(last.extra["val_s"]), float(last.extra["checkpoint_s"])
             self.bar.line(f"resuming at step {state.step:,} of {setup.num_steps:,}")
+        if (then := self.run.record["versions"]) != (here := versions()):
+            changed = ", ".join(f"{k} {then.get(k)} then, {here[k]} now" for k in here if then.get(k) != here[k])
+            self.bar.line(f"note: {changed}: the bits may differ from those of a run that was never stopped")
+        files.remove_leftovers(self.run.path)
+        files.remove_leftovers(self.run.path / CHECKPOINTS)
         files.truncate(self.run.path / LOG_FILE, log_bytes)  # lines of steps that will be done again
         update_record(self.run.path, status="running")
         return state
@@ -202,26 +240,21 @@ class _Training:
             return True
         for losses in train_steps(state, images, labels, batches, recipe, setup.num_steps, setup.arithmetic):
             self.epoch_losses += losses.values
-            now = time.monotonic()
-            if now - shown_at >= 0.2:
-                shown_at = now
+            time_now = time.monotonic()
+            if time_now - shown_at >= 0.2:
+                shown_at = time_now
                 rate = state.step * recipe.batch_size / max(state.train_s, 1e-9)
                 bar.advance(0, note=f"loss {losses.values[-1]:.4f}  {rate:,.0f} images/s")
             bar.advance(len(losses.values))
-            if (
-                self._epochs_done(state.step) > self._epochs_done(state.step - len(losses.values))
-                or state.step == setup.num_steps
-            ):
+            before = state.step - len(losses.values)
+            if batches.epochs_done(state.step) > batches.epochs_done(before) or state.step == setup.num_steps:
                 self._end_epoch(state)
             if self.stop is not None and self.stop() and state.step < setup.num_steps:
                 return True
-            if now - last_checkpoint >= self.checkpoint_every_s and state.step < setup.num_steps:
+            if time_now - last_checkpoint >= self.checkpoint_every_s and state.step < setup.num_steps:
                 self._checkpoint(state)
                 last_checkpoint = time.monotonic()
         return False
-
-    def _epochs_done(self, step: int) -> int:
-        return step * self.setup.recipe.batch_size // self.setup.dataset.counts["train"]
 
     def _end_epoch(self, state: State) -> None:
         setup = self.setup
@@ -233,9 +266,14 @@ class _Training:
         files.append_line(self.run.path / LOG_FILE, {
             "step": state.step, "epoch": round(epoch, 4), "lr": lr, "loss": loss,
             "val": self.val.to_json() if self.val else None, "train_s": round(state.train_s, 3),
-        })  # fmt: skip
+        }, durable=True)  # fmt: skip
         val = f"  val {100 * self.val.accuracy:6.2f} %  val loss {self.val.loss:.4f}" if self.val else ""
         self.bar.line(f"epoch {epoch:5.2f} of {setup.recipe.epochs:g}  loss {loss:.4f}{val}  {state.train_s:.1f} s")
+
+    @cached_property
+    def val_images(self) -> Pixels:
+        """The validation images, in memory for the whole training."""
+        return self.setup.dataset.images("val")
 
     def _validate(self, state: State) -> None:
         dataset = self.setup.dataset
@@ -243,16 +281,34 @@ class _Training:
             return
         started = time.perf_counter()
         with averaged(state) as network:
-            self.val = score(logits_of(network, dataset.images("val")), dataset.labels("val"))
+            logits = logits_of(network, self.val_images)
+        if not np.isfinite(logits).all():
+            raise DivergedError(
+                f"the outputs on validation are not finite after step {state.step - 1}: the training has diverged; "
+                f"try a lower learning rate (it was lr {self.setup.recipe.lr:g})",
+                step=state.step - 1,
+            )
+        self.val = score(logits, dataset.labels("val"))
         self.val_s += time.perf_counter() - started
 
     # ------------------------------------------------------------ saving
 
     def _checkpoint(self, state: State) -> None:
         started = time.perf_counter()
+        if not all(bool(t.isfinite().all()) for t in tensors_of(state.network).values()):
+            raise DivergedError(
+                f"weights are not finite after step {state.step - 1}: the training has diverged; try a lower learning "
+                f"rate (it was lr {self.setup.recipe.lr:g})",
+                step=state.step - 1,
+            )
         log = self.run.path / LOG_FILE
-        extra = {"log_bytes": log.stat().st_size if log.exists() else 0, "epoch_losses": self.epoch_losses,
-                 "val_s": self.val_s, "checkpoint_s": self.checkpoint_s}  # fmt: skip
+        extra = {
+            "identity": self.setup.identity,
+            "log_bytes": log.stat().st_size if log.exists() else 0,
+            "epoch_losses": self.epoch_losses,
+            "val_s": self.val_s,
+            "checkpoint_s": self.checkpoint_s,
+        }
         checkpoint.save(self.run.path / CHECKPOINTS, state, extra)
         self.checkpoint_s += time.perf_counter() - started
 

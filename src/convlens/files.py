@@ -8,6 +8,7 @@ nothing of what it writes. Every OSError leaves here as a `StorageError` that na
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -27,13 +28,20 @@ from convlens.errors import ConvlensError, RunError, StorageError, shown
 def cache_folder() -> Path:
     """Where packed data sets live (`CONVLENS_CACHE` overrides the system's cache folder)."""
     override = os.environ.get("CONVLENS_CACHE")
-    return Path(override) if override else Path(platformdirs.user_cache_dir("convlens", appauthor=False))
+    return Path(override) if override else _home("CONVLENS_CACHE", platformdirs.user_cache_dir)
 
 
 def state_folder() -> Path:
     """Where the ledger of test openings lives (`CONVLENS_STATE` overrides the system's state folder)."""
     override = os.environ.get("CONVLENS_STATE")
-    return Path(override) if override else Path(platformdirs.user_state_dir("convlens", appauthor=False))
+    return Path(override) if override else _home("CONVLENS_STATE", platformdirs.user_state_dir)
+
+
+def _home(variable: str, place: Callable[..., str]) -> Path:
+    try:
+        return Path(place("convlens", appauthor=False))
+    except RuntimeError as error:  # no home folder
+        raise StorageError(f"no folder to keep things in ({error}): name one in {variable}") from error
 
 
 def storage_error(error: OSError, path: Path) -> StorageError:
@@ -104,24 +112,40 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Replace `path` by `text` in UTF-8, durably. Raises StorageError."""
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
 def write_json(path: Path, value: object) -> None:
     """Replace `path` by `value` as JSON in UTF-8, durably. Raises StorageError."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_bytes(path, _json_bytes(value, indent=2))
+
+
+def _json_bytes(value: object, indent: int | None = None) -> bytes:
+    try:
+        text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+        return f"{text}\n".encode()
+    except UnicodeEncodeError:  # names that are no Unicode
+        return f"{json.dumps(value, indent=indent, allow_nan=False)}\n".encode("ascii")
 
 
 def append_line(path: Path, value: object, *, durable: bool = False) -> None:
     """Append `value` as one line of JSON in a single write; fsync it if `durable`. Raises StorageError."""
-    line = (json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
+    line = _json_bytes(value)
     with _storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:
+        with path.open("a+b") as file:
+            # A line that a crash cut short must not swallow this one.
+            if file.seek(0, os.SEEK_END) and not _ends_with_newline(file):
+                line = b"\n" + line
             file.write(line)
             file.flush()
             if durable:
                 os.fsync(file.fileno())
+
+
+def _ends_with_newline(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def read_lines(path: Path) -> list[Any]:
@@ -132,7 +156,7 @@ def read_lines(path: Path) -> list[Any]:
         return []
     values = []
     for line in raw.split(b"\n"):
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             values.append(json.loads(line.decode("utf-8")))
     return values
 
@@ -143,15 +167,15 @@ def read_json(path: Path, error: type[ConvlensError]) -> Any:
         return json.loads(path.read_bytes().decode("utf-8"))
     except OSError as cause:
         raise error(f"cannot read {shown(path, 200)}: {cause.strerror or cause}") from cause
-    except ValueError as cause:
+    except (ValueError, RecursionError) as cause:
         raise error(f"{shown(path, 200)} is damaged: it is not JSON ({shown(cause)})") from cause
 
 
 def truncate(path: Path, num_bytes: int) -> None:
-    """Cut `path` back to its first `num_bytes`; absent files stay absent. Raises StorageError."""
+    """Cut `path` back to its first `num_bytes`; shorter and absent files stay as they are. Raises StorageError."""
     if path.exists():
         with _storage(path), path.open("r+b") as file:
-            file.truncate(num_bytes)
+            file.truncate(min(num_bytes, path.stat().st_size))
 
 
 @contextmanager
@@ -161,8 +185,9 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     The folder appears whole or not at all. Where `path` exists already, RunError unless `replace`; then the
     older folder goes only after the new one is whole. Raises StorageError.
     """
-    if path.exists() and not replace and not _is_empty_folder(path):
-        raise RunError(f"{shown(path, 200)} exists already: nothing was written; name another folder")
+    path = path.absolute()  # `.` has no name to put a hidden folder beside
+    if not replace:
+        refuse_existing(path)
     temporary = _temporary_beside(path)
     with _storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,8 +199,11 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
                 if file.is_file():
                     sync_file(file)
             sync_folder(temporary)
-            if path.exists():
+            if path.exists() and replace:
                 _set_aside(path)
+            elif path.exists():  # it was empty before; whoever filled it meanwhile keeps it
+                refuse_existing(path)
+                path.rmdir()
             temporary.rename(path)
             sync_folder(path.parent)
     except OSError as error:
@@ -186,8 +214,24 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         raise
 
 
-def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
+def refuse_existing(path: Path) -> None:
+    """Raises RunError where `path` is there and is more than an empty folder."""
+    with _storage(path):
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise RunError(f"{shown(path, 200)} exists already: nothing was written; name another folder")
+
+
+def remove_leftovers(folder: Path, of: str = "") -> None:
+    """Remove what a process that was killed while writing left in `folder`, of the name `of` or of any.
+
+    The caller holds the lock of what it removes.
+    """
+    for path in folder.glob(f".{glob.escape(of)}*.partial"):
+        if path.is_dir():
+            remove_folder(path)
+        else:
+            with suppress(OSError):
+                path.unlink()
 
 
 def _set_aside(path: Path) -> None:

@@ -62,6 +62,8 @@ def read_bundle(path: Path, kind: str) -> tuple[dict[str, Any], Tensors]:
     try:
         if path.is_dir():
             raise ModelFileError(f"{where} is a folder, not a model file")
+        if not path.is_file():
+            raise ModelFileError(f"cannot read {where}: there is no such file")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ModelFileError(f"{where} is larger than {MAX_FILE_BYTES:,} bytes")
         data = path.read_bytes()
@@ -69,13 +71,16 @@ def read_bundle(path: Path, kind: str) -> tuple[dict[str, Any], Tensors]:
         raise ModelFileError(f"cannot read {where}: {error.strerror or error}") from error
     try:
         tensors: Tensors = load_tensors(data)
+    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ModelFileError(f"{where} is damaged, truncated or no convlens file ({shown(error)})") from error
+    try:
         metadata = _metadata(data)
         card_text = metadata["convlens"]
         card = json.loads(card_text)
         stored = metadata["sha256"]
     except KeyError as error:
         raise ModelFileError(f"{where} is a safetensors file, but not of convlens (no {error} in it)") from error
-    except (safetensors.SafetensorError, ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ModelFileError(f"{where} is damaged, truncated or no convlens file ({shown(error)})") from error
     if not isinstance(card, dict) or card.get("kind") != kind:
         found = card.get("kind") if isinstance(card, dict) else card
@@ -149,11 +154,23 @@ class ModelCard:
         parts = {key: card[key] for key in ("dataset", "training", "metrics", "versions")}
         if not all(isinstance(part, dict) for part in parts.values()) or not isinstance(card["architecture"], str):
             raise TypeError("a part of the card is not what it must be")
+        _need(parts["dataset"], name=str, source=str, fingerprint=str, options=dict, val_frac=float, num_samples=dict)
+        _need(parts["training"], step=int, epochs=float, weights=str, precision=str)
+        for score in parts["metrics"].values():
+            if score is not None:
+                _need(score, accuracy=float, n=int)
         return cls(
             architecture=card["architecture"], input_spec=InputSpec.from_json(card["input"]), class_names=names,
             recipe=Recipe.from_json(card["recipe"]), preset=card["preset"], seed=int(card["seed"]),
             created=str(card["created"]), **parts,
         )  # fmt: skip
+
+
+def _need(part: Mapping[str, Any], **kinds: type) -> None:
+    """Raises KeyError or TypeError unless `part` has these values, of these types."""
+    for name, kind in kinds.items():
+        if not isinstance(part[name], (int, float) if kind is float else kind):
+            raise TypeError(f"{name} is {shown(part[name])}")
 
 
 @dataclass(frozen=True)
@@ -178,7 +195,7 @@ def read_model(path: Path) -> ModelFile:
     try:
         card = ModelCard.from_json(raw)
         network = card.plan()
-    except (KeyError, TypeError, ValueError, ConvlensError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, ConvlensError) as error:
         first_line = str(error).partition("\n")[0]
         what = f"no {first_line}" if isinstance(error, KeyError) else first_line
         raise ModelFileError(f"{where} has a card that cannot be used: {shown(what, 200)}") from error
@@ -194,6 +211,8 @@ def check_tensors(network: Plan, tensors: Mapping[str, NDArray[Any]], where: str
         which = f"misses tensor {min(missing)!r}" if missing else f"has a tensor {shown(min(extra))!r} too many"
         raise ModelFileError(f"{where} {which}: it does not fit its own architecture")
     for name, shape in expected.items():
+        if not np.isfinite(tensors[name]).all():
+            raise ModelFileError(f"{where}: tensor {name!r} has values that are not finite")
         kind = "int64" if name.endswith("num_batches_tracked") else "float32"
         if tensors[name].shape != shape or tensors[name].dtype != kind:
             raise ModelFileError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from convlens.errors import UsageError, did_you_mean
@@ -40,7 +40,12 @@ class Lines(Progress):
     """Plain lines on standard error: what stays, and no bar. For logs and pipes."""
 
     def line(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        # Whoever listens may have gone (a closed pipe, no console): the work goes on.
+        with suppress(OSError, ValueError, AttributeError):
+            text = text.encode(sys.stderr.encoding or "ascii", "backslashreplace").decode(
+                sys.stderr.encoding or "ascii"
+            )
+            print(text, file=sys.stderr, flush=True)
 
 
 class Bar(Progress):

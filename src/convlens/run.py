@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from convlens import files
-from convlens.errors import ModelFileError, RunError, did_you_mean, shown
+from convlens.errors import ModelFileError, RunError, StorageError, did_you_mean, shown
 from convlens.metrics import Score
 
 RUNS_FOLDER = Path("runs")
@@ -25,7 +25,7 @@ LAST = "last"
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder. Its numbers are read from `run.json` each time it is opened; see `to_json` for what it knows."""
+    """A run folder; `run.json` is read once, when first asked for. `to_json` has all that it knows."""
 
     path: Path
 
@@ -38,6 +38,10 @@ class Run:
         if record.get("format_version") != FORMAT_VERSION:
             raise RunError(f"{shown(self.path, 200)} has format version {shown(record.get('format_version'))}, "
                            f"this convlens reads {FORMAT_VERSION}")  # fmt: skip
+        try:
+            _check_record(record)
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+            raise RunError(f"{shown(self.path / RUN_FILE, 200)} is damaged ({shown(error)})") from error
         return record
 
     @property
@@ -92,6 +96,25 @@ class Run:
 
         rows = "".join(f"<tr><th>{escape(w)}</th><td>{escape(v)}</td></tr>" for w, v in self.summary())
         return f"<table>{rows}</table>"
+
+
+def _check_record(record: dict[str, Any]) -> None:
+    """Raises unless what the tables and summaries show is there and of its kind."""
+    for name in ("status", "created", "architecture"):
+        if not isinstance(record[name], str):
+            raise TypeError(f"{name} is {shown(record[name])}")
+    for name in ("num_parameters", "num_steps", "step", "seed", "train_s"):
+        if not isinstance(record[name], int | float) or not 0 <= record[name] < 2**64:
+            raise TypeError(f"{name} is {shown(record[name])}")
+    for name in ("dataset", "recipe", "arithmetic", "versions"):
+        if not isinstance(record[name], dict):
+            raise TypeError(f"{name} is {shown(record[name])}")
+    if not isinstance(record["dataset"]["name"], str) or not isinstance(record["preset"], str | None):
+        raise TypeError("a name is no text")
+    if not isinstance(record["images_per_s"], int | float | None):
+        raise TypeError("images_per_s is no number")
+    _score(record["val"])
+    _score(record["test"])
 
 
 def _score(value: Any) -> Score | None:
@@ -171,7 +194,8 @@ def _last_file() -> Path:
 
 def _remember(place: Path) -> None:
     """Note the newest run started from this working folder, wherever `--out` put it."""
-    files.write_text(_last_file(), str(place.absolute()))
+    with suppress(StorageError):  # a convenience; `last` then is the newest run under ./runs
+        files.write_text(_last_file(), str(place.absolute()))
 
 
 def last_run() -> Run:
@@ -186,6 +210,20 @@ def last_run() -> Run:
     return found[-1]
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long for any file, a null byte
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def find_run(what: str | Path | Run) -> Run:
     """A run by path, or `last`. Raises RunError."""
     if isinstance(what, Run):
@@ -193,7 +231,7 @@ def find_run(what: str | Path | Run) -> Run:
     if str(what) == LAST:
         return last_run()
     path = Path(what)
-    if not (path / RUN_FILE).is_file():
+    if not _is_file(path / RUN_FILE):
         near = did_you_mean(str(what), [LAST, *(str(run.path) for run in runs())])
         raise RunError(f"{shown(what, 200)} is no run folder (it has no {RUN_FILE}){near}")
     return Run(path)
@@ -201,7 +239,9 @@ def find_run(what: str | Path | Run) -> Run:
 
 def find_model(what: str | Path | Run) -> Path:
     """The model file named by a path, a run folder, a Run or `last`. Raises ModelFileError, RunError."""
-    if isinstance(what, Run) or str(what) == LAST or (Path(what) / RUN_FILE).is_file():
+    if not isinstance(what, str | Path | Run):
+        raise ModelFileError(f"a model is named by a path, a Run or '{LAST}', not by {type(what).__name__}")
+    if isinstance(what, Run) or str(what) == LAST or _is_file(Path(what) / RUN_FILE):
         run = find_run(what)
         if not run.model.is_file():
             raise ModelFileError(
@@ -210,9 +250,9 @@ def find_model(what: str | Path | Run) -> Path:
             )
         return run.model
     path = Path(what)
-    if path.is_dir():
+    if _is_folder(path):
         raise ModelFileError(f"{shown(path, 200)} is a folder without {RUN_FILE}: no run and no model file")
-    if not path.exists():
+    if not _is_file(path):
         near = did_you_mean(str(what), [LAST, *(str(run.path) for run in runs())])
         raise ModelFileError(f"no model file {shown(what, 200)}{near}")
     return path

@@ -57,6 +57,8 @@ _TOKEN = re.compile(
 
 def parse(text: str) -> Architecture:
     """Read a sentence. Raises SentenceError, with the column and what would be right, where it is not one."""
+    if not isinstance(text, str):
+        raise SentenceError(f"a sentence is text, not {type(text).__name__}")
     if len(text) > MAX_CHARACTERS:
         raise SentenceError(f"the sentence has {len(text):,} characters; {MAX_CHARACTERS:,} is the limit")
     return _Parser(text).sentence()

@@ -59,6 +59,9 @@ def from_arrays(what: Any) -> ArraySource:
         unknown = [k for k in what if k not in SPLITS]
         if unknown:
             raise DataError(f"arrays by split are keyed train, val and test, not {unknown[0]!r}")
+        odd = [k for k, pair in what.items() if not isinstance(pair, tuple | list) or len(pair) != 2]
+        if odd or not what:
+            raise DataError(f"arrays by split are pairs (images, labels){f': not so {odd[0]!r}' if odd else ''}")
         splits: dict[str | None, tuple[Any, Any]] = dict(what)
     elif len(what) == 2:
         splits = {None: (what[0], what[1])}
@@ -83,7 +86,7 @@ def _array_source(splits: dict[str | None, tuple[Any, Any]], name: str, location
             raise DataError(f"{where}: x{suffix} has {len(images):,} images, y{suffix} {len(labels):,} labels")
         if len(images) == 0:
             raise DataError(f"{where}: x{suffix} is empty")
-        checked[split] = (images, labels.astype(str) if labels.dtype.kind == "S" else labels)
+        checked[split] = (images, _label_values(labels, f"{where}: y{suffix}"))
     shapes = {images.shape[1:] for images, _ in checked.values()}
     if len(shapes) > 1:
         raise DataError(f"{where}: the splits' images differ in shape: {', '.join(map(str, sorted(shapes)))}")
@@ -92,7 +95,7 @@ def _array_source(splits: dict[str | None, tuple[Any, Any]], name: str, location
         raise DataError(f"{where}: the splits' labels are numbers in one and names in another")
     all_labels = np.concatenate([labels for _, labels in checked.values()])
     classes = np.unique(all_labels)
-    names = tuple(unicodedata.normalize("NFC", str(c)) for c in classes)
+    names = tuple(str(c) for c in classes)
     need_classes(np.ones(len(names), int), names, where)
     arrays: dict[str | None, ArraySplit] = {
         split: ArraySplit(images, np.searchsorted(classes, labels).astype(np.int64))
@@ -104,6 +107,19 @@ def _array_source(splits: dict[str | None, tuple[Any, Any]], name: str, location
     return ArraySource(name, location, arrays, names, hashes)
 
 
+def _label_values(labels: NDArray[Any], where: str) -> NDArray[Any]:
+    """Labels as int64, or as names in NFC. Raises DataError."""
+    if labels.dtype.kind in "iu":
+        if labels.dtype == np.uint64 and labels.max() > np.iinfo(np.int64).max:
+            raise DataError(f"{where} has labels beyond the range of int64")
+        return labels.astype(np.int64)
+    try:
+        names = labels.astype(str)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where} has names that are no text: {error}") from error
+    return np.array([unicodedata.normalize("NFC", name) for name in names.tolist()])
+
+
 def _described(array: NDArray[Any]) -> str:
     return f"{array.dtype} of shape {array.shape}"
 
@@ -112,7 +128,7 @@ def _images(x: NDArray[Any], where: str) -> Pixels:
     """uint8 (N, H, W, C) from uint8, or floats in 0..1; the channels last or none. Raises DataError."""
     if x.ndim == 3:
         x = x[..., None]
-    if x.ndim != 4 or x.shape[3] not in (1, 3):
+    if x.ndim != 4 or x.shape[3] not in (1, 3) or 0 in x.shape[1:]:
         first = x.ndim == 4 and x.shape[1] in (1, 3)
         hint = "; move the channels last: x.transpose(0, 2, 3, 1)" if first else ""
         raise DataError(f"{where} must be (N, H, W) or (N, H, W, 1 or 3), not {_described(x)}{hint}")

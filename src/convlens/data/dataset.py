@@ -12,16 +12,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convlens.data.decode import Pixels
 from convlens.data.framing import InputSpec
-from convlens.data.samples import SPLITS
+from convlens.data.samples import SPLITS, clean_name
 from convlens.errors import DataError, UsageError, shown
-from convlens.files import read_json
+from convlens.files import cache_folder, read_json, sha256_of
 
 FORMAT_VERSION = 1
 DEFAULT_VAL_FRAC = 0.1
@@ -70,22 +70,24 @@ class Dataset:
                 "labels.npy": (self._labels.shape, (n,)),
                 "dataset.json": (n, int(self.card["num_samples"])),
             }
-            names, _ = self.class_names, self.fingerprint
+            names = self.class_names
+            _ = self.num_listed, self.num_quarantined, self.notes, self.name, self.source, self.identity()
             sound = self._images.dtype == np.uint8 and self._index.dtype == INDEX_DTYPE and len(names) >= 2
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError, UsageError) as error:
             raise DataError(f"{where} is damaged (dataset.json: {shown(error)}): pack it anew") from error
         for file, (found, expected) in wanted.items():
             if found != expected:
                 raise DataError(f"{where} is damaged ({file} has {found}, not {expected}): pack it anew")
-        if not sound or (n and int(self._labels.max()) >= len(names)):
-            raise DataError(f"{where} is damaged: pack it anew")
+        sound = sound and len(set(names)) == len(names) and all(isinstance(name, str) for name in names)
+        if not sound or self.card.get("index_sha256") != index_digest(self._labels, self._index):
+            raise DataError(f"{where} is damaged (labels or splits are not those that were packed): pack it anew")
 
     # ------------------------------------------------------------ what it is
 
     @property
     def name(self) -> str:
-        """A short name, as in run folders."""
-        return str(self.card["name"])
+        """A short name, safe in the names of run folders."""
+        return clean_name(str(self.card["name"]))
 
     @property
     def source(self) -> str:
@@ -119,14 +121,23 @@ class Dataset:
         return int(self.card["num_quarantined"])
 
     @property
+    def num_listed(self) -> int:
+        """Samples that the source listed before any was read: those in the splits and those quarantined."""
+        return int(self.card["num_listed"])
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a person should know of how it was packed."""
         return tuple(self.card["notes"])
 
     def identity(self) -> dict[str, Any]:
-        """What identifies a result's data: name, source, fingerprints, options, sizes of the splits."""
+        """What identifies a result's data: name, source, fingerprints, options, sizes of the splits.
+
+        `packed` is the folder, where a person made it; those in the cache are found by their fingerprint.
+        """
+        packed = None if self.folder.is_relative_to(cache_folder()) else str(self.folder.resolve())
         return {
-            "name": self.name, "source": self.source, "options": self.card["options"],
+            "name": self.name, "packed": packed, "source": self.source, "options": self.card["options"],
             "fingerprint": self.fingerprint, "test_fingerprint": self.test_fingerprint,
             "val_frac": self.val_frac, "num_samples": self.counts, "num_quarantined": self.num_quarantined,
         }  # fmt: skip
@@ -140,21 +151,21 @@ class Dataset:
 
     @cached_property
     def _images(self) -> Pixels:
-        images: Pixels = self._mapped("images.npy")
+        images: Pixels = self._loaded("images.npy", mmap_mode="r")
         return images
 
     @cached_property
     def _labels(self) -> NDArray[np.int64]:
-        return np.asarray(self._mapped("labels.npy")).astype(np.int64)
+        return np.asarray(self._loaded("labels.npy")).astype(np.int64)
 
     @cached_property
     def _index(self) -> NDArray[Any]:
-        return np.asarray(self._mapped("index.npy"))
+        return np.asarray(self._loaded("index.npy"))
 
-    def _mapped(self, file: str) -> Any:
+    def _loaded(self, file: str, mmap_mode: Literal["r"] | None = None) -> Any:
         try:
-            return np.load(self.folder / file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            return np.load(self.folder / file, mmap_mode=mmap_mode, allow_pickle=False)
+        except Exception as error:  # NumPy's reading of a header raises whatever its parsing runs into
             raise DataError(f"{shown(self.folder / file, 200)} is damaged or missing: pack it anew") from error
 
     @cached_property
@@ -226,16 +237,26 @@ class Dataset:
         return f"<p><b>Dataset</b> {escape(str(self))}</p>"
 
 
+def index_digest(labels_N: NDArray[np.int64], index: NDArray[Any]) -> str:
+    """SHA-256 over labels and index: cheap enough to check whenever a set is opened (images are not)."""
+    return sha256_of(labels_N.astype("<i8").tobytes() + index.tobytes())
+
+
 def lowest_share(draw_N: NDArray[np.uint64], labels_N: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
     """Which samples belong to a split of about `share`: those whose draw lies in the lowest `share` of its range.
 
     A draw is the hash of the image's pixels (or of its group), so whether an image is in depends on that image
     alone: not on seed, order, or what is added later, and equal pictures go together. Only a class that would
-    come out empty (it is tiny) gives its lowest draw, if it has one to spare; equal draws still go together.
+    come out wholly outside or wholly inside (it is tiny) gives its lowest draw or keeps its highest, if it has two;
+    equal draws still go together, which may leave it as it was.
     """
     inside: NDArray[np.bool_] = draw_N < np.uint64(min(math.floor(share * 2.0**64), 2**64 - 1))
     for label in np.unique(labels_N):
         own = labels_N == label
-        if not inside[own].any() and len(np.unique(draw_N[own])) > 1:
+        if len(np.unique(draw_N[own])) < 2:
+            continue
+        if not inside[own].any():
             inside = inside | (draw_N == draw_N[own].min())
+        elif inside[own].all():
+            inside = inside & (draw_N != draw_N[own].max())
     return inside

@@ -7,7 +7,10 @@ from the header before anything is decoded. Knows nothing of sizes or networks. 
 from __future__ import annotations
 
 import io
+import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,9 +44,6 @@ REFUSED_SUFFIXES = frozenset({
     ".jp2", ".jxl",
 })  # fmt: skip
 
-# Pillow warns about bombs above its own limit (89 million pixels) and odd metadata; ours is lower and final.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-
 _SIGNATURES = (
     (b"%PDF", "PDF"), (b"%!PS", "EPS"), (b"8BPS", "Photoshop"), (b"<svg", "SVG"), (b"<?xml", "XML or SVG"),
     (b"PK\x03\x04", "a zip archive"), (b"\x1f\x8b", "gzip"), (b"<!DOCTYPE", "a web page"), (b"<html", "a web page"),
@@ -63,7 +63,10 @@ class Header(NamedTuple):
 def read_bytes(path: Path) -> bytes:
     """The bytes of a picture file. Raises ImageError where it cannot be read, is empty or too large."""
     try:
-        num_bytes = path.stat().st_size
+        status = path.stat()
+        num_bytes = status.st_size
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device never ends
+            raise ImageError("no file, but a folder, pipe or device")
         if num_bytes > MAX_FILE_BYTES:
             raise ImageError(f"{num_bytes:,} bytes is more than the limit of {MAX_FILE_BYTES:,}")
         data = path.read_bytes()
@@ -97,10 +100,21 @@ def decode(data: bytes) -> Pixels:
         try:
             image.load()
             return pixels_of(image)
-        except ImageError:
+        except (ImageError, MemoryError):
             raise
         except Exception as error:  # Pillow's plugins raise whatever their parsing runs into
             raise ImageError(f"damaged or truncated {image.format}: {shown(error)}") from error
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Without Pillow's warnings on odd metadata and on bombs above its own limit: ours is lower and final.
+
+    Filters are the process's: enter it in one thread, around those that decode.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
 
 
 def _open(data: bytes) -> Image.Image:
@@ -137,29 +151,42 @@ def _num_channels(image: Image.Image) -> int:
 
 
 def pixels_of(image: Image.Image) -> Pixels:
-    """uint8 (H, W, C) of an open PIL image, as `decode` says. Raises ImageError for floating-point pixels."""
-    image = ImageOps.exif_transpose(image)
+    """uint8 (H, W, C) of an open PIL image, as `decode` says. Raises ImageError where it cannot be read."""
+    try:
+        image = ImageOps.exif_transpose(image)  # loads it, too
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's plugins raise whatever their parsing runs into
+        raise ImageError(f"damaged or truncated {image.format or 'picture'}: {shown(error)}") from error
     if image.mode == "F":
         raise ImageError("floating-point pixels, whose range nobody knows: save it as 8 or 16 bits")
     if image.mode == "I" or image.mode.startswith("I;"):
         wide = np.asarray(image).astype(np.int64).clip(0, 65535)
         return ((wide + 128) // 257).astype(np.uint8)[:, :, None]
     if image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
-        return _without_transparency(image)
+        return _flattened(image)
     image = image.convert("L" if _num_channels(image) == 1 else "RGB")
     pixels = np.asarray(image)
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
-def _without_transparency(image: Image.Image) -> Pixels:
-    channels = _num_channels(image)
-    rgba = np.asarray(image.convert("RGBA")).astype(np.uint32)
-    colour, alpha = rgba[:, :, :3], rgba[:, :, 3:]
+def _flattened(image: Image.Image) -> Pixels:
+    return without_transparency(np.asarray(image.convert("RGBA")))[:, :, : _num_channels(image)]
+
+
+def without_transparency(rgba: Pixels) -> Pixels:
+    """uint8 (H, W, 4) laid on white as (H, W, 3); on black where it would vanish on white."""
+    alpha = rgba[:, :, 3]
 
     def laid_on(ground: int) -> Pixels:
-        return ((colour * alpha + ground * (255 - alpha) + 127) // 255).astype(np.uint8)
+        pixels = np.empty((*alpha.shape, 3), np.uint8)
+        for start in range(0, len(rgba), 64):  # few rows at a time: the products need four times the memory
+            part = rgba[start : start + 64].astype(np.uint32)
+            opaque = part[:, :, 3:]
+            pixels[start : start + 64] = (part[:, :, :3] * opaque + ground * (255 - opaque) + 127) // 255
+        return pixels
 
     pixels = laid_on(255)
     if alpha.min() != alpha.max() and pixels.min() == pixels.max():
         pixels = laid_on(0)  # white strokes on a transparent ground
-    return pixels[:, :, :channels]
+    return pixels

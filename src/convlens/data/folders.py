@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import os
+import posixpath
 import re
 import unicodedata
 from collections import Counter
@@ -20,10 +21,18 @@ from convlens.data.samples import SPLIT_NAMES, FileSample, FileSource, listed, n
 from convlens.errors import DataError, shown
 
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+_SPLIT_LIKE = frozenset({*SPLIT_NAMES, "training", "testing", "trainset", "testset"})
 
 
 def _is_litter(name: str) -> bool:
     return name.startswith(".") or name.lower() in _LITTER
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads nowhere or to itself
+        return False
 
 
 class _Walk:
@@ -40,7 +49,7 @@ class _Walk:
             raise DataError(f"cannot read folder {shown(folder, 200)}: {error.strerror or error}") from error
 
     def subfolders(self, folder: Path) -> list[Path]:
-        return [Path(e.path) for e in self.entries(folder) if e.is_dir()]
+        return [Path(e.path) for e in self.entries(folder) if _is_folder(e)]
 
     def pictures(self, folder: Path, above: tuple[tuple[int, int], ...] = ()) -> list[Path]:
         status = folder.stat()
@@ -50,7 +59,7 @@ class _Walk:
         found: list[Path] = []
         for entry in self.entries(folder):
             path = Path(entry.path)
-            if entry.is_dir():
+            if _is_folder(entry):
                 found += self.pictures(path, (*above, here))
             elif path.suffix.lower() in SUFFIXES or path.suffix.lower() in REFUSED_SUFFIXES:
                 found.append(path)
@@ -58,8 +67,8 @@ class _Walk:
                 self.passed_over[path.suffix.lower() or "no suffix"] += 1
         return found
 
-    def has_pictures(self, folder: Path) -> bool:
-        return any(Path(e.name).suffix.lower() in SUFFIXES for e in self.entries(folder) if not e.is_dir())
+    def num_loose(self, folder: Path) -> int:
+        return sum(Path(e.name).suffix.lower() in SUFFIXES for e in self.entries(folder) if not _is_folder(e))
 
     def notes(self) -> tuple[str, ...]:
         if not self.passed_over:
@@ -68,25 +77,46 @@ class _Walk:
         return (f"{sum(self.passed_over.values()):,} files are no pictures and were passed over ({kinds})",)
 
 
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures under a folder, in order of their names, litter left aside. Raises DataError."""
+    return [path for path in _Walk().pictures(folder) if path.suffix.lower() in SUFFIXES]
+
+
 def from_folders(root: Path, group: str | None) -> FileSource:
     """A folder of class folders, perhaps under train, val and test. Raises DataError."""
     walk, notes = _Walk(), []
     top = root
     folders = walk.subfolders(top)
-    while len(folders) == 1 and not walk.has_pictures(top) and walk.subfolders(folders[0]):
+    while len(folders) == 1 and not walk.num_loose(top) and walk.subfolders(folders[0]):
         top = folders[0]
         folders = walk.subfolders(top)
     if top != root:
         notes.append(f"class folders taken from {top.relative_to(root).as_posix()}/, the only folder there")
     if not folders:
-        what = "its pictures lie side by side" if walk.has_pictures(top) else "it holds no class folders"
+        what = "its pictures lie side by side" if walk.num_loose(top) else "it holds no class folders"
         raise DataError(f"{shown(root, 200)}: {what}; put each picture into a folder named after its class")
-    by_split = {SPLIT_NAMES[f.name.lower()]: f for f in folders if f.name.lower() in SPLIT_NAMES}
+    split_folders = [f for f in folders if f.name.lower() in SPLIT_NAMES]
+    by_split = {SPLIT_NAMES[f.name.lower()]: f for f in split_folders}
+    if len(by_split) < len(split_folders):
+        raise DataError(f"{shown(top, 200)} has two folders for one split: {listed(f.name for f in split_folders)}")
     samples: list[FileSample] = []
-    if "train" in by_split:
+    if len(split_folders) < len(folders) and all(f.name.lower() in _SPLIT_LIKE for f in folders):
+        raise DataError(
+            f"{shown(top, 200)} has {listed(f.name for f in folders)}, which look like splits: call them train, "
+            "val and test"
+        )
+    if split_folders and "train" not in by_split:
+        raise DataError(
+            f"{shown(top, 200)} has {listed(f.name for f in split_folders)} but no train folder; a class "
+            "of such a name needs a .csv (path,label)"
+        )
+    if split_folders:
         others = [f.name for f in folders if f.name.lower() not in SPLIT_NAMES]
         if others:
-            raise DataError(f"{shown(top, 200)} has split folders and others beside them: {listed(others)}")
+            raise DataError(
+                f"{shown(top, 200)} has split folders and others beside them: {listed(others)}; a class "
+                "of a split's name needs a .csv (path,label)"
+            )
         names_by_split: dict[str, set[str]] = {}
         for split, folder in by_split.items():
             found = _class_samples(walk, root, folder, split)
@@ -95,6 +125,8 @@ def from_folders(root: Path, group: str | None) -> FileSource:
         _same_classes(names_by_split, top)
     else:
         samples = _class_samples(walk, root, top, None)
+    if num_loose := walk.num_loose(top) + sum(walk.num_loose(f) for f in split_folders):
+        notes.append(f"{num_loose:,} pictures lie beside the class folders, in no class, and were passed over")
     names = tuple(sorted({s.label for s in samples}))
     if len(names) == 1:
         raise DataError(f"{shown(root, 200)} has one class only ({names[0]!r}): a classifier needs at least two")
@@ -132,7 +164,7 @@ def _same_classes(names_by_split: dict[str, set[str]], top: Path) -> None:
 
 
 def _group_of(sample: FileSample, group: str) -> str:
-    """The group that a path belongs to: its parent folder's path, or what the pattern catches."""
+    """The group that a path belongs to: its parent folder's name, or what the pattern catches."""
     if group == "parent":
         parent = sample.relative.rpartition("/")[0]
         if unicodedata.normalize("NFC", parent.rpartition("/")[2]) in ("", sample.label):
@@ -143,7 +175,7 @@ def _group_of(sample: FileSample, group: str) -> str:
         # The same part photographed for two classes or splits is still one part.
         return parent.rpartition("/")[2]
     match = _pattern(group).search(sample.relative)
-    if match is None:
+    if match is None or (match.re.groups and match.group(1) is None):
         raise DataError(f"--group {shown(group)!r} does not match {shown(sample.relative, 200)}")
     return match.group(1) if match.re.groups else match.group()
 
@@ -167,7 +199,8 @@ def from_csv(path: Path, group: str | None) -> FileSource:
     first_seen: dict[str, int] = {}
     missing: list[str] = []
     for number, row in rows:
-        relative, label = row["path"].strip(), unicodedata.normalize("NFC", row["label"].strip())
+        relative = row["path"].strip() and posixpath.normpath(row["path"].strip().replace(os.sep, "/"))
+        label = unicodedata.normalize("NFC", row["label"].strip())
         if not relative or not label:
             raise DataError(f"{where}, line {number}: path and label must not be empty")
         if relative in first_seen:
@@ -177,7 +210,7 @@ def from_csv(path: Path, group: str | None) -> FileSource:
         file = path.parent / relative
         if not file.is_file():
             missing.append(relative)
-        sample = FileSample(file, relative.replace(os.sep, "/"), label, split)
+        sample = FileSample(file, relative, label, split)
         if group_column:
             sample = replace(sample, group=row[group_column].strip() or None)
         elif group:
@@ -207,6 +240,8 @@ def _csv_rows(path: Path, where: str) -> tuple[list[tuple[int, dict[str, str]]],
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
             columns = [c.strip() for c in reader.fieldnames or []]
+            if len(set(columns)) < len(columns):
+                raise DataError(f"{where} has a column twice: {listed(columns)}")
             reader.fieldnames = columns
             rows = []
             for row in reader:

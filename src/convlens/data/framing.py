@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from convlens.data.decode import Pixels
+from convlens.data.decode import Pixels, without_transparency
 from convlens.errors import ImageError, UsageError, did_you_mean, shown
 
 FRAMINGS = ("pad", "crop", "stretch", "ink")
@@ -48,6 +48,8 @@ class InputSpec:
                 f"unknown framing {shown(self.framing)!r}{did_you_mean(str(self.framing), FRAMINGS)}: "
                 f"there are {', '.join(FRAMINGS)}"
             )
+        if any(isinstance(v, bool) or not isinstance(v, int) for v in (self.height, self.width, self.channels)):
+            raise UsageError("size and channels must be whole numbers")
         if self.channels not in (1, 3):
             raise UsageError(f"channels must be 1 (grey) or 3 (RGB), not {self.channels}")
         if not (1 <= self.height <= MAX_SIDE and 1 <= self.width <= MAX_SIDE):
@@ -76,8 +78,9 @@ class InputSpec:
         """Raises KeyError, TypeError or UsageError where `value` is not an input spec."""
         mean, std = (tuple(float(v) for v in value[k]) for k in ("mean", "std"))
         spec = cls(int(value["height"]), int(value["width"]), int(value["channels"]), value["framing"], mean, std)
-        if len(mean) != spec.channels or len(std) != spec.channels or not all(s > 0 for s in std):
-            raise UsageError("mean and std must have one value for each channel, std above 0")
+        sound = all(0 <= m <= 255 for m in mean) and all(0 < s <= 255 for s in std)
+        if len(mean) != spec.channels or len(std) != spec.channels or not sound:
+            raise UsageError("mean and std must have one value in 0..255 for each channel, std above 0")
         return spec
 
 
@@ -102,7 +105,7 @@ def fit(pixels_HWC: NDArray[Any], spec: InputSpec) -> Pixels:
 
 
 def to_channels(pixels: NDArray[Any], channels: int) -> Pixels:
-    """uint8 pixels as (H, W, channels): RGB to grey by ITU-R 601, grey to RGB by repeating, alpha laid on white.
+    """uint8 pixels as (H, W, channels): RGB to grey by ITU-R 601, grey to RGB by repeating, alpha as `decode` has it.
 
     Raises ImageError where the array is not a picture.
     """
@@ -113,8 +116,7 @@ def to_channels(pixels: NDArray[Any], channels: int) -> Pixels:
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or 0 in pixels.shape:
         raise ImageError(f"a picture is an array (height, width) or (height, width, 1, 3 or 4), not {pixels.shape}")
     if pixels.shape[2] == 4:
-        alpha = pixels[:, :, 3:].astype(np.uint32)
-        pixels = ((pixels[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+        pixels = without_transparency(pixels)
     if pixels.shape[2] == channels:
         return np.ascontiguousarray(pixels)
     if channels == 3:
@@ -188,6 +190,7 @@ def _ink(grey_HW: Pixels, height: int, width: int) -> Pixels:
     strength = np.clip((contrast - none) / max(full - none, 1.0), 0, 1)
     side = round(INK_SIDE * min(height, width))
     strength = _scaled(_cut(strength, is_ink), side * _WORK)
+    strength = strength / strength.max()  # a hair-line is faint after the reduction
     strength = _with_pen(strength, INK_PEN * min(height, width) * _WORK)
     strength = _scaled(strength, side)
     strength = strength / strength.max()

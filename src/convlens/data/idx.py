@@ -133,7 +133,9 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
             return found
     except DataError:
         raise
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # zip, its codecs and NumPy's reading of headers raise whatever they run into
         raise DataError(f"{where} cannot be read as .npz: {shown(error)}") from error
 
 

@@ -40,6 +40,8 @@ def pack(
     if the source or an option changed. Raises DataError, UsageError, StorageError; RunError where `out` exists.
     """
     options = PackOptions(parse_size(size), channels, framing, group)
+    if out is not None:
+        files.refuse_existing(Path(out))  # before a large folder is decoded
     source = open_source(data, group=group, data_root=data_root)
     if out is None:
         return _cached(source, options, progress)
@@ -62,18 +64,33 @@ def open_data(
     Raises as `pack` does.
     """
     options = options or PackOptions()
+    is_packed = is_packed_folder(data)
+    if (isinstance(data, Dataset) or is_packed) and options != PackOptions():
+        raise UsageError(f"{shown(data, 200)} is packed already: size, channels, framing and group are fixed")
     if isinstance(data, Dataset):
         return data.with_val_frac(val_frac)
-    if isinstance(data, str | Path) and (Path(data) / "dataset.json").is_file() and str(data) not in NAMED_SETS:
-        if options != PackOptions():
-            raise UsageError(f"{shown(data, 200)} is packed already: size, channels, framing and group are fixed")
+    if is_packed:
         return Dataset.open(data, val_frac)
-    if data == "mnist" and options == PackOptions():
-        known = files.cache_folder() / "packed" / _mnist_folder_name()
-        if known.is_dir():  # its source ships with convlens and cannot change: no need to unpack it to see
-            return Dataset.open(known, val_frac)
+    if isinstance(data, str) and data == "mnist" and options == PackOptions():
+        # Its source ships with convlens and cannot change: no need to unpack it to see.
+        with suppress(DataError):  # not there yet, or damaged
+            return Dataset.open(_packed_sets() / _mnist_folder_name(), val_frac)
     source = open_source(data, group=options.group, data_root=data_root)
     return _cached(source, options, progress).with_val_frac(val_frac)
+
+
+def is_packed_folder(data: Any) -> bool:
+    """Whether `data` is the path of a packed folder (a named set is none, whatever lies in the working folder)."""
+    if not isinstance(data, str | Path) or str(data) in NAMED_SETS:
+        return False
+    try:
+        return (Path(data) / "dataset.json").is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _packed_sets() -> Path:
+    return files.cache_folder() / "packed"
 
 
 def _versions() -> list[int]:
@@ -92,13 +109,13 @@ def _cache_name(source: Source, options: PackOptions) -> str:
 
 
 def _cached(source: Source, options: PackOptions, progress: str | Progress) -> Dataset:
-    folder = files.cache_folder() / "packed" / _cache_name(source, options)
+    folder = _packed_sets() / _cache_name(source, options)
     with files.lock(folder.with_name(folder.name + ".lock")):
-        if folder.is_dir():
-            try:
-                return Dataset.open(folder)
-            except DataError:
-                pass  # damaged: make it anew
+        try:
+            return Dataset.open(folder)
+        except DataError:
+            pass  # not there yet, or damaged: make it
+        files.remove_leftovers(folder.parent, of=folder.name)
         with files.new_folder(folder, replace=True) as new:
             write_packed(source, options, new, progress)
     return Dataset.open(folder)
@@ -109,21 +126,23 @@ def reopen(
 ) -> Dataset:
     """The data set that a run or a model names, checked by its fingerprint.
 
-    A packed copy in the cache serves if it is the same; else the source is packed again. Raises DataError where
-    neither gives the same data.
+    The folder it was packed in serves, or a copy in the cache, if it is the same; else the source is packed again.
+    Raises DataError where none gives the same data.
     """
     fingerprint, val_frac = str(identity["fingerprint"]), float(identity["val_frac"])
-    for card in sorted((files.cache_folder() / "packed").glob("*/dataset.json")):
+    packed = [Path(str(identity["packed"]))] if identity.get("packed") else []
+    for folder in [*packed, *sorted(path.parent for path in _packed_sets().glob("[!.]*/dataset.json"))]:
         with suppress(DataError):
-            dataset = Dataset.open(card.parent, val_frac)
-            if dataset.fingerprint == fingerprint:
-                return dataset
+            if files.read_json(folder / "dataset.json", DataError).get("fingerprint") == fingerprint:
+                return Dataset.open(folder, val_frac)
     source = str(identity["source"])
     if source not in NAMED_SETS and not Path(source).exists():
         raise DataError(f"the data set {identity['name']} ({shown(source, 200)}) is not there any more: name it anew")
     options = PackOptions.from_json(identity["options"])
     dataset = open_data(source, options, data_root=data_root, val_frac=val_frac, progress=progress)
     if dataset.fingerprint != fingerprint:
-        raise DataError(f"{shown(source, 200)} has changed since it was used (fingerprint {dataset.fingerprint[:12]}, "
-                        f"then {fingerprint[:12]}): its splits are no longer the same")  # fmt: skip
+        raise DataError(
+            f"{shown(source, 200)} has changed since it was used (fingerprint {dataset.fingerprint[:12]}, "
+            f"then {fingerprint[:12]}): its splits are no longer the same"
+        )
     return dataset

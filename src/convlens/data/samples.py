@@ -18,6 +18,7 @@ from convlens.data.decode import Pixels
 from convlens.errors import DataError, shown
 
 SPLITS = ("train", "val", "test")
+MAX_CLASSES = 65_535  # labels are kept as uint16
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
@@ -46,6 +47,11 @@ class FileSource:
     def has_splits(self) -> bool:
         """Whether the source says itself which samples are test."""
         return any(sample.split == "test" for sample in self.samples)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples listed."""
+        return len(self.samples)
 
     def identity(self) -> list[Any]:
         """What changes when the source does: each file's name, size and time, and what is said of it."""
@@ -83,6 +89,11 @@ class ArraySource:
         """Whether the source says itself which samples are test."""
         return "test" in self.splits
 
+    @property
+    def num_samples(self) -> int:
+        """Samples in all splits."""
+        return sum(len(split.labels_N) for split in self.splits.values())
+
     def identity(self) -> list[Any]:
         """What changes when the source does."""
         return [self.name, list(self.class_names), self.hashes]
@@ -92,13 +103,19 @@ Source = FileSource | ArraySource
 
 
 def name_of(path: Path) -> str:
-    """A short name for a source, safe in folder names."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.resolve().stem if path.is_file() else path.resolve().name)
-    return name.strip("-.") or "data"
+    """A short name for a source."""
+    return clean_name(path.resolve().stem if path.is_file() else path.resolve().name)
+
+
+def clean_name(name: str) -> str:
+    """`name` as part of a file name: letters, digits, dots, dashes, at most 60."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:60].strip("-.") or "data"
 
 
 def need_classes(counts: NDArray[np.integer], names: Sequence[str], where: str) -> None:
     """Raises DataError unless there are two classes or more, each with images."""
+    if len(names) > MAX_CLASSES:
+        raise DataError(f"{where} has {len(names):,} classes; {MAX_CLASSES:,} is the limit")
     if len(names) < 2:
         raise DataError(f"{where} has one class only ({shown(names[0])!r}): a classifier needs at least two")
     empty = [name for name, count in zip(names, counts, strict=True) if count == 0]

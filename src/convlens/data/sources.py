@@ -32,12 +32,21 @@ def open_source(what: Any, *, group: str | None = None, data_root: str | Path | 
     if isinstance(what, tuple | list | dict):
         _no_group(group, "arrays")
         return from_arrays(what)
+    if not isinstance(what, str | Path):
+        raise DataError(f"data is a name, a path, or arrays as (images, labels), not {type(what).__name__}")
     text = str(what)
     if text in NAMED_SETS:
         _no_group(group, text)
         return _named(text, data_root)
-    path = Path(text).expanduser()
-    if not path.exists():
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise DataError(f"no such path {shown(text, 200)}: {error}") from error
+    try:
+        exists = bool(text) and path.exists()
+    except (OSError, ValueError):  # a name too long for any file, a null byte
+        exists = False
+    if not exists:
         near = did_you_mean(text, NAMED_SETS)
         raise DataError(f"no data set or path {shown(text, 200)!r}{near}: named sets are {', '.join(NAMED_SETS)}")
     if path.is_dir():
@@ -73,8 +82,14 @@ def _named(name: str, data_root: str | Path | None) -> ArraySource:
     folder = Path(data_root) if data_root is not None else FASHION_FOLDER
     for candidate in (folder, folder / name):
         if candidate.is_dir() and idx.has_idx_files(candidate):
-            return replace(from_idx(candidate, name), class_names=FASHION_CLASSES)
+            return _with_names(from_idx(candidate, name), FASHION_CLASSES)
     raise DataError(
         f"fashion-mnist does not ship with convlens, and its four IDX files are not in {shown(folder, 200)}: "
         "'apt install dataset-fashion-mnist', or name the folder that has them with --data-root"
     )
+
+
+def _with_names(source: ArraySource, names: tuple[str, ...]) -> ArraySource:
+    if len(source.class_names) != len(names):
+        raise DataError(f"{shown(source.location, 200)} has {len(source.class_names)} classes, not {len(names)}")
+    return replace(source, class_names=names)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlens import files
-from convlens.data.dataset import FORMAT_VERSION, INDEX_DTYPE, lowest_share
-from convlens.data.decode import DECODER_VERSION, Pixels, decode, read_bytes, read_header
+from convlens.data.dataset import FORMAT_VERSION, INDEX_DTYPE, index_digest, lowest_share
+from convlens.data.decode import DECODER_VERSION, Pixels, decode, quiet_pillow, read_bytes, read_header
 from convlens.data.framing import FRAMING_VERSION, InputSpec, fit, is_framed_ink
 from convlens.data.options import PackOptions
 from convlens.data.samples import SPLITS, ArraySource, FileSample, FileSource, Source
@@ -52,11 +53,12 @@ def write_packed(source: Source, options: PackOptions, folder: Path, progress: s
             spec, packed = _write_files(source, options, folder, bar)
         else:
             spec, packed = _write_arrays(source, options, folder, bar)
+    _join_groups(packed)
     _draw_test(packed, has_splits=source.has_splits, all_test=options.all_test)
     _need_training_images(packed, source, all_test=options.all_test)
     np.save(folder / "labels.npy", packed.labels_N.astype(np.uint16))
     np.save(folder / "index.npy", packed.index)
-    images = np.load(folder / "images.npy", mmap_mode="r")
+    images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
     spec = _with_statistics(images, packed.index["split"] != SPLITS.index("test"), spec)
     lines = _with_splits(packed)
     with (folder / "samples.jsonl").open("w", encoding="ascii", newline="\n") as file:
@@ -65,8 +67,10 @@ def write_packed(source: Source, options: PackOptions, folder: Path, progress: s
         "kind": "convlens-dataset", "format_version": FORMAT_VERSION, "decoder_version": DECODER_VERSION,
         "framing_version": FRAMING_VERSION, "name": source.name, "source": source.location,
         "options": options.to_json(), "class_names": list(source.class_names), "input": spec.to_json(),
-        "num_samples": len(packed.index), "num_quarantined": sum(line["status"] != "ok" for line in packed.lines),
+        "num_listed": source.num_samples, "num_samples": len(packed.index),
+        "num_quarantined": sum(line["status"] != "ok" for line in packed.lines),
         "split_by": "source" if source.has_splits else "evaluation" if options.all_test else "hash",
+        "index_sha256": index_digest(packed.labels_N, packed.index),
         "fingerprint": _fingerprint(images, packed, source.class_names, None),
         "test_fingerprint": _fingerprint(images, packed, source.class_names, SPLITS.index("test")),
         "notes": [*source.notes, *_overlap_notes(packed)],
@@ -114,11 +118,14 @@ def _write_arrays(source: ArraySource, options: PackOptions, folder: Path, bar: 
     first = next(iter(source.splits.values())).images_NHWC
     sample = [s.images_NHWC for name, s in source.splits.items() if name != "test"] or [first]
     own_size, own_channels = (first.shape[1], first.shape[2]), int(first.shape[3])
-    size, channels = options.size or own_size, options.channels or own_channels
-    framing = options.framing or ("ink" if channels == 1 and _mostly_ink(sample[0]) else "pad")
+    size = own_size if options.size is None else options.size
+    channels = own_channels if options.channels is None else options.channels
+    framing = options.framing
+    if framing is None:
+        framing = "ink" if channels == 1 and _mostly_ink(sample[0]) else "pad"
     spec = InputSpec(size[0], size[1], channels, framing)
     unchanged = size == own_size and channels == own_channels
-    total = sum(len(s.labels_N) for s in source.splits.values())
+    total = source.num_samples
     index, labels = np.zeros(total, INDEX_DTYPE), np.zeros(total, np.int64)
     row = 0
     bar.start(f"packing {source.name}", total, unit="images")
@@ -144,7 +151,7 @@ def _mostly_ink(images_NHWC: Pixels) -> bool:
 
 
 def _write_files(source: FileSource, options: PackOptions, folder: Path, bar: Progress) -> tuple[InputSpec, _Packed]:
-    with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside Python's lock
+    with quiet_pillow(), ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes and resizes outside Python's lock
         spec = _choose_input(source, options, pool, bar)
         numbers = {name: number for number, name in enumerate(source.class_names)}
         rows: list[tuple[int, int, int]] = []
@@ -202,10 +209,13 @@ def _choose_input(source: FileSource, options: PackOptions, pool: ThreadPoolExec
                     sizes[header[0], header[1]] += 1
                     found_channels = max(found_channels, header[2])
         if not sizes:
-            raise DataError(f"none of the {len(source.samples):,} pictures of {source.location} can be read")
-        size = size or (next(iter(sizes)) if len(sizes) == 1 else (DEFAULT_SIDE, DEFAULT_SIDE))
-        channels = channels or found_channels
-    return InputSpec(size[0], size[1], channels, options.framing or "pad")
+            raise DataError(
+                f"none of the {len(source.samples):,} pictures of {shown(source.location, 200)} can be read"
+            )
+        if size is None:
+            size = next(iter(sizes)) if len(sizes) == 1 else (DEFAULT_SIDE, DEFAULT_SIDE)
+        channels = found_channels if channels is None else channels
+    return InputSpec(size[0], size[1], channels, "pad" if options.framing is None else options.framing)
 
 
 def _header(sample: FileSample) -> tuple[int, int, int] | None:
@@ -214,6 +224,25 @@ def _header(sample: FileSample) -> tuple[int, int, int] | None:
     except ImageError:
         return None  # it is quarantined, with its reason, when it is decoded
     return header.height, header.width, header.channels
+
+
+def _join_groups(packed: _Packed) -> None:
+    """Groups that share a picture, pixel for pixel, get one draw: they must not straddle a split."""
+    if not any(packed.groups):
+        return
+    lowest: dict[int, int] = {}  # draw -> a lower draw of the same component (union-find)
+
+    def root(draw: int) -> int:
+        while draw in lowest:
+            draw = lowest[draw]
+        return draw
+
+    first_draw: dict[int, int] = {}
+    for key, draw in zip(packed.index["pixels"].tolist(), packed.index["draw"].tolist(), strict=True):
+        a, b = root(draw), root(first_draw.setdefault(key, draw))
+        if a != b:
+            lowest[max(a, b)] = min(a, b)
+    packed.index["draw"] = [root(draw) for draw in packed.index["draw"].tolist()]
 
 
 def _draw_test(packed: _Packed, *, has_splits: bool, all_test: bool) -> None:
@@ -238,7 +267,7 @@ def _need_training_images(packed: _Packed, source: Source, *, all_test: bool) ->
     """Every class must have something to learn from. Raises DataError."""
     reasons = Counter(line["reason"] for line in packed.lines if line["status"] != "ok")
     if len(packed.index) == 0:
-        raise DataError(f"none of the {len(packed.lines):,} pictures of {source.location} can be read "
+        raise DataError(f"none of the {len(packed.lines):,} pictures of {shown(source.location, 200)} can be read "
                         f"(most often: {reasons.most_common(1)[0][0]})")  # fmt: skip
     if all_test:
         return

@@ -5,7 +5,7 @@ Owns which images a model is measured on, the matching of class names, and the r
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from convlens import files
 from convlens.classifier import Classifier, load
-from convlens.data.dataset import DEFAULT_VAL_FRAC, Dataset
-from convlens.data.decode import Pixels
+from convlens.data.dataset import Dataset
 from convlens.data.options import PackOptions
-from convlens.data.pack import open_data, reopen
+from convlens.data.pack import is_packed_folder, open_data, reopen
 from convlens.data.samples import SPLITS
-from convlens.errors import DataError, shown
+from convlens.errors import DataError, StorageError, shown
 from convlens.evaluation.openings import Openings, record_opening
 from convlens.metrics import Score, calibration_error, class_scores, confusion_matrix, score, softmax
 from convlens.progress import Progress
@@ -42,6 +41,7 @@ class Report:
     expected_calibration_error: float
     openings: Openings | None
     num_quarantined: int
+    num_left_out: int
     weights: dict[str, Any]
     notes: tuple[str, ...]
 
@@ -85,7 +85,8 @@ class Report:
         opened = None if self.openings is None else asdict(self.openings)
         return {
             "model": str(self.model), "dataset": self.dataset, "split": self.split, **self.score.to_json(),
-            "num_quarantined": self.num_quarantined, "expected_calibration_error": self.expected_calibration_error,
+            "num_quarantined": self.num_quarantined, "num_left_out": self.num_left_out,
+            "expected_calibration_error": self.expected_calibration_error,
             "classes": self.classes(), "class_names": list(self.class_names),
             "confusion": self.confusion_KK.tolist(), "openings": opened, "weights": self.weights,
             "notes": list(self.notes),
@@ -141,25 +142,33 @@ def evaluate(
     """Measure a model on a split: "test" (each opening is written down), "val" or "train".
 
     Without `data` it is the set the model was trained on, with the very same splits. Other data is framed with the
-    model's InputSpec, its classes are matched by name, and where it has no split of its own all of it is test.
-    Raises DataError where a class is unknown to the model, the split is empty, or the counts do not add up.
+    model's InputSpec, its classes are matched by name, and where it has no split of its own all of it is test; test
+    images that the model was made with (its train or val images, pixel for pixel) are left out and counted. Raises
+    DataError where a class is unknown to the model, nothing is left to measure, or the counts do not add up.
     """
     if split not in SPLITS:
         raise DataError(f"unknown split {shown(split)!r}: there are {', '.join(SPLITS)}")
     classifier = load(model, device)
-    dataset, notes = _dataset_for(classifier, data, group, data_root, progress)
+    chosen = _choose(classifier, data, split, group, data_root, progress)
+    dataset = chosen.dataset
     mapping = _matched(classifier, dataset)
-    if dataset.counts[split] == 0:
-        raise DataError(f"{dataset.name} has no {split} images")
+    num_expected = int(chosen.keep.sum())
+    if num_expected == 0:
+        left_out = f" but {chosen.num_left_out:,} that the model was made with" if chosen.num_left_out else ""
+        raise DataError(f"{dataset.name} has no {split} images{left_out}")
     openings = None
     if split == "test":
         card = classifier.card
         openings = record_opening(str(dataset.test_fingerprint), card.architecture, card.recipe, card.seed)
-    images, labels = _samples(dataset, split)
-    labels = mapping[labels]
+    images, labels = dataset.sealed_test() if split == "test" else (dataset.images(split), dataset.labels(split))
+    images, labels = images[chosen.keep], mapping[labels[chosen.keep]]
     logits = classifier.logits(images)
-    if len(logits) != dataset.counts[split]:
-        raise DataError(f"{len(logits):,} of {dataset.counts[split]:,} images were measured: there is no score")
+    num_samples = sum(dataset.counts.values())
+    if len(logits) != num_expected or num_samples + dataset.num_quarantined != dataset.num_listed:
+        raise DataError(
+            f"{dataset.name}: {num_samples:,} samples and {dataset.num_quarantined:,} quarantined are not the "
+            f"{dataset.num_listed:,} that were listed: there is no score"
+        )
     report = Report(
         model=classifier.path,
         dataset=dataset.identity(),
@@ -170,15 +179,11 @@ def evaluate(
         expected_calibration_error=calibration_error(softmax(logits), labels),
         openings=openings,
         num_quarantined=dataset.num_quarantined,
+        num_left_out=chosen.num_left_out,
         weights=_weights(classifier),
-        notes=(*notes, *dataset.notes),
+        notes=(*chosen.notes, *dataset.notes),
     )
-    _keep(report)
-    return report
-
-
-def _samples(dataset: Dataset, split: str) -> tuple[Pixels, NDArray[np.int64]]:
-    return dataset.sealed_test() if split == "test" else (dataset.images(split), dataset.labels(split))
+    return _kept(report)
 
 
 def _weights(classifier: Classifier) -> dict[str, Any]:
@@ -188,15 +193,30 @@ def _weights(classifier: Classifier) -> dict[str, Any]:
             "trained_in": training["precision"], "precision": "float32", "device": classifier.device}  # fmt: skip
 
 
-def _dataset_for(
-    classifier: Classifier, data: Any, group: str | None, data_root: str | Path | None, progress: str | Progress
-) -> tuple[Dataset, list[str]]:
-    """The data set to measure on, and notes on what it shares with the training images."""
+@dataclass(frozen=True)
+class _Choice:
+    """What is measured: the data set, which rows of the split, and what a person should know of the choice."""
+
+    dataset: Dataset
+    keep: NDArray[np.bool_]
+    num_left_out: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def _choose(
+    classifier: Classifier,
+    data: Any,
+    split: str,
+    group: str | None,
+    data_root: str | Path | None,
+    progress: str | Progress,
+) -> _Choice:
     card = classifier.card
-    val_frac = float(card.dataset.get("val_frac", DEFAULT_VAL_FRAC))
-    if data is None or _is_own(card.dataset, data):
-        return reopen(card.dataset, data_root=data_root, progress=progress), []
-    if isinstance(data, Dataset) or _is_packed(data):
+    trained_on = card.dataset
+    val_frac = float(trained_on["val_frac"])
+    if data is None:
+        return _whole(reopen(trained_on, data_root=data_root, progress=progress), split)
+    if isinstance(data, Dataset) or is_packed_folder(data):
         dataset = open_data(data, val_frac=val_frac)
         if dataset.input_spec.shape != card.input_spec.shape:
             raise DataError(f"{dataset.name} is packed as {dataset.input_spec.shape}, the model takes "
@@ -204,32 +224,25 @@ def _dataset_for(
     else:
         options = PackOptions.for_input(card.input_spec, group=group, all_test=True)
         dataset = open_data(data, options, data_root=data_root, val_frac=val_frac, progress=progress)
-    if dataset.fingerprint == card.dataset.get("fingerprint"):
-        return dataset, []
-    return dataset, _shared_with_training(card.dataset, dataset)
-
-
-def _is_packed(data: Any) -> bool:
-    return isinstance(data, str | Path) and (Path(data) / "dataset.json").is_file()
-
-
-def _is_own(trained_on: Any, data: Any) -> bool:
-    """Whether `data` names the very source that the model was trained on, whose own splits then hold."""
-    if not isinstance(data, str | Path):
-        return False
-    return trained_on.get("source") in (str(data), str(Path(data).resolve()))
-
-
-def _shared_with_training(trained_on: Any, dataset: Dataset) -> list[str]:
+    if dataset.fingerprint == trained_on["fingerprint"] or split != "test":
+        return _whole(dataset, split)
     try:
         own = reopen(trained_on, progress="none")
     except DataError:
-        return ["the training images are not at hand: whether some of these are among them was not checked"]
-    seen = np.concatenate([own.pixel_keys("train"), own.pixel_keys("val")])
-    num_shared = int(np.isin(dataset.pixel_keys("test"), seen).sum())
-    if not num_shared:
-        return []
-    return [f"{num_shared:,} of the test images are, pixel for pixel, among the images that the model was made with"]
+        note = "the training images are not at hand: whether some of these are among them was not checked"
+        return _whole(dataset, split, note)
+    keys = dataset.pixel_keys("test")
+    seen = np.isin(keys, np.concatenate([own.pixel_keys("train"), own.pixel_keys("val")]))
+    if not seen.any():
+        return _whole(dataset, split)
+    if set(keys.tolist()) == {key for name in SPLITS for key in own.pixel_keys(name).tolist()}:
+        return _whole(own, split, "this is the data that the model was trained on: its own test split is measured")
+    note = f"{int(seen.sum()):,} images that the model was made with (train or val, pixel for pixel) are left out"
+    return _Choice(dataset, ~seen, int(seen.sum()), (note,))
+
+
+def _whole(dataset: Dataset, split: str, *notes: str) -> _Choice:
+    return _Choice(dataset, np.ones(dataset.counts[split], bool), notes=notes)
 
 
 def _matched(classifier: Classifier, dataset: Dataset) -> NDArray[np.int64]:
@@ -242,8 +255,18 @@ def _matched(classifier: Classifier, dataset: Dataset) -> NDArray[np.int64]:
     return np.array([numbers[name] for name in dataset.class_names], np.int64)
 
 
-def _keep(report: Report) -> None:
-    """Leave the report in the run folder that the model belongs to."""
+def report_name(report: Report) -> str:
+    """The file name of a report in its run folder: split, data set, and the start of its fingerprint."""
+    return f"evaluation-{report.split}-{report.dataset['name']}-{report.dataset['fingerprint'][:8]}.json"
+
+
+def _kept(report: Report) -> Report:
+    """Leave the report in the run folder that the model belongs to; where nothing can be written there, say so."""
     run = Run(report.model.parent)
-    if (run.path / RUN_FILE).is_file():
-        files.write_json(run.path / f"evaluation-{report.split}-{report.dataset['name']}.json", report.to_json())
+    if not (run.path / RUN_FILE).is_file():
+        return report
+    try:
+        files.write_json(run.path / report_name(report), report.to_json())
+    except StorageError as error:
+        return replace(report, notes=(*report.notes, f"the report was not kept: {error}"))
+    return report

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from convlens import files
 from convlens.recipe import Recipe
@@ -26,10 +27,17 @@ class Openings:
         return f"this test set was opened {times}, for {self.num_plans} plan{'s' if self.num_plans != 1 else ''}"
 
 
+def ledger_path() -> Path:
+    """Where openings are written down."""
+    return files.state_folder() / "openings.jsonl"
+
+
 def record_opening(test_fingerprint: str, architecture: str, recipe: Recipe, seed: int) -> Openings:
     """Write an opening down, before it happens, and count those of this test set. Raises StorageError."""
-    ledger = files.state_folder() / "openings.jsonl"
-    plan = files.sha256_of(json.dumps([architecture, recipe.to_json()], sort_keys=True).encode())
+    ledger = ledger_path()
+    # Precision is the machine's choice more often than the person's: two machines are one plan.
+    values = {name: value for name, value in recipe.to_json().items() if name != "precision"}
+    plan = files.sha256_of(json.dumps([architecture, values], sort_keys=True).encode())
     line = {
         "test_fingerprint": test_fingerprint, "plan": plan, "architecture": architecture, "seed": seed,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -47,8 +47,8 @@ def resolve(device: str = "auto", precision: str = "auto", threads: int | None =
 
 def resolve_device(device: str) -> str:
     """A device that is there. Raises DeviceError."""
-    kind, _, number = device.partition(":")
-    if kind not in DEVICES or (number and (kind != "cuda" or not number.isdigit())):
+    kind, _, number = str(device).partition(":")
+    if kind not in DEVICES or (number and (kind != "cuda" or not (number.isascii() and number.isdigit()))):
         raise DeviceError(
             f"unknown device {shown(device)!r}{did_you_mean(device, DEVICES)}: there are {', '.join(DEVICES)}"
         )
@@ -90,12 +90,14 @@ def settled(arithmetic: Arithmetic) -> Iterator[None]:
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
-    benchmark = torch.backends.cudnn.benchmark
+    cudnn = torch.backends.cudnn
+    benchmark, tf32 = cudnn.benchmark, cudnn.allow_tf32
     devices = [arithmetic.device] if arithmetic.device.startswith("cuda") else []
     with torch.random.fork_rng(devices=devices):
         try:
             torch.set_num_threads(arithmetic.threads)
-            torch.backends.cudnn.benchmark = False
+            cudnn.benchmark = False
+            cudnn.allow_tf32 = False  # float32 means float32
             if devices:
                 # cuBLAS reads it when a process first uses a GPU, and is deterministic only with it.
                 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -103,5 +105,5 @@ def settled(arithmetic: Arithmetic) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(threads)
-            torch.backends.cudnn.benchmark = benchmark
+            cudnn.benchmark, cudnn.allow_tf32 = benchmark, tf32
             torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)

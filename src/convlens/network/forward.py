@@ -6,6 +6,8 @@ the precision it was trained in).
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,11 +15,14 @@ from numpy.typing import NDArray
 from convlens.network.build import Network
 
 BATCH_SIZE = 500
+_MAX_VALUES = 1 << 27  # of one layer's output for one batch: half a gigabyte
 
 
-def logits_of(network: Network, images_NHWC: NDArray[np.uint8], batch_size: int = BATCH_SIZE) -> NDArray[np.float32]:
+def logits_of(network: Network, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
     """float32 (N, K) from uint8 (N, H, W, C). Leaves the network in the mode it was in."""
     was_training = network.training
+    largest = max(math.prod(leaf.output_shape) for leaf in network.plan.leaves)
+    batch_size = max(1, min(BATCH_SIZE, _MAX_VALUES // largest))
     network.eval()
     try:
         parts = []

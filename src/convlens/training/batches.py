@@ -67,6 +67,10 @@ class Batches:
         """The batches that a recipe asks for."""
         return cls(num_images, recipe.batch_size, seed, recipe.shift_px, recipe.flip)
 
+    def epochs_done(self, num_steps: int) -> int:
+        """Whole epochs within so many steps."""
+        return num_steps * self.batch_size // self.num_images
+
     def at(self, step: int, rank: int = 0, num_ranks: int = 1) -> Batch:
         """The batch of a step, or this rank's part of it: the whole batch is drawn first and then cut."""
         places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)[rank::num_ranks]

@@ -59,6 +59,11 @@ def _found(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if path.is_dir())
 
 
+def has_any(folder: Path) -> bool:
+    """Whether a checkpoint was ever written, whole or not."""
+    return bool(_found(folder))
+
+
 def newest(folder: Path) -> Checkpoint | None:
     """The newest checkpoint that is whole, or None where there is none."""
     for path in reversed(_found(folder)):
@@ -97,7 +102,7 @@ def restore(state: State, checkpoint: Checkpoint) -> None:
             tensor = torch.from_numpy(np.array(array))
             if tensor.shape == parameter.shape and key != "step":
                 tensor = torch.empty_like(parameter, memory_format=torch.preserve_format).copy_(tensor)
-            else:  # the step count, which fused kernels keep beside the parameter
+            elif state.optimizer.defaults.get("fused"):  # the step count: fused kernels keep it beside the parameter
                 tensor = tensor.to(parameter.device)
             values[key] = tensor
         if values:

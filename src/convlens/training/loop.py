@@ -77,7 +77,7 @@ def train_steps(
     num_steps: int,
     arithmetic: Arithmetic,
 ) -> Iterator[Losses]:
-    """Train from `state.step` to `num_steps`, yielding after each step (on a GPU after each few).
+    """Train from `state.step` to `num_steps`, yielding after each step (on a GPU after each few, and after each epoch).
 
     `images_NHWC` uint8 and `labels_N` int64 are the training split, on the device. Between two yields the state
     is consistent and may be saved. Raises DivergedError at the first loss that is not finite.
@@ -106,7 +106,8 @@ def train_steps(
         _average(state, recipe.ema, step)
         pending.append(loss.detach())
         state.step = step + 1
-        looking = len(pending) == look_every or state.step == num_steps
+        ends_epoch = batches.epochs_done(state.step) > batches.epochs_done(step)
+        looking = len(pending) == look_every or ends_epoch or state.step == num_steps
         values = _finite(pending, state.step, recipe) if looking else None
         state.train_s += time.perf_counter() - started
         if values is not None:

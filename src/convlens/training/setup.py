@@ -5,6 +5,7 @@ Owns defaults, the refusal of changed values on resuming, and the first content 
 
 from __future__ import annotations
 
+import json
 import platform
 import sys
 from collections.abc import Mapping
@@ -21,8 +22,10 @@ from convlens.architecture import Plan, parse, plan
 from convlens.data.dataset import DEFAULT_VAL_FRAC, Dataset
 from convlens.data.framing import InputSpec
 from convlens.data.options import PackOptions, parse_size
-from convlens.data.pack import open_data, reopen
-from convlens.errors import DataError, RunError, UsageError, shown
+from convlens.data.pack import is_packed_folder, open_data, reopen
+from convlens.data.samples import listed
+from convlens.errors import DataError, RunError, SentenceError, UsageError, shown
+from convlens.files import sha256_of
 from convlens.network.device import Arithmetic, resolve
 from convlens.presets import DEFAULT_PRESET, preset_named
 from convlens.progress import Progress
@@ -48,6 +51,13 @@ class Setup:
     def spec(self) -> InputSpec:
         """The network's input."""
         return self.dataset.input_spec
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of what the bits depend on: a checkpoint belongs to this and nothing else."""
+        parts = [str(self.plan.architecture), self.recipe.to_json(), self.seed, self.dataset.fingerprint,
+                 self.dataset.val_frac, self.arithmetic.to_json()]  # fmt: skip
+        return sha256_of(json.dumps(parts, sort_keys=True).encode())
 
     @property
     def num_steps(self) -> int:
@@ -91,21 +101,24 @@ class Given:
 def new_setup(given: Given, test: bool, data_root: str | Path | None, bar: Progress) -> Setup:
     """The setup of a new training. Raises ConvlensError for whatever cannot be."""
     # What can be wrong without looking at data is found before a folder of pictures is packed.
-    chosen = preset_named(given.preset or DEFAULT_PRESET)
-    architecture = parse(given.architecture or chosen.architecture)
-    recipe = given.recipe or chosen.recipe
+    chosen = preset_named(DEFAULT_PRESET if given.preset is None else given.preset)
+    architecture = parse(chosen.architecture if given.architecture is None else str(given.architecture))
+    recipe = chosen.recipe if given.recipe is None else given.recipe
+    if not isinstance(recipe, Recipe):
+        raise UsageError(f"recipe must be a Recipe, not {type(recipe).__name__}")
     seed = 0 if given.seed is None else given.seed
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
         raise UsageError(f"seed must be a whole number from 0 to {MAX_SEED}, not {shown(seed)}")
-    arithmetic = resolve(given.device or "auto", recipe.precision, given.threads)
+    arithmetic = resolve("auto" if given.device is None else given.device, recipe.precision, given.threads)
     val_frac = DEFAULT_VAL_FRAC if given.val_frac is None else given.val_frac
     data = "mnist" if given.data is None else given.data
     dataset = open_data(data, given.options, data_root=data_root, val_frac=val_frac, progress=bar)
-    if dataset.counts["train"] == 0:
-        raise DataError(f"{dataset.name} has no training images")
+    _need_every_class(dataset)
     if test and dataset.counts["test"] == 0:
         raise DataError(f"{dataset.name} has no test images: leave --test away")
     network_plan = plan(architecture, dataset.input_spec.shape, len(dataset.class_names))
+    if network_plan.num_parameters == 0:
+        raise SentenceError("the network has nothing to learn: no layer of it has parameters")
     is_preset = given.architecture is None and given.recipe is None
     return Setup(
         dataset, network_plan, recipe.replace(precision=arithmetic.precision),
@@ -113,19 +126,32 @@ def new_setup(given: Given, test: bool, data_root: str | Path | None, bar: Progr
     )  # fmt: skip
 
 
+def _need_every_class(dataset: Dataset) -> None:
+    """Raises DataError unless each class has an image left to learn from once validation is set aside."""
+    counts = np.bincount(dataset.labels("train"), minlength=len(dataset.class_names))
+    empty = [name for name, count in zip(dataset.class_names, counts, strict=True) if count == 0]
+    if empty:
+        raise DataError(
+            f"{dataset.name} has no training image of class {listed(empty)} once validation is set aside: give more "
+            "pictures, another --group, or a smaller --val-frac"
+        )
+
+
 def setup_of(run: Run, given: Given, test: bool, data_root: str | Path | None, bar: Progress) -> Setup:
     """The setup that a run was begun with. Raises RunError where something else is asked for now."""
     record = run.record
     try:
         stored = record["arithmetic"]
-        recipe, seed = Recipe.from_json(record["recipe"]), int(record["seed"])
+        recipe, seed = Recipe.from_json(record["recipe"]), record["seed"]
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+            raise ValueError(f"seed {seed}")
         architecture = parse(record["architecture"])
         _refuse_changes(run, given, record, recipe)
         if given.data is None:
             dataset = reopen(record["dataset"], data_root=data_root, progress=bar)
         else:
             options = PackOptions.from_json(record["dataset"]["options"])
-            is_packed = isinstance(given.data, Dataset)
+            is_packed = isinstance(given.data, Dataset) or is_packed_folder(given.data)
             dataset = open_data(given.data, None if is_packed else options, data_root=data_root,
                                 val_frac=float(record["dataset"]["val_frac"]), progress=bar)  # fmt: skip
         if dataset.fingerprint != record["dataset"]["fingerprint"]:
@@ -136,7 +162,7 @@ def setup_of(run: Run, given: Given, test: bool, data_root: str | Path | None, b
         return Setup(
             dataset, network_plan, recipe, record["preset"], seed, arithmetic, test or bool(record["test_asked"])
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise RunError(f"{shown(run.path / RUN_FILE, 200)} is damaged ({shown(error)})") from error
 
 
@@ -149,7 +175,8 @@ def _refuse_changes(run: Run, given: Given, record: Mapping[str, Any], recipe: R
 
     preset = None if given.preset is None else preset_named(given.preset)
     compare("preset", given.preset, record["preset"])
-    compare("architecture", given.architecture and str(parse(given.architecture)), record["architecture"])
+    sentence = None if given.architecture is None else str(parse(str(given.architecture)))
+    compare("architecture", sentence, record["architecture"])
     wanted = given.recipe if given.recipe is not None else preset.recipe if preset and record["preset"] else None
     if wanted is not None:
         wanted = wanted if wanted.precision != "auto" else wanted.replace(precision=recipe.precision)
