@@ -59,11 +59,13 @@ ROOMS = [
     "training.loop",
     "training.checkpoint",
     "training.setup",
+    "training.session",
     "classifier",
     "evaluation.openings",
     "evaluation.evaluate",
     "experiment",
     "console",
+    "signals",
     "cli",
     "__main__",
 ]

@@ -98,7 +98,9 @@ def from_folders(root: Path, group: str | None) -> FileSource:
     split_folders = [f for f in folders if f.name.lower() in SPLIT_NAMES]
     by_split = {SPLIT_NAMES[f.name.lower()]: f for f in split_folders}
     if len(by_split) < len(split_folders):
-        raise DataError(f"{shown(top, 200)} has two folders for one split: {listed(f.name for f in split_folders)}")
+        raise DataError(
+            f"{shown(top, 200)} has more than one folder for a split: {listed(f.name for f in split_folders)}"
+        )
     samples: list[FileSample] = []
     if len(split_folders) < len(folders) and all(f.name.lower() in _SPLIT_LIKE for f in folders):
         raise DataError(

@@ -1,0 +1,248 @@
+"""One run being trained, between its lock and its model file: restore, fit, validate, checkpoint, save.
+
+Owns what a run folder holds at each moment. The arithmetic is `loop.py`'s; who asks for what is `experiment.py`'s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from convlens import files
+from convlens.data.decode import Pixels
+from convlens.errors import DivergedError, RunError, TrainingError, shown
+from convlens.metrics import Score, score
+from convlens.modelfile import ModelCard, write_model
+from convlens.network.build import arrays_of, build, tensors_of
+from convlens.network.device import settled
+from convlens.network.forward import logits_of
+from convlens.progress import Progress
+from convlens.run import (
+    CHECKPOINTS,
+    LOG_FILE,
+    MODEL_FILE,
+    Run,
+    update_record,
+)
+from convlens.training import checkpoint
+from convlens.training.batches import Batches
+from convlens.training.loop import State, averaged, new_state, train_steps
+from convlens.training.setup import Setup, now, versions
+
+Stop = Callable[[], bool]
+
+
+def _out_of_memory(error: RuntimeError, setup: Setup) -> Exception:
+    """The one-line error for torch's many words for having no memory left; any other error as it is."""
+    words = str(error)
+    if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in words or "not enough memory" in words:
+        return TrainingError(
+            f"out of memory with batches of {setup.recipe.batch_size:,} images on {setup.arithmetic.device}: try a "
+            "smaller --batch-size or a smaller network"
+        )
+    return error
+
+
+class Session:
+    """One run being trained, between the lock and the model file."""
+
+    def __init__(self, setup: Setup, run: Run, bar: Progress, checkpoint_every_s: float, stop: Stop | None) -> None:
+        self.setup, self.run, self.bar, self.stop = setup, run, bar, stop
+        self.checkpoint_every_s = checkpoint_every_s
+        self.val: Score | None = None
+        self.val_s = 0.0
+        self.checkpoint_s = 0.0
+        self.epoch_losses: list[float] = []  # of the epoch that is going on
+
+    def run_to_end(self) -> Run:
+        """Restore, train, save. Whatever happens, what is on disk can be loaded or resumed."""
+        setup = self.setup
+        with settled(setup.arithmetic):
+            state = self._restored()
+            interrupted = False
+            try:
+                interrupted = self._fit(state)
+                self._checkpoint(state)
+            except KeyboardInterrupt:
+                # Python may have been stopped in the middle of a step: these weights can be used, not resumed
+                # from. Resuming goes back to the last checkpoint and comes to the same bits.
+                interrupted = True
+            except DivergedError as error:
+                update_record(self.run.path, status="diverged", step=error.step, ended=now())
+                last = checkpoint.newest(self.run.path / CHECKPOINTS)
+                kept = (
+                    f"the last good checkpoint is that of step {last.step}" if last else "there was no checkpoint yet"
+                )
+                raise DivergedError(f"{error}; {kept}; run {shown(self.run.path, 200)}", step=error.step) from None
+            except RuntimeError as error:
+                raise _out_of_memory(error, setup) from error
+            finally:
+                self.bar.stop()
+            self._save(state, status="interrupted" if interrupted else "complete")
+        if interrupted:
+            self.bar.line(
+                f"stopped after step {state.step:,} of {setup.num_steps:,}; "
+                f"go on with: convlens train --resume {self.run.path}"
+            )
+        return Run(self.run.path)
+
+    # ------------------------------------------------------------ fitting
+
+    def _restored(self) -> State:
+        """A state before its first step, or the newest checkpoint's."""
+        setup = self.setup
+        started = time.perf_counter()
+        network = build(setup.plan, setup.spec, seed=setup.seed, device=setup.arithmetic.device)
+        state = new_state(network, setup.recipe, setup.arithmetic.device)
+        state.train_s = time.perf_counter() - started
+        last = checkpoint.newest(self.run.path / CHECKPOINTS)
+        log_bytes = 0
+        if last is None and checkpoint.has_any(self.run.path / CHECKPOINTS):
+            self.bar.line("no checkpoint of this run is whole: training begins anew, to the same bits")
+        if last is not None and last.extra.get("identity") != setup.identity:
+            raise RunError(
+                f"{shown(self.run.path, 200)}: its checkpoints are of another plan, seed or data than run.json says; "
+                "one of them was changed"
+            )
+        if last is not None:
+            checkpoint.restore(state, last)
+            log_bytes = int(last.extra["log_bytes"])
+            self.epoch_losses = list(last.extra["epoch_losses"])
+            self.val_s, self.checkpoint_s = float(last.extra["val_s"]), float(last.extra["checkpoint_s"])
+            self.bar.line(f"resuming at step {state.step:,} of {setup.num_steps:,}")
+        if (then := self.run.record["versions"]) != (here := versions()):
+            changed = ", ".join(f"{k} {then.get(k)} then, {here[k]} now" for k in here if then.get(k) != here[k])
+            self.bar.line(f"note: {changed}: the bits may differ from those of a run that was never stopped")
+        files.remove_leftovers(self.run.path)
+        files.remove_leftovers(self.run.path / CHECKPOINTS)
+        files.truncate(self.run.path / LOG_FILE, log_bytes)  # lines of steps that will be done again
+        update_record(self.run.path, status="running")
+        return state
+
+    def _fit(self, state: State) -> bool:
+        """Train to the end; True if `stop` ended it before."""
+        setup, bar = self.setup, self.bar
+        dataset, recipe, device = setup.dataset, setup.recipe, setup.arithmetic.device
+        images = torch.from_numpy(dataset.images("train")).to(device)
+        labels = torch.from_numpy(dataset.labels("train")).to(device)
+        batches = Batches.of(recipe, len(images), setup.seed)
+        bar.start("training", setup.num_steps, unit="steps")
+        bar.advance(state.step)
+        last_checkpoint = shown_at = time.monotonic()
+        if self.stop is not None and self.stop():
+            return True
+        for losses in train_steps(state, images, labels, batches, recipe, setup.num_steps, setup.arithmetic):
+            self.epoch_losses += losses.values
+            time_now = time.monotonic()
+            if time_now - shown_at >= 0.2:
+                shown_at = time_now
+                rate = state.step * recipe.batch_size / max(state.train_s, 1e-9)
+                bar.advance(0, note=f"loss {losses.values[-1]:.4f}  {rate:,.0f} images/s")
+            bar.advance(len(losses.values))
+            before = state.step - len(losses.values)
+            if batches.epochs_done(state.step) > batches.epochs_done(before) or state.step == setup.num_steps:
+                self._end_epoch(state)
+            if self.stop is not None and self.stop() and state.step < setup.num_steps:
+                return True
+            if time_now - last_checkpoint >= self.checkpoint_every_s and state.step < setup.num_steps:
+                self._checkpoint(state)
+                last_checkpoint = time.monotonic()
+        return False
+
+    def _end_epoch(self, state: State) -> None:
+        setup = self.setup
+        epoch = state.step * setup.recipe.batch_size / setup.dataset.counts["train"]
+        loss = sum(self.epoch_losses) / len(self.epoch_losses)
+        self.epoch_losses.clear()
+        self._validate(state)
+        lr = setup.recipe.lr_at(state.step - 1, setup.num_steps)
+        files.append_line(self.run.path / LOG_FILE, {
+            "step": state.step, "epoch": round(epoch, 4), "lr": lr, "loss": loss,
+            "val": self.val.to_json() if self.val else None, "train_s": round(state.train_s, 3),
+        }, durable=True)  # fmt: skip
+        val = f"  val {100 * self.val.accuracy:6.2f} %  val loss {self.val.loss:.4f}" if self.val else ""
+        self.bar.line(f"epoch {epoch:5.2f} of {setup.recipe.epochs:g}  loss {loss:.4f}{val}  {state.train_s:.1f} s")
+
+    @cached_property
+    def val_images(self) -> Pixels:
+        """The validation images, in memory for the whole training."""
+        return self.setup.dataset.images("val")
+
+    def _validate(self, state: State) -> None:
+        dataset = self.setup.dataset
+        if dataset.counts["val"] == 0:
+            return
+        started = time.perf_counter()
+        with averaged(state) as network:
+            logits = logits_of(network, self.val_images)
+        if not np.isfinite(logits).all():
+            raise DivergedError(
+                f"the outputs on validation are not finite after step {state.step - 1}: the training has diverged; "
+                f"try a lower learning rate (it was lr {self.setup.recipe.lr:g})",
+                step=state.step - 1,
+            )
+        self.val = score(logits, dataset.labels("val"))
+        self.val_s += time.perf_counter() - started
+
+    # ------------------------------------------------------------ saving
+
+    def _checkpoint(self, state: State) -> None:
+        started = time.perf_counter()
+        if not all(bool(t.isfinite().all()) for t in tensors_of(state.network).values()):
+            raise DivergedError(
+                f"weights are not finite after step {state.step - 1}: the training has diverged; try a lower learning "
+                f"rate (it was lr {self.setup.recipe.lr:g})",
+                step=state.step - 1,
+            )
+        log = self.run.path / LOG_FILE
+        extra = {
+            "identity": self.setup.identity,
+            "log_bytes": log.stat().st_size if log.exists() else 0,
+            "epoch_losses": self.epoch_losses,
+            "val_s": self.val_s,
+            "checkpoint_s": self.checkpoint_s,
+        }
+        checkpoint.save(self.run.path / CHECKPOINTS, state, extra)
+        self.checkpoint_s += time.perf_counter() - started
+
+    def _save(self, state: State, status: str) -> None:
+        """Write the model, then say in run.json how it ended."""
+        setup = self.setup
+        if status == "complete" and self.val is None:
+            self._validate(state)  # resumed after the last step, before the model was written
+        if status != "complete":
+            self.val = None  # of an earlier step than the weights that are saved
+        with averaged(state) as network:
+            arrays = arrays_of(tensors_of(network))
+        write_model(self.run.path / MODEL_FILE, self._card(state), arrays)
+        seen = state.step * setup.recipe.batch_size
+        update_record(
+            self.run.path, status=status, step=state.step, ended=now(), train_s=state.train_s,
+            images_per_s=seen / state.train_s if state.train_s else None, val_s=self.val_s,
+            checkpoint_s=self.checkpoint_s, val=self.val.to_json() if self.val else None,
+        )  # fmt: skip
+
+    def _card(self, state: State) -> ModelCard:
+        setup = self.setup
+        epochs = state.step * setup.recipe.batch_size / setup.dataset.counts["train"]
+        return ModelCard(
+            architecture=str(setup.plan.architecture),
+            input_spec=setup.spec,
+            class_names=setup.dataset.class_names,
+            recipe=setup.recipe,
+            preset=setup.preset,
+            seed=setup.seed,
+            dataset=setup.dataset.identity(),
+            training={
+                "step": state.step, "num_steps": setup.num_steps, "epochs": round(epochs, 4),
+                "weights": "last" if state.ema is None else "ema", **setup.arithmetic.to_json(),
+                "train_s": round(state.train_s, 3),
+            },
+            metrics={"val": self.val.to_json() if self.val else None},
+            versions=versions(),
+            created=now(),
+        )  # fmt: skip
