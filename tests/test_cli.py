@@ -82,7 +82,9 @@ def test_signals_save_and_say_so(workplace: Path, arrays: Any, number: signal.Si
     assert "--resume run" in rest
     run = find_run("run")
     assert run.status == "interrupted" and convlens.load(run).class_names == ("0", "1", "2")
-    assert convlens.train(resume=run).status == "complete"
+    line = [sys.executable, "-m", "convlens", "train", "--resume", "run", "--json"]
+    done = subprocess.run(line, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert done.returncode == 0 and json.loads(done.stdout)["status"] == "complete", done.stderr
 
 
 BAD: list[tuple[list[str], str]] = [

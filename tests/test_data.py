@@ -440,7 +440,9 @@ def test_folders_that_cannot_be(tmp_path: Path) -> None:
     Image.new("L", (4, 4)).save(case("side by side") / "a.png")
     beside = write_folders(case("others beside them: 'extra'"), 2, splits=("train", "test"))
     (beside / "extra").mkdir()
-    write_folders(case("more than one folder for a split: 'train', 'val', 'validation'"), 2, splits=("train", "val", "validation"))
+    write_folders(
+        case("more than one folder for a split: 'train', 'val', 'validation'"), 2, splits=("train", "val", "validation")
+    )
     write_folders(case("but no train folder"), 2, splits=("val", "test"))
     for place, words in cases:
         with pytest.raises(DataError) as caught:

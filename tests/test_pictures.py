@@ -168,8 +168,9 @@ def test_odd_arrays_are_refused() -> None:
 
 
 def test_mnist_passes_ink_unchanged() -> None:
-    """At least 99.9 % of MNIST's own training images come back as they were."""
-    images = open_data("mnist").images("val")
+    """At least 99.9 % of MNIST's own images (a third of train, all of val) come back as they were."""
+    mnist = open_data("mnist")
+    images = np.concatenate([mnist.images("train")[::3], mnist.images("val")])
     same = [np.array_equal(fit(image, INK), image) for image in images]
     assert np.mean(same) >= 0.999
 

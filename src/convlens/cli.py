@@ -298,7 +298,7 @@ def main(arguments: list[str] | None = None) -> int:
     except MemoryError:
         return _complain("out of memory: try smaller images, a smaller network or fewer of them at a time")
     except OSError as error:
-        return _complain(str(StorageError(f"{shown(error.filename or 'a file', 200)}: {error.strerror or error}")))
+        return _complain(str(StorageError(f"{shown(error.filename or 'the output', 200)}: {error.strerror or error}")))
 
 
 def _message_of(error: Exception) -> str:
