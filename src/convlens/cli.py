@@ -124,12 +124,11 @@ def train(
         console.print_json(run.to_json())
     elif stopping.signal is None:
         console.print_rows(run.summary())
+        path, program = console.as_argument(run.path), console.program()
         if run.test is None:
-            console.print_text(
-                f"\nNext: convlens evaluate {console.as_argument(run.path)}   (on the test images, sealed so far)"
-            )
+            console.print_text(f"\nNext: {program} evaluate {path}   (on the test images, sealed so far)")
         else:
-            console.print_text(f"\nNext: convlens predict {console.as_argument(run.path)} MY-PICTURE.png")
+            console.print_text(f"\nNext: {program} predict {path} MY-PICTURE.png")
     if stopping.signal is not None:
         raise typer.Exit(128 + stopping.signal)
 

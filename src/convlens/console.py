@@ -115,6 +115,14 @@ def progress_mode() -> str:
     return "bar" if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else "lines"
 
 
+def program() -> str:
+    """How a person starts convlens here: by name where it is on the path, else as it was started now."""
+    started = Path(sys.argv[0])
+    if shutil.which("convlens") or started.name not in ("convlens", "convlens.exe"):
+        return "convlens"
+    return as_argument(os.path.relpath(started))
+
+
 def as_argument(path: object) -> str:
     """A path as a person would type it."""
     text = str(path)

@@ -34,7 +34,7 @@ TUTORIAL = Preset(
         epochs=10, batch_size=200, precision="float32",
     ),
     about="the tutorial's network and recipe, exactly, in float32",
-    expected="TUTORIAL_EXPECTED",
+    expected="about 6 min; 39.5 ± 49.8 % (5 seeds, 2 of them stuck at chance)",
 )  # fmt: skip
 
 STANDARD = Preset(
@@ -47,7 +47,7 @@ STANDARD = Preset(
     ),
     recipe=Recipe(lr=0.01, weight_decay=0.01, label_smoothing=0.1, shift_px=2, epochs=8),
     about="the default: three convolutions with batch norm, shifts, label smoothing",
-    expected="STANDARD_EXPECTED",
+    expected="about 55 s; 99.55 ± 0.05 % (5 seeds)",
 )
 
 FAST = Preset(
@@ -60,7 +60,7 @@ FAST = Preset(
     ),
     recipe=Recipe(lr=0.01, betas=(0.7, 0.9), weight_decay=0.01, epochs=1),
     about="about 99 % within seconds",
-    expected="FAST_EXPECTED",
+    expected="about 4.7 s; 99.15 ± 0.07 % (5 seeds)",
 )
 
 PRESETS = {preset.name: preset for preset in (STANDARD, FAST, TUTORIAL)}
