@@ -11,10 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from convlens.recipe import Recipe
+
+# The same examples in every run: a suite that passes must not depend on luck.
+settings.register_profile("same", derandomize=True)
+settings.load_profile("same")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"

@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from convlens.errors import UsageError, shown
 from convlens.files import read_lines, write_text
@@ -220,23 +220,26 @@ def print_predictions(predictions: list[Prediction]) -> None:
 
 def print_runs(found: list[Run]) -> None:
     """A row a run."""
-    table = new_table("run", "status", "data", "plan", "seed", "trained", "validation", "test")
+    table = new_table("run", "status", "seed", "trained", "val", "test", "plan")
     for run in found:
         record = run.record
-        plan = record["preset"] or shown(record["architecture"], 40)
+        plan = _plan_name(record)
         scores = [f"{100 * s.accuracy:.2f} %" if s else "–" for s in (run.val, run.test)]
         trained = f"{record['train_s']:.1f} s"
-        add_row(
-            table,
-            shown(run.path, 60),
-            run.status,
-            record["dataset"]["name"],
-            plan,
-            str(record["seed"]),
-            trained,
-            *scores,
-        )
+        add_row(table, shown(run.path, 60), run.status, str(record["seed"]), trained, *scores, plan)
     print_table(table)
+
+
+def _plan_name(record: dict[str, Any]) -> str:
+    """A preset's name with what was changed in it, or the start of a sentence of one's own."""
+    from convlens.presets import PRESETS
+
+    for preset in PRESETS.values():
+        if preset.architecture == record["architecture"]:
+            then = preset.recipe.to_json() | {"precision": record["recipe"].get("precision")}
+            changed = [f"{k}={v}" for k, v in record["recipe"].items() if then.get(k) != v]
+            return " ".join([preset.name, *changed])
+    return shown(record["architecture"], 40)
 
 
 def print_dataset(dataset: Dataset) -> None:

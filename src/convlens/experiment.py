@@ -72,9 +72,12 @@ def train(
                 raise UsageError("a resumed run stays in its folder: leave --out away")
             run = find_run(resume)
             setup = setup_of(run, given, test, data_root, bar)
+            ended = stop is not None and stop()
         else:
             _check_places(out, test)
             setup = new_setup(given, test, data_root, bar)
+            # From here on there is a run to end well: whoever handles signals hears it by being asked.
+            ended = stop is not None and stop()
             run = _new_folder(setup, out)
         _introduce(setup, run, bar)
         busy = f"{shown(run.path, 200)} is being trained by another process"
@@ -82,7 +85,7 @@ def train(
             if run.status == "complete" and run.model.is_file():
                 bar.line(f"{run.path} is complete: nothing to resume")
             else:
-                run = Session(setup, run, bar, float(checkpoint_every), stop).run_to_end()
+                run = Session(setup, run, bar, float(checkpoint_every), stop, ended=ended).run_to_end()
             return _tested(run, setup, bar) if setup.test and run.status == "complete" and run.test is None else run
 
 
@@ -117,7 +120,7 @@ def _introduce(setup: Setup, run: Run, bar: Progress) -> None:
         str(setup.plan.architecture),
         f"{setup.plan.num_parameters:,} parameters, {setup.plan.multiply_adds:,} multiply-adds an image",
         str(setup.recipe),
-        f"seed {setup.seed}, {setup.num_steps:,} steps on {setup.arithmetic}, in {run.path}",
+        f"seed {setup.seed}, steps: {setup.num_steps:,}, on {setup.arithmetic}, in {run.path}",
     ):
         bar.line(line)
 
@@ -126,5 +129,6 @@ def _tested(run: Run, setup: Setup, bar: Progress) -> Run:
     """Open test for the saved model, and write the score into run.json."""
     bar.line("evaluating on the test images")
     report = evaluate(run, split="test", device=setup.arithmetic.device, progress="none")
+    bar.line(str(report.openings))
     update_record(run.path, test=report.score.to_json())
     return Run(run.path)

@@ -27,7 +27,7 @@ def explain(what: Any, *, input: str | Sequence[int] | None = None, classes: int
         if input is not None or classes is not None:
             raise UsageError("a model has its own input and classes: leave --input and --classes away")
         return _explain_model(what)
-    architecture = what if isinstance(what, Architecture) else parse(str(what))
+    architecture = what if isinstance(what, Architecture) else parse(what)
     height, width, channels = parse_input(input if input is not None else DEFAULT_INPUT)
     num_classes = DEFAULT_CLASSES if classes is None else classes
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or not 1 <= num_classes <= 1_000_000:
@@ -49,7 +49,7 @@ def parse_input(value: str | Sequence[int]) -> tuple[int, int, int]:
 
 
 def _names_a_model(what: Any) -> bool:
-    if isinstance(what, Run | Path):
+    if isinstance(what, Run | Path) or _is_classifier(what):
         return True
     if not isinstance(what, str):
         return False
@@ -62,10 +62,14 @@ def _names_a_model(what: Any) -> bool:
         return False
 
 
+def _is_classifier(what: Any) -> bool:
+    return hasattr(what, "card") and hasattr(what, "path")  # its class lives behind the torch wall
+
+
 def _explain_model(what: Any) -> Explanation:
     from convlens.modelfile import read_model
 
-    path = find_model(what)
+    path = find_model(what.path if _is_classifier(what) else what)
     file = read_model(path)
     spec = file.card.input_spec
     loading = [

@@ -18,11 +18,11 @@ from convlens.data.dataset import Dataset
 from convlens.data.options import PackOptions
 from convlens.data.pack import is_packed_folder, open_data, reopen
 from convlens.data.samples import SPLITS
-from convlens.errors import DataError, StorageError, shown
+from convlens.errors import DataError, RunError, StorageError, shown
 from convlens.evaluation.openings import Openings, record_opening
 from convlens.metrics import Score, calibration_error, class_scores, confusion_matrix, score, softmax
 from convlens.progress import Progress
-from convlens.run import RUN_FILE, Run
+from convlens.run import RUN_FILE, Run, update_record
 
 
 @dataclass(frozen=True)
@@ -267,6 +267,9 @@ def _kept(report: Report) -> Report:
         return report
     try:
         files.write_json(run.path / report_name(report), report.to_json())
-    except StorageError as error:
+        is_own = report.dataset["fingerprint"] == run.record["dataset"]["fingerprint"]
+        if report.split == "test" and is_own and not report.num_left_out:
+            update_record(run.path, test=report.score.to_json())
+    except (StorageError, RunError) as error:
         return replace(report, notes=(*report.notes, f"the report was not kept: {error}"))
     return report

@@ -50,8 +50,11 @@ def _out_of_memory(error: RuntimeError, setup: Setup) -> Exception:
 class Session:
     """One run being trained, between the lock and the model file."""
 
-    def __init__(self, setup: Setup, run: Run, bar: Progress, checkpoint_every_s: float, stop: Stop | None) -> None:
-        self.setup, self.run, self.bar, self.stop = setup, run, bar, stop
+    def __init__(
+        self, setup: Setup, run: Run, bar: Progress, checkpoint_every_s: float, stop: Stop | None, *, ended: bool
+    ) -> None:
+        """`ended`: whether an end was asked for before the first step."""
+        self.setup, self.run, self.bar, self.stop, self.ended = setup, run, bar, stop, ended
         self.checkpoint_every_s = checkpoint_every_s
         self.val: Score | None = None
         self.val_s = 0.0
@@ -133,7 +136,7 @@ class Session:
         bar.start("training", setup.num_steps, unit="steps")
         bar.advance(state.step)
         last_checkpoint = shown_at = time.monotonic()
-        if self.stop is not None and self.stop():
+        if self.ended:
             return True
         for losses in train_steps(state, images, labels, batches, recipe, setup.num_steps, setup.arithmetic):
             self.epoch_losses += losses.values
