@@ -56,6 +56,7 @@ ROOMS = [
     "network.build",
     "network.forward",
     "training.batches",
+    "training.optimizer",
     "training.loop",
     "training.checkpoint",
     "training.setup",

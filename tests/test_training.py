@@ -102,7 +102,7 @@ def test_the_loop_is_a_plain_torch_loop(optimizer: str) -> None:
     network_plan = plan(parse(TINY), (1, 16, 16), 3)
     spec = InputSpec(16, 16, 1, mean=(50.0,), std=(70.0,))
     images, labels = torch.from_numpy(x[..., None]), torch.from_numpy(y)
-    state = new_state(build(network_plan, spec, seed=4), recipe, "cpu")
+    state = new_state(build(network_plan, spec, seed=4), recipe)
     losses = [
         v
         for part in train_steps(state, images, labels, Batches.of(recipe, 90, 5), recipe, 10, resolve("cpu", "float32"))
@@ -135,7 +135,7 @@ def test_golden_losses() -> None:
     x, y = shapes(90, 3)
     recipe = QUICK.replace(batch_size=30)
     state = new_state(
-        build(plan(parse(TINY), (1, 16, 16), 3), InputSpec(16, 16, 1, mean=(50.0,), std=(70.0,)), seed=0), recipe, "cpu"
+        build(plan(parse(TINY), (1, 16, 16), 3), InputSpec(16, 16, 1, mean=(50.0,), std=(70.0,)), seed=0), recipe
     )
     steps = train_steps(
         state,
@@ -173,7 +173,7 @@ def test_average_of_the_weights() -> None:
     x, y = shapes(60, 3)
     recipe = QUICK.replace(ema=0.9, batch_size=20)
     spec = InputSpec(16, 16, 1, mean=(0.0,), std=(9.0,))
-    state = new_state(build(plan(parse(TINY), (1, 16, 16), 3), spec), recipe, "cpu")
+    state = new_state(build(plan(parse(TINY), (1, 16, 16), 3), spec), recipe)
     assert state.ema is not None and "1.running_mean" in state.ema and "1.num_batches_tracked" not in state.ema
     expected = {name: average.clone() for name, average in state.ema.items()}
     images, labels, batches = torch.from_numpy(x[..., None]), torch.from_numpy(y), Batches.of(recipe, 60, 0)

@@ -39,9 +39,8 @@ class Checkpoint:
 def save(folder: Path, state: State, extra: dict[str, Any]) -> None:
     """Write `folder/step-N` for the state's step N and remove all but the newest two. Raises StorageError."""
     arrays = {f"network.{name}": a for name, a in arrays_of(tensors_of(state.network)).items()}
-    for name, values in _optimizer_state(state).items():
-        for key, value in values.items():
-            arrays[f"optimizer.{name}.{key}"] = np.array(value.detach().cpu().numpy())
+    for kind, moments in state.optimizer.moments.items():
+        arrays |= {f"optimizer.{kind}.{name}": a for name, a in arrays_of(moments).items()}
     if state.ema is not None:
         arrays |= {f"ema.{name}": a for name, a in arrays_of(state.ema).items()}
     card = {"step": state.step, "train_s": state.train_s, "extra": extra}
@@ -95,24 +94,10 @@ def restore(state: State, checkpoint: Checkpoint) -> None:
     network = _part(checkpoint.arrays, "network.")
     check_tensors(state.network.plan, network, f"checkpoint of step {checkpoint.step}")
     copy_into(state.network, network)
-    saved = _part(checkpoint.arrays, "optimizer.")
-    for name, parameter in _named_parameters(state).items():
-        values: dict[str, torch.Tensor] = {}
-        for key, array in _part(saved, f"{name}.").items():
-            tensor = torch.from_numpy(np.array(array))
-            if tensor.shape == parameter.shape and key != "step":
-                tensor = torch.empty_like(parameter, memory_format=torch.preserve_format).copy_(tensor)
-            elif state.optimizer.defaults.get("fused"):  # the step count: fused kernels keep it beside the parameter
-                tensor = tensor.to(parameter.device)
-            values[key] = tensor
-        if values:
-            state.optimizer.state[parameter] = values
+    for kind, moments in state.optimizer.moments.items():
+        _copy(moments, _part(checkpoint.arrays, f"optimizer.{kind}."), f"{kind} of the optimizer", checkpoint)
     if state.ema is not None:
-        ema = _part(checkpoint.arrays, "ema.")
-        if ema.keys() != state.ema.keys():
-            raise ModelFileError(f"checkpoint of step {checkpoint.step} has no average of the weights that fits")
-        for name, tensor in state.ema.items():
-            tensor.copy_(torch.from_numpy(np.array(ema[name])))
+        _copy(state.ema, _part(checkpoint.arrays, "ema."), "average of the weights", checkpoint)
     state.step, state.train_s = checkpoint.step, checkpoint.train_s
 
 
@@ -120,15 +105,8 @@ def _part(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
-def _named_parameters(state: State) -> dict[str, torch.nn.Parameter]:
-    return {name: p for name, p in state.network.named_parameters() if p.requires_grad}
-
-
-def _optimizer_state(state: State) -> dict[str, dict[str, torch.Tensor]]:
-    """By parameter, the tensors that the optimizer keeps for it; empty before the first step."""
-    named = _named_parameters(state)
-    return {
-        name: {key: value for key, value in state.optimizer.state[p].items() if torch.is_tensor(value)}
-        for name, p in named.items()
-        if p in state.optimizer.state
-    }
+def _copy(tensors: dict[str, torch.Tensor], saved: dict[str, NDArray[Any]], what: str, checkpoint: Checkpoint) -> None:
+    if saved.keys() != tensors.keys() or any(saved[name].shape != t.shape for name, t in tensors.items()):
+        raise ModelFileError(f"checkpoint of step {checkpoint.step} has no {what} that fits")
+    for name, tensor in tensors.items():
+        tensor.copy_(torch.from_numpy(np.array(saved[name])))

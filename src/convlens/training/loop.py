@@ -20,6 +20,7 @@ from convlens.network.build import Network, tensors_of
 from convlens.network.device import Arithmetic
 from convlens.recipe import Recipe
 from convlens.training.batches import Batches, gather
+from convlens.training.optimizer import Optimizer
 
 # A look at the loss makes a GPU wait for it; there the losses are looked at this many steps at a time.
 _STEPS_BETWEEN_LOOKS = 20
@@ -34,31 +35,19 @@ class State:
     """
 
     network: Network
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     ema: dict[str, Tensor] | None
     step: int = 0
     train_s: float = 0.0
 
 
-def new_optimizer(network: Network, recipe: Recipe, device: str) -> torch.optim.Optimizer:
-    """The recipe's optimizer over the trainable parameters."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    fused = not device.startswith("mps")  # one kernel for all parameters; the same arithmetic
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay,
-            nesterov=recipe.momentum > 0, fused=fused,
-        )  # fmt: skip
-    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, recipe.lr, recipe.betas, weight_decay=recipe.weight_decay, fused=fused)
-
-
-def new_state(network: Network, recipe: Recipe, device: str) -> State:
+def new_state(network: Network, recipe: Recipe) -> State:
     """The state before the first step."""
     ema = None
     if recipe.ema:
         ema = {name: t.detach().clone() for name, t in tensors_of(network).items() if t.is_floating_point()}
-    return State(network, new_optimizer(network, recipe, device), ema)
+    trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    return State(network, Optimizer(trainable, recipe), ema)
 
 
 @dataclass(frozen=True)
@@ -91,8 +80,6 @@ def train_steps(
     network.train()
     for step in range(state.step, num_steps):
         started = time.perf_counter()
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.lr_at(step, num_steps)
         if has_dropout:
             torch.manual_seed(_fold(batches.seed, step))
         batch = batches.at(step)
@@ -100,9 +87,8 @@ def train_steps(
         with torch.autocast(device_type, torch.bfloat16, enabled=use_bfloat16):
             logits = network(images)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
-        optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        optimizer.step()
+        optimizer.step(recipe.lr_at(step, num_steps), step + 1)
         _average(state, recipe.ema, step)
         pending.append(loss.detach())
         state.step = step + 1

@@ -100,7 +100,7 @@ class Session:
         setup = self.setup
         started = time.perf_counter()
         network = build(setup.plan, setup.spec, seed=setup.seed, device=setup.arithmetic.device)
-        state = new_state(network, setup.recipe, setup.arithmetic.device)
+        state = new_state(network, setup.recipe)
         state.train_s = time.perf_counter() - started
         last = checkpoint.newest(self.run.path / CHECKPOINTS)
         log_bytes = 0
