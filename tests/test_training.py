@@ -20,6 +20,7 @@ import convlens
 from convlens import files
 from convlens.architecture import parse, plan
 from convlens.data.framing import InputSpec
+from convlens.data.mapped import MappedImages
 from convlens.data.pack import open_data
 from convlens.errors import ConvlensError, DeviceError, DivergedError, RunError, UsageError
 from convlens.modelfile import read_model
@@ -74,10 +75,13 @@ def test_batches_do_not_depend_on_rank_or_history(num: int, size: int, seed: int
 @settings(deadline=None)
 @given(st.integers(0, 1000), st.booleans(), st.integers(0, 3))
 def test_gather_moves_and_mirrors(seed: int, flip: bool, shift: int) -> None:
-    """Against pixel by pixel: mirrored first, then moved, with the edge repeated."""
+    """Against pixel by pixel: mirrored first, then moved, with the edge repeated; on the device as from the map."""
     images = np.random.default_rng(seed).integers(0, 255, (6, 5, 7, 2), dtype=np.uint8)
     batch = Batches(6, 6, seed, shift, flip).at(0)
-    got = gather(torch.from_numpy(images), batch).numpy()
+    there = gather(torch.from_numpy(images), batch, "cpu").numpy()
+    rows = np.arange(6)[::-1]
+    got = gather(MappedImages(images[::-1], rows), batch, "cpu").numpy()
+    assert np.array_equal(there, got)
     for i, position in enumerate(batch.positions):
         image = images[position]
         if batch.flips is not None and batch.flips[i]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlens import modelfile
-from convlens.data.decode import Pixels, decode, pixels_of, quiet_pillow, read_bytes
+from convlens.data.ahead import ahead
+from convlens.data.decode import Pixels, pixels_of, quiet_pillow, read_bytes
 from convlens.data.folders import pictures_in
-from convlens.data.framing import fit, to_channels
+from convlens.data.framing import fit, picture
+from convlens.data.mapped import MappedImages
 from convlens.errors import ImageError, ModelFileError, UsageError, shown
 from convlens.metrics import softmax
 from convlens.modelfile import ModelCard
@@ -26,7 +27,7 @@ from convlens.network.device import resolve, resolve_device, settled
 from convlens.network.forward import logits_of
 from convlens.run import Run, find_model
 
-_CHUNK = 256
+_BATCH_SIZE = 256
 
 
 @dataclass(frozen=True)
@@ -71,13 +72,18 @@ class Classifier:
         Raises ImageError where it cannot be read.
         """
         try:
-            return fit(to_channels(_pixels(image), self.card.input_spec.channels), self.card.input_spec)
+            spec = self.card.input_spec
+            if isinstance(image, str | Path):
+                return picture(read_bytes(Path(image)), spec)
+            if isinstance(image, bytes | bytearray):
+                return picture(bytes(image), spec)
+            return fit(pixels_of(image) if hasattr(image, "getbands") else np.asarray(image), spec)
         except ImageError as error:
             if isinstance(image, str | Path):
                 raise ImageError(f"{shown(image, 200)}: {error}") from error
             raise
 
-    def logits(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def logits(self, images_NHWC: Pixels | MappedImages) -> NDArray[np.float32]:
         """float32 (N, K) for framed images, uint8 (N, H, W, C). Raises ModelFileError where one is not finite."""
         with settled(resolve(self.device, "float32")):
             logits = logits_of(self.network, images_NHWC)
@@ -129,16 +135,32 @@ def predict(model: Any, images: Any, *, top: int = 3, device: str = "auto") -> l
     return list(_predictions(classifier, _listed(images), top))
 
 
-def _predictions(classifier: Classifier, images: Iterable[Any], top: int) -> Iterator[Prediction]:
+def _predictions(classifier: Classifier, images: list[Any], top: int) -> Iterator[Prediction]:
     waiting = iter(images)
-    while chunk := list(islice(waiting, _CHUNK)):
-        with quiet_pillow():
-            framed = np.stack([classifier.frame(image) for image in chunk])
-        for image, row in zip(chunk, softmax(classifier.logits(framed)), strict=True):
-            order = np.argsort(-row, kind="stable")[:top]
-            best = tuple((classifier.class_names[k], float(row[k])) for k in order)
-            path = str(image) if isinstance(image, str | Path) else None
-            yield Prediction(path, best[0][0], best[0][1], best)
+    with quiet_pillow():
+        for framed in _framed(classifier, images):
+            for row in softmax(classifier.logits(np.stack(framed))):
+                image = next(waiting)
+                order = np.argsort(-row, kind="stable")[:top]
+                best = tuple((classifier.class_names[k], float(row[k])) for k in order)
+                path = str(image) if isinstance(image, str | Path) else None
+                yield Prediction(path, best[0][0], best[0][1], best)
+
+
+def _framed(classifier: Classifier, images: list[Any]) -> Iterator[list[Pixels]]:
+    """All images framed, in order, a batch at a time; files are decoded ahead in threads."""
+    if all(isinstance(image, str | Path | bytes | bytearray) for image in images):
+        groups = ahead(classifier.frame, images)
+    else:  # a PIL image, which may be there twice, is no thing for two threads
+        groups = ([classifier.frame(image)] for image in images)
+    batch: list[Pixels] = []
+    for group in groups:
+        batch += group
+        if len(batch) >= _BATCH_SIZE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def _listed(images: Any) -> list[Any]:
@@ -167,13 +189,3 @@ def _is_folder(image: str | Path) -> bool:
         return Path(image).is_dir()
     except (OSError, ValueError):  # a name too long for any file, a null byte
         return False
-
-
-def _pixels(image: Any) -> NDArray[Any]:
-    if isinstance(image, str | Path):
-        return decode(read_bytes(Path(image)))
-    if isinstance(image, bytes | bytearray):
-        return decode(bytes(image))
-    if hasattr(image, "getbands"):
-        return pixels_of(image)
-    return np.asarray(image)

@@ -77,7 +77,9 @@ def train(
             show_default="mnist",
         ),
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="standard, fast or tutorial.", show_default="standard")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="standard, fast, tutorial-fast or tutorial.", show_default="standard")
+    ] = None,
     architecture: Annotated[str | None, typer.Option(help="A sentence, in the preset's place.")] = None,
     seed: Annotated[int | None, typer.Option(help="Which sample of the plan.", show_default="0")] = None,
     out: Annotated[str | None, typer.Option(help="The run folder itself.", show_default="runs/DATA-N")] = None,
@@ -100,6 +102,13 @@ def train(
     ] = None,
     device: Device = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="torch's choice")] = None,
+    memory_format: Annotated[
+        str | None, typer.Option(help="channels_last or contiguous.", show_default="channels_last")
+    ] = None,
+    compile: Annotated[
+        bool | None,
+        typer.Option("--compile/--no-compile", help="Make the step with torch.compile.", show_default="--no-compile"),
+    ] = None,
     checkpoint_every: Annotated[float, typer.Option(help="Seconds between checkpoints; 0: every step.")] = 30.0,
     size: Size = None,
     channels: Channels = None,
@@ -116,7 +125,8 @@ def train(
 
         run = convlens.train(
             data, preset=preset, architecture=architecture, recipe=recipe, seed=seed, out=out, val_frac=val_frac,
-            test=test, resume=resume, device=device, threads=threads, checkpoint_every=checkpoint_every, size=size,
+            test=test, resume=resume, device=device, threads=threads,
+            memory_format=memory_format, compile=compile, checkpoint_every=checkpoint_every, size=size,
             channels=channels, framing=framing, group=group, data_root=data_root, progress=console.progress_mode(),
             stop=stopping.asked,
         )  # fmt: skip

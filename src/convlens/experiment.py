@@ -40,6 +40,8 @@ def train(
     resume: str | Path | Run | None = None,
     device: str | None = None,
     threads: int | None = None,
+    memory_format: str | None = None,
+    compile: bool | None = None,
     checkpoint_every: float = CHECKPOINT_EVERY_S,
     size: int | str | tuple[int, int] | None = None,
     channels: int | None = None,
@@ -53,8 +55,9 @@ def train(
 
     `data` (default "mnist") is a set's name, a path, arrays or a Dataset; `size`, `channels`, `framing` and `group`
     say how pictures are packed. `preset` (default "standard") gives sentence and recipe, which `architecture` and
-    `recipe` replace. Seed 0, `val_frac` 0.1, device "auto" and torch's number of threads are the defaults. Test
-    stays sealed unless `test`. The run folder is `out`, or the next `runs/DATA-N`.
+    `recipe` replace. Seed 0, `val_frac` 0.1, device "auto", torch's number of threads, memory format "channels_last"
+    and no compilation are the defaults. Test stays sealed unless `test`. The run folder is `out`, or the next
+    `runs/DATA-N`.
 
     `resume` goes on with a run to the same bits; whatever else is given must be what the run has. `checkpoint_every`
     is in seconds (0: after every step). `stop` is asked after each step: when it says True, the run is saved and
@@ -65,7 +68,8 @@ def train(
     """
     if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, int | float) or not checkpoint_every >= 0:
         raise UsageError(f"checkpoint_every must be seconds from 0 on, not {shown(checkpoint_every)}")
-    given = Given(data, preset, architecture, recipe, seed, val_frac, device, threads, size, channels, framing, group)
+    given = Given(data, preset, architecture, recipe, seed, val_frac, device, threads, memory_format, compile, size,
+                  channels, framing, group)  # fmt: skip
     with open_progress(progress) as bar:
         if resume is not None:
             if out is not None:
@@ -76,6 +80,8 @@ def train(
         else:
             _check_places(out, test)
             setup = new_setup(given, test, data_root, bar)
+            if compile and not setup.arithmetic.compile:
+                bar.line(f"note: no compiler for {setup.arithmetic.device} is here: training goes on without, eager")
             # From here on there is a run to end well: whoever handles signals hears it by being asked.
             ended = stop is not None and stop()
             run = _new_folder(setup, out)
@@ -116,7 +122,7 @@ def _new_folder(setup: Setup, out: str | Path | None) -> Run:
 def _introduce(setup: Setup, run: Run, bar: Progress) -> None:
     for line in (
         str(setup.dataset),
-        *(f"note: {note}" for note in setup.dataset.notes),
+        *(f"note: {note}" for note in (*setup.dataset.notes, *setup.arithmetic.notes)),
         str(setup.plan.architecture),
         f"{setup.plan.num_parameters:,} parameters, {setup.plan.multiply_adds:,} multiply-adds an image",
         str(setup.recipe),

@@ -6,6 +6,7 @@ made is `pack.py`'s business. docs/formats.md describes the files; any NumPy can
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,9 +20,10 @@ from numpy.typing import NDArray
 
 from convlens.data.decode import Pixels
 from convlens.data.framing import InputSpec
+from convlens.data.mapped import MappedImages
 from convlens.data.samples import SPLITS, clean_name
 from convlens.errors import DataError, UsageError, shown
-from convlens.files import cache_folder, read_json, sha256_of
+from convlens.files import cache_folder, read_json
 
 FORMAT_VERSION = 1
 DEFAULT_VAL_FRAC = 0.1
@@ -151,8 +153,7 @@ class Dataset:
 
     @cached_property
     def _images(self) -> Pixels:
-        images: Pixels = self._loaded("images.npy", mmap_mode="r")
-        return images
+        return np.asarray(self._loaded("images.npy", mmap_mode="r"))  # a plain array over the mapping
 
     @cached_property
     def _labels(self) -> NDArray[np.int64]:
@@ -198,18 +199,18 @@ class Dataset:
             raise DataError("test is sealed: its images and labels come out through evaluate() alone")
         return self.rows(split)
 
-    def images(self, split: str) -> Pixels:
-        """uint8 (N, H, W, C) of train or val, copied into memory. Raises DataError for test, which is sealed."""
-        return np.asarray(self._images[self._unsealed(split)])
+    def images(self, split: str) -> MappedImages:
+        """uint8 (N, H, W, C) of train or val, read when indexed. Raises DataError for test, which is sealed."""
+        return MappedImages(self._images, self._unsealed(split))
 
     def labels(self, split: str) -> NDArray[np.int64]:
         """int64 (N,) class numbers of train or val. Raises DataError for test, which is sealed."""
         return self._labels[self._unsealed(split)]
 
-    def sealed_test(self) -> tuple[Pixels, NDArray[np.int64]]:
+    def sealed_test(self) -> tuple[MappedImages, NDArray[np.int64]]:
         """Test images and labels. For `evaluation/evaluate.py` alone, which writes each opening down."""
         rows = self.rows("test")
-        return np.asarray(self._images[rows]), self._labels[rows]
+        return MappedImages(self._images, rows), self._labels[rows]
 
     def pixel_keys(self, split: str) -> NDArray[np.uint64]:
         """uint64 (N,): the start of each image's pixel hash. Equal keys are equal pictures."""
@@ -239,7 +240,9 @@ class Dataset:
 
 def index_digest(labels_N: NDArray[np.int64], index: NDArray[Any]) -> str:
     """SHA-256 over labels and index: cheap enough to check whenever a set is opened (images are not)."""
-    return sha256_of(labels_N.astype("<i8").tobytes() + index.tobytes())
+    digest = hashlib.sha256(np.ascontiguousarray(labels_N, "<i8").data)
+    digest.update(np.ascontiguousarray(index).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def lowest_share(draw_N: NDArray[np.uint64], labels_N: NDArray[np.int64], share: float) -> NDArray[np.bool_]:

@@ -7,9 +7,10 @@ from the header before anything is decoded. Knows nothing of sizes or networks. 
 from __future__ import annotations
 
 import io
+import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -26,9 +27,10 @@ from convlens.errors import ImageError, shown
 
 Pixels = NDArray[np.uint8]
 
-DECODER_VERSION = 1  # raised whenever the same bytes would give other pixels; packed sets are then made anew
+DECODER_VERSION = 2  # raised whenever the same bytes would give other pixels; packed sets are then made anew
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 256 * 1024 * 1024
+_ORIENTATION, _ON_THEIR_SIDE = 0x0112, (5, 6, 7, 8)  # of EXIF
 _PLUGINS = (
     PngImagePlugin.PngImageFile, JpegImagePlugin.JpegImageFile, WebPImagePlugin.WebPImageFile,
     BmpImagePlugin.BmpImageFile, GifImagePlugin.GifImageFile, TiffImagePlugin.TiffImageFile,
@@ -63,13 +65,14 @@ class Header(NamedTuple):
 def read_bytes(path: Path) -> bytes:
     """The bytes of a picture file. Raises ImageError where it cannot be read, is empty or too large."""
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116  pathlib's own takes longer than the call
         num_bytes = status.st_size
         if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device never ends
             raise ImageError("no file, but a folder, pipe or device")
         if num_bytes > MAX_FILE_BYTES:
             raise ImageError(f"{num_bytes:,} bytes is more than the limit of {MAX_FILE_BYTES:,}")
-        data = path.read_bytes()
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123  likewise
+            data = file.read()
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # a null byte in the name
@@ -82,28 +85,42 @@ def read_header(data: bytes) -> Header:
     with _open(data) as image:
         width, height = image.size
         try:
-            orientation = image.getexif().get(0x0112, 1)
+            orientation = _orientation(image)
         except Exception:  # decode() says what is wrong with it
             orientation = 1
-        if orientation in (5, 6, 7, 8):  # those that lie on their side
+        if orientation in _ON_THEIR_SIDE:
             width, height = height, width
         return Header(height, width, _num_channels(image), str(image.format))
 
 
-def decode(data: bytes) -> Pixels:
+def decode(data: bytes, spare: Callable[[int, int], float] | None = None) -> Pixels:
     """The pixels of a picture: uint8 (H, W, 1) for grey or (H, W, 3) for colour, upright (EXIF), first frame.
 
     16 bits become 8 by rounding v / 257; transparency is laid on white (on black where it would vanish on
-    white); palettes and CMYK become RGB. Raises ImageError with the reason.
+    white); palettes and CMYK become RGB. `spare` says of a picture's (height, width) how many times larger it is
+    than needed: a JPEG is then decoded to 1/2, 1/4 or 1/8 of its size, if that leaves enough. Raises ImageError
+    with the reason.
     """
     with _open(data) as image:
         try:
-            image.load()
+            if spare is not None and image.format in ("JPEG", "MPO"):
+                _draft(image, spare)
             return pixels_of(image)
         except (ImageError, MemoryError):
             raise
         except Exception as error:  # Pillow's plugins raise whatever their parsing runs into
             raise ImageError(f"damaged or truncated {image.format}: {shown(error)}") from error
+
+
+def _draft(image: Image.Image, spare: Callable[[int, int], float]) -> None:
+    """Have a JPEG decoded at a fraction of its size, from the low frequencies alone: libjpeg's scaled inverse DCT."""
+    width, height = image.size
+    if min(width, height) < 2:
+        return
+    reduction = spare(width, height) if _orientation(image) in _ON_THEIR_SIDE else spare(height, width)
+    factor = next((f for f in (8, 4, 2) if f <= reduction), 1)
+    if factor > 1:
+        image.draft(None, (width // factor, height // factor))
 
 
 @contextmanager
@@ -146,6 +163,14 @@ def _what_it_is_instead(data: bytes) -> str:
     return f"not a picture in a format that is read ({', '.join(FORMATS)})"
 
 
+def _orientation(image: Image.Image) -> int:
+    """How the picture is to be turned, as EXIF or XMP has it; 1 is upright."""
+    if image.format == "JPEG" and not image.info.keys() & {"exif", "xmp"}:
+        return 1  # to look takes as long as to decode a small picture
+    value = image.getexif().get(_ORIENTATION, 1)
+    return value if isinstance(value, int) else 1
+
+
 def _num_channels(image: Image.Image) -> int:
     return 1 if image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;") else 3
 
@@ -153,7 +178,9 @@ def _num_channels(image: Image.Image) -> int:
 def pixels_of(image: Image.Image) -> Pixels:
     """uint8 (H, W, C) of an open PIL image, as `decode` says. Raises ImageError where it cannot be read."""
     try:
-        image = ImageOps.exif_transpose(image)  # loads it, too
+        image.load()
+        if _orientation(image) != 1:
+            image = ImageOps.exif_transpose(image)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's plugins raise whatever their parsing runs into
@@ -165,8 +192,8 @@ def pixels_of(image: Image.Image) -> Pixels:
         return ((wide + 128) // 257).astype(np.uint8)[:, :, None]
     if image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
         return _flattened(image)
-    image = image.convert("L" if _num_channels(image) == 1 else "RGB")
-    pixels = np.asarray(image)
+    mode = "L" if _num_channels(image) == 1 else "RGB"
+    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 

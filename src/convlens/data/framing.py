@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from convlens.data.decode import Pixels, without_transparency
+from convlens.data.decode import Pixels, decode, without_transparency
 from convlens.errors import ImageError, UsageError, did_you_mean, shown
 
 FRAMINGS = ("pad", "crop", "stretch", "ink")
@@ -28,6 +28,7 @@ INK_SIDE = 20 / 28
 # images, as in `_pen_width`). A finer pen would fade when it is reduced, so its stroke is widened to this.
 INK_PEN = 2.33 / 28
 _MAX_INK_SIDE = 1024
+_OVERSAMPLING = 2  # what a reduced JPEG keeps beyond the size it is resized to: the bicubic filter needs it
 _WORK = 4  # ink is cleaned at this many times its final size
 
 
@@ -82,6 +83,23 @@ class InputSpec:
         if len(mean) != spec.channels or len(std) != spec.channels or not sound:
             raise UsageError("mean and std must have one value in 0..255 for each channel, std above 0")
         return spec
+
+
+def picture(data: bytes, spec: InputSpec) -> Pixels:
+    """The bytes of a picture file, decoded and framed: uint8 (spec.height, spec.width, C).
+
+    Packing and prediction both come through here, so that the same bytes give the same input. Large JPEGs are
+    decoded at a fraction of their size (a quarter of the pixels or less), never to less than twice what is needed
+    (ink: than is looked at). Raises ImageError.
+    """
+    return fit(decode(data, lambda height, width: _spare(height, width, spec)), spec)
+
+
+def _spare(height: int, width: int, spec: InputSpec) -> float:
+    if spec.framing == "ink":
+        return max(height, width) / _MAX_INK_SIDE
+    ratios = height / spec.height, width / spec.width
+    return (max(ratios) if spec.framing == "pad" else min(ratios)) / _OVERSAMPLING
 
 
 def fit(pixels_HWC: NDArray[Any], spec: InputSpec) -> Pixels:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlens import files
+from convlens.data.ahead import ahead
 from convlens.data.dataset import FORMAT_VERSION, INDEX_DTYPE, index_digest, lowest_share
-from convlens.data.decode import DECODER_VERSION, Pixels, decode, quiet_pillow, read_bytes, read_header
-from convlens.data.framing import FRAMING_VERSION, InputSpec, fit, is_framed_ink
+from convlens.data.decode import DECODER_VERSION, Pixels, quiet_pillow, read_bytes, read_header
+from convlens.data.framing import FRAMING_VERSION, InputSpec, fit, is_framed_ink, picture
 from convlens.data.options import PackOptions
 from convlens.data.samples import SPLITS, ArraySource, FileSample, FileSource, Source
 from convlens.errors import DataError, ImageError, shown
@@ -32,7 +32,6 @@ from convlens.progress import Progress, open_progress
 
 TEST_FRAC = 0.2
 DEFAULT_SIDE = 32
-_CHUNK = 256  # pictures in flight
 _INK_SHARE = 0.95  # a set is framed as ink if this share of its images already is
 
 
@@ -93,7 +92,7 @@ def _group_draw(group: str) -> int:
 @contextmanager
 def _images_file(folder: Path, shape: tuple[int, int, int]) -> Iterator[Callable[[Pixels], object]]:
     """Write images.npy image by image; the header, which holds their number, is put in at the end."""
-    count = 0
+    count, image_bytes = 0, math.prod(shape)
 
     def header(file: BinaryIO) -> None:
         fields = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
@@ -106,7 +105,7 @@ def _images_file(folder: Path, shape: tuple[int, int, int]) -> Iterator[Callable
         def write(images: Pixels) -> None:
             nonlocal count
             file.write(np.ascontiguousarray(images).data)
-            count += images.size // int(np.prod(shape))
+            count += images.size // image_bytes
 
         yield write
         file.seek(0)
@@ -151,23 +150,24 @@ def _mostly_ink(images_NHWC: Pixels) -> bool:
 
 
 def _write_files(source: FileSource, options: PackOptions, folder: Path, bar: Progress) -> tuple[InputSpec, _Packed]:
-    with quiet_pillow(), ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes and resizes outside Python's lock
-        spec = _choose_input(source, options, pool, bar)
+    with quiet_pillow():
+        spec = _choose_input(source, options, bar)
         numbers = {name: number for number, name in enumerate(source.class_names)}
         rows: list[tuple[int, int, int]] = []
         labels: list[int] = []
         lines: list[dict[str, Any]] = []
         groups: list[str | None] = []
         bar.start(f"packing {source.name}", len(source.samples), unit="images")
+        samples = iter(source.samples)
         with _images_file(folder, (spec.height, spec.width, spec.channels)) as write:
-            for chunk in _chunks(source.samples):
-                for sample, (pixels, line) in zip(chunk, pool.map(lambda s: _read(s, spec), chunk), strict=True):
+            for group in ahead(lambda sample: _read(sample, spec), source.samples):
+                bar.advance(len(group))
+                for (read, line), sample in zip(group, samples, strict=False):
                     lines.append(line)
-                    bar.advance(1)
-                    if pixels is None:
+                    if read is None:
                         continue
+                    pixels, key, draw = read
                     write(pixels)
-                    line["pixels_sha256"], key, draw = _hashes(pixels)
                     draw = _group_draw(sample.group) if sample.group is not None else draw
                     rows.append((SPLITS.index(sample.split or "train"), key, draw))
                     labels.append(numbers[sample.label])
@@ -175,12 +175,8 @@ def _write_files(source: FileSource, options: PackOptions, folder: Path, bar: Pr
     return spec, _Packed(np.array(rows, INDEX_DTYPE), np.array(labels, np.int64), lines, tuple(groups))
 
 
-def _chunks(samples: Sequence[FileSample]) -> Iterator[Sequence[FileSample]]:
-    for start in range(0, len(samples), _CHUNK):
-        yield samples[start : start + _CHUNK]
-
-
-def _read(sample: FileSample, spec: InputSpec) -> tuple[Pixels | None, dict[str, Any]]:
+def _read(sample: FileSample, spec: InputSpec) -> tuple[tuple[Pixels, int, int] | None, dict[str, Any]]:
+    """One picture: its framed pixels with their key and draw (None where it cannot be read), and its line."""
     line: dict[str, Any] = {
         "path": sample.relative, "sha256": None, "pixels_sha256": None, "label": sample.label, "group": sample.group,
         "split": sample.split, "status": "ok",
@@ -188,13 +184,15 @@ def _read(sample: FileSample, spec: InputSpec) -> tuple[Pixels | None, dict[str,
     try:
         data = read_bytes(sample.path)
         line["sha256"] = files.sha256_of(data)
-        return fit(decode(data), spec), line
+        pixels = picture(data, spec)
+        line["pixels_sha256"], key, draw = _hashes(pixels)
+        return (pixels, key, draw), line
     except ImageError as error:
         line |= {"status": "quarantined", "reason": str(error)}
         return None, line
 
 
-def _choose_input(source: FileSource, options: PackOptions, pool: ThreadPoolExecutor, bar: Progress) -> InputSpec:
+def _choose_input(source: FileSource, options: PackOptions, bar: Progress) -> InputSpec:
     """Size and channels from the headers where no option gives them: the images' own size if all agree, else 32;
     grey only if all are grey."""
     size, channels = options.size, options.channels
@@ -202,9 +200,9 @@ def _choose_input(source: FileSource, options: PackOptions, pool: ThreadPoolExec
         sizes: Counter[tuple[int, int]] = Counter()
         found_channels = 1
         bar.start(f"reading headers of {source.name}", len(source.samples), unit="images")
-        for chunk in _chunks(source.samples):
-            for header in pool.map(_header, chunk):
-                bar.advance(1)
+        for group in ahead(_header, source.samples):
+            bar.advance(len(group))
+            for header in group:
                 if header is not None:
                     sizes[header[0], header[1]] += 1
                     found_channels = max(found_channels, header[2])

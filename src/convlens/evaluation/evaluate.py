@@ -161,7 +161,7 @@ def evaluate(
         card = classifier.card
         openings = record_opening(str(dataset.test_fingerprint), card.architecture, card.recipe, card.seed)
     images, labels = dataset.sealed_test() if split == "test" else (dataset.images(split), dataset.labels(split))
-    images, labels = images[chosen.keep], mapping[labels[chosen.keep]]
+    images, labels = images.only(chosen.keep), mapping[labels[chosen.keep]]
     logits = classifier.logits(images)
     num_samples = sum(dataset.counts.values())
     if len(logits) != num_expected or num_samples + dataset.num_quarantined != dataset.num_listed:

@@ -143,17 +143,19 @@ class Network(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, plan: Plan, spec: InputSpec) -> None:
+    def __init__(self, plan: Plan, spec: InputSpec, memory_format: str = "channels_last") -> None:
         super().__init__()
         self.plan = plan
+        self.memory_format = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
         self.layers = ChainModule(plan.nodes)
         # The card holds mean and std; they are no tensors of the model file.
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1), persistent=False)
 
     def normalise(self, images_NHWC: Tensor) -> Tensor:
-        """uint8 or float 0..255 (N, H, W, C) to float32 (N, C, H, W), (value - mean) / std, channels last in memory."""
-        return (images_NHWC.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        """uint8 or float 0..255 (N, H, W, C) to float32 (N, C, H, W), (value - mean) / std."""
+        x_NCHW = (images_NHWC.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        return x_NCHW.contiguous(memory_format=self.memory_format)
 
     def forward_normalised(self, x_NCHW: Tensor) -> Tensor:
         """Logits (N, K) from normalised images: for whoever needs gradients there."""
@@ -164,14 +166,16 @@ class Network(nn.Module):
         return self.forward_normalised(self.normalise(images_NHWC))
 
 
-def build(plan: Plan, spec: InputSpec, *, seed: int = 0, device: str = "cpu") -> Network:
+def build(
+    plan: Plan, spec: InputSpec, *, seed: int = 0, device: str = "cpu", memory_format: str = "channels_last"
+) -> Network:
     """A network with torch's default initial weights, drawn from `seed` on the CPU whatever the device.
 
     Moves torch's global random state; callers work inside `device.settled`.
     """
     torch.manual_seed(seed)
-    network = Network(plan, spec)
-    cast(Any, network).to(memory_format=torch.channels_last)  # in place; torch's stubs miss this form
+    network = Network(plan, spec, memory_format)
+    cast(Any, network).to(memory_format=network.memory_format)  # in place; torch's stubs miss this form
     network.to(device)
     return network
 

@@ -1,14 +1,17 @@
-"""Where and how the arithmetic is done: device, precision, threads, determinism.
+"""Where and how the arithmetic is done: device, precision, threads, memory format, compilation, determinism.
 
-Owns their choice, in this one place; the choice is printed, stored in the run and used again on resuming.
+Owns their choice, in this one place; the choice is printed, stored in the run and used again on resuming. The
+automatic choices are those that bench/choices.py measured to be fastest for small networks (docs/speed.md).
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -16,33 +19,72 @@ import torch
 from convlens.errors import DeviceError, UsageError, did_you_mean, shown
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+MEMORY_FORMATS = ("channels_last", "contiguous")
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """Resolved: device ("cpu", "cuda:0", "mps"), precision (float32 or bfloat16), CPU threads."""
+    """Resolved: device ("cpu", "cuda:0", "mps"), precision (float32 or bfloat16), CPU threads, memory format
+    (channels_last or contiguous), and whether torch.compile makes the training step."""
 
     device: str
     precision: str
     threads: int
+    memory_format: str = MEMORY_FORMATS[0]
+    compile: bool = False
 
     def __str__(self) -> str:
-        threads = f", {self.threads} thread{'s' if self.threads != 1 else ''}" if self.device == "cpu" else ""
-        return f"{self.device}, {self.precision}{threads}"
+        threads = [f"{self.threads} thread{'s' if self.threads != 1 else ''}"] if self.device == "cpu" else []
+        compiled = "compiled" if self.compile else "eager"
+        return ", ".join([self.device, self.precision, *threads, self.memory_format.replace("_", " "), compiled])
 
     def to_json(self) -> dict[str, Any]:
         """As stored in runs and model files."""
-        return {"device": self.device, "precision": self.precision, "threads": self.threads}
+        return asdict(self)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of these choices."""
+        if self.precision == "bfloat16" and not has_fast_bfloat16(self.device):
+            return [f"{self.device} has no bfloat16 arithmetic of its own: it is emulated, and slower than float32"]
+        return []
 
 
-def resolve(device: str = "auto", precision: str = "auto", threads: int | None = None) -> Arithmetic:
-    """Turn wishes into facts. Raises DeviceError for a device that is not there, UsageError for odd threads."""
+def resolve(
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    memory_format: str | None = None,
+    compile: bool | None = None,
+) -> Arithmetic:
+    """Turn wishes into facts.
+
+    Automatic: the best device there, bfloat16 where the hardware has it, torch's number of threads, channels_last,
+    no compilation (for networks this small it costs more time than it saves). Where no compiler is found the answer
+    is eager. Raises DeviceError for a device that is not there, UsageError for odd threads or memory formats.
+    """
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024):
         raise UsageError(f"threads must be a whole number from 1 to 1024, not {shown(threads)}")
+    if memory_format is not None and memory_format not in MEMORY_FORMATS:
+        raise UsageError(
+            f"unknown memory_format {shown(memory_format)!r}{did_you_mean(str(memory_format), MEMORY_FORMATS)}: "
+            f"there are {', '.join(MEMORY_FORMATS)}"
+        )
     found = resolve_device(device)
     if precision == "auto":
         precision = "bfloat16" if has_fast_bfloat16(found) else "float32"
-    return Arithmetic(found, precision, threads or torch.get_num_threads())
+    compiled = bool(compile) and has_compiler(found)
+    return Arithmetic(
+        found, precision, threads or torch.get_num_threads(), memory_format or MEMORY_FORMATS[0], compiled
+    )
+
+
+def has_compiler(device: str) -> bool:
+    """Whether torch.compile finds what it generates code with: a C++ compiler on the CPU, Triton on NVIDIA cards."""
+    if device.startswith("cuda"):
+        return find_spec("triton") is not None
+    names = (os.environ.get("CXX"), *(("cl",) if os.name == "nt" else ("g++", "clang++", "c++")))
+    return any(shutil.which(name) for name in names if name)
 
 
 def resolve_device(device: str) -> str:

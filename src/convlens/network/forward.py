@@ -12,14 +12,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from convlens.data.decode import Pixels
+from convlens.data.mapped import MappedImages
 from convlens.network.build import Network
 
 BATCH_SIZE = 500
 _MAX_VALUES = 1 << 27  # of one layer's output for one batch: half a gigabyte
 
 
-def logits_of(network: Network, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """float32 (N, K) from uint8 (N, H, W, C). Leaves the network in the mode it was in."""
+def logits_of(network: Network, images_NHWC: Pixels | MappedImages) -> NDArray[np.float32]:
+    """float32 (N, K) from uint8 (N, H, W, C), read a batch at a time. Leaves the network in the mode it was in."""
     was_training = network.training
     largest = max(math.prod(leaf.output_shape) for leaf in network.plan.leaves)
     batch_size = max(1, min(BATCH_SIZE, _MAX_VALUES // largest))

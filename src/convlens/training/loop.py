@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convlens.data.mapped import MappedImages
 from convlens.errors import DivergedError
 from convlens.network.build import Network, tensors_of
 from convlens.network.device import Arithmetic
@@ -59,7 +60,7 @@ class Losses:
 
 def train_steps(
     state: State,
-    images_NHWC: Tensor,
+    images_NHWC: Tensor | MappedImages,
     labels_N: Tensor,
     batches: Batches,
     recipe: Recipe,
@@ -68,8 +69,9 @@ def train_steps(
 ) -> Iterator[Losses]:
     """Train from `state.step` to `num_steps`, yielding after each step (on a GPU after each few, and after each epoch).
 
-    `images_NHWC` uint8 and `labels_N` int64 are the training split, on the device. Between two yields the state
-    is consistent and may be saved. Raises DivergedError at the first loss that is not finite.
+    `images_NHWC` uint8 and `labels_N` int64 are the training split: labels on the device, images there or mapped.
+    Between two yields the state is consistent and may be saved. Raises DivergedError at the first loss that is not
+    finite.
     """
     network, optimizer = state.network, state.optimizer
     use_bfloat16 = arithmetic.precision == "bfloat16"
@@ -78,14 +80,16 @@ def train_steps(
     look_every = 1 if device_type == "cpu" else _STEPS_BETWEEN_LOOKS
     pending: list[Tensor] = []
     network.train()
+    compiled = torch.compile(network) if arithmetic.compile else network
     for step in range(state.step, num_steps):
         started = time.perf_counter()
         if has_dropout:
             torch.manual_seed(_fold(batches.seed, step))
         batch = batches.at(step)
-        images, labels = gather(images_NHWC, batch), labels_N[torch.from_numpy(batch.positions).to(labels_N.device)]
+        images = gather(images_NHWC, batch, arithmetic.device)
+        labels = labels_N[torch.from_numpy(batch.positions).to(labels_N.device)]
         with torch.autocast(device_type, torch.bfloat16, enabled=use_bfloat16):
-            logits = network(images)
+            logits = compiled(images)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
         loss.backward()
         optimizer.step(recipe.lr_at(step, num_steps), step + 1)

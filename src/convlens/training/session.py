@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import cached_property
 
 import numpy as np
 import torch
 
 from convlens import files
-from convlens.data.decode import Pixels
 from convlens.errors import DivergedError, RunError, TrainingError, shown
 from convlens.metrics import Score, score
 from convlens.modelfile import ModelCard, write_model
 from convlens.network.build import arrays_of, build, tensors_of
 from convlens.network.device import settled
 from convlens.network.forward import logits_of
+from convlens.network.memory import on_device, too_little_memory
 from convlens.progress import Progress
 from convlens.run import (
     CHECKPOINTS,
@@ -34,16 +33,15 @@ from convlens.training.loop import State, averaged, new_state, train_steps
 from convlens.training.setup import Setup, now, versions
 
 Stop = Callable[[], bool]
+_CHECKPOINT_VERSION = 2
 
 
-def _out_of_memory(error: RuntimeError, setup: Setup) -> Exception:
+def _out_of_memory(error: Exception, setup: Setup) -> Exception:
     """The one-line error for torch's many words for having no memory left; any other error as it is."""
     words = str(error)
-    if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in words or "not enough memory" in words:
-        return TrainingError(
-            f"out of memory with batches of {setup.recipe.batch_size:,} images on {setup.arithmetic.device}: try a "
-            "smaller --batch-size or a smaller network"
-        )
+    said = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    if said or "allocate memory" in words or "not enough memory" in words:
+        return TrainingError(too_little_memory(setup.plan, setup.recipe, setup.arithmetic))
     return error
 
 
@@ -81,7 +79,7 @@ class Session:
                     f"the last good checkpoint is that of step {last.step}" if last else "there was no checkpoint yet"
                 )
                 raise DivergedError(f"{error}; {kept}; run {shown(self.run.path, 200)}", step=error.step) from None
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 raise _out_of_memory(error, setup) from error
             finally:
                 self.bar.stop()
@@ -99,13 +97,21 @@ class Session:
         """A state before its first step, or the newest checkpoint's."""
         setup = self.setup
         started = time.perf_counter()
-        network = build(setup.plan, setup.spec, seed=setup.seed, device=setup.arithmetic.device)
+        network = build(
+            setup.plan, setup.spec, seed=setup.seed, device=setup.arithmetic.device,
+            memory_format=setup.arithmetic.memory_format,
+        )  # fmt: skip
         state = new_state(network, setup.recipe)
         state.train_s = time.perf_counter() - started
         last = checkpoint.newest(self.run.path / CHECKPOINTS)
         log_bytes = 0
         if last is None and checkpoint.has_any(self.run.path / CHECKPOINTS):
             self.bar.line("no checkpoint of this run is whole: training begins anew, to the same bits")
+        if last is not None and last.extra.get("format_version") != _CHECKPOINT_VERSION:
+            raise RunError(
+                f"{shown(self.run.path, 200)}: its checkpoints were written by another version of convlens: "
+                "resume with that one, or begin a new run"
+            )
         if last is not None and last.extra.get("identity") != setup.identity:
             raise RunError(
                 f"{shown(self.run.path, 200)}: its checkpoints are of another plan, seed or data than run.json says; "
@@ -130,7 +136,7 @@ class Session:
         """Train to the end; True if `stop` ended it before."""
         setup, bar = self.setup, self.bar
         dataset, recipe, device = setup.dataset, setup.recipe, setup.arithmetic.device
-        images = torch.from_numpy(dataset.images("train")).to(device)
+        images = on_device(dataset.images("train"), device)
         labels = torch.from_numpy(dataset.labels("train")).to(device)
         batches = Batches.of(recipe, len(images), setup.seed)
         bar.start("training", setup.num_steps, unit="steps")
@@ -170,18 +176,13 @@ class Session:
         val = f"  val {100 * self.val.accuracy:6.2f} %  val loss {self.val.loss:.4f}" if self.val else ""
         self.bar.line(f"epoch {epoch:5.2f} of {setup.recipe.epochs:g}  loss {loss:.4f}{val}  {state.train_s:.1f} s")
 
-    @cached_property
-    def val_images(self) -> Pixels:
-        """The validation images, in memory for the whole training."""
-        return self.setup.dataset.images("val")
-
     def _validate(self, state: State) -> None:
         dataset = self.setup.dataset
         if dataset.counts["val"] == 0:
             return
         started = time.perf_counter()
         with averaged(state) as network:
-            logits = logits_of(network, self.val_images)
+            logits = logits_of(network, dataset.images("val"))
         if not np.isfinite(logits).all():
             raise DivergedError(
                 f"the outputs on validation are not finite after step {state.step - 1}: the training has diverged; "
@@ -203,6 +204,7 @@ class Session:
             )
         log = self.run.path / LOG_FILE
         extra = {
+            "format_version": _CHECKPOINT_VERSION,
             "identity": self.setup.identity,
             "log_bytes": log.stat().st_size if log.exists() else 0,
             "epoch_losses": self.epoch_losses,

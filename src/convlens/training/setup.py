@@ -27,7 +27,8 @@ from convlens.data.samples import listed
 from convlens.errors import DataError, RunError, SentenceError, UsageError, shown
 from convlens.files import sha256_of
 from convlens.network.device import Arithmetic, resolve
-from convlens.presets import DEFAULT_PRESET, preset_named
+from convlens.network.memory import check_memory
+from convlens.presets import DEFAULT_PRESET, preset_named, what_it_takes
 from convlens.progress import Progress
 from convlens.recipe import Recipe
 from convlens.run import FORMAT_VERSION, RUN_FILE, Run
@@ -88,6 +89,8 @@ class Given:
     val_frac: float | None
     device: str | None
     threads: int | None
+    memory_format: str | None
+    compile: bool | None
     size: int | str | tuple[int, int] | None
     channels: int | None
     framing: str | None
@@ -109,14 +112,21 @@ def new_setup(given: Given, test: bool, data_root: str | Path | None, bar: Progr
     seed = 0 if given.seed is None else given.seed
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
         raise UsageError(f"seed must be a whole number from 0 to {MAX_SEED}, not {shown(seed)}")
-    arithmetic = resolve("auto" if given.device is None else given.device, recipe.precision, given.threads)
+    device = "auto" if given.device is None else given.device
+    arithmetic = resolve(device, recipe.precision, given.threads, given.memory_format, given.compile)
     val_frac = DEFAULT_VAL_FRAC if given.val_frac is None else given.val_frac
     data = "mnist" if given.data is None else given.data
     dataset = open_data(data, given.options, data_root=data_root, val_frac=val_frac, progress=bar)
     _need_every_class(dataset)
     if test and dataset.counts["test"] == 0:
         raise DataError(f"{dataset.name} has no test images: leave --test away")
-    network_plan = plan(architecture, dataset.input_spec.shape, len(dataset.class_names))
+    try:
+        network_plan = plan(architecture, dataset.input_spec.shape, len(dataset.class_names))
+    except SentenceError:
+        if given.architecture is None:
+            raise SentenceError(what_it_takes(chosen, dataset.input_spec.shape, len(dataset.class_names))) from None
+        raise
+    check_memory(network_plan, recipe, arithmetic)
     if network_plan.num_parameters == 0:
         raise SentenceError("the network has nothing to learn: no layer of it has parameters")
     is_preset = given.architecture is None and given.recipe is None
@@ -157,7 +167,8 @@ def setup_of(run: Run, given: Given, test: bool, data_root: str | Path | None, b
         if dataset.fingerprint != record["dataset"]["fingerprint"]:
             raise RunError(f"{shown(run.path, 200)} was begun with other data (fingerprint "
                            f"{record['dataset']['fingerprint'][:12]}, now {dataset.fingerprint[:12]})")  # fmt: skip
-        arithmetic = resolve(str(stored["device"]), str(stored["precision"]), int(stored["threads"]))
+        arithmetic = resolve(str(stored["device"]), str(stored["precision"]), int(stored["threads"]),
+                             str(stored["memory_format"]), bool(stored["compile"]))  # fmt: skip
         network_plan = plan(architecture, dataset.input_spec.shape, len(dataset.class_names))
         return Setup(
             dataset, network_plan, recipe, record["preset"], seed, arithmetic, test or bool(record["test_asked"])
@@ -185,7 +196,8 @@ def _refuse_changes(run: Run, given: Given, record: Mapping[str, Any], recipe: R
             compare(name, now, then_json[name])
     compare("seed", given.seed, record["seed"])
     compare("val_frac", given.val_frac, record["dataset"]["val_frac"])
-    compare("threads", given.threads, record["arithmetic"]["threads"])
+    for name in ("threads", "memory_format", "compile"):
+        compare(name, getattr(given, name), record["arithmetic"][name])
     device = None if given.device in (None, "auto") else resolve(str(given.device)).device
     compare("device", device, record["arithmetic"]["device"])
     options = given.options.to_json()

@@ -1,0 +1,44 @@
+"""Work done ahead of its use: pictures read and decoded in threads while others are looked at.
+
+Owns the order (that of the input) and the number in flight. Pillow decodes outside Python's lock.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+_GROUP = 32  # items a task: handing over one costs as much as decoding a small picture
+_GROUPS_AHEAD = 4  # a thread
+
+
+def ahead(function: Callable[[In], Out], items: Iterable[In]) -> Iterator[list[Out]]:
+    """`function` of each item, in order, in groups; some groups are worked on ahead.
+
+    An exception comes out where its group would have. Nothing is in flight any more when the iterator ends or is
+    closed.
+    """
+    num_threads = os.cpu_count() or 1
+    groups = iter(items)
+    flying: deque[Future[list[Out]]] = deque()
+
+    def work(group: list[In]) -> list[Out]:
+        return [function(item) for item in group]
+
+    with ThreadPoolExecutor(num_threads) as pool:
+        try:
+            while True:
+                while len(flying) < num_threads * _GROUPS_AHEAD and (group := list(islice(groups, _GROUP))):
+                    flying.append(pool.submit(work, group))
+                if not flying:
+                    return
+                yield flying.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)

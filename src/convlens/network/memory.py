@@ -1,0 +1,131 @@
+"""How much memory a training needs, and how much there is.
+
+Owns the estimate that is looked at before the first step, and the words for having too little. An estimate, not a
+promise: torch's own workspaces are not in it.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from convlens.architecture.layers import BatchNorm, Dropout, GroupNorm, MaxPool
+from convlens.architecture.plan import Plan
+from convlens.data.mapped import MappedImages
+from convlens.errors import TrainingError
+from convlens.network.device import Arithmetic
+from convlens.recipe import Recipe
+
+_KEPT_FREE = 0.05  # share of the free memory that is left to others
+
+
+def fixed_bytes(plan: Plan, recipe: Recipe) -> int:
+    """Bytes that do not depend on the batch: weights, their gradients, the optimizer's moments, the average."""
+    copies = 2 + (2 if recipe.optimizer != "sgd" else 1 if recipe.momentum else 0) + (1 if recipe.ema else 0)
+    return 4 * copies * plan.num_parameters
+
+
+def bytes_per_image(plan: Plan, precision: str) -> int:
+    """Bytes that each image of a batch needs: what the backward pass keeps of each layer's output, and its gradients.
+
+    The input stands there as uint8 and as float32. A layer's output is kept for the layers after it (batch norm's is
+    not: the ReLU that follows keeps its own); max pooling keeps int64 places, dropout a mask. Two of the largest
+    outputs are alive as gradients at a time.
+    """
+    value = 2 if precision == "bfloat16" else 4
+    total = math.prod(plan.input_shape) * (1 + 4 + value)
+    largest = 0
+    for leaf in plan.leaves:
+        size = math.prod(leaf.output_shape)
+        largest = max(largest, size)
+        if not isinstance(leaf.layer, BatchNorm | GroupNorm):
+            total += value * size
+        if isinstance(leaf.layer, MaxPool):
+            total += 8 * size
+        if isinstance(leaf.layer, Dropout):
+            total += size
+    return total + 2 * value * largest
+
+
+def free_bytes(device: str) -> int | None:
+    """Memory that can still be had on a device, in bytes; None where nobody says."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(device)[0])
+    if not sys.platform.startswith("linux"):
+        return None
+    found = []
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                found.append(1024 * int(line.split()[1]))
+    with suppress(OSError, ValueError):  # a container's own limit, control groups version 2
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text(encoding="ascii"))
+        found.append(max(0, limit - int((group / "memory.current").read_text(encoding="ascii"))))
+    with suppress(OSError, ValueError, IndexError):  # the process's own limit (ulimit -v), less what it has
+        limits = Path("/proc/self/limits").read_text(encoding="ascii").splitlines()
+        limit = int(next(line for line in limits if line.startswith("Max address space")).split()[3])
+        status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        used = 1024 * int(next(line for line in status if line.startswith("VmSize:")).split()[1])
+        found.append(max(0, limit - used))
+    return min(found, default=None)
+
+
+def on_device(images_NHWC: MappedImages, device: str) -> Tensor | MappedImages:
+    """The images as a uint8 tensor on a device with memory of its own, if they take half of what is free at most.
+
+    Otherwise, and on the CPU, they stay mapped: the pages that the operating system keeps are the copy in memory.
+    """
+    free = free_bytes(device) if device.startswith("cuda") else None
+    if free is None or images_NHWC.nbytes > free // 2:
+        return images_NHWC
+    copied = torch.empty(images_NHWC.shape, dtype=torch.uint8, device=device)
+    for start in range(0, len(images_NHWC), 4096):
+        copied[start : start + 4096] = torch.from_numpy(images_NHWC[start : start + 4096])
+    return copied
+
+
+def largest_batch(plan: Plan, recipe: Recipe, arithmetic: Arithmetic) -> int | None:
+    """About how many images a batch may have in the memory that is free now; None where nobody knows how much is."""
+    free = free_bytes(arithmetic.device)
+    if free is None:
+        return None
+    room = free * (1 - _KEPT_FREE) - fixed_bytes(plan, recipe)
+    return max(0, int(room / bytes_per_image(plan, arithmetic.precision)))
+
+
+def check_memory(plan: Plan, recipe: Recipe, arithmetic: Arithmetic) -> None:
+    """Raises TrainingError where a training cannot fit into the memory that is free."""
+    most = largest_batch(plan, recipe, arithmetic)
+    if most is not None and recipe.batch_size > most:
+        raise TrainingError(too_little_memory(plan, recipe, arithmetic))
+
+
+def too_little_memory(plan: Plan, recipe: Recipe, arithmetic: Arithmetic) -> str:
+    """The one line for it: batch size, what it needs, what there is, what would fit."""
+    needed = fixed_bytes(plan, recipe) + recipe.batch_size * bytes_per_image(plan, arithmetic.precision)
+    line = f"not enough memory on {arithmetic.device} for batches of {recipe.batch_size:,} images: they need about "
+    free, most = free_bytes(arithmetic.device), largest_batch(plan, recipe, arithmetic)
+    line += f"{_gigabytes(needed)}" + (f", {_gigabytes(free)} are free" if free is not None else "")
+    if most is None:
+        return line + "; use a smaller --batch-size"
+    if most == 0:
+        return line + "; the network itself is too large"
+    # Having run out in spite of the estimate, half of what was asked for is the better guess.
+    most = min(most, max(1, recipe.batch_size // 2)) if recipe.batch_size <= most else most
+    return line + f"; about {_rounded(most):,} would fit: use --batch-size {_rounded(most)}"
+
+
+def _rounded(number: int) -> int:
+    """Down to two digits: more would promise too much."""
+    digits = max(0, len(str(number)) - 2)
+    return int(number // 10**digits * 10**digits)
+
+
+def _gigabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:,.0f} MB"
