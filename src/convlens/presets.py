@@ -43,7 +43,15 @@ TUTORIAL = Preset(
 TUTORIAL_FAST = Preset(
     name="tutorial-fast",
     architecture=TUTORIAL.architecture,
-    recipe=Recipe(lr=0.003, betas=(0.9, 0.99), weight_decay=0.05, label_smoothing=0.1, shift_px=1, epochs=3),
+    recipe=Recipe(
+        optimizer="muon",
+        lr=0.003,
+        muon_lr=0.2,
+        momentum=0.9,
+        label_smoothing=0.1,
+        shift_px=1,
+        epochs=2,
+    ),  # fmt: skip
     about="the tutorial's network, exactly, with a recipe of ours",
     expected="",
 )

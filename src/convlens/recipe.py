@@ -13,20 +13,23 @@ from typing import Any, Self
 
 from convlens.errors import RecipeError, did_you_mean, shown
 
-OPTIMIZERS = ("adam", "adamw", "sgd")
+OPTIMIZERS = ("adam", "adamw", "sgd", "muon")
 SCHEDULES = ("constant", "triangle", "cosine")
 PRECISIONS = ("auto", "float32", "bfloat16")
+_ADDED = ("muon_lr",)  # fields that recipes written before do not have; their defaults change nothing there
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How to train. Loss is cross-entropy.
 
-    optimizer        adam (L2 penalty in the gradient), adamw (decoupled), sgd (with momentum, Nesterov's form)
+    optimizer        adam (L2 penalty in the gradient), adamw (decoupled), sgd (with momentum, Nesterov's form);
+                     muon: convolution kernels by orthogonalised momentum, all else by adamw
     lr               the highest learning rate
+    muon_lr          of muon: that of the kernels, which it moves; the schedule is the same
     betas            of adam and adamw
-    momentum         of sgd
-    weight_decay     of all parameters
+    momentum         of sgd and of muon's kernels
+    weight_decay     of all parameters but muon's kernels
     schedule         constant; triangle: up linearly, then down linearly to 0; cosine: up linearly, down a cosine
     warmup_frac      share of the steps on the way up
     label_smoothing  0 to below 1
@@ -42,6 +45,7 @@ class Recipe:
     lr: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
     momentum: float = 0.9
+    muon_lr: float = 0.2
     weight_decay: float = 0.0
     schedule: str = "triangle"
     warmup_frac: float = 0.2
@@ -59,6 +63,7 @@ class Recipe:
         _one_of("schedule", self.schedule, SCHEDULES)
         _one_of("precision", self.precision, PRECISIONS)
         _number("lr", self.lr, 0, 1000, open_low=True)
+        _number("muon_lr", self.muon_lr, 0, 1000, open_low=True)
         if not isinstance(self.betas, tuple) or len(self.betas) != 2:
             raise RecipeError(f"betas must be two numbers, not {shown(self.betas)}")
         for beta in self.betas:
@@ -138,16 +143,19 @@ class Recipe:
         """Raises RecipeError where `value` is not a recipe."""
         if not isinstance(value, dict):
             raise RecipeError(f"a recipe is a JSON object, not {shown(value)}")
-        missing = [f.name for f in fields(cls) if f.name not in value]
+        missing = [f.name for f in fields(cls) if f.name not in value and f.name not in _ADDED]
         if missing:
             raise RecipeError(f"the recipe has no {missing[0]!r}")
         return cls().replace(**value)
 
     def __str__(self) -> str:
         parts = [f"{self.optimizer} lr {self.lr:g}"]
-        parts.append(
-            f"momentum {self.momentum:g}" if self.optimizer == "sgd" else "betas {:g}, {:g}".format(*self.betas)
-        )
+        if self.optimizer == "muon":
+            parts.append(f"kernels {self.muon_lr:g}")
+        if self.optimizer in ("sgd", "muon"):
+            parts.append(f"momentum {self.momentum:g}")
+        if self.optimizer != "sgd":
+            parts.append("betas {:g}, {:g}".format(*self.betas))
         parts.append(self.schedule + (f" (warm-up {self.warmup_frac:g})" if self.warmup_frac else ""))
         parts += [f"{self.epochs:g} epoch{'' if self.epochs == 1 else 's'}", f"batch {self.batch_size}"]
         for name in ("weight_decay", "label_smoothing", "shift_px", "ema"):

@@ -125,7 +125,8 @@ def has_fast_bfloat16(device: str) -> bool:
 def settled(arithmetic: Arithmetic) -> Iterator[None]:
     """Within it torch has the arithmetic's threads, deterministic kernels and a random state of its own.
 
-    All of it is as before afterwards: a library must not move its caller's random numbers.
+    All of it is as before afterwards: a library must not move its caller's random numbers. On the CPU, whose kernels
+    are deterministic, `use_deterministic_algorithms` is not called: it would import torch's compiler.
     """
     threads = torch.get_num_threads()
     deterministic, warn_only = (
@@ -148,4 +149,5 @@ def settled(arithmetic: Arithmetic) -> Iterator[None]:
         finally:
             torch.set_num_threads(threads)
             cudnn.benchmark, cudnn.allow_tf32 = benchmark, tf32
-            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+            if devices:
+                torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)

@@ -1,8 +1,8 @@
-"""The optimizers: Adam, AdamW and SGD with Nesterov momentum, each one fused kernel over all parameters.
+"""The optimizers: Adam, AdamW, SGD with Nesterov momentum, and Muon for convolution kernels.
 
-Owns the optimizer's state (its moments) and the one step. torch's kernels do the arithmetic; torch's optimizer
-*classes* are not used, because making one imports torch's compiler: over a second, more than half of what preset
-`fast` takes in all (docs/speed.md). A test holds that weights come out as those classes would make them.
+Owns the optimizer's state (its moments) and the one step. torch's fused kernels do the arithmetic of the first three;
+torch's optimizer *classes* are not used, because making one imports torch's compiler: over a second, as long as
+preset `fast` trains in all (docs/speed.md). A test holds that weights come out as those classes would make them.
 """
 
 from __future__ import annotations
@@ -20,41 +20,89 @@ ADAM_EPS = 1e-8  # torch's
 class Optimizer:
     """Moves `parameters` (by name) along their gradients, as the recipe says.
 
-    `moments` has, for each kind of moment, a tensor for each parameter: the running means that the next step needs.
+    `moments` has, for each kind of moment, a tensor for each parameter that it is kept for: the running means that
+    the next step needs. Under muon, convolution kernels have `momentum` and all others adamw's two.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], recipe: Recipe) -> None:
         self.recipe = recipe
         self.parameters = dict(parameters)
-        kinds = ("exp_avg", "exp_avg_sq") if recipe.optimizer != "sgd" else ("momentum",) if recipe.momentum else ()
+        is_muon = recipe.optimizer == "muon"
+        self.kernels = {name: p for name, p in parameters.items() if is_muon and p.ndim == 4}
+        self.others = {name: p for name, p in parameters.items() if name not in self.kernels}
+        kept: dict[str, Mapping[str, nn.Parameter]] = {}
+        if recipe.optimizer in ("sgd", "muon") and recipe.momentum:
+            kept["momentum"] = self.kernels if is_muon else self.others
+        if recipe.optimizer != "sgd":
+            kept |= {"exp_avg": self.others, "exp_avg_sq": self.others}
         self.moments: dict[str, dict[str, Tensor]] = {
-            kind: {name: torch.zeros_like(p, memory_format=torch.preserve_format) for name, p in parameters.items()}
-            for kind in kinds
+            kind: {name: torch.zeros_like(p, memory_format=torch.preserve_format) for name, p in named.items()}
+            for kind, named in kept.items()
         }
 
     @torch.no_grad()
     def step(self, lr: float, number: int) -> None:
-        """Take step `number` (from 1) with the learning rate `lr`, and forget the gradients.
+        """Take step `number` (from 1), and forget the gradients.
 
-        Formulas: Kingma and Ba, 2015 (Adam); Loshchilov and Hutter, 2019 (AdamW); Sutskever et al., 2013 (Nesterov).
+        `lr` is the step's learning rate; muon's own follows the same schedule from its own peak. Formulas: Kingma and
+        Ba, 2015 (Adam); Loshchilov and Hutter, 2019 (AdamW); Sutskever et al., 2013 (Nesterov).
         """
-        named = {name: p for name, p in self.parameters.items() if p.grad is not None}
+        named = {name: p for name, p in self.others.items() if p.grad is not None}
+        self._kernels_step(lr / self.recipe.lr * self.recipe.muon_lr)
+        if named:
+            self._others_step(named, lr, number)
+        for p in self.parameters.values():
+            p.grad = None
+
+    def _others_step(self, named: Mapping[str, nn.Parameter], lr: float, number: int) -> None:
         parameters: list[Tensor] = list(named.values())
         gradients = [p.grad for p in parameters if p.grad is not None]
-        moments = [[of_kind[name] for name in named] for of_kind in self.moments.values()]
         recipe, empty = self.recipe, list[Tensor]()
+
+        def moment(kind: str) -> list[Tensor]:
+            return [self.moments[kind][name] for name in named]
+
         if recipe.optimizer == "sgd":
             torch._fused_sgd_(
-                parameters, gradients, moments[0] if moments else empty, weight_decay=recipe.weight_decay,
-                momentum=recipe.momentum, lr=lr, dampening=0.0, nesterov=recipe.momentum > 0, maximize=False,
-                is_first_step=False,
+                parameters, gradients, moment("momentum") if recipe.momentum else empty,
+                weight_decay=recipe.weight_decay, momentum=recipe.momentum, lr=lr, dampening=0.0,
+                nesterov=recipe.momentum > 0, maximize=False, is_first_step=False,
             )  # fmt: skip
         else:
-            kernel = torch._fused_adamw_ if recipe.optimizer == "adamw" else torch._fused_adam_
+            kernel = torch._fused_adam_ if recipe.optimizer == "adam" else torch._fused_adamw_
             steps = [torch.full((), float(number), device=parameters[0].device)] * len(parameters)
             kernel(
-                parameters, gradients, moments[0], moments[1], empty, steps, lr=lr, beta1=recipe.betas[0],
-                beta2=recipe.betas[1], weight_decay=recipe.weight_decay, eps=ADAM_EPS, amsgrad=False, maximize=False,
+                parameters, gradients, moment("exp_avg"), moment("exp_avg_sq"), empty, steps, lr=lr,
+                beta1=recipe.betas[0], beta2=recipe.betas[1], weight_decay=recipe.weight_decay, eps=ADAM_EPS,
+                amsgrad=False, maximize=False,
             )  # fmt: skip
-        for p in parameters:
-            p.grad = None
+
+    def _kernels_step(self, lr: float) -> None:
+        """Muon (K. Jordan et al., 2024): each kernel moves along its orthogonalised Nesterov momentum.
+
+        As in airbench, a kernel of n filters is scaled to norm √n before: its size then never drowns the step.
+        """
+        for name, kernel in self.kernels.items():
+            if kernel.grad is None:
+                continue
+            update = kernel.grad
+            if self.recipe.momentum:
+                momentum = self.moments["momentum"][name].mul_(self.recipe.momentum).add_(kernel.grad)
+                update = kernel.grad.add(momentum, alpha=self.recipe.momentum)
+            kernel.mul_(len(kernel) ** 0.5 / kernel.norm().clamp(min=1e-7))
+            kernel.add_(orthogonalised(update.flatten(1)).view_as(kernel), alpha=-lr)
+
+
+def orthogonalised(matrix: Tensor, num_iterations: int = 3) -> Tensor:
+    """A float (n, m) matrix with its singular values pushed towards 1, so that no direction of a step drowns the others.
+
+    Those from a thirtieth of the matrix's norm upwards come to between 0.6 and 1.3.
+
+    The quintic Newton-Schulz iteration with the coefficients of K. Jordan et al., 2024 (Muon).
+    """
+    x: Tensor = matrix / matrix.norm().clamp(min=1e-7)
+    x = x.T if x.shape[0] > x.shape[1] else x
+    for _ in range(num_iterations):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x.T if matrix.shape[0] > matrix.shape[1] else x
