@@ -18,12 +18,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+import convlens
+from convlens.data.ahead import ahead
 from convlens.data.dataset import Dataset, lowest_share
 from convlens.data.idx import read_idx
 from convlens.data.pack import open_data, pack
 from convlens.errors import ConvlensError, DataError, RunError, UsageError
 from convlens.files import read_lines
-from tests.conftest import shapes, write_folders
+from tests.conftest import QUICK, TINY, shapes, write_folders
 
 
 def idx_bytes(array: NDArray[np.uint8]) -> bytes:
@@ -534,3 +536,41 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConvlensError) as caught:
         pack(str(tmp_path / "a\nb\x1b[31m"))
     assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
+
+
+# ---------------------------------------------------------------- ahead
+
+
+def test_work_done_ahead_comes_in_order() -> None:
+    """Results come in the order of the items, whatever the number of groups, and an error where its group would."""
+
+    def square(number: int) -> int:
+        if number == 777:
+            raise ValueError("777")
+        return number * number
+
+    for num in (0, 1, 32, 33, 700):
+        assert [r for group in ahead(square, range(num)) for r in group] == [i * i for i in range(num)]
+    seen: list[int] = []
+    with pytest.raises(ValueError, match="777"):
+        for group in ahead(square, range(2000)):
+            seen += group
+    assert seen == [i * i for i in range(777 // 32 * 32)]
+
+
+def test_large_jpegs_pack_and_predict_to_the_same_pixels(tmp_path: Path) -> None:
+    """What packing stores of a photograph is what prediction sees of it, from its path and from its bytes."""
+    rng = np.random.default_rng(3)
+    for label in ("a", "b"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for i in range(6):
+            noise = Image.fromarray(rng.integers(0, 255, (30, 40, 3), dtype=np.uint8))
+            noise.resize((640, 480)).save(tmp_path / "photos" / label / f"{i}.jpg")
+    dataset = pack(tmp_path / "photos", size=24)
+    run = convlens.train(dataset, architecture=TINY, recipe=QUICK.replace(epochs=0.1), out=tmp_path / "run", val_frac=0)
+    classifier = convlens.load(run)
+    packed = {image.tobytes() for image in dataset.with_val_frac(0).images("train")}
+    paths = sorted((tmp_path / "photos").rglob("*.jpg"))
+    framed = [classifier.frame(path) for path in paths]
+    assert all(np.array_equal(f, classifier.frame(path.read_bytes())) for f, path in zip(framed, paths, strict=True))
+    assert packed <= {f.tobytes() for f in framed}

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from convlens.data.decode import MAX_PIXELS, decode, read_header
-from convlens.data.framing import FRAMINGS, InputSpec, fit, is_framed_ink, to_channels
+from convlens.data.decode import MAX_PIXELS, decode, decode_reduced, read_header
+from convlens.data.framing import FRAMINGS, InputSpec, fit, is_framed_ink, picture, spare, to_channels
 from convlens.data.pack import open_data
 from convlens.errors import ImageError, UsageError
 
@@ -145,6 +145,52 @@ def test_pad_cuts_nothing_off_and_fills_with_the_edge() -> None:
     assert padded[10, 0] < 30 and padded[10, 15] == 100
     assert fit(wide, InputSpec(20, 20, 1, "crop")).min() == 100
     assert fit(wide, InputSpec(20, 20, 1, "stretch"))[10, 0, 0] < 40
+
+
+def photograph(height: int, width: int, orientation: int = 1, quality: int = 92) -> bytes:
+    """A JPEG with large and small structure, as a camera would write it."""
+    y, x = np.mgrid[0:height, 0:width]
+    waves = 90 * np.sin(x / 37) + 60 * np.cos(y / 23) + 25 * np.sin((x + 2 * y) / 5)
+    pixels = np.stack([128 + waves, 128 - waves, 60 + 0.1 * x + 0 * y], axis=2).clip(0, 255).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(Image.fromarray(pixels), "JPEG", quality=quality, exif=exif)
+
+
+@pytest.mark.parametrize("framing", ["pad", "crop", "stretch"])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_large_jpegs_are_decoded_at_a_fraction_and_look_the_same(framing: str, orientation: int) -> None:
+    """Reduced-size decoding stays within a few grey levels of decoding all pixels, on every framing and side."""
+    spec = InputSpec(32, 32, 3, framing)
+    data = photograph(700, 1100, orientation)
+    whole = decode(data)
+    assert whole.shape[:2] == ((1100, 700) if orientation == 6 else (700, 1100))
+    difference = np.abs(picture(data, spec).astype(int) - fit(whole, spec).astype(int))
+    assert 0 < difference.mean() < 1.5 and difference.max() < 24
+
+
+def test_how_far_a_jpeg_is_reduced() -> None:
+    """To the smallest of 1, 1/2, 1/4, 1/8 that leaves twice what is needed; small pictures and PNGs not at all."""
+
+    def decoded(height: int, width: int, spec: InputSpec) -> tuple[int, ...]:
+        return decode_reduced(photograph(height, width), lambda h, w: spare(h, w, spec)).pixels.shape[:2]
+
+    pad, crop = InputSpec(32, 32, 3, "pad"), InputSpec(32, 32, 3, "crop")
+    assert decoded(63, 127, pad) == (63, 127) and decoded(64, 128, pad) == (32, 64)
+    assert decoded(512, 512, pad) == (64, 64) and decoded(2000, 2000, pad) == (250, 250)
+    assert decoded(120, 512, crop) == (120, 512) and decoded(256, 512, crop) == (64, 128)
+    assert decoded(1200, 1600, InputSpec(28, 28, 1, "ink")) == (1200, 1600)
+    assert decoded(1200, 2100, InputSpec(28, 28, 1, "ink")) == (600, 1050)
+    png = encoded(Image.new("RGB", (512, 512)))
+    assert decode_reduced(png, lambda h, w: spare(h, w, pad)).pixels.shape == (512, 512, 3)
+
+
+def test_a_damaged_large_jpeg_is_an_image_error() -> None:
+    """Reduced-size decoding refuses a truncated file as whole decoding does."""
+    data = photograph(400, 600)
+    for end in (len(data) // 2, len(data) - 40):
+        with pytest.raises(ImageError):
+            picture(data[:end], InputSpec(32, 32, 3))
 
 
 def test_odd_arrays_are_refused() -> None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 import convlens
 from convlens import files
 from convlens.architecture import parse, plan
+from convlens.data import mnist
 from convlens.data.framing import InputSpec
 from convlens.data.mapped import MappedImages
 from convlens.data.pack import open_data
@@ -155,6 +156,34 @@ def test_golden_losses() -> None:
 
 
 GOLDEN = [1.083207, 1.072931, 0.875527, 0.802157, 0.654996, 0.715852]
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_golden_losses_of_each_preset(preset: str) -> None:
+    """The first losses of each preset on MNIST, in float32, are those written down here."""
+    x, y = mnist.arrays("train")
+    recipe = PRESETS[preset].recipe.replace(batch_size=100)
+    state = new_state(build(plan(parse(PRESETS[preset].architecture), (1, 28, 28), 10), MNIST_SPEC, seed=0), recipe)
+    images, batches = MappedImages(x, np.arange(1000)), Batches.of(recipe, 1000, 0)
+    steps = train_steps(state, images, torch.from_numpy(y[:1000]), batches, recipe, 40, resolve("cpu", "float32"))
+    losses = [next(steps).values[0] for _ in range(4)]
+    np.testing.assert_allclose(losses, GOLDEN_OF_PRESETS[preset], rtol=2e-3)
+
+
+MNIST_SPEC = InputSpec(28, 28, 1, mean=(33.3,), std=(78.6,))
+GOLDEN_OF_PRESETS: dict[str, list[float]] = {}
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_batches_of_each_preset_do_not_depend_on_rank(preset: str) -> None:
+    """Whatever the number of processes, the same images get the same shifts in the same step."""
+    batches = Batches.of(PRESETS[preset].recipe, 1000, 7)
+    images = MappedImages(shapes(1000)[0][..., None], np.arange(1000))
+    for step in (0, 3, 9):
+        whole = gather(images, batches.at(step), "cpu")
+        for rank in range(3):
+            part = gather(images, batches.at(step, rank, 3), "cpu")
+            assert torch.equal(part, whole[rank::3])
 
 
 def test_network_contract() -> None:

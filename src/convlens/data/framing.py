@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from convlens.data.decode import Pixels, decode, without_transparency
+from convlens.data.decode import Pixels, decode_reduced, without_transparency
 from convlens.errors import ImageError, UsageError, did_you_mean, shown
 
 FRAMINGS = ("pad", "crop", "stretch", "ink")
@@ -30,6 +30,9 @@ INK_PEN = 2.33 / 28
 _MAX_INK_SIDE = 1024
 _OVERSAMPLING = 2  # what a reduced JPEG keeps beyond the size it is resized to: the bicubic filter needs it
 _WORK = 4  # ink is cleaned at this many times its final size
+
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 
 
 @dataclass(frozen=True)
@@ -89,13 +92,14 @@ def picture(data: bytes, spec: InputSpec) -> Pixels:
     """The bytes of a picture file, decoded and framed: uint8 (spec.height, spec.width, C).
 
     Packing and prediction both come through here, so that the same bytes give the same input. Large JPEGs are
-    decoded at a fraction of their size (a quarter of the pixels or less), never to less than twice what is needed
+    decoded at a fraction of their size (a quarter of the pixels or less), never to less than some times what is needed
     (ink: than is looked at). Raises ImageError.
     """
-    return fit(decode(data, lambda height, width: _spare(height, width, spec)), spec)
+    return _fit(*decode_reduced(data, lambda height, width: spare(height, width, spec)), spec)
 
 
-def _spare(height: int, width: int, spec: InputSpec) -> float:
+def spare(height: int, width: int, spec: InputSpec) -> float:
+    """How many times larger than needed a picture of height × width pixels is, for being framed to `spec`."""
     if spec.framing == "ink":
         return max(height, width) / _MAX_INK_SIDE
     ratios = height / spec.height, width / spec.width
@@ -108,18 +112,23 @@ def fit(pixels_HWC: NDArray[Any], spec: InputSpec) -> Pixels:
     A picture that already meets the convention comes back unchanged. Raises ImageError for other arrays.
     """
     pixels = to_channels(pixels_HWC, spec.channels)
+    return _fit(pixels, (0, 0, pixels.shape[1], pixels.shape[0]), spec)
+
+
+def _fit(pixels_HWC: Pixels, box: Box, spec: InputSpec) -> Pixels:
+    pixels = to_channels(pixels_HWC, spec.channels)
     if spec.framing == "ink":
         return _ink(pixels[:, :, 0], spec.height, spec.width)[:, :, None]
-    height, width = pixels.shape[:2]
+    height, width = box[3] - box[1], box[2] - box[0]
     if (height, width) == (spec.height, spec.width):
         return pixels
     if max(height, width) > MAX_ASPECT * min(height, width):
-        raise ImageError(f"a strip of {height}×{width} pixels: the sides may differ {MAX_ASPECT} times at most")
+        raise ImageError(f"a strip of {height:g}×{width:g} pixels: the sides may differ {MAX_ASPECT} times at most")
     if spec.framing == "stretch":
-        return _resized(pixels, spec.height, spec.width)
+        return _resized(pixels, box, spec.height, spec.width)
     if spec.framing == "crop":
-        return _cropped(pixels, spec.height, spec.width)
-    return _padded(pixels, spec.height, spec.width)
+        return _cropped(pixels, box, spec.height, spec.width)
+    return _padded(pixels, box, spec.height, spec.width)
 
 
 def to_channels(pixels: NDArray[Any], channels: int) -> Pixels:
@@ -142,26 +151,24 @@ def to_channels(pixels: NDArray[Any], channels: int) -> Pixels:
     return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))[:, :, None]
 
 
-def _resized(pixels: Pixels, height: int, width: int) -> Pixels:
+def _resized(pixels: Pixels, box: Box, height: int, width: int) -> Pixels:
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    resized = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+    resized = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box))
     return resized[:, :, None] if resized.ndim == 2 else resized
 
 
-def _cropped(pixels: Pixels, height: int, width: int) -> Pixels:
-    scale = max(height / pixels.shape[0], width / pixels.shape[1])
-    grown = _resized(pixels, max(height, round(pixels.shape[0] * scale)), max(width, round(pixels.shape[1] * scale)))
+def _cropped(pixels: Pixels, box: Box, height: int, width: int) -> Pixels:
+    rows, columns = box[3] - box[1], box[2] - box[0]
+    scale = max(height / rows, width / columns)
+    grown = _resized(pixels, box, max(height, round(rows * scale)), max(width, round(columns * scale)))
     top, left = (grown.shape[0] - height) // 2, (grown.shape[1] - width) // 2
     return np.ascontiguousarray(grown[top : top + height, left : left + width])
 
 
-def _padded(pixels: Pixels, height: int, width: int) -> Pixels:
-    scale = min(height / pixels.shape[0], width / pixels.shape[1])
-    inner = _resized(
-        pixels,
-        min(height, max(1, round(pixels.shape[0] * scale))),
-        min(width, max(1, round(pixels.shape[1] * scale))),
-    )
+def _padded(pixels: Pixels, box: Box, height: int, width: int) -> Pixels:
+    rows, columns = box[3] - box[1], box[2] - box[0]
+    scale = min(height / rows, width / columns)
+    inner = _resized(pixels, box, min(height, max(1, round(rows * scale))), min(width, max(1, round(columns * scale))))
     if inner.shape[:2] == (height, width):
         return inner
     edges = inner[[0, -1]] if inner.shape[0] < height else inner[:, [0, -1]]

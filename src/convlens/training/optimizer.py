@@ -94,7 +94,7 @@ class Optimizer:
 
 
 def orthogonalised(matrix: Tensor, num_iterations: int = 3) -> Tensor:
-    """A float (n, m) matrix with its singular values pushed towards 1, so that no direction of a step drowns the others.
+    """A float (n, m) matrix with its singular values pushed towards 1: no direction of a step drowns the others.
 
     Those from a thirtieth of the matrix's norm upwards come to between 0.6 and 1.3.
 
