@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
-.PHONY: train test lint types format clean help
+.PHONY: train test lint types format bench clean help
 
 help:
 	@echo "make train   set everything up, train on the embedded MNIST, evaluate on its test images"
 	@echo "make test    set everything up, run the tests"
 	@echo "make lint    ruff;   make types   mypy;   make format   ruff format;   make clean   remove .venv"
+	@echo "make bench   the speed ladder on this machine, about half an hour; make bench BENCH=--quick, three minutes"
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "convlens needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
@@ -39,3 +40,6 @@ format: $(VENV)/.installed-dev
 
 clean:
 	rm -rf $(VENV)
+
+bench: $(VENV)/.installed
+	$(BIN)/python bench/ladder.py $(BENCH)

@@ -47,9 +47,9 @@ RUNGS = (
     Rung("record", "the published speed record's network and recipe, one epoch, float32", 20, 2),
     Rung("small", "… fast's network in its place", 5, 1),
     Rung("small-bfloat16", "… channels last, fused AdamW, bfloat16", 5, 1),
-    Rung("small-smoothed", "… label smoothing, higher learning rate: half the steps", 5, 1),
+    Rung("small-smoothed", "… label smoothing, twice the learning rate: half the steps", 5, 1),
     Rung("fast", "preset fast: optimizer without torch's compiler, our data path", 20, 3),
-    Rung("standard", "preset standard", 10, 1),
+    Rung("standard", "preset standard, a tenth of the images kept for validation", 10, 1),
 )
 
 
@@ -96,7 +96,8 @@ def run_one(name: str, seed: int, num_images: int | None) -> Result:
 
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        run = convlens.train("mnist", preset=name, seed=seed, val_frac=0, out=Path(folder) / "run", test=True)
+        val_frac = None if name == "standard" else 0  # the default preset as it is by default
+        run = convlens.train("mnist", preset=name, seed=seed, val_frac=val_frac, out=Path(folder) / "run", test=True)
         report_s = time.perf_counter() - started
         record_ = run.record
     return {
