@@ -29,7 +29,7 @@ from convlens.network.build import arrays_of, build, tensors_of
 from convlens.network.device import has_fast_bfloat16, resolve
 from convlens.presets import PRESETS
 from convlens.recipe import Recipe
-from convlens.training import checkpoint
+from convlens.training import checkpoint, session
 from convlens.training.batches import Batches, gather
 from convlens.training.loop import averaged, new_state, train_steps
 from tests.conftest import QUICK, TINY, shapes
@@ -490,6 +490,20 @@ def test_resuming_without_a_whole_checkpoint_says_so(
     resumed = convlens.train(resume=run, progress="lines")
     assert "no checkpoint of this run is whole" in capsys.readouterr().err
     assert same(weights(resumed), weights(whole))
+
+
+def test_checkpoints_of_another_version_are_not_continued(
+    arrays: Any, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their bits would not be those of an uninterrupted run: one line says so, and the run stays as it is."""
+    calls = iter([False] * 6 + [True] * 9)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(session, "_CHECKPOINT_VERSION", 1)
+        run = convlens.train(arrays, architecture=TINY, recipe=QUICK, stop=lambda: next(calls))
+    before = weights(run)
+    with pytest.raises(RunError, match="another version of convlens"):
+        convlens.train(resume=run)
+    assert same(weights(run), before)
 
 
 def test_resuming_a_complete_run_does_not_open_test_again(arrays: Any, workplace: Path) -> None:

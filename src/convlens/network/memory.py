@@ -63,11 +63,16 @@ def free_bytes(device: str) -> int | None:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
                 found.append(1024 * int(line.split()[1]))
-    with suppress(OSError, ValueError):  # a container's own limit, control groups version 2
+    with suppress(OSError, ValueError):  # a container's own limit (control groups, version 2); cached files give way
         group = Path("/sys/fs/cgroup")
         limit = int((group / "memory.max").read_text(encoding="ascii"))
-        found.append(max(0, limit - int((group / "memory.current").read_text(encoding="ascii"))))
-    with suppress(OSError, ValueError, IndexError):  # the process's own limit (ulimit -v), less what it has
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+        kinds = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+        cached = sum(int(kinds.get(kind, 0)) for kind in ("active_file", "inactive_file"))
+        found.append(max(0, limit - used + cached))
+    with suppress(
+        OSError, ValueError, IndexError, StopIteration
+    ):  # the process's own limit (ulimit -v), less what it has
         limits = Path("/proc/self/limits").read_text(encoding="ascii").splitlines()
         limit = int(next(line for line in limits if line.startswith("Max address space")).split()[3])
         status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()

@@ -168,7 +168,7 @@ def setup_of(run: Run, given: Given, test: bool, data_root: str | Path | None, b
             raise RunError(f"{shown(run.path, 200)} was begun with other data (fingerprint "
                            f"{record['dataset']['fingerprint'][:12]}, now {dataset.fingerprint[:12]})")  # fmt: skip
         arithmetic = resolve(str(stored["device"]), str(stored["precision"]), int(stored["threads"]),
-                             str(stored["memory_format"]), bool(stored["compile"]))  # fmt: skip
+                             stored.get("memory_format"), stored.get("compile"))  # fmt: skip
         network_plan = plan(architecture, dataset.input_spec.shape, len(dataset.class_names))
         return Setup(
             dataset, network_plan, recipe, record["preset"], seed, arithmetic, test or bool(record["test_asked"])
@@ -197,7 +197,7 @@ def _refuse_changes(run: Run, given: Given, record: Mapping[str, Any], recipe: R
     compare("seed", given.seed, record["seed"])
     compare("val_frac", given.val_frac, record["dataset"]["val_frac"])
     for name in ("threads", "memory_format", "compile"):
-        compare(name, getattr(given, name), record["arithmetic"][name])
+        compare(name, getattr(given, name), record["arithmetic"].get(name))
     device = None if given.device in (None, "auto") else resolve(str(given.device)).device
     compare("device", device, record["arithmetic"]["device"])
     options = given.options.to_json()
