@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+from common import commit, surroundings
+
 Result = dict[str, Any]
 
 
@@ -125,7 +126,7 @@ def measure(rung: Rung, seed: int, num_images: int | None) -> Result:
     if done.returncode:
         raise SystemExit(f"{rung.name}, seed {seed}, failed:\n{done.stderr}")
     result: Result = json.loads(done.stdout.splitlines()[-1])
-    return {"rung": rung.name, "seed": seed, "images": num_images, "total_s": total_s, **result}
+    return {"rung": rung.name, "seed": seed, "images": num_images, "commit": commit(), "total_s": total_s, **result}
 
 
 def cold_total(seed: int) -> float:
@@ -137,12 +138,12 @@ def cold_total(seed: int) -> float:
         return time.perf_counter() - started
 
 
-def climb(*, quick: bool) -> tuple[list[Result], list[float]]:
+def climb(rungs: list[Rung], *, quick: bool) -> tuple[list[Result], list[float]]:
     """Every run of every rung, contenders alternated: first seed 0 of each, then seed 1 of each, and so on."""
     results: list[Result] = []
-    most = max(rung.quick_seeds if quick else rung.seeds for rung in RUNGS)
+    most = max(rung.quick_seeds if quick else rung.seeds for rung in rungs)
     for seed in range(most):
-        for rung in RUNGS:
+        for rung in rungs:
             if seed < (rung.quick_seeds if quick else rung.seeds):
                 results.append(measure(rung, seed, rung.quick_images if quick else None))
                 latest = results[-1]
@@ -235,6 +236,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where every single result goes")
     parser.add_argument("--plot", type=Path, help="where the picture goes (.png or .svg)")
     parser.add_argument("--from", dest="read", type=Path, help="print and plot the results of an earlier --json")
+    parser.add_argument("--rungs", nargs="+", choices=[rung.name for rung in RUNGS], help="these alone")
+    parser.add_argument("--keep", type=Path, help="an earlier --json, whose other rungs are kept")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--images", type=int, help=argparse.SUPPRESS)
@@ -245,10 +248,12 @@ def main() -> None:
     if arguments.read:
         document = json.loads(arguments.read.read_text(encoding="utf-8"))
     else:
-        from common import surroundings
-
         here = surroundings()
-        results, cold = climb(quick=arguments.quick)
+        rungs = [rung for rung in RUNGS if not arguments.rungs or rung.name in arguments.rungs]
+        results, cold = climb(rungs, quick=arguments.quick)
+        if arguments.keep:
+            kept = json.loads(arguments.keep.read_text(encoding="utf-8"))["results"]
+            results = [r for r in kept if r["rung"] not in {rung.name for rung in rungs}] + results
         document = {**here, "quick": arguments.quick, "results": results, "cold_total_s": cold}
         if arguments.json:
             arguments.json.write_text(json.dumps(document, indent=1) + os.linesep, encoding="utf-8")
@@ -267,5 +272,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(HERE))
     main()

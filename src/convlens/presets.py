@@ -44,7 +44,7 @@ TUTORIAL_FAST = Preset(
     name="tutorial-fast",
     architecture=TUTORIAL.architecture,
     recipe=Recipe(
-        optimizer="muon", lr=0.003, muon_lr=0.2, momentum=0.9, label_smoothing=0.1, shift_px=1, epochs=2,
+        optimizer="muon", lr=0.003, muon_lr=0.06, momentum=0.9, label_smoothing=0.1, shift_px=1, epochs=3,
     ),
     about="the tutorial's network, exactly, with a recipe of ours",
     expected="",
