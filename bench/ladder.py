@@ -46,7 +46,8 @@ RUNGS = (
     Rung("bfloat16", "… bfloat16", 3, 1, 6_000),
     Rung("tutorial-fast", "preset tutorial-fast: the same network, our recipe, whole", 5, 0),
     Rung("record", "the published speed record's network and recipe, one epoch, float32", 20, 2),
-    Rung("small", "… fast's network in its place", 5, 1),
+    Rung("record-channels-last", "… channels last", 5, 1),
+    Rung("small", "the record's recipe with fast's network", 5, 1),
     Rung("small-bfloat16", "… channels last, fused AdamW, bfloat16", 5, 1),
     Rung("small-smoothed", "… label smoothing, twice the learning rate: half the steps", 5, 1),
     Rung("fast", "preset fast: optimizer without torch's compiler, our data path", 20, 3),
@@ -78,6 +79,10 @@ def run_one(name: str, seed: int, num_images: int | None) -> Result:
         ),
         "record": lambda: in_memory(
             record_network, seed, optimizer=lambda p: torch.optim.Adam(p, 0.01, (0.7, 0.9)), max_lr=0.01
+        ),
+        "record-channels-last": lambda: in_memory(
+            record_network, seed, optimizer=lambda p: torch.optim.Adam(p, 0.01, (0.7, 0.9)), max_lr=0.01,
+            channels_last=True,
         ),
         "small": lambda: in_memory(
             lambda: fast_network(seed), seed, optimizer=lambda p: torch.optim.Adam(p, 0.01, (0.7, 0.9)), max_lr=0.01

@@ -103,14 +103,20 @@ def in_memory(
     bfloat16: bool = False,
     label_smoothing: float = 0.0,
 ) -> Result:
-    """A plain training loop over images that lie in memory as uint8. `max_lr`: the peak of a one-cycle schedule."""
+    """A plain training loop over images that lie in memory as uint8. `max_lr`: the peak of a one-cycle schedule.
+
+    Memory formats are explicit: images of one channel can count as both, and torch then guesses.
+    """
     torch.manual_seed(seed)
-    images_NHWC, labels_N = (torch.from_numpy(array.copy()) for array in mnist.arrays("train"))
-    images_NCHW = images_NHWC.permute(0, 3, 1, 2)
+    arrays = mnist.arrays("train")
+    images_NCHW, labels_N = (
+        torch.from_numpy(arrays[0].reshape(-1, 1, 28, 28).copy()),
+        torch.from_numpy(arrays[1].copy()),
+    )
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
     started = time.perf_counter()
     network = make()
-    if channels_last:
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.to(memory_format=memory_format)  # type: ignore[call-overload]
     rule, optimizer_s = _timed(lambda: optimizer(list(network.parameters())))
     num_steps = max(1, round(epochs * len(labels_N) / batch_size))
     schedule = max_lr and torch.optim.lr_scheduler.OneCycleLR(
@@ -119,7 +125,7 @@ def in_memory(
     order = torch.cat([torch.randperm(len(labels_N)) for _ in range(int(np.ceil(epochs)) + 1)])
     for step in range(num_steps):
         at = order[step * batch_size : (step + 1) * batch_size]
-        x = (images_NCHW[at].float() / 255 - MEAN) / STD
+        x = ((images_NCHW[at].float() / 255 - MEAN) / STD).contiguous(memory_format=memory_format)
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             logits = network(x)
         loss = nn.functional.cross_entropy(logits.float(), labels_N[at], label_smoothing=label_smoothing)

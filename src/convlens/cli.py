@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="convlens",
     help="Train, honestly evaluate, look inside and ship small convolutional image classifiers.",
-    epilog="Start with: convlens train   (MNIST ships with convlens; about a minute on two cores)",
+    epilog="Start with: convlens train   (MNIST ships with convlens; half a minute on two cores)",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
