@@ -15,14 +15,15 @@ import convlens
 from convlens.architecture import parse, plan
 from convlens.cli import main
 from convlens.data.mapped import MappedImages
-from convlens.errors import SentenceError, TrainingError, UsageError
+from convlens.errors import RunError, SentenceError, TrainingError, UsageError
 from convlens.files import read_lines
 from convlens.network import device, memory
 from convlens.network.build import DropoutModule
 from convlens.network.device import Arithmetic, resolve
 from convlens.presets import PRESETS
 from convlens.recipe import Recipe
-from convlens.training import session
+from convlens.run import update_record
+from convlens.training import session, setup
 from tests.conftest import QUICK, TINY
 
 
@@ -59,6 +60,20 @@ def test_compilation_without_a_compiler_goes_on_eager(
     assert capsys.readouterr().err.count("no compiler for cpu") == 1
 
 
+def test_a_compiled_run_is_not_continued_without_a_compiler(
+    arrays: Any, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bits could not be kept: one line says so. A wish for it that fell back to eager may be said again."""
+    for module in (device, setup):
+        monkeypatch.setattr(module, "has_compiler", lambda _: False)
+    run = convlens.train(arrays, architecture=TINY, recipe=QUICK, compile=True, stop=lambda: True)
+    assert convlens.train(resume=run, compile=True).status == "complete"
+    run = convlens.train(arrays, architecture=TINY, recipe=QUICK, stop=lambda: True)
+    update_record(run.path, arithmetic={**run.record["arithmetic"], "compile": True})
+    with pytest.raises(RunError, match="begun compiled, and no compiler is here"):
+        convlens.train(resume=run)
+
+
 def test_memory_formats_train_alike(arrays: Any, workplace: Path) -> None:
     """Contiguous and channels-last give the same losses up to rounding."""
     losses = []
@@ -88,13 +103,21 @@ def test_a_batch_that_cannot_fit_is_refused_before_anything_is_written(
 def test_running_out_in_spite_of_the_estimate_names_a_smaller_batch(
     arrays: Any, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torch's own error becomes the same line; half the batch is proposed where the estimate was wrong."""
+    """torch's own errors become one line that proposes half of the batch; other errors stay what they are."""
 
-    def full(*_: object, **__: object) -> None:
-        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
+    def fails_with(words: str) -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise RuntimeError(words)
 
-    monkeypatch.setattr(session, "train_steps", full)
-    with pytest.raises(TrainingError, match=r"not enough memory on cpu for batches of 32 images.*--batch-size 16$"):
+        monkeypatch.setattr(session, "train_steps", fail)
+
+    for words in ("[enforce fail] DefaultCPUAllocator: can't allocate memory", "MPS backend out of memory",
+                  "CUDA error: CUBLAS_STATUS_ALLOC_FAILED"):  # fmt: skip
+        fails_with(words)
+        with pytest.raises(TrainingError, match=r"not enough memory on cpu for batches of 32 images.*--batch-size 16$"):
+            convlens.train(arrays, architecture=TINY, recipe=QUICK)
+    fails_with("something else")
+    with pytest.raises(RuntimeError, match="something else"):
         convlens.train(arrays, architecture=TINY, recipe=QUICK)
 
 

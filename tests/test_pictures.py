@@ -185,6 +185,14 @@ def test_how_far_a_jpeg_is_reduced() -> None:
     assert decode_reduced(png, lambda h, w: spare(h, w, pad)).pixels.shape == (512, 512, 3)
 
 
+def test_narrow_jpegs() -> None:
+    """A strip is reduced by no more than its shorter side; one that is too long for the framing is called a strip."""
+    assert picture(photograph(7, 1000), InputSpec(32, 32, 3)).shape == (32, 32, 3)
+    assert picture(photograph(2100, 3), InputSpec(28, 28, 1, "ink")).shape == (28, 28, 1)
+    with pytest.raises(ImageError, match="strip of 7×2000"):
+        picture(photograph(7, 2000), InputSpec(32, 32, 3))
+
+
 def test_a_damaged_large_jpeg_is_an_image_error() -> None:
     """Reduced-size decoding refuses a truncated file as whole decoding does."""
     data = photograph(400, 600)

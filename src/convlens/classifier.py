@@ -23,7 +23,7 @@ from convlens.errors import ImageError, ModelFileError, UsageError, shown
 from convlens.metrics import softmax
 from convlens.modelfile import ModelCard
 from convlens.network.build import Network, build, copy_into
-from convlens.network.device import resolve, resolve_device, settled
+from convlens.network.device import MEMORY_FORMATS, resolve, resolve_device, settled
 from convlens.network.forward import logits_of
 from convlens.run import Run, find_model
 
@@ -116,7 +116,8 @@ def load(model: str | Path | Run | Classifier = "last", device: str | None = "au
     file = modelfile.read_model(find_model(model))
     found = resolve_device(device)
     with settled(resolve(found, "float32")):
-        network = build(file.plan, file.card.input_spec, device=found)
+        memory_format = str(file.card.training.get("memory_format", MEMORY_FORMATS[0]))  # as validation had it
+        network = build(file.plan, file.card.input_spec, device=found, memory_format=memory_format)
     copy_into(network, file.tensors)
     network.eval()
     return Classifier(file.path, file.card, network, found)

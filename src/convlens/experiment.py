@@ -64,7 +64,7 @@ def train(
     returned. KeyboardInterrupt does the same, from the last consistent weights.
 
     Raises ConvlensError: DataError, SentenceError, RecipeError, UsageError, DeviceError, RunError, StorageError,
-    DivergedError.
+    TrainingError (too little memory), DivergedError.
     """
     if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, int | float) or not checkpoint_every >= 0:
         raise UsageError(f"checkpoint_every must be seconds from 0 on, not {shown(checkpoint_every)}")

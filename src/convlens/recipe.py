@@ -119,6 +119,11 @@ class Recipe:
             raise RecipeError(f"{name} must be {kind}, not {shown(text)!r}") from None
         return text
 
+    @property
+    def rates(self) -> str:
+        """The learning rates in words, for whoever has to lower them."""
+        return f"lr {self.lr:g}" + (f", muon_lr {self.muon_lr:g}" if self.optimizer == "muon" else "")
+
     def num_steps(self, num_images: int) -> int:
         """Training steps for so many training images: at least one."""
         return max(1, round(self.epochs * num_images / self.batch_size))

@@ -10,13 +10,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from threading import Event
 from typing import TypeVar
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-_GROUP = 32  # items a task: handing over one costs as much as decoding a small picture
-_GROUPS_AHEAD = 4  # a thread
+_GROUP = 16  # items a task: handing over one costs as much as decoding a small picture
+_AHEAD = 512  # items in flight at most, however many threads
 
 
 def ahead(function: Callable[[In], Out], items: Iterable[In]) -> Iterator[list[Out]]:
@@ -25,20 +26,23 @@ def ahead(function: Callable[[In], Out], items: Iterable[In]) -> Iterator[list[O
     An exception comes out where its group would have. Nothing is in flight any more when the iterator ends or is
     closed.
     """
-    num_threads = os.cpu_count() or 1
+    num_threads = min(os.cpu_count() or 1, 16)
+    num_ahead = min(4 * num_threads, _AHEAD // _GROUP)
     groups = iter(items)
     flying: deque[Future[list[Out]]] = deque()
+    ended = Event()
 
     def work(group: list[In]) -> list[Out]:
-        return [function(item) for item in group]
+        return [function(item) for item in group if not ended.is_set()]
 
     with ThreadPoolExecutor(num_threads) as pool:
         try:
             while True:
-                while len(flying) < num_threads * _GROUPS_AHEAD and (group := list(islice(groups, _GROUP))):
+                while len(flying) < num_ahead and (group := list(islice(groups, _GROUP))):
                     flying.append(pool.submit(work, group))
                 if not flying:
                     return
                 yield flying.popleft().result()
         finally:
+            ended.set()  # nobody waits for what is still in flight
             pool.shutdown(cancel_futures=True)

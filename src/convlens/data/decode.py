@@ -123,7 +123,7 @@ def decode_reduced(data: bytes, spare: Callable[[int, int], float]) -> Reduced:
             if image.format in ("JPEG", "MPO"):
                 on_its_side = _orientation(image) in _ON_THEIR_SIDE
                 reduction = spare(*whole) if on_its_side else spare(whole[1], whole[0])
-                factor = next((f for f in (8, 4, 2) if f <= reduction), 1)
+                factor = next((f for f in (8, 4, 2) if f <= min(reduction, *whole)), 1)
                 if factor > 1:
                     image.draft(None, (whole[0] // factor, whole[1] // factor))
             drafted, orientation = image.size, _orientation(image)

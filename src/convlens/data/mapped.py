@@ -6,6 +6,7 @@ is read once, one that does not still trains, and neither is copied into the pro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,8 @@ from convlens.data.decode import Pixels
 class MappedImages:
     """The images of some rows of a mapped array: uint8 (N, H, W, C).
 
-    `images[i]`, `images[a:b]` and `images[positions]` read and copy; `np.asarray(images)` copies all of them.
+    `images[a:b]` and `images[positions]` read and copy, `images[i]` and iteration give read-only views of the mapping,
+    `np.asarray(images)` copies all of them.
     """
 
     mapped: Pixels
@@ -34,7 +36,7 @@ class MappedImages:
     @property
     def nbytes(self) -> int:
         """What a copy of all of them would take."""
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -36,7 +36,8 @@ def record_opening(test_fingerprint: str, architecture: str, recipe: Recipe, see
     """Write an opening down, before it happens, and count those of this test set. Raises StorageError."""
     ledger = ledger_path()
     # Precision is the machine's choice more often than the person's: two machines are one plan.
-    values = {name: value for name, value in recipe.to_json().items() if name != "precision"}
+    unused = {"precision"} | (set() if recipe.optimizer == "muon" else {"muon_lr"})
+    values = {name: value for name, value in recipe.to_json().items() if name not in unused}
     plan = files.sha256_of(json.dumps([architecture, values], sort_keys=True).encode())
     line = {
         "test_fingerprint": test_fingerprint, "plan": plan, "architecture": architecture, "seed": seed,

@@ -1,7 +1,7 @@
 """Where and how the arithmetic is done: device, precision, threads, memory format, compilation, determinism.
 
 Owns their choice, in this one place; the choice is printed, stored in the run and used again on resuming. The
-automatic choices are those that bench/choices.py measured to be fastest for small networks (docs/speed.md).
+automatic choices are those that bench/ceilings.py measured to be fastest for small networks (docs/speed.md).
 """
 
 from __future__ import annotations
@@ -130,19 +130,21 @@ def _reuse_freed_memory() -> None:
     """Have the C library keep what tensors free for the tensors that come, for the rest of the process.
 
     By itself glibc gives a step's memory back to the system and asks for it anew in the next: up to 2,400 page faults
-    a step of a small network, a fifth of its time. Other C libraries have no such dial, and are left alone.
+    a step of a small network, a fifth of its time. Other C libraries have no such dial, and are left alone. Older
+    glibcs take no threshold above 32 MB for mapping; what is kept is only said once that is taken.
     """
     with suppress(OSError, AttributeError, TypeError):
         libc = ctypes.CDLL(None)
-        for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
-            libc.mallopt(option, _KEPT_BYTES)
+        if any(libc.mallopt(_M_MMAP_THRESHOLD, threshold) for threshold in (_KEPT_BYTES, 32 << 20)):
+            libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 @contextmanager
 def settled(arithmetic: Arithmetic) -> Iterator[None]:
     """Within it torch has the arithmetic's threads, deterministic kernels and a random state of its own.
 
-    All of it is as before afterwards: a library must not move its caller's random numbers. On the CPU, whose kernels
+    All of it is as before afterwards: a library must not move its caller's random numbers. Only that freed memory is
+    kept stays so on Linux. On the CPU, whose kernels
     are deterministic, `use_deterministic_algorithms` is not called: it would import torch's compiler.
     """
     threads = torch.get_num_threads()
@@ -151,7 +153,7 @@ def settled(arithmetic: Arithmetic) -> Iterator[None]:
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
     cudnn = torch.backends.cudnn
-    benchmark, tf32 = cudnn.benchmark, cudnn.allow_tf32
+    benchmark, tf32, matmul = cudnn.benchmark, cudnn.allow_tf32, torch.get_float32_matmul_precision()
     devices = [arithmetic.device] if arithmetic.device.startswith("cuda") else []
     with torch.random.fork_rng(devices=devices):
         try:
@@ -160,6 +162,8 @@ def settled(arithmetic: Arithmetic) -> Iterator[None]:
                 _reuse_freed_memory()
             cudnn.benchmark = False
             cudnn.allow_tf32 = False  # float32 means float32
+            if matmul != "highest":
+                torch.set_float32_matmul_precision("highest")
             if devices:
                 # cuBLAS reads it when a process first uses a GPU, and is deterministic only with it.
                 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -168,5 +172,7 @@ def settled(arithmetic: Arithmetic) -> Iterator[None]:
         finally:
             torch.set_num_threads(threads)
             cudnn.benchmark, cudnn.allow_tf32 = benchmark, tf32
+            if matmul != "highest":
+                torch.set_float32_matmul_precision(matmul)
             if devices:
                 torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)

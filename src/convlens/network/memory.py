@@ -33,9 +33,9 @@ def fixed_bytes(plan: Plan, recipe: Recipe) -> int:
 def bytes_per_image(plan: Plan, precision: str) -> int:
     """Bytes that each image of a batch needs: what the backward pass keeps of each layer's output, and its gradients.
 
-    The input stands there as uint8 and as float32. A layer's output is kept for the layers after it (batch norm's is
-    not: the ReLU that follows keeps its own); max pooling keeps int64 places, dropout a mask. Two of the largest
-    outputs are alive as gradients at a time.
+    The input stands there as uint8, as float32 and as it is computed with. A layer's output is kept for the layers
+    after it (not between batch norm and the ReLU that mostly follows it, which keeps its own); max pooling keeps int64
+    places, dropout a mask. Two of the largest outputs are alive as gradients at a time.
     """
     value = 2 if precision == "bfloat16" else 4
     total = math.prod(plan.input_shape) * (1 + 4 + value)
@@ -48,14 +48,19 @@ def bytes_per_image(plan: Plan, precision: str) -> int:
         if isinstance(leaf.layer, MaxPool):
             total += 8 * size
         if isinstance(leaf.layer, Dropout):
-            total += size
+            total += value * size
     return total + 2 * value * largest
 
 
 def free_bytes(device: str) -> int | None:
     """Memory that can still be had on a device, in bytes; None where nobody says."""
     if device.startswith("cuda"):
-        return int(torch.cuda.mem_get_info(device)[0])
+        with suppress(RuntimeError):
+            cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
+                device
+            )  # torch's own, to be reused
+            return int(torch.cuda.mem_get_info(device)[0]) + cached
+        return None
     if not sys.platform.startswith("linux"):
         return None
     found = []
@@ -81,13 +86,14 @@ def free_bytes(device: str) -> int | None:
     return min(found, default=None)
 
 
-def on_device(images_NHWC: MappedImages, device: str) -> Tensor | MappedImages:
-    """The images as a uint8 tensor on a device with memory of its own, if they take half of what is free at most.
+def on_device(images_NHWC: MappedImages, plan: Plan, recipe: Recipe, arithmetic: Arithmetic) -> Tensor | MappedImages:
+    """The images as a uint8 tensor on an NVIDIA card, if half of what the training leaves free holds them.
 
     Otherwise, and on the CPU, they stay mapped: the pages that the operating system keeps are the copy in memory.
     """
+    device = arithmetic.device
     free = free_bytes(device) if device.startswith("cuda") else None
-    if free is None or images_NHWC.nbytes > free // 2:
+    if free is None or images_NHWC.nbytes > (free - needed_bytes(plan, recipe, arithmetic)) // 2:
         return images_NHWC
     copied = torch.empty(images_NHWC.shape, dtype=torch.uint8, device=device)
     for start in range(0, len(images_NHWC), 4096):
@@ -108,22 +114,34 @@ def check_memory(plan: Plan, recipe: Recipe, arithmetic: Arithmetic) -> None:
     """Raises TrainingError where a training cannot fit into the memory that is free."""
     most = largest_batch(plan, recipe, arithmetic)
     if most is not None and recipe.batch_size > most:
-        raise TrainingError(too_little_memory(plan, recipe, arithmetic))
+        line, free = _too_little(plan, recipe, arithmetic), free_bytes(arithmetic.device)
+        line += f", {_gigabytes(free or 0)} are free"
+        if most == 0:
+            raise TrainingError(line + "; the network itself is too large")
+        raise TrainingError(line + f"; about {_rounded(most):,} would fit: use --batch-size {_rounded(most)}")
 
 
-def too_little_memory(plan: Plan, recipe: Recipe, arithmetic: Arithmetic) -> str:
-    """The one line for it: batch size, what it needs, what there is, what would fit."""
-    needed = fixed_bytes(plan, recipe) + recipe.batch_size * bytes_per_image(plan, arithmetic.precision)
-    line = f"not enough memory on {arithmetic.device} for batches of {recipe.batch_size:,} images: they need about "
-    free, most = free_bytes(arithmetic.device), largest_batch(plan, recipe, arithmetic)
-    line += f"{_gigabytes(needed)}" + (f", {_gigabytes(free)} are free" if free is not None else "")
-    if most is None:
-        return line + "; use a smaller --batch-size"
-    if most == 0:
-        return line + "; the network itself is too large"
-    # Having run out in spite of the estimate, half of what was asked for is the better guess.
-    most = min(most, max(1, recipe.batch_size // 2)) if recipe.batch_size <= most else most
-    return line + f"; about {_rounded(most):,} would fit: use --batch-size {_rounded(most)}"
+def ran_out_of_memory(plan: Plan, recipe: Recipe, arithmetic: Arithmetic) -> TrainingError:
+    """The error for a training that ran out in spite of the estimate. What is free now says nothing: the step that
+    failed still holds its part. Half of the batch is the next thing to try."""
+    line = _too_little(plan, recipe, arithmetic) + " by estimate, and more in fact"
+    if recipe.batch_size == 1:
+        return TrainingError(line + "; the network itself is too large")
+    half = recipe.batch_size // 2
+    return TrainingError(line + f"; about {half:,} may fit: use --batch-size {half}")
+
+
+def needed_bytes(plan: Plan, recipe: Recipe, arithmetic: Arithmetic) -> int:
+    """What a training needs, the images themselves aside."""
+    return fixed_bytes(plan, recipe) + recipe.batch_size * bytes_per_image(plan, arithmetic.precision)
+
+
+def _too_little(plan: Plan, recipe: Recipe, arithmetic: Arithmetic) -> str:
+    needed = needed_bytes(plan, recipe, arithmetic)
+    return (
+        f"not enough memory on {arithmetic.device} for batches of {recipe.batch_size:,} images: they need about "
+        f"{_gigabytes(needed)}"
+    )
 
 
 def _rounded(number: int) -> int:

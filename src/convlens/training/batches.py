@@ -105,7 +105,7 @@ def gather(images_NHWC: Tensor | MappedImages, batch: Batch, device: str) -> Ten
         pixels[batch.flips] = pixels[batch.flips, :, ::-1]
     if batch.shifts is not None:
         pixels = shifted(pixels, batch.shifts)
-    return torch.from_numpy(pixels).to(device, non_blocking=True)
+    return torch.from_numpy(pixels).to(device)
 
 
 def shifted(images_NHWC: Pixels, shifts: NDArray[np.int64]) -> Pixels:

@@ -119,7 +119,7 @@ def _finite(losses: list[Tensor], num_done: int, recipe: Recipe) -> tuple[float,
             step = num_done - len(values) + offset
             raise DivergedError(
                 f"the loss is {value} at step {step}: the training has diverged; try a lower learning rate "
-                f"(it was lr {recipe.lr:g}) or --precision float32",
+                f"(it was {recipe.rates}) or --precision float32",
                 step=step,
             )
     return values

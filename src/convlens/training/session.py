@@ -18,7 +18,7 @@ from convlens.modelfile import ModelCard, write_model
 from convlens.network.build import arrays_of, build, tensors_of
 from convlens.network.device import settled
 from convlens.network.forward import logits_of
-from convlens.network.memory import on_device, too_little_memory
+from convlens.network.memory import on_device, ran_out_of_memory
 from convlens.progress import Progress
 from convlens.run import (
     CHECKPOINTS,
@@ -36,13 +36,17 @@ Stop = Callable[[], bool]
 _CHECKPOINT_VERSION = 2
 
 
-def _out_of_memory(error: Exception, setup: Setup) -> Exception:
-    """The one-line error for torch's many words for having no memory left; any other error as it is."""
-    words = str(error)
-    said = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    if said or "allocate memory" in words or "not enough memory" in words:
-        return TrainingError(too_little_memory(setup.plan, setup.recipe, setup.arithmetic))
-    return error
+_NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "alloc_failed")  # torch's words for it
+
+
+def _translated(error: Exception, setup: Setup) -> TrainingError | None:
+    """The one-line error for having no memory left, or for a compiler that fails; None for any other."""
+    words = str(error).lower()
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(part in words for part in _NO_MEMORY):
+        return ran_out_of_memory(setup.plan, setup.recipe, setup.arithmetic)
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        return TrainingError(f"torch.compile failed ({shown(error)}): leave --compile away")
+    return None
 
 
 class Session:
@@ -63,9 +67,9 @@ class Session:
         """Restore, train, save. Whatever happens, what is on disk can be loaded or resumed."""
         setup = self.setup
         with settled(setup.arithmetic):
-            state = self._restored()
             interrupted = False
             try:
+                state = self._restored()
                 interrupted = self._fit(state)
                 self._checkpoint(state)
             except KeyboardInterrupt:
@@ -80,7 +84,9 @@ class Session:
                 )
                 raise DivergedError(f"{error}; {kept}; run {shown(self.run.path, 200)}", step=error.step) from None
             except (RuntimeError, MemoryError) as error:
-                raise _out_of_memory(error, setup) from error
+                if (translated := _translated(error, setup)) is not None:
+                    raise translated from error
+                raise
             finally:
                 self.bar.stop()
             self._save(state, status="interrupted" if interrupted else "complete")
@@ -136,7 +142,7 @@ class Session:
         """Train to the end; True if `stop` ended it before."""
         setup, bar = self.setup, self.bar
         dataset, recipe, device = setup.dataset, setup.recipe, setup.arithmetic.device
-        images = on_device(dataset.images("train"), device)
+        images = on_device(dataset.images("train"), setup.plan, recipe, setup.arithmetic)
         labels = torch.from_numpy(dataset.labels("train")).to(device)
         batches = Batches.of(recipe, len(images), setup.seed)
         bar.start("training", setup.num_steps, unit="steps")
@@ -186,7 +192,7 @@ class Session:
         if not np.isfinite(logits).all():
             raise DivergedError(
                 f"the outputs on validation are not finite after step {state.step - 1}: the training has diverged; "
-                f"try a lower learning rate (it was lr {self.setup.recipe.lr:g})",
+                f"try a lower learning rate (it was {self.setup.recipe.rates})",
                 step=state.step - 1,
             )
         self.val = score(logits, dataset.labels("val"))
@@ -199,7 +205,7 @@ class Session:
         if not all(bool(t.isfinite().all()) for t in tensors_of(state.network).values()):
             raise DivergedError(
                 f"weights are not finite after step {state.step - 1}: the training has diverged; try a lower learning "
-                f"rate (it was lr {self.setup.recipe.lr:g})",
+                f"rate (it was {self.setup.recipe.rates})",
                 step=state.step - 1,
             )
         log = self.run.path / LOG_FILE

@@ -26,7 +26,7 @@ from convlens.data.pack import is_packed_folder, open_data, reopen
 from convlens.data.samples import listed
 from convlens.errors import DataError, RunError, SentenceError, UsageError, shown
 from convlens.files import sha256_of
-from convlens.network.device import Arithmetic, resolve
+from convlens.network.device import Arithmetic, has_compiler, resolve
 from convlens.network.memory import check_memory
 from convlens.presets import DEFAULT_PRESET, preset_named, what_it_takes
 from convlens.progress import Progress
@@ -169,6 +169,9 @@ def setup_of(run: Run, given: Given, test: bool, data_root: str | Path | None, b
                            f"{record['dataset']['fingerprint'][:12]}, now {dataset.fingerprint[:12]})")  # fmt: skip
         arithmetic = resolve(str(stored["device"]), str(stored["precision"]), int(stored["threads"]),
                              stored.get("memory_format"), stored.get("compile"))  # fmt: skip
+        if stored.get("compile") and not arithmetic.compile:
+            raise RunError(f"{shown(run.path, 200)} was begun compiled, and no compiler is here: its bits cannot be "
+                           "continued; begin a new run")  # fmt: skip
         network_plan = plan(architecture, dataset.input_spec.shape, len(dataset.class_names))
         return Setup(
             dataset, network_plan, recipe, record["preset"], seed, arithmetic, test or bool(record["test_asked"])
@@ -196,7 +199,10 @@ def _refuse_changes(run: Run, given: Given, record: Mapping[str, Any], recipe: R
             compare(name, now, then_json[name])
     compare("seed", given.seed, record["seed"])
     compare("val_frac", given.val_frac, record["dataset"]["val_frac"])
-    for name in ("threads", "memory_format", "compile"):
+    can_compile = has_compiler(str(record["arithmetic"]["device"]))  # a wish that fell back may be said again
+    compiled = None if given.compile is None else given.compile and can_compile
+    compare("compile", compiled, bool(record["arithmetic"].get("compile")))
+    for name in ("threads", "memory_format"):
         compare(name, getattr(given, name), record["arithmetic"].get(name))
     device = None if given.device in (None, "auto") else resolve(str(given.device)).device
     compare("device", device, record["arithmetic"]["device"])
