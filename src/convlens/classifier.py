@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlens import modelfile
-from convlens.data.ahead import ahead
+from convlens.data.ahead import ahead, are_small
 from convlens.data.decode import Pixels, pixels_of, quiet_pillow, read_bytes
 from convlens.data.folders import pictures_in
 from convlens.data.framing import fit, picture
@@ -140,10 +140,11 @@ def _predictions(classifier: Classifier, images: list[Any], top: int) -> Iterato
     waiting = iter(images)
     with quiet_pillow():
         for framed in _framed(classifier, images):
-            for row in softmax(classifier.logits(np.stack(framed))):
+            probabilities_NK = softmax(classifier.logits(np.stack(framed)))
+            best_NK = np.argsort(-probabilities_NK, axis=1, kind="stable")[:, :top]
+            for row, order in zip(probabilities_NK.tolist(), best_NK.tolist(), strict=True):
                 image = next(waiting)
-                order = np.argsort(-row, kind="stable")[:top]
-                best = tuple((classifier.class_names[k], float(row[k])) for k in order)
+                best = tuple((classifier.class_names[k], row[k]) for k in order)
                 path = str(image) if isinstance(image, str | Path) else None
                 yield Prediction(path, best[0][0], best[0][1], best)
 
@@ -151,7 +152,7 @@ def _predictions(classifier: Classifier, images: list[Any], top: int) -> Iterato
 def _framed(classifier: Classifier, images: list[Any]) -> Iterator[list[Pixels]]:
     """All images framed, in order, a batch at a time; files are decoded ahead in threads."""
     if all(isinstance(image, str | Path | bytes | bytearray) for image in images):
-        groups = ahead(classifier.frame, images)
+        groups = ahead(classifier.frame, images, threads=not are_small(images))
     else:  # a PIL image, which may be there twice, is no thing for two threads
         groups = ([classifier.frame(image)] for image in images)
     batch: list[Pixels] = []

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlens import files
-from convlens.data.ahead import ahead
+from convlens.data.ahead import ahead, are_small
 from convlens.data.dataset import FORMAT_VERSION, INDEX_DTYPE, index_digest, lowest_share
 from convlens.data.decode import DECODER_VERSION, Pixels, quiet_pillow, read_bytes, read_header
 from convlens.data.framing import FRAMING_VERSION, InputSpec, fit, is_framed_ink, picture
@@ -151,7 +151,8 @@ def _mostly_ink(images_NHWC: Pixels) -> bool:
 
 def _write_files(source: FileSource, options: PackOptions, folder: Path, bar: Progress) -> tuple[InputSpec, _Packed]:
     with quiet_pillow():
-        spec = _choose_input(source, options, bar)
+        threads = not are_small([sample.path for sample in source.samples])
+        spec = _choose_input(source, options, bar, threads=threads)
         numbers = {name: number for number, name in enumerate(source.class_names)}
         rows: list[tuple[int, int, int]] = []
         labels: list[int] = []
@@ -160,7 +161,7 @@ def _write_files(source: FileSource, options: PackOptions, folder: Path, bar: Pr
         bar.start(f"packing {source.name}", len(source.samples), unit="images")
         samples = iter(source.samples)
         with _images_file(folder, (spec.height, spec.width, spec.channels)) as write:
-            for group in ahead(lambda sample: _read(sample, spec), source.samples):
+            for group in ahead(lambda sample: _read(sample, spec), source.samples, threads=threads):
                 bar.advance(len(group))
                 for (read, line), sample in zip(group, samples, strict=False):
                     lines.append(line)
@@ -192,7 +193,7 @@ def _read(sample: FileSample, spec: InputSpec) -> tuple[tuple[Pixels, int, int] 
         return None, line
 
 
-def _choose_input(source: FileSource, options: PackOptions, bar: Progress) -> InputSpec:
+def _choose_input(source: FileSource, options: PackOptions, bar: Progress, *, threads: bool) -> InputSpec:
     """Size and channels from the headers where no option gives them: the images' own size if all agree, else 32;
     grey only if all are grey."""
     size, channels = options.size, options.channels
@@ -200,12 +201,15 @@ def _choose_input(source: FileSource, options: PackOptions, bar: Progress) -> In
         sizes: Counter[tuple[int, int]] = Counter()
         found_channels = 1
         bar.start(f"reading headers of {source.name}", len(source.samples), unit="images")
-        for group in ahead(_header, source.samples):
+        for group in ahead(_header, source.samples, threads=threads):
             bar.advance(len(group))
             for header in group:
                 if header is not None:
                     sizes[header[0], header[1]] += 1
                     found_channels = max(found_channels, header[2])
+            is_size_clear = size is not None or len(sizes) > 1
+            if is_size_clear and (channels is not None or found_channels == 3):
+                break  # the others' headers can change nothing
         if not sizes:
             raise DataError(
                 f"none of the {len(source.samples):,} pictures of {shown(source.location, 200)} can be read"
@@ -288,14 +292,14 @@ def _with_splits(packed: _Packed) -> list[dict[str, Any]]:
 def _with_statistics(images: Pixels, known: NDArray[np.bool_], spec: InputSpec) -> InputSpec:
     """Mean and std per channel over all images that are not test (all, where everything is test), exactly."""
     rows = np.flatnonzero(known) if known.any() else np.arange(len(images))
-    histograms = np.zeros((spec.channels, 256), np.int64)
-    for start in range(0, len(rows), 4096):
-        block = images[rows[start : start + 4096]]
-        for channel in range(spec.channels):
-            histograms[channel] += np.bincount(block[..., channel].ravel(), minlength=256)
-    values = np.arange(256)
-    mean = histograms @ values / histograms.sum(axis=1)
-    variance = histograms @ values**2 / histograms.sum(axis=1) - mean**2
+    sums, squares = np.zeros(spec.channels), np.zeros(spec.channels)  # whole numbers below 2^53: exact
+    for start in range(0, len(rows), 1024):
+        block = images[rows[start : start + 1024]].reshape(-1, spec.channels).astype(np.float64)
+        sums += block.sum(axis=0)
+        squares += np.einsum("nc,nc->c", block, block)
+    count = len(rows) * spec.height * spec.width
+    mean = sums / count
+    variance = squares / count - mean**2
     std = np.sqrt(np.maximum(variance, 1.0))  # a set of blank pictures must not divide by zero
     return spec.with_statistics(tuple(map(float, mean)), tuple(map(float, std)))
 
