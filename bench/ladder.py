@@ -221,12 +221,13 @@ def plot(rows: list[Result], path: Path) -> None:
     for place, row in zip(places, rows, strict=True):
         label = f" {row['train_s']:.1f} s"
         if row["accuracy_mean"] is not None:
-            label += f"   {row['accuracy_mean']:.2f} %"
-            label += f" ± {row['accuracy_sd']:.2f}" if row["accuracy_sd"] is not None else ""
+            spread = f" ± {row['accuracy_sd']:.2f}" if row["accuracy_sd"] is not None else ""
+            label += f"   {row['accuracy_mean']:.2f}{spread} %"
         axes.text(row["train_s"], place, label, va="center", fontsize=9)
     axes.set_yticks(places, [row["rung"] for row in rows])
     axes.invert_yaxis()
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlim(0.5, max(row["train_s"] for row in rows) * 9)
     axes.set_xlabel("training time in seconds (logarithmic), two CPU cores; test accuracy beside it")
     axes.set_title("Presets (red) and what they are measured beside", fontsize=11, loc="left")

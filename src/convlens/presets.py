@@ -47,7 +47,7 @@ TUTORIAL_FAST = Preset(
         optimizer="muon", lr=0.003, muon_lr=0.06, momentum=0.9, label_smoothing=0.1, shift_px=1, epochs=3,
     ),
     about="the tutorial's network, exactly, with a recipe of ours",
-    expected="",
+    expected="about 49 s; 99.43 ± 0.03 % (5 seeds, all 60,000 images)",
 )  # fmt: skip
 
 STANDARD = Preset(
@@ -60,7 +60,7 @@ STANDARD = Preset(
     ),
     recipe=Recipe(lr=0.02, weight_decay=0.01, label_smoothing=0.1, shift_px=2, epochs=7),
     about="the default: three convolutions with batch norm, shifts, label smoothing",
-    expected="",
+    expected="about 21 s; 99.57 ± 0.04 % (10 seeds)",
 )
 
 FAST = Preset(
@@ -72,8 +72,8 @@ FAST = Preset(
         "flatten linear(classes)"
     ),
     recipe=Recipe(lr=0.02, betas=(0.7, 0.9), weight_decay=0.01, label_smoothing=0.1, epochs=0.5),
-    about="about 99 % within a second or two",
-    expected="",
+    about="99 % within a second or two",
+    expected="about 1.1 s; 99.09 ± 0.07 % (20 seeds, all 60,000 images)",
 )
 
 PRESETS = {preset.name: preset for preset in (STANDARD, FAST, TUTORIAL_FAST, TUTORIAL)}
