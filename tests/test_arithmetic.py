@@ -71,7 +71,7 @@ def test_a_compiled_run_is_not_continued_without_a_compiler(
     run = convlens.train(arrays, architecture=TINY, recipe=QUICK, stop=lambda: True)
     update_record(run.path, arithmetic={**run.record["arithmetic"], "compile": True})
     with pytest.raises(RunError, match="begun compiled, and no compiler is here"):
-        convlens.train(resume=run)
+        convlens.train(resume=run.path)
 
 
 def test_memory_formats_train_alike(arrays: Any, workplace: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_batch_that_cannot_fit_is_refused_before_anything_is_written(
     """The line names the batch size, what it needs and what would fit; that size is then taken, not less."""
     network_plan = plan(parse(TINY), (1, 16, 16), 3)
     each, fixed = memory.bytes_per_image(network_plan, "float32"), memory.fixed_bytes(network_plan, QUICK)
-    monkeypatch.setattr(memory, "free_bytes", lambda _: int((fixed + 57.5 * each) / 0.95))
+    monkeypatch.setattr(memory, "free_bytes", lambda _: int((fixed + 57.5 * each) / (1 - memory._KEPT_FREE)))
     with pytest.raises(TrainingError, match=r"batches of 64 images.*would fit: use --batch-size 57$"):
         convlens.train(arrays, architecture=TINY, recipe=QUICK.replace(batch_size=64))
     assert not Path("runs").exists() or not [p for p in Path("runs").iterdir() if p.name != ".lock"]

@@ -152,7 +152,7 @@ def _predictions(classifier: Classifier, images: list[Any], top: int) -> Iterato
 def _framed(classifier: Classifier, images: list[Any]) -> Iterator[list[Pixels]]:
     """All images framed, in order, a batch at a time; files are decoded ahead in threads."""
     if all(isinstance(image, str | Path | bytes | bytearray) for image in images):
-        groups = ahead(classifier.frame, images, threads=not are_small(images))
+        groups = ahead(classifier.frame, images, threads=0 if are_small(images) else None)
     else:  # a PIL image, which may be there twice, is no thing for two threads
         groups = ([classifier.frame(image)] for image in images)
     batch: list[Pixels] = []

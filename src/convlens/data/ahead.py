@@ -36,18 +36,18 @@ def are_small(files: Sequence[Path | str | bytes | bytearray]) -> bool:
     return not sizes or median(sizes) < _SMALL_BYTES
 
 
-def ahead(function: Callable[[In], Out], items: Iterable[In], *, threads: bool = True) -> Iterator[list[Out]]:
-    """`function` of each item, in order, in groups; some groups are worked on ahead, if there are to be `threads`.
+def ahead(function: Callable[[In], Out], items: Iterable[In], *, threads: int | None = None) -> Iterator[list[Out]]:
+    """`function` of each item, in order, in groups; some groups are worked on ahead, in `threads` (one a core).
 
     An exception comes out where its group would have. Nothing is in flight any more when the iterator ends or is
     closed.
     """
-    if not threads:
+    if threads == 0:
         waiting = iter(items)
         while group := list(islice(waiting, _GROUP)):
             yield [function(item) for item in group]
         return
-    num_threads = min(os.cpu_count() or 1, 16)
+    num_threads = min(os.cpu_count() or 1, 16) if threads is None else threads
     num_ahead = min(4 * num_threads, _AHEAD // _GROUP)
     groups = iter(items)
     flying: deque[Future[list[Out]]] = deque()

@@ -123,7 +123,8 @@ def _fit(pixels_HWC: Pixels, box: Box, spec: InputSpec) -> Pixels:
     if (height, width) == (spec.height, spec.width):
         return pixels
     if max(height, width) > MAX_ASPECT * min(height, width):
-        raise ImageError(f"a strip of {height:g}×{width:g} pixels: the sides may differ {MAX_ASPECT} times at most")
+        ratio = max(height, width) / min(height, width)  # of a reduced JPEG's box, too
+        raise ImageError(f"a strip whose sides differ {ratio:.0f} times: {MAX_ASPECT} is the limit")
     if spec.framing == "stretch":
         return _resized(pixels, box, spec.height, spec.width)
     if spec.framing == "crop":

@@ -151,7 +151,7 @@ def _mostly_ink(images_NHWC: Pixels) -> bool:
 
 def _write_files(source: FileSource, options: PackOptions, folder: Path, bar: Progress) -> tuple[InputSpec, _Packed]:
     with quiet_pillow():
-        threads = not are_small([sample.path for sample in source.samples])
+        threads = 0 if are_small([sample.path for sample in source.samples]) else None
         spec = _choose_input(source, options, bar, threads=threads)
         numbers = {name: number for number, name in enumerate(source.class_names)}
         rows: list[tuple[int, int, int]] = []
@@ -193,7 +193,7 @@ def _read(sample: FileSample, spec: InputSpec) -> tuple[tuple[Pixels, int, int] 
         return None, line
 
 
-def _choose_input(source: FileSource, options: PackOptions, bar: Progress, *, threads: bool) -> InputSpec:
+def _choose_input(source: FileSource, options: PackOptions, bar: Progress, *, threads: int | None) -> InputSpec:
     """Size and channels from the headers where no option gives them: the images' own size if all agree, else 32;
     grey only if all are grey."""
     size, channels = options.size, options.channels
@@ -292,11 +292,11 @@ def _with_splits(packed: _Packed) -> list[dict[str, Any]]:
 def _with_statistics(images: Pixels, known: NDArray[np.bool_], spec: InputSpec) -> InputSpec:
     """Mean and std per channel over all images that are not test (all, where everything is test), exactly."""
     rows = np.flatnonzero(known) if known.any() else np.arange(len(images))
-    sums, squares = np.zeros(spec.channels), np.zeros(spec.channels)  # whole numbers below 2^53: exact
-    for start in range(0, len(rows), 1024):
-        block = images[rows[start : start + 1024]].reshape(-1, spec.channels).astype(np.float64)
-        sums += block.sum(axis=0)
-        squares += np.einsum("nc,nc->c", block, block)
+    sums, squares = np.zeros(spec.channels, np.int64), np.zeros(spec.channels, np.int64)
+    for start in range(0, len(rows), 1024):  # so many squares of a byte fit into 32 bits, and each into 16
+        block = images[rows[start : start + 1024]].reshape(min(1024, len(rows) - start), -1).astype(np.uint16)
+        sums += block.sum(axis=0, dtype=np.uint32).reshape(-1, spec.channels).sum(axis=0, dtype=np.int64)
+        squares += (block * block).sum(axis=0, dtype=np.uint32).reshape(-1, spec.channels).sum(axis=0, dtype=np.int64)
     count = len(rows) * spec.height * spec.width
     mean = sums / count
     variance = squares / count - mean**2

@@ -21,7 +21,7 @@ from convlens.errors import TrainingError
 from convlens.network.device import Arithmetic
 from convlens.recipe import Recipe
 
-_KEPT_FREE = 0.05  # share of the free memory that is left to others
+_KEPT_FREE = 0.15  # share of the free memory that is left to others, and to what the estimate misses
 
 
 def fixed_bytes(plan: Plan, recipe: Recipe) -> int:
