@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -239,7 +238,7 @@ def main() -> None:
     """Climb the ladder, print it, write it down."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="three minutes: few seeds, the slowest rungs cut short")
-    parser.add_argument("--json", type=Path, help="where every single result goes")
+    parser.add_argument("--json", type=Path, default=Path("bench-results.json"), help="where every single result goes")
     parser.add_argument("--plot", type=Path, help="where the picture goes (.png or .svg)")
     parser.add_argument("--from", dest="read", type=Path, help="print and plot the results of an earlier --json")
     parser.add_argument("--rungs", nargs="+", choices=[rung.name for rung in RUNGS], help="these alone")
@@ -261,8 +260,7 @@ def main() -> None:
             kept = json.loads(arguments.keep.read_text(encoding="utf-8"))["results"]
             results = [r for r in kept if r["rung"] not in {rung.name for rung in rungs}] + results
         document = {**here, "quick": arguments.quick, "results": results, "cold_total_s": cold}
-        if arguments.json:
-            arguments.json.write_text(json.dumps(document, indent=1) + os.linesep, encoding="utf-8")
+        arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     rows = summarise(document["results"])
     print(f"\n{document['machine']['processor']}, {document['machine']['threads']} threads; large matrix product: "
           f"{document['ceilings']['bfloat16_gflops']:.0f} GFLOP/s in bfloat16, "
