@@ -492,6 +492,19 @@ def test_resuming_without_a_whole_checkpoint_says_so(
     assert same(weights(resumed), weights(whole))
 
 
+def test_interrupted_before_the_first_state(arrays: Any, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while the network is being made is a KeyboardInterrupt, nothing else, and the run can be resumed."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as early:
+        early.setattr(session, "new_state", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            convlens.train(arrays, architecture=TINY, recipe=QUICK, out="run")
+    assert convlens.train(resume="run").status == "complete"
+
+
 def test_checkpoints_of_another_version_are_not_continued(
     arrays: Any, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,7 +45,7 @@ class Recipe:
     lr: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
     momentum: float = 0.9
-    muon_lr: float = 0.2
+    muon_lr: float = 0.06
     weight_decay: float = 0.0
     schedule: str = "triangle"
     warmup_frac: float = 0.2

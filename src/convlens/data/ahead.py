@@ -20,7 +20,7 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 _GROUP = 16  # items a task: handing over one costs as much as decoding a small picture
-_SMALL_BYTES = 8_000
+_SMALL_BYTES = 8_000  # about 100×100 pixels as JPEG
 _AHEAD = 512  # items in flight at most, however many threads
 
 
@@ -32,7 +32,7 @@ def are_small(files: Sequence[Path | str | bytes | bytearray]) -> bool:
     sizes = []
     for file in files[:: max(1, len(files) // 32)]:
         with suppress(OSError, ValueError):
-            sizes.append(len(file) if isinstance(file, bytes | bytearray) else os.stat(file).st_size)  # noqa: PTH116
+            sizes.append(len(file) if isinstance(file, bytes | bytearray) else Path(file).stat().st_size)
     return not sizes or median(sizes) < _SMALL_BYTES
 
 

@@ -7,7 +7,6 @@ from the header before anything is decoded. Knows nothing of sizes or networks. 
 from __future__ import annotations
 
 import io
-import os
 import stat
 import warnings
 from collections.abc import Callable, Iterator
@@ -65,14 +64,13 @@ class Header(NamedTuple):
 def read_bytes(path: Path) -> bytes:
     """The bytes of a picture file. Raises ImageError where it cannot be read, is empty or too large."""
     try:
-        status = os.stat(path)  # noqa: PTH116  pathlib's own takes longer than the call
+        status = path.stat()
         num_bytes = status.st_size
         if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device never ends
             raise ImageError("no file, but a folder, pipe or device")
         if num_bytes > MAX_FILE_BYTES:
             raise ImageError(f"{num_bytes:,} bytes is more than the limit of {MAX_FILE_BYTES:,}")
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123  likewise
-            data = file.read()
+        data = path.read_bytes()
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # a null byte in the name
@@ -93,14 +91,17 @@ def read_header(data: bytes) -> Header:
         return Header(height, width, _num_channels(image), str(image.format))
 
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
+
+
 class Reduced(NamedTuple):
-    """Pixels uint8 (H, W, C) and the box of them that the picture fills: left, top, right, bottom, in pixels.
+    """Pixels uint8 (H, W, C) and the box of them that the picture fills.
 
     A picture of 333 rows is reduced to a quarter as 84 rows, of which it fills 83.25.
     """
 
     pixels: Pixels
-    box: tuple[float, float, float, float]
+    box: Box
 
 
 def decode(data: bytes) -> Pixels:
@@ -115,7 +116,8 @@ def decode(data: bytes) -> Pixels:
 def decode_reduced(data: bytes, spare: Callable[[int, int], float]) -> Reduced:
     """As `decode`, a large JPEG at 1/2, 1/4 or 1/8 of its size: libjpeg's inverse DCT of the low frequencies alone.
 
-    `spare` says of an upright picture's (height, width) how many times larger than needed it is.
+    `spare` says of an upright picture's (height, width) how many times larger than needed it is. Raises ImageError
+    with the reason.
     """
     with _open(data) as image:
         try:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from convlens.data.decode import Pixels, decode_reduced, without_transparency
+from convlens.data.decode import Box, Pixels, decode_reduced, without_transparency
 from convlens.errors import ImageError, UsageError, did_you_mean, shown
 
 FRAMINGS = ("pad", "crop", "stretch", "ink")
@@ -30,9 +30,6 @@ INK_PEN = 2.33 / 28
 _MAX_INK_SIDE = 1024
 _OVERSAMPLING = 2  # what a reduced JPEG keeps beyond the size it is resized to: the bicubic filter needs it
 _WORK = 4  # ink is cleaned at this many times its final size
-
-
-Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 
 
 @dataclass(frozen=True)
@@ -92,10 +89,11 @@ def picture(data: bytes, spec: InputSpec) -> Pixels:
     """The bytes of a picture file, decoded and framed: uint8 (spec.height, spec.width, C).
 
     Packing and prediction both come through here, so that the same bytes give the same input. Large JPEGs are
-    decoded at a fraction of their size (a quarter of the pixels or less), never to less than some times what is needed
-    (ink: than is looked at). Raises ImageError.
+    decoded at a fraction of their size (a quarter of the pixels or less), never to less than twice what is needed (ink:
+    than what is looked at). Raises ImageError.
     """
-    return _fit(*decode_reduced(data, lambda height, width: spare(height, width, spec)), spec)
+    pixels, box = decode_reduced(data, lambda height, width: spare(height, width, spec))
+    return _fit(to_channels(pixels, spec.channels), box, spec)
 
 
 def spare(height: int, width: int, spec: InputSpec) -> float:
@@ -115,8 +113,7 @@ def fit(pixels_HWC: NDArray[Any], spec: InputSpec) -> Pixels:
     return _fit(pixels, (0, 0, pixels.shape[1], pixels.shape[0]), spec)
 
 
-def _fit(pixels_HWC: Pixels, box: Box, spec: InputSpec) -> Pixels:
-    pixels = to_channels(pixels_HWC, spec.channels)
+def _fit(pixels: Pixels, box: Box, spec: InputSpec) -> Pixels:
     if spec.framing == "ink":
         return _ink(pixels[:, :, 0], spec.height, spec.width)[:, :, None]
     height, width = box[3] - box[1], box[2] - box[0]

@@ -144,8 +144,8 @@ def settled(arithmetic: Arithmetic) -> Iterator[None]:
     """Within it torch has the arithmetic's threads, deterministic kernels and a random state of its own.
 
     All of it is as before afterwards: a library must not move its caller's random numbers. Only that freed memory is
-    kept stays so on Linux. On the CPU, whose kernels
-    are deterministic, `use_deterministic_algorithms` is not called: it would import torch's compiler.
+    kept stays so on Linux. On the CPU, whose kernels are deterministic, `use_deterministic_algorithms` is not called:
+    it would import torch's compiler.
     """
     threads = torch.get_num_threads()
     deterministic, warn_only = (

@@ -1,7 +1,7 @@
 """How much memory a training needs, and how much there is.
 
-Owns the estimate that is looked at before the first step, and the words for having too little. An estimate, not a
-promise: torch's own workspaces are not in it.
+Owns the estimate that is looked at before the first step, the words for having too little, and whether the training
+images are copied to the device. An estimate, not a promise: torch's own workspaces are not in it.
 """
 
 from __future__ import annotations
@@ -56,10 +56,9 @@ def free_bytes(device: str) -> int | None:
     """Memory that can still be had on a device, in bytes; None where nobody says."""
     if device.startswith("cuda"):
         with suppress(RuntimeError):
-            cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
-                device
-            )  # torch's own, to be reused
-            return int(torch.cuda.mem_get_info(device)[0]) + cached
+            # What torch holds without using it, it will use.
+            unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+            return int(torch.cuda.mem_get_info(device)[0]) + unused
         return None
     if not sys.platform.startswith("linux"):
         return None
@@ -75,9 +74,8 @@ def free_bytes(device: str) -> int | None:
         kinds = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
         cached = sum(int(kinds.get(kind, 0)) for kind in ("active_file", "inactive_file"))
         found.append(max(0, limit - used + cached))
-    with suppress(
-        OSError, ValueError, IndexError, StopIteration
-    ):  # the process's own limit (ulimit -v), less what it has
+    # The process's own limit (ulimit -v), less what it has.
+    with suppress(OSError, ValueError, IndexError, StopIteration):
         limits = Path("/proc/self/limits").read_text(encoding="ascii").splitlines()
         limit = int(next(line for line in limits if line.startswith("Max address space")).split()[3])
         status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()

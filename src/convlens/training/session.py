@@ -6,7 +6,8 @@ Owns what a run folder holds at each moment. The arithmetic is `loop.py`'s; who 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -34,19 +35,21 @@ from convlens.training.setup import Setup, now, versions
 
 Stop = Callable[[], bool]
 _CHECKPOINT_VERSION = 2
-
-
 _NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "alloc_failed")  # torch's words for it
 
 
-def _translated(error: Exception, setup: Setup) -> TrainingError | None:
-    """The one-line error for having no memory left, or for a compiler that fails; None for any other."""
-    words = str(error).lower()
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(part in words for part in _NO_MEMORY):
-        return ran_out_of_memory(setup.plan, setup.recipe, setup.arithmetic)
-    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-        return TrainingError(f"torch.compile failed ({shown(error)}): leave --compile away")
-    return None
+@contextmanager
+def _torchs_errors_in_one_line(setup: Setup) -> Iterator[None]:
+    """Within it, having no memory left and a compiler that fails are a TrainingError; other errors pass."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        words = str(error).lower()
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(part in words for part in _NO_MEMORY):
+            raise ran_out_of_memory(setup.plan, setup.recipe, setup.arithmetic) from error
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise TrainingError(f"torch.compile failed ({shown(error)}): leave --compile away") from error
+        raise
 
 
 class Session:
@@ -66,10 +69,10 @@ class Session:
     def run_to_end(self) -> Run:
         """Restore, train, save. Whatever happens, what is on disk can be loaded or resumed."""
         setup = self.setup
-        with settled(setup.arithmetic):
+        with settled(setup.arithmetic), _torchs_errors_in_one_line(setup):
+            state = self._restored()
             interrupted = False
             try:
-                state = self._restored()
                 interrupted = self._fit(state)
                 self._checkpoint(state)
             except KeyboardInterrupt:
@@ -83,10 +86,6 @@ class Session:
                     f"the last good checkpoint is that of step {last.step}" if last else "there was no checkpoint yet"
                 )
                 raise DivergedError(f"{error}; {kept}; run {shown(self.run.path, 200)}", step=error.step) from None
-            except (RuntimeError, MemoryError) as error:
-                if (translated := _translated(error, setup)) is not None:
-                    raise translated from error
-                raise
             finally:
                 self.bar.stop()
             self._save(state, status="interrupted" if interrupted else "complete")
