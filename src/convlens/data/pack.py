@@ -131,10 +131,15 @@ def reopen(
     """
     fingerprint, val_frac = str(identity["fingerprint"]), float(identity["val_frac"])
     packed = [Path(str(identity["packed"]))] if identity.get("packed") else []
+    same: list[tuple[bool, Path]] = []
     for folder in [*packed, *sorted(path.parent for path in _packed_sets().glob("[!.]*/dataset.json"))]:
         with suppress(DataError):
-            if files.read_json(folder / "dataset.json", DataError).get("fingerprint") == fingerprint:
-                return Dataset.open(folder, val_frac)
+            card = files.read_json(folder / "dataset.json", DataError)
+            if card.get("fingerprint") == fingerprint:
+                same.append((card.get("name") != identity["name"], folder))
+    for _, folder in sorted(same, key=lambda found: found[0]):  # one of the same name first: reports are named by it
+        with suppress(DataError):
+            return Dataset.open(folder, val_frac)
     source = str(identity["source"])
     if source not in NAMED_SETS and not Path(source).exists():
         raise DataError(f"the data set {identity['name']} ({shown(source, 200)}) is not there any more: name it anew")
