@@ -10,12 +10,14 @@ from __future__ import annotations
 import signal
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from convlens import console
 from convlens.errors import ConvlensError, StorageError, UsageError, shown
+from convlens.files import write_text
 from convlens.signals import clean_up_on_sigterm, stopping_signals
 
 if TYPE_CHECKING:
@@ -190,8 +192,7 @@ def predict(
     """Classify pictures: framed just as the training pictures were."""
     import convlens
 
-    if csv is not None:
-        console.check_new_file(csv)
+    console.check_new_file(csv, "--csv")
     predictions = convlens.predict(model, images, top=top, device="auto" if device is None else device)
     if csv is not None:
         console.write_csv(csv, predictions, top)
@@ -207,14 +208,20 @@ def explain(
     input: Annotated[str | None, typer.Option(help="height x width x channels.", show_default="28x28x1")] = None,
     classes: Annotated[int | None, typer.Option(help="Number of classes.", show_default="10")] = None,
     torch: Annotated[bool, typer.Option("--torch", help="Print the network as plain torch source.")] = False,
+    svg: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Draw the maps to scale and the growing receptive field.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show a network's layers: shapes, formulas, parameters, multiply-adds, receptive fields."""
     import convlens
 
-    explanation = convlens.explain(what, input=input, classes=classes)
     if torch and json:
         raise UsageError("--torch and --json cannot both be printed: choose one")
+    console.check_new_file(svg, "--svg", (".svg",))
+    explanation = convlens.explain(what, input=input, classes=classes)
+    if svg is not None:
+        write_text(Path(svg), explanation.svg())
     if torch:
         console.print_text(explanation.torch_source().rstrip("\n"))
     elif json:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convlens.architecture.rows import padding_in_words
 from convlens.errors import UsageError, shown
 from convlens.files import read_lines, write_text
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from convlens.architecture.explain import Explanation
+    from convlens.architecture.rows import Row
     from convlens.classifier import Prediction
     from convlens.data.dataset import Dataset
     from convlens.evaluation.evaluate import Report
@@ -159,25 +161,81 @@ def print_report(report: Report) -> None:
         print_table(confusion)
 
 
+_COLOURS = {
+    "conv": "cyan", "linear": "blue", "maxpool": "green", "avgpool": "green", "globalavgpool": "green",
+    "globalmaxpool": "green", "batchnorm": "magenta", "groupnorm": "magenta", "scale": "magenta", "dropout": "dim",
+    "flatten": "dim", "residual": "bold",
+}  # fmt: skip
+
+
+_TABLE_WIDTH = 112  # columns that the table of layers needs; a narrower terminal gets a block a layer
+
+
 def print_explanation(explanation: Explanation) -> None:
-    """The table of layers and the remarks; in a narrow terminal each formula stands under its layer."""
-    header, cells = explanation.table()
-    widths = [max(len(row[i]) for row in [header, *cells]) for i in range(len(header))]
-    if sum(widths) + 3 * len(widths) > terminal_width():
-        layer, size = header.index("layer"), header.index("size")
-        for row in cells:
-            depth = len(row[layer]) - len(row[layer].lstrip())
-            row[layer] += f"\n{' ' * depth}  {row[size]}" if row[size] else ""
-        header, *cells = ([text for i, text in enumerate(row) if i != size] for row in [header, *cells])
-    table = new_table(*header, right=("parameters", "multiply-adds", "step"))
-    for row in cells:
-        add_row(table, *row)
-    print_text(str(explanation.plan.architecture) + "\n")
-    print_table(table)
+    """Each layer with its formula and its shares of the costs under it, and the remarks."""
+    print_text(f"{explanation.plan.architecture}\n")
+    if terminal_width() >= _TABLE_WIDTH:
+        _print_layers_as_table(explanation)
+    else:
+        _print_layers_as_blocks(explanation)
     print_text("\n" + explanation.summary())
     print_text("sees: receptive field in input pixels; step: how far it moves from one unit to the next")
+    print_text("bars: share of all parameters, of all multiply-adds")
     for remark in explanation.remarks:
         print_text(f"note: {remark}")
+
+
+def _print_layers_as_table(explanation: Explanation) -> None:
+    table = new_table("address", "layer", "output", "parameters", "multiply-adds", "sees", "step",
+                      right=("parameters", "multiply-adds", "step"))  # fmt: skip
+    for row, (address, layer, output, formula, parameters, products, sees, step) in explanation.lines():
+        indent = " " * (2 * row.depth + 2)
+        under = [indent + text for text in (formula, padding_in_words(row.node)) if text]
+        bars = [_share_bar(share) if share else "" for share in explanation.shares(row)]
+        table.add_row(
+            _styled(address, "dim"), _styled(layer, _colour(row), *under), _styled(output),
+            _styled(parameters, "", bars[0]), _styled(products, "", bars[1]), _styled(sees), _styled(step),
+        )  # fmt: skip
+    print_table(table)
+
+
+def _print_layers_as_blocks(explanation: Explanation) -> None:
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for row, (address, layer, output, formula, parameters, products, sees, step) in explanation.lines():
+        under = [text for text in (formula, padding_in_words(row.node)) if text]
+        costs = [f"{number} {name} {_share_bar(share)}" for number, name, share in
+                 zip((parameters, products), ("parameters", "multiply-adds"), explanation.shares(row), strict=True)
+                 if share]  # fmt: skip
+        under += ["  ".join(costs)] if costs else []
+        under.append(f"gives {output}, sees {sees}, step {step}")
+        table.add_row(_styled(address.strip(), "dim"), _styled(layer.strip(), _colour(row), *under))
+    print_table(table)
+
+
+def _colour(row: Row) -> str:
+    return _COLOURS.get(row.node.layer.name, "yellow")
+
+
+def _styled(text: str, style: str = "", *under: str) -> Text:
+    """A cell: its first line in a style, what stands under it dim."""
+    from rich.text import Text
+
+    encoding = sys.stdout.encoding if sys.stdout else None
+    cell = Text().append(showable(text, encoding), style)
+    for line in under:
+        if line:
+            cell.append("\n" + showable(line, encoding), "dim")
+    return cell
+
+
+def _share_bar(share: float, width: int = 6) -> str:
+    """A share 0..1 as a bar and a percentage."""
+    filled = round(share * width)
+    return f"{'█' * filled}{'░' * (width - filled)} {100 * share:.0f} %"
 
 
 def quarantine_reasons(dataset: Dataset) -> str:
@@ -190,12 +248,16 @@ def quarantine_reasons(dataset: Dataset) -> str:
     return f" ({listed}; all in {dataset.folder / 'samples.jsonl'})"
 
 
-def check_new_file(path: str) -> None:
-    """Raises UsageError unless a new file may be made there: nothing is replaced."""
+def check_new_file(path: str | None, option: str, suffixes: Sequence[str] = ()) -> None:
+    """Raises UsageError unless a new file may be made there: nothing is replaced. None passes."""
+    if path is None:
+        return
     if not path:
-        raise UsageError("--csv needs the name of a file")
+        raise UsageError(f"{option} needs the name of a file")
+    if suffixes and Path(path).suffix.lower() not in suffixes:
+        raise UsageError(f"{option} {shown(path, 200)} must end in {' or '.join(suffixes)}")
     if os.path.lexists(path):
-        raise UsageError(f"--csv {shown(path, 200)} exists already: name another file")
+        raise UsageError(f"{option} {shown(path, 200)} exists already: name another file")
 
 
 def write_csv(path: str, predictions: list[Prediction], top: int) -> None:

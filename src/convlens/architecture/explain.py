@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from convlens.architecture.drawing import drawing
 from convlens.architecture.layers import (
     Activation,
-    Axis,
     BatchNorm,
     Conv,
     Dropout,
@@ -19,20 +19,12 @@ from convlens.architecture.layers import (
     Layer,
     Linear,
     Residual,
-    Shape,
     _Windowed,
     by,
 )
 from convlens.architecture.plan import Node, Plan
+from convlens.architecture.rows import Row, by_axis, rows, rows_json, sees
 from convlens.architecture.torch_source import torch_source
-
-
-@dataclass(frozen=True)
-class Row:
-    """One layer of the table. `depth` is its nesting; a residual has a row of its own after its children."""
-
-    node: Node
-    depth: int
 
 
 @dataclass(frozen=True)
@@ -49,7 +41,7 @@ class Explanation:
     @property
     def rows(self) -> list[Row]:
         """The layers in order; each residual follows its own children, where the sum is taken."""
-        return list(_rows(self.plan.nodes, 0))
+        return rows(self.plan)
 
     @property
     def remarks(self) -> list[str]:
@@ -60,6 +52,10 @@ class Explanation:
         """The same network as runnable torch source."""
         return torch_source(self.plan, self.loading)
 
+    def svg(self) -> str:
+        """The network drawn: its maps to scale, and what one unit of each layer sees of the input."""
+        return drawing(self.plan, self.summary())
+
     def to_json(self) -> dict[str, Any]:
         """The table for machines. Shapes are [C, H, W] or [C]; receptive fields in input pixels."""
         plan = self.plan
@@ -69,7 +65,7 @@ class Explanation:
             "classes": plan.num_classes,
             "num_parameters": plan.num_parameters,
             "multiply_adds": plan.multiply_adds,
-            "layers": [_row_json(row) for row in self.rows],
+            "layers": rows_json(plan),
             "remarks": self.remarks,
         }
 
@@ -88,6 +84,19 @@ class Explanation:
                 sees(node.receptive, self.plan.input_shape), by_axis(node.receptive, "step"),
             ])  # fmt: skip
         return header, cells
+
+    def lines(self) -> list[tuple[Row, list[str]]]:
+        """The rows, each with its cells as text."""
+        return list(zip(self.rows, self.table()[1], strict=True))
+
+    def shares(self, row: Row) -> tuple[float, float]:
+        """A row's share of the parameters and of the multiply-adds, 0..1; 0 for a sum, whose parts have their rows."""
+        if row.node.body:
+            return 0.0, 0.0
+        return (
+            row.node.num_parameters / max(1, self.plan.num_parameters),
+            row.node.multiply_adds / max(1, self.plan.multiply_adds),
+        )
 
     def summary(self) -> str:
         """Totals, as one line."""
@@ -115,48 +124,6 @@ class Explanation:
 
 def _count(number: int) -> str:
     return f"{number:,}" if number else "–"
-
-
-def by_axis(receptive: tuple[Axis, Axis], part: str) -> str:
-    """`size` or `step` of both axes, as one number where they agree."""
-    high, wide = (getattr(axis, part) for axis in receptive)
-    return str(high) if high == wide else by((high, wide))
-
-
-def sees(receptive: tuple[Axis, Axis], input_shape: Shape) -> str:
-    """The receptive field in input pixels, with a word where it covers the whole image."""
-    high, wide = receptive
-    whole = high.size >= input_shape[1] and wide.size >= input_shape[2]
-    return f"{by((high.size, wide.size))}{' (all)' if whole else ''}"
-
-
-def _rows(nodes: tuple[Node, ...], depth: int) -> list[Row]:
-    rows: list[Row] = []
-    for node in nodes:
-        if isinstance(node.layer, Residual):
-            rows += _rows(node.body + node.shortcut, depth + 1)
-            rows.append(Row(node, depth))
-        elif node.body:
-            rows += _rows(node.body, depth + 1)
-        else:
-            rows.append(Row(node, depth))
-    return rows
-
-
-def _row_json(row: Row) -> dict[str, Any]:
-    node = row.node
-    return {
-        "address": node.address,
-        "layer": node.layer.name if node.body else str(node.layer),
-        "input_shape": list(node.input_shape),
-        "output_shape": list(node.output_shape),
-        "formula": node.formula,
-        "num_parameters": node.num_parameters,
-        "multiply_adds": node.multiply_adds,
-        "receptive_field": [axis.size for axis in node.receptive],
-        "receptive_step": [axis.step for axis in node.receptive],
-        "receptive_start": [axis.start for axis in node.receptive],
-    }
 
 
 def remarks(plan: Plan) -> list[str]:

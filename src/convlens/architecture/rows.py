@@ -1,0 +1,113 @@
+"""The rows of the table: each layer in its place, and what is said of it in words and for machines.
+
+Owns the order of the table and the wording of single cells; the numbers come from `plan.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from convlens.architecture.layers import AvgPool, Axis, Conv, Layer, MaxPool, Residual, Shape, _Windowed, by
+from convlens.architecture.plan import Node, Plan
+from convlens.architecture.windows import sources
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer of the table. `depth` is its nesting; a residual has a row of its own after its children."""
+
+    node: Node
+    depth: int
+
+
+def rows(plan: Plan) -> list[Row]:
+    """The layers in order; each residual follows its own children, where the sum is taken."""
+    return _rows(plan.nodes, 0)
+
+
+def _rows(nodes: tuple[Node, ...], depth: int) -> list[Row]:
+    rows: list[Row] = []
+    for node in nodes:
+        if isinstance(node.layer, Residual):
+            rows += _rows(node.body + node.shortcut, depth + 1)
+            rows.append(Row(node, depth))
+        elif node.body:
+            rows += _rows(node.body, depth + 1)
+        else:
+            rows.append(Row(node, depth))
+    return rows
+
+
+def by_axis(receptive: tuple[Axis, Axis], part: str) -> str:
+    """`size` or `step` of both axes, as one number where they agree."""
+    high, wide = (getattr(axis, part) for axis in receptive)
+    return str(high) if high == wide else by((high, wide))
+
+
+def sees(receptive: tuple[Axis, Axis], input_shape: Shape) -> str:
+    """The receptive field in input pixels, with a word where it covers the whole image."""
+    high, wide = receptive
+    whole = high.size >= input_shape[1] and wide.size >= input_shape[2]
+    return f"{by((high.size, wide.size))}{' (all)' if whole else ''}"
+
+
+def padding_in_words(node: Node) -> str:
+    """What a window meets beyond the edge of its map; empty for layers without windows."""
+    layer = node.layer
+    if not isinstance(layer, _Windowed):
+        return ""
+    (above, below), (left, right) = layer.paddings()
+    if not any((above, below, left, right)):
+        return "no padding (valid)"
+    what = "zeros"
+    if isinstance(layer, Conv):
+        what = {"reflect": "mirrored values", "replicate": "repeated edge values",
+                "circular": "values from the far side"}.get(layer.padding_mode, what)  # fmt: skip
+    elif isinstance(layer, MaxPool) or (isinstance(layer, AvgPool) and not layer.count_include_pad):
+        what = "places that do not count"
+    if above == below == left == right:
+        text = f"padding: {above} {what} all around" if above > 1 else f"padding: a ring of {what}"
+    else:
+        sides = zip((above, below, left, right), ("above", "below", "left", "right"), strict=True)
+        text = f"padding: {', '.join(f'{n} {side}' for n, side in sides if n)}, {what}"
+    return text + (" (same: keeps the size)" if node.output_shape[1:] == node.input_shape[1:] else "")
+
+
+def rows_json(plan: Plan) -> list[dict[str, Any]]:
+    """The rows for machines. Shapes are [C, H, W] or [C]; receptive fields in input pixels."""
+    reads = sources(plan)
+    return [_row_json(row, reads[row.node.address]) for row in rows(plan)]
+
+
+def _row_json(row: Row, reads: Sequence[str]) -> dict[str, Any]:
+    node = row.node
+    return {
+        "address": node.address,
+        "depth": row.depth,
+        "reads": list(reads),
+        "kind": node.layer.name,
+        "layer": node.layer.name if node.body else str(node.layer),
+        "window": _window_json(node.layer),
+        "padding": padding_in_words(node),
+        "input_shape": list(node.input_shape),
+        "output_shape": list(node.output_shape),
+        "formula": node.formula,
+        "num_parameters": node.num_parameters,
+        "multiply_adds": node.multiply_adds,
+        "receptive_field": [axis.size for axis in node.receptive],
+        "receptive_step": [axis.step for axis in node.receptive],
+        "receptive_start": [axis.start for axis in node.receptive],
+    }
+
+
+def _window_json(layer: Layer) -> dict[str, Any] | None:
+    """How a window moves over its map: (high, wide) each; `padding` is what lies above and left of the map."""
+    if not isinstance(layer, _Windowed):
+        return None
+    (above, _), (left, _) = layer.paddings()
+    return {
+        "kernel": list(layer.kernel()), "stride": list(layer.strides()), "dilation": list(layer.dilations()),
+        "padding": [above, left],
+    }  # fmt: skip

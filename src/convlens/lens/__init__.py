@@ -1,0 +1,1 @@
+"""From a trained network and one picture to what happens inside."""
