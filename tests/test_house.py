@@ -69,13 +69,26 @@ ROOMS = [
     "training.session",
     "lens",
     "lens.record",
+    "lens.activations",
     "lens.arithmetic",
+    "lens.attribution",
     "classifier",
+    "lens.sheet",
+    "lens.pictures",
+    "lens.features",
+    "lens.inputs",
+    "lens.foreign",
+    "lens.looking",
+    "lens.film",
     "evaluation.openings",
     "evaluation.evaluate",
     "experiment",
     "console",
     "signals",
+    "commands",
+    "commands.options",
+    "commands.measuring",
+    "commands.seeing",
     "cli",
     "__main__",
 ]
@@ -137,8 +150,8 @@ def test_help_is_light() -> None:
     """`convlens --help`, and each command's, import neither torch nor NumPy nor Pillow."""
     script = (
         "import sys\nfor name in ('torch', 'numpy', 'PIL', 'safetensors', 'matplotlib'): sys.modules[name] = None\n"
-        "from convlens.cli import main\nfor words in ([], ['train'], ['evaluate'], ['predict'], ['explain'], ['pack'], "
-        "['runs']):\n    assert main([*words, '--help']) == 0\n"
+        "from convlens.cli import main\nfor words in ([], ['train'], ['evaluate'], ['predict'], ['explain'], ['look'], "
+        "['pack'], ['runs']):\n    assert main([*words, '--help']) == 0\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -218,7 +231,7 @@ def test_public_names() -> None:
         _ = convlens.no_such_name
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "explain", "pack", "runs"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "explain", "look", "pack", "runs"])
 def test_command_line_is_the_python_api(name: str) -> None:
     """Each command takes the parameters of its function under the same names, with the same defaults.
 
@@ -228,8 +241,9 @@ def test_command_line_is_the_python_api(name: str) -> None:
     python_only = {"progress", "stop", "recipe"}
     command_only = {
         "train": {"epochs", "batch_size", "lr", "optimizer", "precision", "set_"},
-        "explain": {"torch"},
+        "explain": {"torch", "svg"},
         "predict": {"csv"},
+        "look": {"out", "arrays", "film"},
     }.get(name, set()) | {"json"}
     of_function = {k: p for k, p in inspect.signature(function).parameters.items() if k not in python_only}
     of_command = {k: p for k, p in inspect.signature(command).parameters.items() if k not in command_only}
@@ -273,7 +287,7 @@ def test_documents_name_every_command_preset_and_layer() -> None:
     root = SOURCE.parent.parent
     readme = (root / "README.md").read_text(encoding="utf-8")
     sentence = (root / "docs" / "sentence.md").read_text(encoding="utf-8")
-    for name in ("train", "evaluate", "predict", "explain", "pack", "runs"):
+    for name in ("train", "evaluate", "predict", "explain", "look", "pack", "runs"):
         assert f"convlens {name}" in readme, name
     for name in PRESETS:
         assert f"`{name}`" in readme, name

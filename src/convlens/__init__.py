@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from convlens.evaluation.evaluate import Report, evaluate
     from convlens.experiment import train
     from convlens.explaining import explain
+    from convlens.lens.features import Features
+    from convlens.lens.film import film
+    from convlens.lens.looking import look
     from convlens.presets import PRESETS
     from convlens.recipe import Recipe
     from convlens.run import Run, runs
@@ -31,6 +34,7 @@ _HOMES = {
     "Classifier": "convlens.classifier",
     "ConvlensError": "convlens.errors",
     "Dataset": "convlens.data.dataset",
+    "Features": "convlens.lens.features",
     "InputSpec": "convlens.data.framing",
     "PRESETS": "convlens.presets",
     "Prediction": "convlens.classifier",
@@ -39,7 +43,9 @@ _HOMES = {
     "Run": "convlens.run",
     "evaluate": "convlens.evaluation.evaluate",
     "explain": "convlens.explaining",
+    "film": "convlens.lens.film",
     "load": "convlens.classifier",
+    "look": "convlens.lens.looking",
     "pack": "convlens.data.pack",
     "parse": "convlens.architecture.sentence",
     "predict": "convlens.classifier",
@@ -48,8 +54,9 @@ _HOMES = {
 }
 
 __all__ = [
-    "PRESETS", "Architecture", "Classifier", "ConvlensError", "Dataset", "InputSpec", "Prediction", "Recipe", "Report",
-    "Run", "evaluate", "explain", "load", "pack", "parse", "predict", "runs", "train",
+    "PRESETS", "Architecture", "Classifier", "ConvlensError", "Dataset", "Features", "InputSpec", "Prediction",
+    "Recipe", "Report", "Run", "evaluate", "explain", "film", "load", "look", "pack", "parse", "predict", "runs",
+    "train",
 ]  # fmt: skip
 
 

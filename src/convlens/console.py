@@ -260,6 +260,13 @@ def check_new_file(path: str | None, option: str, suffixes: Sequence[str] = ()) 
         raise UsageError(f"{option} {shown(path, 200)} exists already: name another file")
 
 
+def free_name(stem: str, suffix: str) -> str:
+    """The first of STEM.png, STEM-2.png … that is not there, in this folder."""
+    stem = shown(stem, 60).replace("/", "-").replace("\\", "-")
+    names = (f"{stem}{number}{suffix}" for number in ("", *(f"-{n}" for n in range(2, 100_000))))
+    return next(name for name in names if not os.path.lexists(name))
+
+
 def write_csv(path: str, predictions: list[Prediction], top: int) -> None:
     """Write path, labels and probabilities as CSV, durably. Raises StorageError."""
     text = io.StringIO(newline="")

@@ -43,6 +43,7 @@ def train(
     memory_format: str | None = None,
     compile: bool | None = None,
     checkpoint_every: float = CHECKPOINT_EVERY_S,
+    keep_filters: bool | None = None,
     size: int | str | tuple[int, int] | None = None,
     channels: int | None = None,
     framing: str | None = None,
@@ -60,7 +61,8 @@ def train(
     `runs/DATA-N`.
 
     `resume` goes on with a run to the same bits; whatever else is given must be what the run has. `checkpoint_every`
-    is in seconds (0: after every step). `stop` is asked after each step: when it says True, the run is saved and
+    is in seconds (0: after every step). `keep_filters` keeps the first convolution's filters at some sixty steps, for
+    `look --film`. `stop` is asked after each step: when it says True, the run is saved and
     returned. KeyboardInterrupt does the same, from the last consistent weights.
 
     Raises ConvlensError: DataError, SentenceError, RecipeError, UsageError, DeviceError, RunError, StorageError,
@@ -69,7 +71,7 @@ def train(
     if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, int | float) or not checkpoint_every >= 0:
         raise UsageError(f"checkpoint_every must be seconds from 0 on, not {shown(checkpoint_every)}")
     given = Given(data, preset, architecture, recipe, seed, val_frac, device, threads, memory_format, compile, size,
-                  channels, framing, group)  # fmt: skip
+                  channels, framing, group, keep_filters)  # fmt: skip
     with open_progress(progress) as bar:
         if resume is not None:
             if out is not None:

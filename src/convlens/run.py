@@ -19,6 +19,7 @@ from convlens.metrics import Score
 
 RUNS_FOLDER = Path("runs")
 RUN_FILE, LOG_FILE, MODEL_FILE, CHECKPOINTS = "run.json", "log.jsonl", "model.safetensors", "checkpoints"
+FILTERS = "filters"
 FORMAT_VERSION = 1
 LAST = "last"
 
@@ -67,7 +68,18 @@ class Run:
     @property
     def history(self) -> list[dict[str, Any]]:
         """The log, one dictionary an epoch: step, epoch, lr, loss, val …"""
-        return files.read_lines(self.path / LOG_FILE)
+        return [line for line in files.read_lines(self.path / LOG_FILE) if isinstance(line, dict) and "epoch" in line]
+
+    @property
+    def curve(self) -> list[tuple[int, float]]:
+        """(step, training loss of that step) at about a hundred steps of the training."""
+        lines = [line for line in files.read_lines(self.path / LOG_FILE) if isinstance(line, dict)]
+        return [(int(line["step"]), float(line["loss"])) for line in lines if "epoch" not in line]
+
+    def filters(self) -> list[tuple[int, Path]]:
+        """(step, file) of the first layer's filters that `--keep-filters` kept, in order."""
+        found = ((path.stem.removeprefix("step-"), path) for path in (self.path / FILTERS).glob("step-*.npy"))
+        return sorted((int(step), path) for step, path in found if step.isascii() and step.isdigit())
 
     def to_json(self) -> dict[str, Any]:
         """What `train --json` prints."""

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlens.architecture.layers import (
-    GELU,
     Activation,
     AvgPool,
     BatchNorm,
@@ -24,20 +23,14 @@ from convlens.architecture.layers import (
     GlobalAvgPool,
     GlobalMaxPool,
     GroupNorm,
-    Hardswish,
-    LeakyReLU,
     Linear,
     MaxPool,
-    ReLU,
-    ReLU6,
     Scale,
-    Sigmoid,
-    SiLU,
-    Tanh,
 )
 from convlens.architecture.plan import Node
 from convlens.architecture.windows import INPUT, Unit, Window, check_unit, nodes_by_address, sources, window
 from convlens.errors import UsageError
+from convlens.lens.activations import activation_terms, number
 from convlens.lens.record import Recording
 from convlens.metrics import softmax
 
@@ -132,7 +125,7 @@ def _of_layer(recording: Recording, node: Node, unit: Unit, source: str) -> Work
                            f"{number(layer.factor)} · {number(value)}")  # fmt: skip
         case Activation():
             value = float(x[unit])
-            terms, line = _activation(layer, value)
+            terms, line = activation_terms(layer, value)
             return _simple(node, unit, source, "function", terms, line)
     raise AssertionError(f"no arithmetic for {layer}")
 
@@ -296,38 +289,6 @@ def _copied(node: Node, unit: Unit, source: str, value: float, line: str, place:
                    channels=(place[0], 1) if is_map else None, winner=place)  # fmt: skip
 
 
-def _activation(layer: Activation, x: float) -> tuple[list[float], str]:
-    """The terms of an activation's value, and the line that says how it comes about."""
-    n = number(x)
-    match layer:
-        case ReLU():
-            return [max(0.0, x)], f"max(0, {n})"
-        case ReLU6():
-            return [min(max(0.0, x), 6.0)], f"min(max(0, {n}), 6)"
-        case LeakyReLU():
-            slope = layer.negative_slope
-            return [x if x > 0 else slope * x], f"{n} is positive: {n}" if x > 0 else f"{slope:g} · {n}"
-        case GELU():
-            if layer.approximate == "tanh":
-                inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
-                return [x / 2, x / 2 * math.tanh(inner)], f"{n} / 2 + {n} / 2 · tanh(√(2/π) · (x + 0.044715 x³))"
-            return [x / 2, x / 2 * math.erf(x / math.sqrt(2))], f"{n} / 2 + {n} / 2 · erf({n} / √2)"
-        case SiLU():
-            return [x * _sigmoid(x)], f"{n} · 1 / (1 + e^({number(-x)}))"
-        case Hardswish():
-            terms = [0.0] if x <= -3 else [x] if x >= 3 else [x * x / 6, x / 2]
-            return terms, f"{n} · min(max(0, {n} + 3), 6) / 6"
-        case Tanh():
-            return [math.tanh(x)], f"tanh({n})"
-        case Sigmoid():
-            return [_sigmoid(x)], f"1 / (1 + e^({number(-x)}))"
-    raise AssertionError(f"no arithmetic for {layer}")
-
-
-def _sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
-
-
 # ---------------------------------------------------------------- both ends
 
 
@@ -362,9 +323,3 @@ def _of_softmax(recording: Recording, unit: Unit) -> Working:
 def _check_place(unit: Unit, shape: tuple[int, ...], what: str) -> None:
     if len(unit) != len(shape) or not all(0 <= i < n for i, n in zip(unit, shape, strict=True)):
         raise UsageError(f"{what} has no value {','.join(map(str, unit))}: its shape is {'×'.join(map(str, shape))}")
-
-
-def number(value: float) -> str:
-    """A number as people read it: five significant digits, a real minus sign."""
-    text = f"{value:.5g}"
-    return text.replace("-", "−")

@@ -23,6 +23,7 @@ from convlens.network.memory import on_device, ran_out_of_memory
 from convlens.progress import Progress
 from convlens.run import (
     CHECKPOINTS,
+    FILTERS,
     LOG_FILE,
     MODEL_FILE,
     Run,
@@ -35,6 +36,7 @@ from convlens.training.setup import Setup, now, versions
 
 Stop = Callable[[], bool]
 _CHECKPOINT_VERSION = 2
+_CURVE_POINTS, _FILM_FRAMES = 100, 60
 _NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "alloc_failed")  # torch's words for it
 
 
@@ -149,6 +151,8 @@ class Session:
         last_checkpoint = shown_at = time.monotonic()
         if self.ended:
             return True
+        if state.step == 0:
+            self._keep_filters(state)
         for losses in train_steps(state, images, labels, batches, recipe, setup.num_steps, setup.arithmetic):
             self.epoch_losses += losses.values
             time_now = time.monotonic()
@@ -158,6 +162,9 @@ class Session:
                 bar.advance(0, note=f"loss {losses.values[-1]:.4f}  {rate:,.0f} images/s")
             bar.advance(len(losses.values))
             before = state.step - len(losses.values)
+            self._log_steps(before, losses.values)
+            if frames_between(before, state.step, setup.num_steps):
+                self._keep_filters(state)
             if batches.epochs_done(state.step) > batches.epochs_done(before) or state.step == setup.num_steps:
                 self._end_epoch(state)
             if self.stop is not None and self.stop() and state.step < setup.num_steps:
@@ -166,6 +173,22 @@ class Session:
                 self._checkpoint(state)
                 last_checkpoint = time.monotonic()
         return False
+
+    def _log_steps(self, before: int, losses: tuple[float, ...]) -> None:
+        """A line for about each hundredth of the training: what a curve is drawn from while it goes on."""
+        every = max(1, self.setup.num_steps // _CURVE_POINTS)
+        for step, loss in enumerate(losses, before + 1):
+            if step % every == 0:
+                files.append_line(self.run.path / LOG_FILE, {"step": step, "loss": loss})
+
+    def _keep_filters(self, state: State) -> None:
+        """The first convolution's filters as they are now, if they are to be kept."""
+        if not self.setup.keep_filters:
+            return
+        first = next(leaf for leaf in self.setup.plan.leaves if leaf.layer.name == "conv")
+        kernels = arrays_of({"": tensors_of(state.network)[f"{first.address}.weight"]})[""]
+        path = self.run.path / FILTERS / f"step-{state.step:09d}.npy"
+        files.write_with(path, lambda file: np.save(file, kernels))
 
     def _end_epoch(self, state: State) -> None:
         setup = self.setup
@@ -256,3 +279,8 @@ class Session:
             versions=versions(),
             created=now(),
         )  # fmt: skip
+
+
+def frames_between(before: int, step: int, num_steps: int) -> bool:
+    """Whether a frame of the film lies after step `before`, up to `step`: many early on, when filters change fast."""
+    return any(before < round((i / _FILM_FRAMES) ** 2 * num_steps) <= step for i in range(1, _FILM_FRAMES + 1))

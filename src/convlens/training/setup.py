@@ -47,6 +47,7 @@ class Setup:
     seed: int
     arithmetic: Arithmetic
     test: bool
+    keep_filters: bool = False
 
     @property
     def spec(self) -> InputSpec:
@@ -71,7 +72,7 @@ class Setup:
             "kind": "convlens-run", "format_version": FORMAT_VERSION, "status": "running", "created": now(),
             "dataset": self.dataset.identity(), "architecture": str(self.plan.architecture), "preset": self.preset,
             "recipe": self.recipe.to_json(), "seed": self.seed, "arithmetic": self.arithmetic.to_json(),
-            "test_asked": self.test, "num_parameters": self.plan.num_parameters,
+            "test_asked": self.test, "keep_filters": self.keep_filters, "num_parameters": self.plan.num_parameters,
             "multiply_adds": self.plan.multiply_adds, "num_steps": self.num_steps, "step": 0, "versions": versions(),
             "train_s": 0.0, "images_per_s": None, "val_s": 0.0, "checkpoint_s": 0.0, "val": None, "test": None,
         }  # fmt: skip
@@ -95,6 +96,7 @@ class Given:
     channels: int | None
     framing: str | None
     group: str | None
+    keep_filters: bool | None
 
     @property
     def options(self) -> PackOptions:
@@ -129,10 +131,12 @@ def new_setup(given: Given, test: bool, data_root: str | Path | None, bar: Progr
     check_memory(network_plan, recipe, arithmetic)
     if network_plan.num_parameters == 0:
         raise SentenceError("the network has nothing to learn: no layer of it has parameters")
+    if given.keep_filters and not any(leaf.layer.name == "conv" for leaf in network_plan.leaves):
+        raise UsageError("--keep-filters keeps those of the first convolution, and this network has none")
     is_preset = given.architecture is None and given.recipe is None
     return Setup(
         dataset, network_plan, recipe.replace(precision=arithmetic.precision),
-        chosen.name if is_preset else None, seed, arithmetic, test,
+        chosen.name if is_preset else None, seed, arithmetic, test, bool(given.keep_filters),
     )  # fmt: skip
 
 
@@ -174,7 +178,14 @@ def setup_of(run: Run, given: Given, test: bool, data_root: str | Path | None, b
                            "continued; begin a new run")  # fmt: skip
         network_plan = plan(architecture, dataset.input_spec.shape, len(dataset.class_names))
         return Setup(
-            dataset, network_plan, recipe, record["preset"], seed, arithmetic, test or bool(record["test_asked"])
+            dataset,
+            network_plan,
+            recipe,
+            record["preset"],
+            seed,
+            arithmetic,
+            test or bool(record["test_asked"]),
+            bool(record.get("keep_filters")),
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise RunError(f"{shown(run.path / RUN_FILE, 200)} is damaged ({shown(error)})") from error
@@ -202,6 +213,7 @@ def _refuse_changes(run: Run, given: Given, record: Mapping[str, Any], recipe: R
     can_compile = has_compiler(str(record["arithmetic"]["device"]))  # a wish that fell back may be said again
     compiled = None if given.compile is None else given.compile and can_compile
     compare("compile", compiled, bool(record["arithmetic"].get("compile")))
+    compare("keep_filters", given.keep_filters or None, bool(record.get("keep_filters")))
     for name in ("threads", "memory_format"):
         compare(name, getattr(given, name), record["arithmetic"].get(name))
     device = None if given.device in (None, "auto") else resolve(str(given.device)).device

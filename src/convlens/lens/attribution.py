@@ -1,0 +1,119 @@
+"""Where an answer comes from: Grad-CAM, integrated gradients, occlusion.
+
+Owns the three methods, for any function from pictures to logits. All explain one logit, the score before the softmax
+(a probability also moves when another class's score does), and all are taken in evaluation mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from convlens.lens.record import Forward, Values, array_of
+
+STEPS = 256  # of integrated gradients
+_BATCH_VALUES = 1 << 22  # values of the inputs of one forward pass
+
+
+def grad_cam(forward: Forward, layer: nn.Module, x_1CHW: Tensor, label: int) -> Values:
+    """Grad-CAM (Selvaraju et al., 2017, arXiv:1610.02391): float32 (h, w), from 0 on.
+
+    The maps of a layer, each weighted by the mean gradient of the logit over it, summed, negative values cut off. It
+    has the size of the layer's maps; `resized` brings it to the picture's.
+    """
+    kept: list[Tensor] = []
+    hook = layer.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    try:
+        logit = forward(x_1CHW.requires_grad_())[0, label]
+    finally:
+        hook.remove()
+    maps = kept[0]
+    (gradient,) = torch.autograd.grad(logit, maps, allow_unused=True, materialize_grads=True)
+    weighted = maps * gradient.mean(dim=(2, 3), keepdim=True)
+    return array_of(weighted.sum(dim=1).relu()[0].detach())
+
+
+def resized(map_hw: Values, height: int, width: int) -> Values:
+    """A small map at the picture's size, bilinear."""
+    map_11hw = torch.from_numpy(map_hw)[None, None]
+    return array_of(F.interpolate(map_11hw, (height, width), mode="bilinear", align_corners=False)[0, 0])
+
+
+def integrated_gradients(
+    forward: Forward, x_1CHW: Tensor, baseline_1CHW: Tensor, label: int, steps: int = STEPS
+) -> Values:
+    """Integrated gradients (Sundararajan et al., 2017, arXiv:1703.01365): float32 (C, H, W).
+
+    (x − baseline) times the mean gradient of the logit along the straight line between them, at the middles of `steps`
+    equal parts of it. Completeness: the values add up to logit(x) − logit(baseline), but for what the sum over steps
+    misses of the integral.
+    """
+    difference = x_1CHW - baseline_1CHW
+    total = torch.zeros_like(x_1CHW, dtype=torch.float64)
+    middles = (torch.arange(steps, device=x_1CHW.device, dtype=torch.float32) + 0.5) / steps
+    for part in middles.split(_batch_size(x_1CHW)):
+        points = (baseline_1CHW + part.view(-1, 1, 1, 1) * difference).requires_grad_()
+        (gradients,) = torch.autograd.grad(forward(points)[:, label].sum(), points)
+        total += gradients.double().sum(dim=0, keepdim=True)
+    return array_of((difference * total / steps)[0])
+
+
+def occlusion(forward: Forward, x_1CHW: Tensor, baseline_1CHW: Tensor, label: int) -> Values:
+    """Occlusion (Zeiler & Fergus, 2013, arXiv:1311.2901): float32 (H, W).
+
+    A patch of the baseline is laid over the picture, place after place; each pixel gets the mean drop of the logit over
+    the patches that cover it. Positive where covering costs evidence.
+    """
+    height, width = x_1CHW.shape[2:]
+    boxes = list(patches(height, width))
+    drops = []
+    with torch.no_grad():
+        whole = forward(x_1CHW)[0, label]
+        for start in range(0, len(boxes), _batch_size(x_1CHW)):
+            part = boxes[start : start + _batch_size(x_1CHW)]
+            covered = x_1CHW.repeat(len(part), 1, 1, 1)
+            for image, (rows, columns) in zip(covered, part, strict=True):
+                image[:, rows, columns] = baseline_1CHW[0, :, rows, columns]
+            drops.append((whole - forward(covered)[:, label]).double().cpu())
+    total, count = np.zeros((height, width)), np.zeros((height, width))
+    for (rows, columns), drop in zip(boxes, torch.cat(drops).tolist(), strict=True):
+        total[rows, columns] += drop
+        count[rows, columns] += 1
+    found: NDArray[np.float32] = (total / count).astype(np.float32)
+    return found
+
+
+def patches(height: int, width: int) -> Iterator[tuple[slice, slice]]:
+    """The places of the patch: a seventh of each side, moved by half of itself, the last one against the edge."""
+    axes = []
+    for size in (height, width):
+        side = max(1, round(size / 7))
+        step = max(1, side // 2)
+        starts = sorted({*range(0, size - side, step), size - side})
+        axes.append([slice(start, start + side) for start in starts])
+    return ((rows, columns) for rows in axes[0] for columns in axes[1])
+
+
+def _batch_size(x_1CHW: Tensor) -> int:
+    return max(1, min(128, _BATCH_VALUES // max(1, x_1CHW.numel())))
+
+
+def attributed(
+    forward: Forward, modules: Mapping[str, nn.Module], shapes: Mapping[str, tuple[int, ...]], x_NCHW: Tensor,
+    baseline_NCHW: Tensor, label: int,
+) -> tuple[str | None, dict[str, Any]]:  # fmt: skip
+    """The three attributions of a logit, and the layer that Grad-CAM looked at: the last with maps above 1×1."""
+    with_maps = [address for address, shape in shapes.items() if len(shape) == 3 and shape[1] * shape[2] > 1]
+    maps: dict[str, Any] = {}
+    if with_maps:
+        small = grad_cam(forward, modules[with_maps[-1]], x_NCHW.detach().clone(), label)
+        maps["grad_cam"] = resized(small, *x_NCHW.shape[2:])
+    maps["integrated_gradients"] = integrated_gradients(forward, x_NCHW, baseline_NCHW, label, STEPS)
+    maps["occlusion"] = occlusion(forward, x_NCHW, baseline_NCHW, label)
+    return (with_maps[-1] if with_maps else None), maps

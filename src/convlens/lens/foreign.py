@@ -1,0 +1,91 @@
+"""`look` for any torch module: its parts as layers, a tensor or a picture as input.
+
+Owns what is known of a module without a sentence. Receptive fields are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from convlens.architecture.layers import by
+from convlens.data.decode import Pixels
+from convlens.data.framing import to_channels
+from convlens.errors import ImageError, UsageError, shown
+from convlens.lens.attribution import attributed
+from convlens.lens.features import Features, LayerValues
+from convlens.lens.inputs import class_number, listed_names, name_of, original_of
+from convlens.lens.record import Forward, array_of, evaluating, outputs_of
+from convlens.metrics import softmax
+
+
+def look_into_module(module: nn.Module, image: Any, layers: Any, unit: str | None, label: str | int | None) -> Features:
+    """As `look` says. Raises UsageError, ImageError."""
+    modules = {name: part for name, part in module.named_modules() if name and not any(part.children())} or {"": module}
+    wanted = list(modules) if layers is None else listed_names(layers)
+    for name in wanted:
+        if name not in modules:
+            raise UsageError(f"there is no layer {shown(name, 40)!r}: there are {shown(', '.join(modules), 400)}")
+    if unit is not None:
+        raise UsageError("receptive fields are known of sentences alone: leave unit away for a module of your own")
+    first = next((part for part in modules.values() if isinstance(part, nn.Conv2d)), None)
+    original, x_NCHW = _module_input(module, image, first)
+    with evaluating(module):
+        final: list[Tensor] = []
+        outputs = _module_outputs(modules, partial(_kept, module, final), x_NCHW)
+        arrays = {name: array_of(value[0]) for name, value in outputs.items() if value.ndim in (2, 4)}
+        if final[0].ndim != 2:
+            raise UsageError(f"the module gives {by(tuple(final[0].shape))}, not logits (N, K)")
+        probabilities = softmax(array_of(final[0].detach()))[0]
+        names = tuple(map(str, range(len(probabilities))))
+        explained = int(probabilities.argmax()) if label is None else class_number(label, names)
+        shapes = {name: array.shape for name, array in arrays.items() if name in modules}
+        shown_layer, maps = attributed(module, modules, shapes, x_NCHW, torch.zeros_like(x_NCHW), explained)
+    answer = int(probabilities.argmax())
+    return Features(
+        f"{name_of(image)}: class {answer}, {100 * probabilities[answer]:.1f} %", original, None,
+        array_of(x_NCHW[0].detach()),
+        tuple(LayerValues(name, _module_words(modules, name), "", array) for name, array in arrays.items()
+              if name.partition("#")[0] in wanted),
+        None if first is None else array_of(first.weight.detach()), names, probabilities, explained,
+        "zeros, in the module's own units", grad_cam_layer=shown_layer, **maps,
+    )  # fmt: skip
+
+
+def _kept(module: nn.Module, final: list[Tensor], x_NCHW: Tensor) -> Tensor:
+    final.append(module(x_NCHW))
+    return final[0]
+
+
+def _module_outputs(modules: Mapping[str, nn.Module], forward: Forward, x: Tensor) -> dict[str, Tensor]:
+    try:
+        with torch.no_grad():
+            return outputs_of(modules, forward, x)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"the module does not take a picture of shape {by(tuple(x.shape))}: {shown(error, 160)}"
+        ) from error
+
+
+def _module_words(modules: Mapping[str, nn.Module], name: str) -> str:
+    return shown(modules[name.partition("#")[0]], 60)
+
+
+def _module_input(module: nn.Module, image: Any, first: nn.Conv2d | None) -> tuple[Pixels | None, Tensor]:
+    """The picture as it came (None for a tensor) and what goes in, (1, C, H, W) of the weights' type and device."""
+    place = next(module.parameters(), torch.zeros(()))
+    if isinstance(image, Tensor) or (isinstance(image, np.ndarray) and image.dtype != np.uint8):
+        x = torch.as_tensor(image).to(place)
+        x = x[None] if x.ndim == 3 else x
+        if x.ndim != 4 or len(x) != 1:
+            raise ImageError(f"a tensor must be one picture (C, H, W) or (1, C, H, W), not {by(tuple(x.shape))}")
+        return None, x.detach()
+    original = original_of(image)
+    channels = 1 if first is not None and first.in_channels == 1 else 3
+    pixels = to_channels(original, channels)
+    return original, torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].to(place) / 255

@@ -1,0 +1,52 @@
+"""What `look` is given: pictures, class names, layer names.
+
+Owns how they are read and the errors that say what there is instead.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convlens.data.decode import Pixels, decode, pixels_of, read_bytes
+from convlens.data.framing import to_channels
+from convlens.errors import UsageError, did_you_mean, shown
+
+
+def listed_names(layers: Any) -> list[str]:
+    """`"0,3"` or a list as names. Raises UsageError where there is none."""
+    names = layers.split(",") if isinstance(layers, str) else [str(layer) for layer in layers]
+    names = [name.strip() for name in names if name.strip()]
+    if not names:
+        raise UsageError("layers must name at least one: --layers 0,3")
+    return names
+
+
+def class_number(label: str | int, class_names: tuple[str, ...]) -> int:
+    """The number of a class given by name (first) or number. Raises UsageError."""
+    if str(label) in class_names:
+        return class_names.index(str(label))
+    if str(label).isascii() and str(label).isdigit() and int(label) < len(class_names):
+        return int(label)
+    near = did_you_mean(str(label), class_names)
+    listed = ", ".join(shown(name, 20) for name in class_names[:20])
+    raise UsageError(f"there is no class {shown(label, 40)!r}{near}: there are {listed}")
+
+
+def original_of(image: Any) -> Pixels:
+    """The picture as it came, upright, uint8 (H, W, C)."""
+    if isinstance(image, str | Path):
+        return decode(read_bytes(Path(image)))
+    if isinstance(image, bytes | bytearray):
+        return decode(bytes(image))
+    if hasattr(image, "getbands"):
+        return pixels_of(image)
+    array = np.asarray(image)
+    return to_channels(array, 1 if array.ndim == 2 or array.shape[2] == 1 else 3)
+
+
+def name_of(image: Any) -> str:
+    """A picture's file name, where it has one."""
+    return shown(Path(image).name, 60) if isinstance(image, str | Path) else "the picture"

@@ -1,0 +1,139 @@
+"""`look`: what a network makes of one picture, layer by layer, and where its answer comes from.
+
+Owns the way from a model and a picture to `Features`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from convlens.architecture.layers import Conv, Dropout, Flatten, Residual
+from convlens.architecture.plan import Node, Plan
+from convlens.architecture.windows import INPUT, check_address, nodes_by_address, parse_unit, pixels_seen
+from convlens.classifier import Classifier, load
+from convlens.data.decode import Pixels, quiet_pillow
+from convlens.data.framing import InputSpec
+from convlens.errors import UsageError, shown
+from convlens.lens.attribution import attributed, grad_cam, integrated_gradients, occlusion, resized
+from convlens.lens.features import Features, LayerValues, UnitSeen
+from convlens.lens.foreign import look_into_module
+from convlens.lens.inputs import class_number, listed_names, name_of, original_of
+from convlens.lens.record import Values, evaluating, modules_of, record
+from convlens.metrics import softmax
+from convlens.network.device import resolve, settled
+
+
+def look(
+    model: Any = "last",
+    image: Any = None,
+    *,
+    layers: str | Iterable[str] | None = None,
+    unit: str | None = None,
+    label: str | int | None = None,
+    device: str | None = "auto",
+) -> Features:
+    """See what a network makes of one picture.
+
+    `model` is whatever `load` takes, or any `nn.Module` that gives logits (N, K). `image` is a path, bytes, a uint8
+    array or a PIL image; for a module of your own also a float tensor (C, H, W) or (1, C, H, W), which goes in as it
+    is (pictures become RGB or grey as its first convolution wants, in 0..1, at their own size).
+
+    `layers` picks by address (`"0,3"` or a list; all but flatten and dropout, which change no value, by default; of a
+    module, its parts without parts of their own). `unit` is one like `"5:12,3,4"`, whose receptive field is drawn.
+    `label` is the class to explain instead of the likeliest. Raises ConvlensError: UsageError for what is not there,
+    with what is; ImageError; and as `load` does.
+    """
+    if image is None:
+        raise UsageError("name a picture to look at: look MODEL IMAGE")
+    if isinstance(model, nn.Module) and not isinstance(model, Classifier):
+        return look_into_module(model, image, layers, unit, label)
+    classifier = load(model, device)
+    with settled(resolve(classifier.device, "float32")), quiet_pillow():
+        return _look_into_classifier(classifier, image, layers, unit, label)
+
+
+def _look_into_classifier(
+    classifier: Classifier, image: Any, layers: Any, unit: str | None, label: str | int | None
+) -> Features:
+    network, plan, spec = classifier.network, classifier.network.plan, classifier.card.input_spec
+    chosen = _chosen(plan, layers)
+    seen = None if unit is None else parse_unit(str(unit), plan)
+    number = None if label is None else class_number(label, classifier.class_names)
+    framed = classifier.frame(image)
+    recording = record(network, framed)
+    probabilities = softmax(recording.logits[None])[0]
+    explained = int(probabilities.argmax()) if number is None else number
+    nodes = nodes_by_address(plan)
+    fields = {address: node.output_shape for address, node in nodes.items()}
+    baseline_HWC, baseline = baseline_of(spec)
+    with evaluating(network):
+        x_NCHW, baseline_NCHW = (network.normalise(_as_batch(a, classifier.device)) for a in (framed, baseline_HWC))
+        modules = modules_of(network)
+        shown_layer, maps = attributed(network.forward_normalised, modules, fields, x_NCHW, baseline_NCHW, explained)
+    names = classifier.class_names
+    answer = int(probabilities.argmax())
+    title = f"{name_of(image)}: {shown(names[answer], 40)}, {100 * probabilities[answer]:.1f} %"
+    first = next((node for node in nodes.values() if isinstance(node.layer, Conv)), None)
+    return Features(
+        title, original_of(image), framed, recording.values[INPUT],
+        tuple(LayerValues(a, _words(nodes[a]), nodes[a].formula, recording.values[a]) for a in chosen),
+        None if first is None else recording.tensors[f"{first.address}.weight"], names, probabilities, explained,
+        baseline, grad_cam_layer=shown_layer, **maps,
+        unit=None if seen is None else UnitSeen(str(unit), float(recording.values[seen[0]][seen[1]]),
+                                                pixels_seen(plan, *seen)),
+    )  # fmt: skip
+
+
+def attribution(classifier: Classifier, image_HWC: Pixels, method: str, label: int) -> Values:
+    """One of the three for a framed picture, float32 (H, W): what the page shows. `method` is grad_cam,
+    integrated_gradients (summed over channels) or occlusion."""
+    network = classifier.network
+    with settled(resolve(classifier.device, "float32")), evaluating(network):
+        x_NCHW, baseline_NCHW = (
+            network.normalise(_as_batch(a, classifier.device))
+            for a in (image_HWC, baseline_of(classifier.card.input_spec)[0])
+        )
+        forward = network.forward_normalised
+        if method == "integrated_gradients":
+            summed: Values = integrated_gradients(forward, x_NCHW, baseline_NCHW, label).sum(axis=0)
+            return summed
+        if method == "occlusion":
+            return occlusion(forward, x_NCHW, baseline_NCHW, label)
+        shapes = [(a, n.output_shape) for a, n in nodes_by_address(network.plan).items() if len(n.output_shape) == 3]
+        address = next((a for a, shape in reversed(shapes) if shape[1] * shape[2] > 1), None)
+        if address is None:
+            raise UsageError("Grad-CAM needs a layer with maps, and this network has none")
+        small = grad_cam(forward, modules_of(network)[address], x_NCHW.detach().clone(), label)
+        return resized(small, *x_NCHW.shape[2:])
+
+
+def baseline_of(spec: InputSpec) -> tuple[Pixels, str]:
+    """The picture without evidence, uint8 (H, W, C), and what it is in words: black where black is the paper, else the
+    mean colour of the training images."""
+    colour = [0] * spec.channels if spec.framing == "ink" else [round(value) for value in spec.mean]
+    words = "black, the background" if spec.framing == "ink" else "the training images' mean colour"
+    return np.full((spec.height, spec.width, spec.channels), colour, np.uint8), words
+
+
+def _chosen(plan: Plan, layers: Any) -> list[str]:
+    """Addresses, checked, in the order of the network. Raises UsageError with those that are there."""
+    nodes = nodes_by_address(plan)
+    if layers is None:
+        return [a for a, node in nodes.items() if not isinstance(node.layer, Flatten | Dropout)]
+    wanted = listed_names(layers)
+    for address in wanted:
+        check_address(plan, address)
+    return [a for a in nodes if a in wanted]
+
+
+def _words(node: Node) -> str:
+    return "+ sum of the residual" if isinstance(node.layer, Residual) else str(node.layer)
+
+
+def _as_batch(image_HWC: Pixels, device: str) -> Tensor:
+    return torch.from_numpy(np.array(image_HWC)[None]).to(device)

@@ -1,0 +1,320 @@
+"""The picture that `look` draws: one sheet from the photograph to the answer, as PNG, SVG or PDF.
+
+Owns its layout and colours: magma from 0 up, red-blue around 0 (both keep their order for the colour-blind).
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlens import files
+from convlens.architecture.layers import by
+from convlens.errors import shown
+from convlens.lens.record import Values
+from convlens.lens.sheet import (
+    ACCENT,
+    DIM,
+    INK,
+    MARGIN,
+    SUFFIXES,
+    WIDTH,
+    Sheet,
+    bare,
+    check_new,
+    save_figure,
+    short,
+    wrapped,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from convlens.lens.features import Features, LayerValues
+
+MAX_SHOWN = 64  # channels of a layer that are drawn
+_LABELS = 2.9  # inches: the column of words
+_PER_ROW, _MOST_IN_VECTOR, _PER_VECTOR_ROW = 16, 1024, 128
+
+
+def save(features: Features, path: Path) -> None:
+    """Draw into `path` by its suffix, or keep the arrays (.npz). Raises UsageError, StorageError."""
+    check_new(path, (*SUFFIXES, ".npz"))
+    if path.suffix.lower() == ".npz":
+        files.write_with(path, lambda file: np.savez_compressed(file, **features.arrays()))  # type: ignore[arg-type]
+    else:
+        save_figure(figure_of(features), path)
+
+
+def as_html(features: Features) -> str:
+    """The sheet as one image for notebooks."""
+    page = io.BytesIO()
+    figure_of(features).savefig(page, format="png", dpi=80)
+    encoded = base64.b64encode(page.getvalue()).decode("ascii")
+    return f'<img alt="{escape(features.title, quote=True)}" src="data:image/png;base64,{encoded}">'
+
+
+def figure_of(features: Features) -> Figure:
+    """Everything on one sheet: pictures and answer, filters, then a row of maps for each layer."""
+    heights = [_layer_height(layer) for layer in features.layers]
+    filters = 0.0 if features.kernels is None else grid_height(min(len(features.kernels), MAX_SHOWN)) + 0.55
+    sheet = Sheet(0.75 + 2.95 + filters + sum(heights) + 0.3)
+    sheet.text(MARGIN, 0.22, features.title, fontsize=16, weight="bold")
+    sheet.y = 0.75
+    _draw_pictures(sheet, features)
+    sheet.y += 2.95
+    if features.kernels is not None:
+        _draw_filters(sheet, features.kernels)
+        sheet.y += filters
+    for layer, height in zip(features.layers, heights, strict=True):
+        _draw_layer(sheet, layer)
+        sheet.y += height
+    return sheet.figure
+
+
+# ---------------------------------------------------------------- pictures and answer
+
+
+def _draw_pictures(sheet: Sheet, features: Features) -> None:
+    side, gap = 1.72, 0.2
+    panels: list[tuple[str, str, Any]] = []
+    if features.original is not None:
+        panels.append(("as it came", f"{by(features.original.shape[:2])} pixels", features.original))
+    image = features.image if features.image is not None else _stretched(features.input)
+    panels.append(("as the network sees it", f"{by(image.shape[:2])} pixels", image))
+    explained = "" if features.explained is None else shown(features.class_names[features.explained], 14)
+    if features.grad_cam is not None:
+        panels.append(
+            (f"Grad-CAM for {explained}", f"maps of layer {shown(features.grad_cam_layer, 20)}", features.grad_cam)
+        )
+    if features.integrated_gradients is not None:
+        panels.append(
+            ("integrated gradients", f"baseline: {features.baseline}", features.integrated_gradients.sum(axis=0))
+        )
+    if features.occlusion is not None:
+        panels.append(("occlusion", "logit lost where covered", features.occlusion))
+    x = MARGIN
+    for name, under, values in panels:
+        axes = sheet.axes(x, sheet.y + 0.28, side, side)
+        sheet.text(x, sheet.y + 0.06, name, weight="bold")
+        sheet.text(x, sheet.y + 0.28 + side + 0.05, wrapped(under, 30), fontsize=7.5, color=DIM)
+        if values.dtype == np.uint8:
+            axes.imshow(_rgb(values), interpolation="nearest" if max(values.shape[:2]) <= 128 else "antialiased")
+        else:
+            _overlay(sheet, axes, x, side, values, image, signed=name != panels[2][0] or features.grad_cam is None)
+        if name == "as the network sees it" and features.unit is not None:
+            _draw_unit(sheet, axes, features, x, side)
+        bare(axes)
+        x += side + gap
+    if features.probabilities is not None:
+        _draw_answer(sheet, features, x + 0.15)
+
+
+def _overlay(
+    sheet: Sheet, axes: Axes, x: float, side: float, values: Values, image: NDArray[np.uint8], *, signed: bool
+) -> None:
+    """An attribution over the faint picture, with its scale under it."""
+    grey = _rgb(image).astype(np.float64)
+    grey = grey.mean(axis=2) if grey.ndim == 3 else grey
+    axes.imshow(grey, cmap="gray", vmin=0, vmax=255, alpha=0.35)
+    reach = float(np.abs(values).max()) or 1.0
+    low = -reach if signed else 0.0
+    shown_map = axes.imshow(values, cmap="RdBu_r" if signed else "magma", vmin=low, vmax=reach, alpha=0.75,
+                            interpolation="nearest")  # fmt: skip
+    bar = sheet.axes(x, sheet.y + 0.28 + side + 0.36, side, 0.07)
+    sheet.figure.colorbar(
+        shown_map, cax=bar, orientation="horizontal", ticks=[low, 0, reach] if signed else [low, reach]
+    )
+    bar.set_xticklabels([short(v) for v in ([low, 0, reach] if signed else [low, reach])])
+    bar.tick_params(labelsize=6.5, length=2, pad=1, colors=DIM)
+    labels: list[Any] = bar.get_xticklabels()
+    labels[0].set_ha("left")
+    labels[-1].set_ha("right")
+
+
+def _draw_unit(sheet: Sheet, axes: Axes, features: Features, x: float, side: float) -> None:
+    from matplotlib.patches import Rectangle
+
+    unit = features.unit
+    assert unit is not None
+    text = f"unit {unit.text} = {short(unit.value)}"
+    if unit.box is not None:
+        top, left, bottom, right = unit.box
+        axes.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, ec=ACCENT, lw=2.5))
+        text += f",\nsees {by((bottom - top, right - left))} pixels"
+    sheet.text(x, sheet.y + 0.28 + side + 0.2, text, fontsize=7.5, color="#a4500f")
+
+
+def _draw_answer(sheet: Sheet, features: Features, x: float) -> None:
+    """The likeliest ten classes as bars."""
+    assert features.probabilities is not None
+    order = np.argsort(-features.probabilities, kind="stable")[:10]
+    name_width = 0.09 * max(len(shown(features.class_names[k], 16)) for k in order) + 0.12
+    width = WIDTH - MARGIN - x - name_width - 0.5
+    axes = sheet.axes(x + name_width, sheet.y + 0.28, max(0.5, width), 1.72)
+    values = features.probabilities[order]
+    colours = [ACCENT if k == features.explained else "#1f5f99" for k in order]
+    axes.barh(range(len(order)), values, color=colours, height=0.7)
+    axes.set_ylim(max(len(order), 5) - 0.5, -0.5)
+    axes.set_xlim(0, 1)
+    axes.set_yticks(range(len(order)))
+    axes.set_yticklabels([shown(features.class_names[k], 16) for k in order], fontsize=8, parse_math=False)
+    axes.set_xticks([0, 0.5, 1])
+    axes.set_xticklabels(["0", "50", "100 %"], fontsize=7)
+    axes.tick_params(length=2, colors=INK)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for i, value in enumerate(values):
+        axes.text(min(value, 1) + 0.02, i, f"{100 * value:.1f}", va="center", fontsize=7, color=DIM, clip_on=False)
+    sheet.text(x, sheet.y + 0.06, "answer: probability in %", weight="bold")
+
+
+# ---------------------------------------------------------------- filters and maps
+
+
+def _draw_filters(sheet: Sheet, kernels: Values) -> None:
+    num, channels = kernels.shape[:2]
+    sheet.text(MARGIN, sheet.y + 0.08, "filters of the first convolution", weight="bold")
+    note = f"{num} of {channels}×{by(kernels.shape[2:])} weights"
+    note += "" if channels in (1, 3) else "; of each the first channel"
+    note += f"; the first {MAX_SHOWN} shown" if num > MAX_SHOWN else ""
+    sheet.text(MARGIN, sheet.y + 0.3, wrapped(note, 36), fontsize=7.5, color=DIM)
+    reach = float(np.abs(kernels).max()) or 1.0
+    if channels == 3:
+        maps = list((0.5 + kernels[:MAX_SHOWN].transpose(0, 2, 3, 1) / (2 * reach)).clip(0, 1))
+        sheet.text(MARGIN, sheet.y + 0.62, f"as colours, grey is 0, full is ±{short(reach)}", fontsize=7.5, color=DIM)
+    else:
+        maps = list(kernels[:MAX_SHOWN, 0])
+    draw_grid(sheet, maps, -reach, reach, np.zeros(len(maps), bool), scale=channels != 3)
+
+
+def grid_height(num: int) -> float:
+    """Inches that so many maps take."""
+    return math.ceil(num / _PER_ROW) * (_cell() + 0.17)
+
+
+def _cell() -> float:
+    return (WIDTH - 2 * MARGIN - _LABELS - 0.75) / _PER_ROW - 0.06
+
+
+def _layer_height(layer: LayerValues) -> float:
+    values = layer.values
+    if values.ndim == 3 and values[0].size > 1:
+        return max(1.1, grid_height(min(len(values), MAX_SHOWN)) + 0.4)
+    return 1.25 + 0.12 * math.ceil(min(values.size, _MOST_IN_VECTOR) / _PER_VECTOR_ROW)
+
+
+def _draw_layer(sheet: Sheet, layer: LayerValues) -> None:
+    values = layer.values
+    sheet.text(MARGIN, sheet.y + 0.08, wrapped(f"{layer.address}  {layer.name}", 34), weight="bold")
+    lines = [f"{by(values.shape)} values" if values.ndim == 3 else f"{len(values):,} values"]
+    lines += [layer.formula] if layer.formula else []
+    is_vector = values.ndim != 3 or values[0].size == 1
+    most = _MOST_IN_VECTOR if is_vector else MAX_SHOWN
+    num_dead = int(layer.dead.sum())
+    lines += [f"{num_dead} dead (zero everywhere), crossed out"] if num_dead else []
+    lines += [f"the first {most} of {len(values):,} are shown"] if len(values) > most else []
+    top = 0.30 + 0.15 * wrapped(f"{layer.address}  {layer.name}", 34).count("\n")
+    sheet.text(MARGIN, sheet.y + top, "\n".join(wrapped(line, 40) for line in lines), fontsize=7.5, color=DIM,
+               linespacing=1.35)  # fmt: skip
+    low, high = float(values.min()), float(values.max())
+    reach = max(abs(low), abs(high)) or 1.0
+    low, high = (0.0, reach) if low >= 0 else (-reach, reach)
+    if is_vector:
+        _draw_vector(sheet, values.ravel()[:most], low, high)
+    else:
+        draw_grid(sheet, list(values[:most]), low, high, layer.dead[:most])
+
+
+def draw_grid(
+    sheet: Sheet, maps: list[NDArray[Any]], low: float, high: float, dead: NDArray[np.bool_], *, scale: bool = True
+) -> None:
+    """Maps in rows, each under its number, all on one scale, which stands at the right."""
+    cell = _cell()
+    width, height = WIDTH - MARGIN, grid_height(len(maps))
+    # One pair of axes for all of them: a pair for each would take most of the time that the sheet takes.
+    axes = sheet.axes(MARGIN + _LABELS, sheet.y + 0.1, width, height)
+    axes.set_axis_off()
+    drawn: Any = None
+    for i, values in enumerate(maps):
+        row, column = divmod(i, _PER_ROW)
+        left, top = column * (cell + 0.06), 0.15 + row * (cell + 0.17)
+        edges = [left, left + cell, left + cell, left, left], [top, top, top + cell, top + cell, top]
+        if dead[i]:
+            axes.fill(*edges, color="#e6e9ed")
+            axes.plot(
+                [left, left + cell], [top, top + cell], [left, left + cell], [top + cell, top], color="#9aa2ab", lw=1
+            )
+        else:
+            extent = (left, left + cell, top + cell, top)
+            drawn = axes.imshow(values, cmap=_colours(low), vmin=low, vmax=high, extent=extent, interpolation="nearest")
+        axes.plot(*edges, color="#c4cad1", lw=0.6)
+        axes.text(left, top - 0.02, str(i), fontsize=6, color=DIM)
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    axes.set_aspect("auto")
+    if drawn is not None and scale:
+        height = min(1.6, max(0.5, grid_height(len(maps)) - 0.17))
+        _scale(sheet, drawn, sheet.y + 0.25, height, low, high)
+
+
+def _draw_vector(sheet: Sheet, values: Values, low: float, high: float) -> None:
+    """A vector as bars where they are few, else as rows of coloured fields."""
+    x, width = MARGIN + _LABELS, WIDTH - 2 * MARGIN - _LABELS - 0.75
+    if len(values) <= MAX_SHOWN:
+        axes = sheet.axes(x, sheet.y + 0.2, width, 0.72)
+        axes.bar(range(len(values)), values, color=["#b2182b" if v > 0 else "#2166ac" for v in values], width=0.8)
+        axes.axhline(0, color=DIM, lw=0.6)
+        axes.set_xlim(-0.6, len(values) - 0.4)
+        axes.set_ylim(min(low, 0) * 1.05, high * 1.05)
+        axes.set_xticks(range(0, len(values), 1 if len(values) <= 32 else 4))
+        axes.tick_params(labelsize=6.5, length=2, pad=1, colors=DIM)
+        axes.yaxis.tick_right()
+        axes.set_yticks([low, 0, high] if low < 0 else [0, high])
+        axes.set_yticklabels([short(v) for v in ([low, 0, high] if low < 0 else [0, high])])
+        for side in ("top", "left"):
+            axes.spines[side].set_visible(False)
+        return
+    rows = math.ceil(len(values) / _PER_VECTOR_ROW)
+    field = np.full(rows * _PER_VECTOR_ROW, np.nan, np.float32)
+    field[: len(values)] = values
+    height = 0.3 + 0.12 * rows
+    axes = sheet.axes(x, sheet.y + 0.2, width, height)
+    drawn = axes.imshow(field.reshape(rows, -1), cmap=_colours(low), vmin=low, vmax=high, aspect="auto",
+                        interpolation="nearest")  # fmt: skip
+    axes.set_yticks([])
+    axes.set_xticks([0, 31, 63, 95, 127])
+    axes.tick_params(labelsize=6.5, length=2, pad=1, colors=DIM)
+    _scale(sheet, drawn, sheet.y + 0.2, max(0.5, height), low, high)
+
+
+def _scale(sheet: Sheet, drawn: Any, y: float, height: float, low: float, high: float) -> None:
+    bar = sheet.axes(WIDTH - MARGIN - 0.62, y, 0.1, height)
+    ticks = [low, 0, high] if low < 0 else [0, high]
+    sheet.figure.colorbar(drawn, cax=bar, ticks=ticks)
+    bar.set_yticklabels([short(v) for v in ticks])
+    bar.tick_params(labelsize=7, length=2, colors=DIM)
+
+
+def _colours(low: float) -> str:
+    return "RdBu_r" if low < 0 else "magma"
+
+
+def _rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+
+
+def _stretched(input_CHW: Values) -> NDArray[np.uint8]:
+    """A normalised input as a picture: its own range from black to white."""
+    low, high = float(input_CHW.min()), float(input_CHW.max())
+    scaled = (input_CHW - low) / ((high - low) or 1.0) * 255
+    picture: NDArray[np.uint8] = scaled.transpose(1, 2, 0)[:, :, : 3 if len(input_CHW) >= 3 else 1].astype(np.uint8)
+    return picture

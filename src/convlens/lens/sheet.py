@@ -1,0 +1,86 @@
+"""A sheet: a matplotlib figure whose parts are placed in inches, so that nothing overlaps; and its way to disk.
+
+Owns the page, its colours and the formats. matplotlib is imported when a sheet is made, not before.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from convlens import files
+from convlens.errors import UsageError, shown
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SUFFIXES = (".png", ".svg", ".pdf")
+WIDTH, MARGIN = 13.0, 0.35  # inches
+INK, DIM, ACCENT = "#1b1f24", "#57606a", "#e08214"
+
+
+def check_new(path: Path, suffixes: tuple[str, ...]) -> None:
+    """Raises UsageError unless a new file with one of the suffixes may be made there."""
+    if path.suffix.lower() not in suffixes:
+        raise UsageError(f"{shown(path, 200)} must end in {', '.join(suffixes[:-1])} or {suffixes[-1]}")
+    if os.path.lexists(path):
+        raise UsageError(f"{shown(path, 200)} exists already: name another file")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as its suffix says, durably; the same figure gives the same bytes. Raises StorageError."""
+    import matplotlib
+
+    def write(file: BinaryIO) -> None:
+        kind = path.suffix.lower()[1:]
+        metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
+        with matplotlib.rc_context({"svg.hashsalt": "convlens"}):
+            figure.savefig(file, format=kind, metadata=metadata)
+
+    files.write_with(path, write)
+
+
+class Sheet:
+    """A figure that is filled from the top; all places are in inches."""
+
+    def __init__(self, height: float) -> None:
+        from matplotlib.figure import Figure
+
+        self.figure = Figure(figsize=(WIDTH, height), dpi=110, facecolor="white")
+        self.height = height
+        self.y = 0.0  # from the top
+
+    def axes(self, x: float, y: float, width: float, height: float) -> Axes:
+        """A place to draw, its upper left corner at (x, y) from the sheet's."""
+        box = (x / WIDTH, 1 - (y + height) / self.height, width / WIDTH, height / self.height)
+        return self.figure.add_axes(box)
+
+    def text(self, x: float, y: float, text: str, **style: Any) -> None:
+        """Words below (x, y)."""
+        style = {"color": INK, "fontsize": 9, "va": "top"} | style
+        # Names are shown as they are: a dollar sign begins no formula.
+        written: Any = self.figure.text(x / WIDTH, 1 - y / self.height, text, parse_math=False)
+        written.set(**style)
+
+
+def bare(axes: Axes) -> None:
+    """Only a thin frame."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color("#c4cad1")
+        spine.set_linewidth(0.6)
+
+
+def short(value: float) -> str:
+    """A number in three significant digits."""
+    return f"{value:.3g}".replace("-", "−")
+
+
+def wrapped(text: str, width: int) -> str:
+    """Text in lines of at most `width` characters."""
+    import textwrap
+
+    return "\n".join(textwrap.wrap(text, width)) or text
