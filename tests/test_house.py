@@ -83,6 +83,13 @@ ROOMS = [
     "evaluation.openings",
     "evaluation.evaluate",
     "experiment",
+    "microscope",
+    "microscope.wire",
+    "microscope.session",
+    "microscope.lab",
+    "microscope.guard",
+    "microscope.server",
+    "microscope.serving",
     "console",
     "signals",
     "commands",
@@ -150,8 +157,8 @@ def test_help_is_light() -> None:
     """`convlens --help`, and each command's, import neither torch nor NumPy nor Pillow."""
     script = (
         "import sys\nfor name in ('torch', 'numpy', 'PIL', 'safetensors', 'matplotlib'): sys.modules[name] = None\n"
-        "from convlens.cli import main\nfor words in ([], ['train'], ['evaluate'], ['predict'], ['explain'], ['look'], "
-        "['pack'], ['runs']):\n    assert main([*words, '--help']) == 0\n"
+        "from convlens.cli import main\nfor words in ([], ['train'], ['evaluate'], ['predict'], ['explain'], "
+        "['look'], ['serve'], ['pack'], ['runs']):\n    assert main([*words, '--help']) == 0\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -231,14 +238,14 @@ def test_public_names() -> None:
         _ = convlens.no_such_name
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "explain", "look", "pack", "runs"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "explain", "look", "serve", "pack", "runs"])
 def test_command_line_is_the_python_api(name: str) -> None:
     """Each command takes the parameters of its function under the same names, with the same defaults.
 
     What cannot be typed (progress, stop, a Recipe) is Python's alone; recipe flags and formats the command line's.
     """
     function, command = getattr(convlens, name), getattr(cli, name)
-    python_only = {"progress", "stop", "recipe"}
+    python_only = {"progress", "stop", "recipe", "say"}
     command_only = {
         "train": {"epochs", "batch_size", "lr", "optimizer", "precision", "set_"},
         "explain": {"torch", "svg"},
@@ -287,7 +294,7 @@ def test_documents_name_every_command_preset_and_layer() -> None:
     root = SOURCE.parent.parent
     readme = (root / "README.md").read_text(encoding="utf-8")
     sentence = (root / "docs" / "sentence.md").read_text(encoding="utf-8")
-    for name in ("train", "evaluate", "predict", "explain", "look", "pack", "runs"):
+    for name in ("train", "evaluate", "predict", "explain", "look", "serve", "pack", "runs"):
         assert f"convlens {name}" in readme, name
     for name in PRESETS:
         assert f"`{name}`" in readme, name

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from convlens.lens.features import Features
     from convlens.lens.film import film
     from convlens.lens.looking import look
+    from convlens.microscope.serving import serve
     from convlens.presets import PRESETS
     from convlens.recipe import Recipe
     from convlens.run import Run, runs
@@ -50,13 +51,14 @@ _HOMES = {
     "parse": "convlens.architecture.sentence",
     "predict": "convlens.classifier",
     "runs": "convlens.run",
+    "serve": "convlens.microscope.serving",
     "train": "convlens.experiment",
 }
 
 __all__ = [
     "PRESETS", "Architecture", "Classifier", "ConvlensError", "Dataset", "Features", "InputSpec", "Prediction",
     "Recipe", "Report", "Run", "evaluate", "explain", "film", "load", "look", "pack", "parse", "predict", "runs",
-    "train",
+    "serve", "train",
 ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import typer
 
 from convlens import console
 from convlens.commands.measuring import evaluate, pack, predict, runs, train
-from convlens.commands.seeing import explain, look
+from convlens.commands.seeing import explain, look, serve
 from convlens.errors import ConvlensError, StorageError, shown
 from convlens.signals import clean_up_on_sigterm
 
@@ -48,7 +48,7 @@ def _main(
     pass
 
 
-for _command in (train, evaluate, predict, explain, look, pack, runs):
+for _command in (train, evaluate, predict, explain, look, serve, pack, runs):
     app.command()(_command)
 
 

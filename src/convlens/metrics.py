@@ -77,22 +77,40 @@ def cross_entropy(logits_NK: NDArray[np.floating], labels_N: NDArray[np.integer]
     return float((log_sum - logits[np.arange(len(logits)), labels_N]).mean())
 
 
-def calibration_error(
-    probabilities_NK: NDArray[np.floating], labels_N: NDArray[np.integer], num_bins: int = 15
-) -> float:
-    """Expected calibration error (Guo et al., ICML 2017), in 0..1.
+class CalibrationBin(NamedTuple):
+    """Samples whose top probability lies in (low, high]: how many, their mean confidence, their accuracy (0..1)."""
 
-    The samples are sorted into `num_bins` equal bins of top probability, (0, 1/m], (1/m, 2/m], …; the answer is
-    the mean |accuracy - confidence| over the bins, weighted by their number of samples.
-    """
+    low: float
+    high: float
+    n: int
+    confidence: float
+    accuracy: float
+
+
+def calibration_bins(
+    probabilities_NK: NDArray[np.floating], labels_N: NDArray[np.integer], num_bins: int = 15
+) -> list[CalibrationBin]:
+    """The samples in `num_bins` equal bins of top probability, (0, 1/m], (1/m, 2/m], …; empty ones are left out."""
     confidence = probabilities_NK.max(axis=1).astype(np.float64)
     right = probabilities_NK.argmax(axis=1) == labels_N
     bins = np.clip(np.ceil(confidence * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
-    counts = np.bincount(bins, minlength=num_bins)
-    gap = np.abs(
-        np.bincount(bins, weights=right, minlength=num_bins) - np.bincount(bins, weights=confidence, minlength=num_bins)
-    )
-    return float(gap.sum() / counts.sum())
+    found = []
+    for number in np.unique(bins):
+        here = bins == number
+        low, high = int(number) / num_bins, (int(number) + 1) / num_bins
+        found.append(
+            CalibrationBin(low, high, int(here.sum()), float(confidence[here].mean()), float(right[here].mean()))
+        )
+    return found
+
+
+def calibration_error(
+    probabilities_NK: NDArray[np.floating], labels_N: NDArray[np.integer], num_bins: int = 15
+) -> float:
+    """Expected calibration error (Guo et al., ICML 2017), in 0..1: the mean |accuracy - confidence| over the bins of
+    `calibration_bins`, weighted by their number of samples."""
+    bins = calibration_bins(probabilities_NK, labels_N, num_bins)
+    return sum(one.n * abs(one.accuracy - one.confidence) for one in bins) / len(labels_N)
 
 
 class Score(NamedTuple):

@@ -19,6 +19,13 @@ from convlens.lens.pictures import as_html, save
 from convlens.lens.record import Values
 
 
+def dead_maps(values: Values) -> NDArray[np.bool_]:
+    """bool (C,): the maps (C, h, w) that are zero everywhere; none where maps are 1×1, or in a vector."""
+    if values.ndim != 3 or values[0].size == 1:
+        return np.zeros(len(values), bool)
+    return np.asarray(~values.any(axis=(1, 2)))
+
+
 @dataclass(frozen=True)
 class LayerValues:
     """What one layer made of the picture: float32 maps (C, h, w) or a vector (K,), all of them.
@@ -33,10 +40,8 @@ class LayerValues:
 
     @property
     def dead(self) -> NDArray[np.bool_]:
-        """bool (C,): the maps that are zero everywhere on this picture (none where maps are 1×1, or in a vector)."""
-        if self.values.ndim != 3 or self.values[0].size == 1:
-            return np.zeros(len(self.values), bool)
-        return np.asarray(~self.values.any(axis=(1, 2)))
+        """bool (C,), as `dead_maps` says."""
+        return dead_maps(self.values)
 
     def to_json(self) -> dict[str, Any]:
         """Shape, range, and which maps are dead."""

@@ -45,19 +45,20 @@ class Recording:
         return self.values[list(self.values)[-1]]
 
 
-def record(network: Network, image_HWC: Pixels) -> Recording:
+def record(network: Network, image_HWC: Pixels, tensors: Mapping[str, NDArray[np.float32]] | None = None) -> Recording:
     """Send one framed picture, uint8 (H, W, C), through a network in evaluation mode and keep every layer's values.
 
-    Callers work inside `device.settled`. Leaves the network in the mode it was in.
+    `tensors` are the network's, if the caller has them as arrays already. Callers work inside `device.settled`.
+    Leaves the network in the mode it was in.
     """
     with evaluating(network), torch.no_grad():
         x_NCHW = network.normalise(torch.from_numpy(np.array(image_HWC)[None]).to(network.mean.device))
         outputs = outputs_of(modules_of(network), network.forward_normalised, x_NCHW)
     values = {INPUT: x_NCHW, **{address: outputs[address] for address in nodes_by_address(network.plan)}}
     arrays = {address: array_of(value[0]) for address, value in values.items()}
-    return Recording(
-        network.plan, _numbers(network.mean), _numbers(network.std), image_HWC, arrays, arrays_of(tensors_of(network))
-    )
+    if tensors is None:
+        tensors = arrays_of(tensors_of(network))
+    return Recording(network.plan, _numbers(network.mean), _numbers(network.std), image_HWC, arrays, tensors)
 
 
 def modules_of(network: Network) -> dict[str, nn.Module]:

@@ -1,0 +1,149 @@
+"""The lab: a sentence from the page is checked, trained by a child process, followed, stopped and opened.
+
+Owns that process, one at a time. It is `convlens train` itself, on the packed data set of the open model; the page
+follows its run folder's log.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from convlens.architecture import Explanation, parse, plan
+from convlens.architecture.rows import rows_json
+from convlens.data.dataset import Dataset
+from convlens.errors import RunError, SentenceError, UsageError, shown
+from convlens.modelfile import ModelCard
+from convlens.recipe import Recipe
+from convlens.run import RUN_FILE, RUNS_FOLDER, Run
+
+MAX_PARAMETERS, MAX_MULTIPLY_ADDS, MAX_EPOCHS = 5_000_000, 500_000_000, 50.0
+_FIELDS = ("epochs", "batch_size", "lr")  # of the recipe, that the page may set
+_STOP_WAIT_S = 10.0
+
+
+def explained(card: ModelCard, sentence: Any) -> dict[str, Any]:
+    """What a sentence becomes on the model's input and classes: the table, or the error with its column."""
+    try:
+        architecture = parse(sentence)
+        network_plan = plan(architecture, card.input_spec.shape, len(card.class_names))
+    except SentenceError as error:
+        return {"error": error.reason, "column": error.column}
+    explanation = Explanation(network_plan)
+    return {"layers": rows_json(network_plan), "summary": explanation.summary(), "remarks": explanation.remarks,
+            "architecture": str(architecture), "num_parameters": network_plan.num_parameters,
+            "multiply_adds": network_plan.multiply_adds}  # fmt: skip
+
+
+class Lab:
+    """At most one training at a time."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._lines: deque[str] = deque(maxlen=100)
+        self._sentence = ""
+        self._was_stopped = False
+        self.place: Path | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a training is going on."""
+        return self._process is not None and self._process.poll() is None
+
+    def train(self, card: ModelCard, dataset: Dataset, request: dict[str, Any]) -> None:
+        """Start `convlens train` for a sentence; `request` may also set epochs, batch_size, lr and seed.
+
+        Raises UsageError where one is going on or the network is too large for the lab, SentenceError, RecipeError.
+        """
+        if self.is_busy:
+            raise UsageError("a training is going on: stop it, or wait for its end")
+        sentence = request.get("sentence")
+        network_plan = plan(parse(sentence), card.input_spec.shape, len(card.class_names))  # type: ignore[arg-type]
+        if network_plan.num_parameters > MAX_PARAMETERS or network_plan.multiply_adds > MAX_MULTIPLY_ADDS:
+            raise UsageError(
+                f"the lab trains networks of up to {MAX_PARAMETERS:,} parameters and {MAX_MULTIPLY_ADDS:,} "
+                "multiply-adds an image; for larger ones use convlens train --architecture"
+            )
+        recipe = card.recipe.replace(**{name: request[name] for name in _FIELDS if request.get(name) is not None})
+        if recipe.epochs > MAX_EPOCHS:
+            raise UsageError(f"the lab trains for up to {MAX_EPOCHS:g} epochs")
+        seed = request.get("seed", 0)
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+            raise UsageError(f"seed must be a whole number from 0 on, not {shown(seed)}")
+        self.place = _free_place()
+        self._sentence, self._was_stopped = str(sentence), False
+        self._lines.clear()
+        self._process = subprocess.Popen(
+            self._command(dataset, recipe, seed), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace",
+        )  # fmt: skip
+        threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
+
+    def _command(self, dataset: Dataset, recipe: Recipe, seed: int) -> list[str]:
+        values = {**recipe.to_json(), "precision": "auto"}
+        settings = [f"--set={name}={_setting(value)}" for name, value in values.items()]
+        return [
+            sys.executable, "-m", "convlens", "train", str(dataset.folder.absolute()),
+            f"--architecture={self._sentence}", f"--out={self.place}", f"--seed={seed}",
+            f"--val-frac={dataset.val_frac}", *settings,
+        ]  # fmt: skip
+
+    def _listen(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            self._lines.append(line.rstrip())
+
+    def stop(self) -> None:
+        """Ask the training to end; its run stays, interrupted."""
+        if self.is_busy:
+            assert self._process is not None
+            self._was_stopped = True
+            self._process.terminate()
+
+    def close(self) -> None:
+        """End the training, if one is going on, and wait for it."""
+        self.stop()
+        if self._process is not None:
+            try:
+                self._process.wait(_STOP_WAIT_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def status(self) -> dict[str, Any]:
+        """How it stands: idle, running, complete, stopped or failed; the curve and the last lines."""
+        if self._process is None or self.place is None:
+            return {"state": "idle"}
+        code = self._process.poll()
+        state = "running" if code is None else "stopped" if self._was_stopped else "complete" if code == 0 else "failed"
+        run = Run(self.place)
+        found: dict[str, Any] = {
+            "state": state, "sentence": self._sentence, "place": str(self.place), "lines": list(self._lines)[-8:],
+            "step": 0, "num_steps": None, "curve": [], "epochs": [], "can_open": False,
+        }  # fmt: skip
+        if (self.place / RUN_FILE).is_file():
+            try:
+                curve = run.curve
+                found |= {"num_steps": run.record["num_steps"], "curve": curve, "epochs": run.history,
+                          "step": curve[-1][0] if curve else 0,
+                          "can_open": code is not None and run.model.is_file()}  # fmt: skip
+            except (RunError, KeyError, TypeError, ValueError):
+                pass  # being written; the next look finds it whole
+        return found
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _free_place() -> Path:
+    number = 1
+    while (RUNS_FOLDER / f"lab-{number}").exists():
+        number += 1
+    return RUNS_FOLDER / f"lab-{number}"

@@ -1,0 +1,97 @@
+// The left column: what the network sees, its answer as bars, and the validation images that it gets wrong.
+
+import { complain, getArrays } from "./api.js";
+import { cssOf, photograph } from "./colours.js";
+import { byId, count, element, number, sizedCanvas } from "./dom.js";
+import { takeValidation, thumbnails } from "./draw.js";
+import { buildCards, choose, fetchMaps } from "./maps.js";
+import { on, state } from "./state.js";
+import { fetchValue } from "./value.js";
+
+const MOST_BARS = 10;
+let overlay = null;
+
+export function startLook() {
+  state.fetchValue = () => fetchValue(false);
+  state.afterAnswer.push(() => fetchMaps(), fetchOverlay);
+  byId("method").addEventListener("change", () => fetchOverlay().catch(complain));
+  on("answer", () => { overlay = null; showAnswer(); showSeen(); });
+}
+
+// A model was opened: everything begins anew.
+export function openLook() {
+  state.maps = {};
+  state.picture = state.chosen = state.working = null;
+  byId("ink").hidden = state.model.input.channels !== 3;
+  byId("answer").replaceChildren();
+  buildCards();
+  showMistakes();
+}
+
+function showAnswer() {
+  const { probabilities: { data }, label } = state.picture;
+  const order = Array.from(data.keys()).sort((a, b) => data[b] - data[a]).slice(0, MOST_BARS);
+  if (data.length <= MOST_BARS) order.sort((a, b) => a - b); // few classes keep their places while the pen moves
+  const list = byId("answer");
+  if (list.children.length !== order.length) {
+    list.replaceChildren(...order.map(() => element("li", {}, element("button", {}, element("span", { class: "name" }),
+      element("span", { class: "track" }, element("span", { class: "bar" })), element("span", { class: "share" })))));
+  }
+  order.forEach((k, i) => {
+    const button = list.children[i].firstChild;
+    const name = state.model.class_names[k];
+    button.querySelector(".name").textContent = name;
+    button.querySelector(".bar").style.width = `${100 * data[k]}%`;
+    button.querySelector(".share").textContent = (100 * data[k]).toFixed(1);
+    button.classList.toggle("best", k === label);
+    button.onclick = () => choose("softmax", [k]);
+  });
+  list.dataset.label = state.model.class_names[label];
+  list.dataset.id = state.picture.id;
+}
+
+async function fetchOverlay() {
+  const method = byId("method").value;
+  overlay = null;
+  if (method && state.picture) {
+    const { id, label } = state.picture;
+    const found = await getArrays(`api/attribution?id=${id}&method=${method}&label=${label}`);
+    if (id === state.picture.id) overlay = found;
+  }
+  showSeen();
+}
+
+function showSeen() {
+  if (!state.picture) return;
+  const { data, shape: [height, width, channels] } = state.picture.image;
+  const size = 168 / Math.max(height, width);
+  const context = sizedCanvas(byId("seen"), width * size, height * size);
+  context.globalAlpha = overlay ? 0.4 : 1;
+  context.drawImage(photograph(data, 0, height, width, channels), 0, 0, width * size, height * size);
+  const { input } = state.model;
+  byId("seen-note").textContent = `${height}×${width} pixels, framing ${input.framing}`;
+  if (!overlay) return;
+  const values = overlay.arrays.map.data;
+  const reach = values.reduce((a, b) => Math.max(a, Math.abs(b)), 1e-12);
+  const low = overlay.method === "grad_cam" ? 0 : -1;
+  context.globalAlpha = 0.75;
+  values.forEach((value, i) => {
+    context.fillStyle = cssOf(low, low ? 127.5 * (1 + value / reach) : (255 * value) / reach).background;
+    context.fillRect((i % width) * size, Math.floor(i / width) * size, Math.ceil(size), Math.ceil(size));
+  });
+  const ends = low ? `blue −${number(reach, 2)}, white 0, red +${number(reach, 2)}` : `dark 0, bright ${number(reach, 2)}`;
+  byId("seen-note").textContent = `for ${state.model.class_names[overlay.label]}, in units of its logit: ${ends}`;
+}
+
+async function showMistakes() {
+  const note = byId("mistakes-note");
+  byId("mistakes").replaceChildren();
+  note.textContent = "measuring…";
+  try {
+    const found = await getArrays("api/images?most=24");
+    thumbnails(byId("mistakes"), found, state.model.class_names, takeValidation);
+    note.textContent = `${count(found.total)} in all; the surest first: true class → answer`;
+  } catch (error) {
+    note.textContent = error.message;
+  }
+}

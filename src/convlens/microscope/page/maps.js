@@ -1,0 +1,260 @@
+// All layers as maps, from input to answer: a card each, drawn on one canvas. Hover magnifies, a click chooses a value.
+
+import { getArrays } from "./api.js";
+import { cssOf, painted } from "./colours.js";
+import { by, byId, count, element, number, place, sizedCanvas } from "./dom.js";
+import { layerAt, on, state, tell } from "./state.js";
+
+const GAP = 5;
+const VECTOR_CELL = 15;
+const cards = new Map(); // address -> {layer, canvas, note, legend, grid, cursor}
+let seen = new Set(); // addresses of the cards on screen
+let watcher = null;
+
+const isVector = (shape) => shape.length === 1 || shape[1] * shape[2] === 1;
+
+export function buildCards() {
+  watcher?.disconnect();
+  cards.clear();
+  seen = new Set();
+  watcher = new IntersectionObserver(noticeVisible, { rootMargin: "300px" });
+  const { input, layers } = state.model;
+  const first = { address: "input", layer: "input, normalised", output_shape: [input.channels, input.height, input.width],
+    formula: "(pixel − mean) / standard deviation", padding: "", depth: 0 };
+  byId("layers").replaceChildren(...[first, ...layers].map(card));
+}
+
+function card(layer) {
+  const canvas = element("canvas", { tabindex: 0, role: "application",
+    "aria-label": `Layer ${layer.address}, ${layer.layer}: ${by(layer.output_shape)} values. Arrows move, Enter chooses.` });
+  const note = element("p", { class: "dim" });
+  const legend = element("div", { class: "legend", "aria-hidden": "true" });
+  const title = layer.kind === "residual" ? "+ sum of the residual" : layer.layer;
+  const made = element("article", { class: "card", "data-address": layer.address },
+    element("h3", {}, element("span", { class: "address" }, layer.address), ` ${title} `,
+      element("span", { class: "dim" }, by(layer.output_shape))),
+    element("p", { class: "dim" }, [layer.formula, layer.padding].filter(Boolean).join(" · ")), legend, canvas, note);
+  if (layer.depth) made.classList.add("nested");
+  const known = { layer, canvas, note, legend, grid: null, cursor: null };
+  cards.set(layer.address, known);
+  canvas.addEventListener("pointermove", (event) => magnify(known, valueAt(known, event), event));
+  canvas.addEventListener("pointerleave", () => { byId("lens").hidden = true; });
+  canvas.addEventListener("click", (event) => { const unit = valueAt(known, event); if (unit) choose(layer.address, unit); });
+  canvas.addEventListener("keydown", (event) => steer(known, event));
+  canvas.addEventListener("blur", () => { known.cursor = null; drawCard(known); });
+  watcher.observe(made);
+  return made;
+}
+
+async function noticeVisible(entries) {
+  for (const entry of entries) seen[entry.isIntersecting ? "add" : "delete"](entry.target.dataset.address);
+  await fetchMaps([...seen].filter((address) => state.maps[address]?.id !== state.picture?.id));
+}
+
+// Maps of the layers on screen alone: a deep network's others wait until they are looked at.
+export async function fetchMaps(addresses = [...seen]) {
+  if (!state.picture || !addresses.length) return;
+  const { id } = state.picture;
+  const found = await getArrays(`api/maps?id=${id}&layers=${addresses.map(encodeURIComponent).join(",")}`).catch((error) => {
+    if (error.status !== 410) throw error;
+  });
+  if (!found || id !== state.picture.id) return;
+  for (const [address, about] of Object.entries(found.maps)) {
+    state.maps[address] = { id, ...about, ...found.arrays[address] };
+    drawCard(cards.get(address));
+  }
+  tell("maps");
+}
+
+// ---------------------------------------------------------------- drawing
+
+// Where each map lies: cells of `cell` px a value, `columns` maps a row.
+function gridFor(canvas, shape) {
+  const room = Math.max(200, canvas.parentElement.clientWidth - 26);
+  if (isVector(shape)) {
+    const columns = Math.min(shape[0], Math.floor(room / VECTOR_CELL));
+    return { vector: true, cell: VECTOR_CELL, columns, width: columns * VECTOR_CELL, height: Math.ceil(shape[0] / columns) * VECTOR_CELL };
+  }
+  const [num, rows, cols] = shape;
+  const wanted = num <= 4 ? 112 : 62;
+  const cell = Math.min(Math.max(1, Math.round(wanted / cols)), room / cols);
+  const columns = Math.max(1, Math.min(num, Math.floor((room + GAP) / (cols * cell + GAP))));
+  const step = [rows * cell + GAP + 10, cols * cell + GAP];
+  return { vector: false, cell, columns, rows, cols, step, width: columns * step[1] - GAP, height: Math.ceil(num / columns) * step[0] - GAP };
+}
+
+const corner = (grid, i) => [10 + Math.floor(i / grid.columns) * grid.step[0], (i % grid.columns) * grid.step[1]];
+
+function drawCard(known) {
+  const maps = state.maps[known.layer.address];
+  if (!maps) return;
+  const grid = (known.grid = gridFor(known.canvas, maps.shape));
+  const context = sizedCanvas(known.canvas, grid.width, grid.height);
+  const ink = getComputedStyle(document.body).color;
+  context.clearRect(0, 0, grid.width, grid.height);
+  if (grid.vector) drawVector(context, grid, maps);
+  else drawMaps(context, grid, maps, ink);
+  outline(context, grid, known);
+  const [numShown, total] = [maps.shape[0], maps.total];
+  const parts = [];
+  if (numShown < total) parts.push(`the first ${count(numShown)} of ${count(total)} are shown`);
+  if (maps.num_dead) parts.push(`${maps.num_dead} dead on this picture (zero everywhere, crossed out)`);
+  known.note.textContent = parts.join("; ");
+  if (known.legend.dataset.ends !== `${maps.low} ${maps.high}`) {
+    known.legend.dataset.ends = `${maps.low} ${maps.high}`;
+    known.legend.replaceChildren(number(maps.low, 3), element("span", { class: maps.low < 0 ? "around" : "rising" }), number(maps.high, 3));
+  }
+}
+
+function drawVector(context, grid, maps) {
+  for (let i = 0; i < maps.data.length; i++) {
+    context.fillStyle = cssOf(maps.low, maps.data[i]).background;
+    context.fillRect((i % grid.columns) * grid.cell, Math.floor(i / grid.columns) * grid.cell, grid.cell - 1, grid.cell - 1);
+  }
+}
+
+function drawMaps(context, grid, maps, ink) {
+  const [num, rows, cols] = maps.shape;
+  const dead = new Set(maps.dead);
+  context.font = "9px system-ui, sans-serif";
+  for (let i = 0; i < num; i++) {
+    const [y, x] = corner(grid, i);
+    const [width, height] = [cols * grid.cell, rows * grid.cell];
+    context.fillStyle = ink;
+    context.globalAlpha = 0.7;
+    context.fillText(String(i), x, y - 2);
+    context.globalAlpha = 1;
+    if (!dead.has(i)) context.drawImage(painted(maps.data, i * rows * cols, rows, cols, maps.low), x, y, width, height);
+    else {
+      context.strokeStyle = "#8a929b";
+      context.strokeRect(x + 0.5, y + 0.5, width - 1, height - 1);
+      context.beginPath();
+      for (const [from, to] of [[y, y + height], [y + height, y]]) { context.moveTo(x, from); context.lineTo(x + width, to); }
+      context.stroke();
+    }
+  }
+}
+
+// The box of a value on its canvas, [x, y, width, height].
+function boxOf(grid, unit) {
+  if (grid.vector) return [(unit[0] % grid.columns) * grid.cell, Math.floor(unit[0] / grid.columns) * grid.cell, grid.cell, grid.cell];
+  const [y, x] = corner(grid, unit[0]);
+  return [x + unit[2] * grid.cell, y + unit[1] * grid.cell, grid.cell, grid.cell];
+}
+
+// The chosen value, the window that it read in the layer before, what it sees of the input, and the keyboard's place.
+function outline(context, grid, known) {
+  const { address } = known.layer;
+  const { chosen, working } = state;
+  const numShown = state.maps[address].shape[0];
+  const frame = (box, colour, width) => {
+    context.lineWidth = width + 2; context.strokeStyle = "#ffffff"; context.strokeRect(...box);
+    context.lineWidth = width; context.strokeStyle = colour; context.strokeRect(...box);
+  };
+  if (working && working.source === address && working.rows && !grid.vector) {
+    const inside = (taps) => taps.filter((tap) => tap !== null);
+    const [rows, columns] = [inside(working.rows), inside(working.columns)];
+    const [firstChannel, num] = working.channels;
+    for (let c = firstChannel; c < Math.min(firstChannel + num, numShown) && rows.length && columns.length; c++) {
+      const [x, y] = boxOf(grid, [c, Math.min(...rows), Math.min(...columns)]);
+      const span = [Math.max(...columns) - Math.min(...columns) + 1, Math.max(...rows) - Math.min(...rows) + 1];
+      frame([x, y, span[0] * grid.cell, span[1] * grid.cell], "#e08214", 1.5);
+    }
+    if (working.winner && working.winner[0] < numShown) frame(boxOf(grid, working.winner), "#1b7837", 2);
+  } else if (working && address === "input" && working.sees && working.address !== "input") {
+    const [top, left, bottom, right] = working.sees;
+    for (let c = 0; c < numShown; c++) {
+      const [x, y] = boxOf(grid, [c, top, left]);
+      frame([x, y, (right - left) * grid.cell, (bottom - top) * grid.cell], "#e08214", 2);
+    }
+  }
+  if (chosen?.address === address && chosen.unit[0] < numShown) frame(boxOf(grid, chosen.unit), "#d0006f", 2);
+  if (known.cursor) frame(boxOf(grid, known.cursor), "#00639c", 2);
+}
+
+export function redraw() { for (const known of cards.values()) if (seen.has(known.layer.address)) drawCard(known); }
+
+// ---------------------------------------------------------------- pointing
+
+const unitOf = (known, index) => (known.layer.output_shape.length === 3 ? [index, 0, 0] : [index]);
+
+function valueAt(known, event) {
+  const { grid } = known;
+  const maps = state.maps[known.layer.address];
+  if (!grid || !maps) return null;
+  const box = known.canvas.getBoundingClientRect();
+  const [x, y] = [event.clientX - box.left, event.clientY - box.top];
+  if (grid.vector) {
+    const index = Math.floor(y / grid.cell) * grid.columns + Math.floor(x / grid.cell);
+    return x < grid.width && index >= 0 && index < maps.shape[0] ? unitOf(known, index) : null;
+  }
+  const [down, along] = [Math.floor(y / grid.step[0]), Math.floor(x / grid.step[1])];
+  const channel = down * grid.columns + along;
+  const row = Math.floor((y - 10 - down * grid.step[0]) / grid.cell);
+  const column = Math.floor((x - along * grid.step[1]) / grid.cell);
+  const inside = along < grid.columns && channel < maps.shape[0] && row >= 0 && row < grid.rows && column >= 0 && column < grid.cols;
+  return inside ? [channel, row, column] : null;
+}
+
+const indexOf = (maps, unit) => (unit.length === 3 ? (unit[0] * maps.shape[1] + unit[1]) * maps.shape[2] + unit[2] : unit[0]);
+
+export function approximately(address, unit) {
+  const maps = state.maps[address];
+  return maps.low + (maps.data[indexOf(maps, unit)] / 255) * (maps.high - maps.low);
+}
+
+function magnify(known, unit, event) {
+  const lens = byId("lens");
+  lens.hidden = !unit || event.pointerType === "touch";
+  if (lens.hidden) return;
+  const maps = state.maps[known.layer.address];
+  const canvas = lens.querySelector("canvas");
+  canvas.hidden = known.grid.vector;
+  if (!known.grid.vector) {
+    const { rows, cols } = known.grid;
+    const size = 176 / Math.max(rows, cols);
+    const context = sizedCanvas(canvas, cols * size, rows * size);
+    context.drawImage(painted(maps.data, unit[0] * rows * cols, rows, cols, maps.low), 0, 0, cols * size, rows * size);
+    context.lineWidth = 2;
+    context.strokeStyle = "#d0006f";
+    context.strokeRect(unit[2] * size, unit[1] * size, size, size);
+  }
+  lens.querySelector("p").textContent = `${place(unit)}: about ${number(approximately(known.layer.address, unit), 3)}`;
+  const width = lens.offsetWidth;
+  const right = event.clientX + 20 + width < window.innerWidth;
+  lens.style.left = `${right ? event.clientX + 20 : Math.max(4, event.clientX - 20 - width)}px`;
+  lens.style.top = `${Math.max(4, Math.min(event.clientY - 60, window.innerHeight - lens.offsetHeight - 8))}px`;
+}
+
+function steer(known, event) {
+  const maps = state.maps[known.layer.address];
+  if (!maps || event.ctrlKey || event.metaKey || event.altKey) return;
+  const shape = maps.shape.length === 3 ? maps.shape : [maps.shape[0]];
+  const at = known.cursor ?? (state.chosen?.address === known.layer.address ? [...state.chosen.unit] : shape.map(() => 0));
+  const vector = isVector(maps.shape);
+  const steps = vector
+    ? { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [0, -known.grid.columns], ArrowDown: [0, known.grid.columns] }
+    : { ArrowLeft: [2, -1], ArrowRight: [2, 1], ArrowUp: [1, -1], ArrowDown: [1, 1], PageUp: [0, -1], PageDown: [0, 1] };
+  if (event.key === "Enter" || event.key === " ") choose(known.layer.address, at);
+  else if (steps[event.key]) {
+    const [axis, by_] = steps[event.key];
+    at[axis] = Math.max(0, Math.min(shape[axis] - 1, at[axis] + by_));
+    known.cursor = at;
+    drawCard(known);
+    tell("cursor", `${place(at)}: about ${number(approximately(known.layer.address, at), 3)}`);
+  } else return;
+  event.preventDefault();
+}
+
+export function choose(address, unit) {
+  state.chosen = { address, unit };
+  tell("chosen", { scroll: true });
+}
+
+export function shapeOf(address) {
+  if (address === "input") { const { input } = state.model; return [input.channels, input.height, input.width]; }
+  return address === "softmax" ? [state.model.class_names.length] : layerAt(address).output_shape;
+}
+
+on("working", redraw);
+window.addEventListener("resize", () => redraw());

@@ -1,0 +1,237 @@
+"""The microscope's server: routes, one worker for inference behind a short queue, errors as one line of JSON.
+
+Owns HTTP. What the answers are is `session.py`'s and `lab.py`'s business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib.resources import files as package_files
+from typing import Any, TypeVar
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from convlens.classifier import Classifier, load
+from convlens.errors import ConvlensError, SentenceError, UsageError, shown
+from convlens.microscope.lab import Lab, explained
+from convlens.microscope.session import GoneError, Session
+
+MAX_UPLOAD_BYTES, MAX_JSON_BYTES = 32 << 20, 1 << 20
+_MAX_WAITING = 8
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+T = TypeVar("T")
+
+
+class _BusyError(Exception):
+    """The queue of the worker is full."""
+
+
+class Microscope:
+    """The open session, the lab and the one worker; `app` is what a server runs."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.session = Session(classifier)
+        self.lab = Lab()
+        self._worker = ThreadPoolExecutor(1, "convlens")
+        self._num_waiting = 0
+        page = package_files("convlens.microscope").joinpath("page")
+        self._page = {file.name: file.read_bytes() for file in page.iterdir() if file.is_file()}
+        get, post = ["GET"], ["POST"]
+        self.app = Starlette(
+            routes=[
+                Route("/", self._index, methods=get),
+                Route("/page/{name}", self._file, methods=get),
+                Route("/api/model", self._model, methods=get),
+                Route("/api/see", self._see, methods=post),
+                Route("/api/maps", self._maps, methods=get),
+                Route("/api/value", self._value, methods=get),
+                Route("/api/attribution", self._attribution, methods=get),
+                Route("/api/report", self._report, methods=get),
+                Route("/api/images", self._images, methods=get),
+                Route("/api/explain", self._explain, methods=post),
+                Route("/api/lab", self._lab_status, methods=get),
+                Route("/api/lab/train", self._lab_train, methods=post),
+                Route("/api/lab/stop", self._lab_stop, methods=post),
+                Route("/api/lab/open", self._lab_open, methods=post),
+            ],
+            exception_handlers={
+                ConvlensError: _one_line, HTTPException: _http_error, _BusyError: _busy, ClientDisconnect: _gone_away,
+                MemoryError: _no_memory, Exception: _our_mistake,
+            },
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """End the lab's training and the worker."""
+        self.lab.close()
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+    async def _work(self, job: Callable[[], T]) -> T:
+        """Run a job in the worker. Raises _BusyError where too many wait already."""
+        if self._num_waiting >= _MAX_WAITING:
+            raise _BusyError
+        self._num_waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._worker, job)
+        finally:
+            self._num_waiting -= 1
+
+    # ------------------------------------------------------------ the page
+
+    async def _index(self, request: Request) -> Response:
+        return self._page_file("index.html")
+
+    async def _file(self, request: Request) -> Response:
+        return self._page_file(request.path_params["name"])
+
+    def _page_file(self, name: str) -> Response:
+        if name not in self._page:
+            raise HTTPException(404, f"there is no page file {shown(name, 60)}")
+        suffix = name[name.rfind(".") :]
+        return Response(self._page[name], media_type=_TYPES.get(suffix, "application/octet-stream"))
+
+    # ------------------------------------------------------------ looking
+
+    async def _model(self, request: Request) -> Response:
+        return JSONResponse(await self._work(self.session.model))
+
+    async def _see(self, request: Request) -> Response:
+        if "val" in request.query_params:
+            return _binary(await self._work(partial(self.session.see_validation, _number(request, "val"))))
+        data = await _body(request, MAX_UPLOAD_BYTES)
+        return _binary(await self._work(partial(self.session.see, data)))
+
+    async def _maps(self, request: Request) -> Response:
+        layers = [a for a in request.query_params.get("layers", "").split(",") if a]
+        return _binary(await self._work(partial(self.session.maps, _number(request, "id"), layers[:1000])))
+
+    async def _value(self, request: Request) -> Response:
+        address = request.query_params.get("layer", "")
+        unit = tuple(_whole(part, "unit") for part in request.query_params.get("unit", "").split(","))
+        return _binary(await self._work(partial(self.session.value, _number(request, "id"), address, unit)))
+
+    async def _attribution(self, request: Request) -> Response:
+        method = request.query_params.get("method", "")
+        ask = partial(self.session.attribution, _number(request, "id"), method, _number(request, "label"))
+        return _binary(await self._work(ask))
+
+    # ------------------------------------------------------------ measuring
+
+    async def _report(self, request: Request) -> Response:
+        return _binary(await self._work(self.session.report))
+
+    async def _images(self, request: Request) -> Response:
+        cell = [_number(request, name) if name in request.query_params else None for name in ("true", "predicted")]
+        first, most = _number(request, "first", 0), min(200, _number(request, "most", 60))
+        return _binary(await self._work(partial(self.session.images, cell[0], cell[1], first, most)))
+
+    # ------------------------------------------------------------ the lab
+
+    async def _explain(self, request: Request) -> Response:
+        sentence = (await _json(request)).get("sentence")
+        return JSONResponse(await asyncio.to_thread(explained, self.session.classifier.card, sentence))
+
+    async def _lab_status(self, request: Request) -> Response:
+        return JSONResponse(await asyncio.to_thread(self.lab.status))
+
+    async def _lab_train(self, request: Request) -> Response:
+        asked = await _json(request)
+        dataset = await self._work(self.session.dataset)
+        self.lab.train(self.session.classifier.card, dataset, asked)
+        return JSONResponse(await asyncio.to_thread(self.lab.status))
+
+    async def _lab_stop(self, request: Request) -> Response:
+        self.lab.stop()
+        return JSONResponse(await asyncio.to_thread(self.lab.status))
+
+    async def _lab_open(self, request: Request) -> Response:
+        if self.lab.place is None or self.lab.is_busy:
+            raise UsageError("there is no trained network to open yet")
+        place, device = self.lab.place, self.session.classifier.device
+        self.session = await self._work(lambda: Session(load(place, device)))
+        return JSONResponse(await self._work(self.session.model))
+
+
+# ---------------------------------------------------------------- requests
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """The whole body. Raises HTTPException 413 as soon as it is larger than `most`."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > most:
+            raise HTTPException(413, f"more than {most >> 20} MB: choose a smaller picture")
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def _json(request: Request) -> dict[str, Any]:
+    try:
+        value = json.loads(await _body(request, MAX_JSON_BYTES))
+    except (ValueError, RecursionError):
+        raise HTTPException(400, "the request is not JSON") from None
+    if not isinstance(value, dict):
+        raise HTTPException(400, "the request must be a JSON object")
+    return value
+
+
+def _number(request: Request, name: str, default: int | None = None) -> int:
+    text = request.query_params.get(name)
+    if text is None and default is not None:
+        return default
+    return _whole(text or "", name)
+
+
+def _whole(text: str, name: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 12):
+        raise HTTPException(400, f"{name} must be a whole number, not {shown(text, 40)!r}")
+    return int(text)
+
+
+# ---------------------------------------------------------------- answers
+
+
+def _binary(data: bytes) -> Response:
+    return Response(data, media_type="application/octet-stream")
+
+
+def _problem(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    return JSONResponse({"error": message}, status, headers=headers)
+
+
+async def _one_line(request: Request, error: Exception) -> Response:
+    if isinstance(error, SentenceError):
+        return JSONResponse({"error": error.reason, "column": error.column}, 400)
+    return _problem(410 if isinstance(error, GoneError) else 400, str(error))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _problem(error.status_code, error.detail)
+
+
+async def _busy(request: Request, error: Exception) -> Response:
+    return _problem(503, "too many pictures at once: try again in a moment", {"Retry-After": "1"})
+
+
+async def _gone_away(request: Request, error: Exception) -> Response:
+    return _problem(400, "the request broke off")
+
+
+async def _no_memory(request: Request, error: Exception) -> Response:
+    return _problem(400, "out of memory: choose a smaller picture")
+
+
+async def _our_mistake(request: Request, error: Exception) -> Response:
+    """After this answer the server itself writes the traceback to its terminal."""
+    return _problem(500, "a mistake of convlens: its terminal shows more")

@@ -1,0 +1,155 @@
+"""`serve`: the microscope's page on a port of this machine.
+
+Owns the port, the token, the start line, the browser and the clean end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import secrets
+import socket
+import threading
+import webbrowser
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import uvicorn
+
+from convlens.classifier import load
+from convlens.errors import UsageError, shown
+from convlens.microscope.guard import Guard
+from convlens.microscope.server import Microscope
+
+DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8023
+_TRIED_PORTS = 20
+
+
+class _Server(uvicorn.Server):
+    """Says when it listens."""
+
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._say_started = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._say_started()
+
+
+def serve(
+    model: Any = "last",
+    *,
+    host: str = DEFAULT_HOST,
+    port: int = DEFAULT_PORT,
+    open: bool = False,
+    allow_host: Sequence[str] | None = None,
+    token: str | None = None,
+    device: str | None = "auto",
+    say: Callable[[str], None] = print,
+) -> None:
+    """Open a model in the microscope, a web page on this machine, until Ctrl-C.
+
+    `model` is whatever `load` takes. On an address that other machines reach, a token is required: `token`, or one
+    that is made. `allow_host` are more names that a browser may reach it by (those of a notebook's proxy). `open`
+    starts the browser. `say` gets the start line. Raises UsageError where the port is taken, with one that is free;
+    and as `load` does.
+    """
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
+        raise UsageError(f"port must be a whole number from 0 to 65535, not {shown(port)}")
+    if token is not None and (len(token) < 8 or not token.isascii() or not token.isprintable() or " " in token):
+        raise UsageError("a token must have at least 8 characters, without spaces")
+    classifier = load(model, device)
+    listener = _listener(host, port)
+    is_local = _is_loopback(host)
+    token = token if is_local or token is not None else secrets.token_urlsafe(18)
+    microscope = Microscope(classifier)
+    shown_host = socket.gethostname() if host in ("0.0.0.0", "::") else host
+    names = {"localhost", "127.0.0.1", "::1", shown_host.lower(), *(name.lower() for name in allow_host or ())}
+    guard = Guard(microscope.app, frozenset(names), any_address=not is_local, token=token)
+    address = f"[{shown_host}]" if ":" in shown_host else shown_host
+    url = f"http://{address}:{listener.getsockname()[1]}/" + (f"?token={token}" if token else "")
+
+    def started() -> None:
+        say(f"the microscope is open at {url}   (Ctrl-C ends it)")
+        if open:
+            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+
+    config = uvicorn.Config(guard, log_level="warning", access_log=False, server_header=False,
+                            timeout_graceful_shutdown=2, lifespan="off")  # fmt: skip
+    server = _Server(config, started)
+    try:
+        _run(server, listener)
+    except KeyboardInterrupt:
+        pass  # the ordinary end
+    finally:
+        microscope.close()
+        listener.close()
+
+
+def _run(server: uvicorn.Server, listener: socket.socket) -> None:
+    """Serve until the end, in a thread of its own where this one has a loop already (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        server.run(sockets=[listener])
+        return
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        thread.join()
+    except KeyboardInterrupt:
+        server.should_exit = True
+        thread.join()
+        raise
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """A socket that listens there. Raises UsageError, with the next free port where this one is taken."""
+    try:
+        return _bound(host, port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            free = next(
+                (other for other in range(port + 1, min(port + _TRIED_PORTS, 65536)) if _is_free(host, other)), 0
+            )
+            raise UsageError(f"port {port} is taken: use --port {free}") from None
+        if error.errno == errno.EACCES:
+            raise UsageError(f"port {port} is not yours to take: use one from 1024 on") from None
+        raise UsageError(f"cannot listen on {shown(host, 60)}: {error.strerror or error}") from None
+
+
+def _is_free(host: str, port: int) -> bool:
+    try:
+        _bound(host, port).close()
+    except OSError:
+        return False
+    return True
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+        0
+    ]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows, where SO_REUSEADDR would take a port in use
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(place)
+        listener.listen(64)
+    except OSError:
+        listener.close()
+        raise
+    return listener

@@ -1,0 +1,251 @@
+"""What is open under the microscope: a classifier, the pictures that were shown to it, and its validation images.
+
+Owns everything that the page asks of a network. All of it runs in one worker thread (`server.py`); nothing here knows
+of HTTP.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlens.architecture.explain import Explanation
+from convlens.architecture.rows import rows_json
+from convlens.architecture.windows import INPUT, Unit, nodes_by_address, pixels_seen
+from convlens.classifier import Classifier
+from convlens.data.dataset import Dataset
+from convlens.data.decode import Pixels, quiet_pillow
+from convlens.data.pack import reopen
+from convlens.errors import ConvlensError, DataError, RunError, UsageError, shown
+from convlens.lens.arithmetic import SOFTMAX, Working, working
+from convlens.lens.features import dead_maps
+from convlens.lens.looking import attribution
+from convlens.lens.record import Recording, Values, record
+from convlens.metrics import calibration_bins, calibration_error, confusion_matrix, score, softmax
+from convlens.microscope.wire import packed, quantised
+from convlens.network.build import arrays_of, tensors_of
+from convlens.network.device import resolve, settled
+from convlens.run import Run
+
+MAX_MAPS, MAX_VECTOR = 64, 4096  # of a layer, that are sent
+_MAX_KEPT, _MAX_KEPT_BYTES = 16, 256 << 20  # recordings
+METHODS = ("grad_cam", "integrated_gradients", "occlusion")
+
+
+class GoneError(ConvlensError):
+    """A picture that was shown a while ago and is no longer kept."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The model on the validation images: float64 probabilities (N, K), int64 labels and answers (N,)."""
+
+    probabilities_NK: NDArray[np.float64]
+    labels_N: NDArray[np.int64]
+    answers_N: NDArray[np.int64]
+    report: dict[str, Any]
+    confusion_KK: NDArray[np.int64]
+
+
+class Session:
+    """One open model. The lab opens another by making another session."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.classifier = classifier
+        self.plan = classifier.network.plan
+        self.tensors = arrays_of(tensors_of(classifier.network))
+        self._kept: OrderedDict[int, Recording] = OrderedDict()
+        self._next_id = 1
+        self._dataset: Dataset | None = None
+        self._no_dataset: str | None = None
+        self._validation: Validation | None = None
+        spec = classifier.card.input_spec
+        self._record(np.zeros((spec.height, spec.width, spec.channels), np.uint8))  # the first pass is the slowest
+
+    # ------------------------------------------------------------ the model
+
+    def model(self) -> dict[str, Any]:
+        """Everything the page shows of the model before a picture is there."""
+        card, plan = self.classifier.card, self.plan
+        explanation = Explanation(plan)
+        run = _run_of(self.classifier.path)
+        return {
+            "path": shown(_near(self.classifier.path), 200), "architecture": card.architecture,
+            "input": card.input_spec.to_json(), "class_names": [shown(name, 80) for name in card.class_names],
+            "layers": rows_json(plan), "summary": explanation.summary(), "remarks": explanation.remarks,
+            "preset": card.preset, "recipe": str(card.recipe), "recipe_values": card.recipe.to_json(),
+            "seed": card.seed, "dataset": {**card.dataset, "name": shown(card.dataset["name"], 80)},
+            "training": dict(card.training), "created": card.created, "versions": dict(card.versions),
+            "val": card.metrics.get("val"), "test": run.record["test"] if run else card.metrics.get("test"),
+            "methods": list(METHODS), "max_maps": MAX_MAPS,
+        }  # fmt: skip
+
+    def dataset(self) -> Dataset:
+        """The data that the model was trained on. Raises DataError, the same each time, where it is not at hand."""
+        if self._no_dataset is not None:
+            raise DataError(self._no_dataset)
+        if self._dataset is None:
+            try:
+                self._dataset = reopen(self.classifier.card.dataset, progress="none")
+            except ConvlensError as error:
+                self._no_dataset = f"the images it was trained on are not at hand: {error}"
+                raise DataError(self._no_dataset) from error
+        return self._dataset
+
+    # ------------------------------------------------------------ pictures
+
+    def see(self, data: bytes) -> bytes:
+        """Show a picture file's bytes to the network. Raises ImageError."""
+        with quiet_pillow():
+            return self._answer(self.classifier.frame(data))
+
+    def see_validation(self, position: int) -> bytes:
+        """Show one of the validation images to it. Raises UsageError, DataError."""
+        images = self.dataset().images("val")
+        if not 0 <= position < len(images):
+            raise UsageError(f"there is no validation image {position}: there are {len(images):,}")
+        return self._answer(np.array(images[position]))
+
+    def _answer(self, framed: Pixels) -> bytes:
+        recording = self._record(framed)
+        number = self._next_id
+        self._next_id += 1
+        self._kept[number] = recording
+        while len(self._kept) > 1 and (len(self._kept) > _MAX_KEPT or self._kept_bytes() > _MAX_KEPT_BYTES):
+            self._kept.popitem(last=False)
+        probabilities = softmax(recording.logits[None])[0]
+        return packed({"id": number, "label": int(probabilities.argmax())},
+                      {"image": framed, "probabilities": probabilities, "logits": recording.logits})  # fmt: skip
+
+    def _record(self, framed: Pixels) -> Recording:
+        with settled(resolve(self.classifier.device, "float32")):
+            return record(self.classifier.network, framed, self.tensors)
+
+    def _kept_bytes(self) -> int:
+        return sum(sum(array.nbytes for array in r.values.values()) for r in self._kept.values())
+
+    def recording(self, number: int) -> Recording:
+        """The recording of a picture that was shown. Raises GoneError."""
+        if number not in self._kept:
+            raise GoneError("that picture is no longer kept: show it again")
+        return self._kept[number]
+
+    def maps(self, number: int, addresses: list[str]) -> bytes:
+        """The maps of some layers, first 64 of each, as 0..255 between two ends. Raises GoneError, UsageError."""
+        recording = self.recording(number)
+        about: dict[str, Any] = {}
+        arrays: dict[str, NDArray[Any]] = {}
+        for address in addresses:
+            if address not in recording.values:
+                raise UsageError(f"there is no layer {shown(address, 40)!r}: there are {', '.join(recording.values)}")
+            values = recording.values[address]
+            part = values[: MAX_MAPS if values.ndim == 3 and values[0].size > 1 else MAX_VECTOR]
+            arrays[address], low, high = quantised(part)
+            dead = dead_maps(values)
+            about[address] = {"low": low, "high": high, "total": len(values), "num_dead": int(dead.sum()),
+                              "dead": np.flatnonzero(dead[:MAX_MAPS]).tolist()}  # fmt: skip
+        return packed({"id": number, "maps": about}, arrays)
+
+    def value(self, number: int, address: str, unit: Unit) -> bytes:
+        """The arithmetic of one value. Raises GoneError, UsageError."""
+        found = working(self.recording(number), address, unit)
+        arrays = {name: array for name, array in found.arrays.items() if name != "window" or found.operation != "add"}
+        return packed(_working_json(found, self._seen(address, unit)), arrays)
+
+    def _seen(self, address: str, unit: Unit) -> list[int] | None:
+        if address == INPUT:
+            return [unit[1], unit[2], unit[1] + 1, unit[2] + 1]
+        if address == SOFTMAX:
+            return None
+        box = pixels_seen(self.plan, address, unit)
+        return list(box) if box else None
+
+    def attribution(self, number: int, method: str, label: int) -> bytes:
+        """Where the answer comes from: float32 (H, W). Raises GoneError, UsageError."""
+        if method not in METHODS:
+            raise UsageError(f"unknown method {shown(method, 40)!r}: there are {', '.join(METHODS)}")
+        if not 0 <= label < self.plan.num_classes:
+            raise UsageError(f"there is no class number {label}: there are {self.plan.num_classes}")
+        found: Values = attribution(self.classifier, self.recording(number).image, method, label)
+        return packed({"id": number, "method": method, "label": label}, {"map": found})
+
+    # ------------------------------------------------------------ validation
+
+    def validation(self) -> Validation:
+        """The model on its validation images, computed once. Raises DataError."""
+        if self._validation is None:
+            dataset = self.dataset()
+            images, labels = dataset.images("val"), dataset.labels("val")
+            if len(images) == 0:
+                raise DataError("nothing was set aside for validation when this model was trained")
+            logits = self.classifier.logits(images)
+            probabilities = softmax(logits)
+            answers = probabilities.argmax(axis=1)
+            measured = score(logits, labels)
+            report = {
+                "split": "val", **measured.to_json(), "text": str(measured),
+                "expected_calibration_error": calibration_error(probabilities, labels),
+                "bins": [one._asdict() for one in calibration_bins(probabilities, labels)],
+                "num_wrong": int((answers != labels).sum()),
+            }  # fmt: skip
+            confusion = confusion_matrix(labels, answers, self.plan.num_classes)
+            self._validation = Validation(probabilities, labels, answers, report, confusion)
+        return self._validation
+
+    def report(self) -> bytes:
+        """Accuracy with its interval, calibration and confusion on validation; test stays sealed. Raises DataError."""
+        found = self.validation()
+        return packed(found.report, {"confusion": found.confusion_KK})
+
+    def images(self, true: int | None, predicted: int | None, first: int, most: int) -> bytes:
+        """Validation images of one cell of the confusion matrix, or all that are wrong; the surest first."""
+        found = self.validation()
+        if true is None or predicted is None:
+            wanted = found.answers_N != found.labels_N
+        else:
+            wanted = (found.labels_N == true) & (found.answers_N == predicted)
+        positions = np.flatnonzero(wanted)
+        sure = found.probabilities_NK[positions, found.answers_N[positions]]
+        positions = positions[np.argsort(-sure, kind="stable")][first : first + most]
+        pixels = self.dataset().images("val")[positions]
+        return packed(
+            {"total": int(wanted.sum()), "first": first},
+            {
+                "images": pixels, "positions": positions, "labels": found.labels_N[positions],
+                "answers": found.answers_N[positions],
+                "probabilities": found.probabilities_NK[positions, found.answers_N[positions]],
+            },
+        )  # fmt: skip
+
+    def addresses(self) -> list[str]:
+        """All that have values, the input first."""
+        return [INPUT, *nodes_by_address(self.plan)]
+
+
+def _working_json(found: Working, sees: list[int] | None) -> dict[str, Any]:
+    return {
+        "address": found.address, "unit": list(found.unit), "operation": found.operation, "lines": list(found.lines),
+        "value": found.value, "result": found.result, "magnitude": found.magnitude, "agrees": found.agrees,
+        "source": found.source, "rows": found.box and list(found.box.rows),
+        "columns": found.box and list(found.box.columns), "channels": found.channels and list(found.channels),
+        "winner": found.winner and list(found.winner), "sees": sees,
+    }  # fmt: skip
+
+
+def _near(path: Path) -> Path:
+    """A path from the working folder on, where it lies in it."""
+    absolute = path.absolute()
+    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else path
+
+
+def _run_of(model: Path) -> Run | None:
+    run = Run(model.parent)
+    try:
+        return run if run.record and run.model.resolve() == model.resolve() else None
+    except (RunError, OSError):
+        return None
