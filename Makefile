@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
-.PHONY: train test lint types format bench clean help
+.PHONY: train test lint types format bench pictures clean help
 
 help:
 	@echo "make train   set everything up, train on the embedded MNIST, evaluate on its test images"
 	@echo "make test    set everything up, run the tests"
 	@echo "make lint    ruff;   make types   mypy;   make format   ruff format;   make clean   remove .venv"
+	@echo "make pictures   every picture of docs/how-a-cnn-works.md anew, by the commands that stand there"
 	@echo "make bench   the speed ladder on this machine, about half an hour; make bench BENCH=--quick, three minutes"
 
 $(VENV)/.installed: pyproject.toml
@@ -22,7 +23,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 train: $(VENV)/.installed
-	$(BIN)/convlens train mnist --test
+	$(BIN)/convlens train mnist --test --keep-filters
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
@@ -43,3 +44,6 @@ clean:
 
 bench: $(VENV)/.installed
 	$(BIN)/python bench/ladder.py $(BENCH)
+
+pictures: $(VENV)/.installed-dev
+	$(BIN)/python docs/make_pictures.py

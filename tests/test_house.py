@@ -6,9 +6,11 @@ import ast
 import inspect
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +302,32 @@ def test_documents_name_every_command_preset_and_layer() -> None:
         assert f"`{name}`" in readme, name
     for name in LAYER_NAMES:
         assert re.search(rf"`{name}\b", sentence), name
+
+
+def test_pictures_of_the_documents() -> None:
+    """Each picture that README and docs show is there and small; each that a command of the page makes is shown."""
+    root = SOURCE.parent.parent
+    shown = set()
+    for document in (root / "README.md", *(root / "docs").glob("*.md")):
+        for link in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", document.read_text(encoding="utf-8")):
+            path = (document.parent / link).resolve()
+            assert path.is_file() and path.stat().st_size < 350_000, link
+            shown.add(path.name)
+    text = (root / "docs" / "how-a-cnn-works.md").read_text(encoding="utf-8")
+    made = re.findall(r"^convlens .* --(?:out|svg|film) (\S+)$", text, flags=re.M)
+    assert len(made) >= 8 and set(made) <= shown
+    for view, size, scheme in product(("look", "lab", "model"), ("desktop", "phone"), ("light", "dark")):
+        assert (root / "docs" / "pictures" / f"{view}-{size}-{scheme}.png").is_file()
+
+
+def test_printed_examples_are_what_is_printed() -> None:
+    """Each `$ convlens explain …` in the docs is followed by what that command prints today."""
+    text = (SOURCE.parent.parent / "docs" / "how-a-cnn-works.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```console\n\$ convlens (.*?)\n(.*?)```", text, flags=re.S)
+    assert blocks
+    for line, printed in blocks:
+        done = subprocess.run([sys.executable, "-m", "convlens", *shlex.split(line)], capture_output=True, check=True)
+        assert done.stdout.decode("utf-8").rstrip() == printed.rstrip()
 
 
 def test_examples_in_the_documents_parse() -> None:

@@ -43,7 +43,7 @@ def train(
     memory_format: str | None = None,
     compile: bool | None = None,
     checkpoint_every: float = CHECKPOINT_EVERY_S,
-    keep_filters: bool | None = None,
+    keep_filters: bool = False,
     size: int | str | tuple[int, int] | None = None,
     channels: int | None = None,
     framing: str | None = None,

@@ -78,7 +78,7 @@ def train(
             data, preset=preset, architecture=architecture, recipe=recipe, seed=seed, out=out, val_frac=val_frac,
             test=test, resume=resume, device=device, threads=threads,
             memory_format=memory_format, compile=compile, checkpoint_every=checkpoint_every,
-            keep_filters=keep_filters or None, size=size,
+            keep_filters=keep_filters, size=size,
             channels=channels, framing=framing, group=group, data_root=data_root, progress=console.progress_mode(),
             stop=stopping.asked,
         )  # fmt: skip

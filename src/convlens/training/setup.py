@@ -96,7 +96,7 @@ class Given:
     channels: int | None
     framing: str | None
     group: str | None
-    keep_filters: bool | None
+    keep_filters: bool
 
     @property
     def options(self) -> PackOptions:
@@ -136,7 +136,7 @@ def new_setup(given: Given, test: bool, data_root: str | Path | None, bar: Progr
     is_preset = given.architecture is None and given.recipe is None
     return Setup(
         dataset, network_plan, recipe.replace(precision=arithmetic.precision),
-        chosen.name if is_preset else None, seed, arithmetic, test, bool(given.keep_filters),
+        chosen.name if is_preset else None, seed, arithmetic, test, given.keep_filters,
     )  # fmt: skip
 
 
