@@ -12,6 +12,8 @@ let waiting = null; // the newest picture that is not sent yet: a function that 
 let isSending = false;
 let isDrawing = false;
 let last = null;
+let shownAt = 0; // when the maps were last fetched
+const MAPS_EVERY_MS = 120; // while the pen moves
 
 export function startDrawing() {
   clear();
@@ -113,7 +115,11 @@ async function sendWaiting() {
       state.picture = { ...answer, ...answer.arrays };
       tell("answer"); // the bars first: they must keep up with the pen
       await new Promise(requestAnimationFrame);
-      if (!waiting) await Promise.all(state.afterAnswer.map((then) => then()));
+      if (!waiting || performance.now() - shownAt > MAPS_EVERY_MS) {
+        await Promise.all(state.afterAnswer.map((then) => then()));
+        shownAt = performance.now();
+      }
+      if (!waiting) await Promise.all(state.afterStroke.map((then) => then()));
     } catch (error) {
       if (error.status === 503) { // the worker is busy: the same again, unless there is something newer
         waiting ??= request;

@@ -13,7 +13,8 @@ let overlay = null;
 
 export function startLook() {
   state.fetchValue = () => fetchValue(false);
-  state.afterAnswer.push(() => fetchMaps(), fetchOverlay);
+  state.afterAnswer.push(() => fetchMaps());
+  state.afterStroke.push(fetchOverlay);
   byId("method").addEventListener("change", () => fetchOverlay().catch(complain));
   on("answer", () => { overlay = null; showAnswer(); showSeen(); });
 }

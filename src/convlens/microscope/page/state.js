@@ -9,6 +9,7 @@ export const state = {
   chosen: null, // {address, unit}
   working: null, // the arithmetic of the chosen value
   afterAnswer: [], // what is fetched for a new picture once its bars are shown: functions that give promises
+  afterStroke: [], // the same, for what takes long: only while the pen rests
 };
 
 export const layerAt = (address) => state.model.layers.find((layer) => layer.address === address);
