@@ -7,7 +7,7 @@ Owns the three methods, for any function from pictures to logits. All explain on
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,8 +17,47 @@ from torch import Tensor, nn
 
 from convlens.lens.record import Forward, Values, array_of
 
+METHODS = ("grad_cam", "integrated_gradients", "occlusion")
 STEPS = 256  # of integrated gradients
 _BATCH_VALUES = 1 << 22  # values of the inputs of one forward pass
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is explained: pictures to logits, one normalised picture, the one without evidence that it is compared with,
+    and the layer that Grad-CAM looks at (None where no layer has maps above 1×1)."""
+
+    forward: Forward
+    x_1CHW: Tensor
+    baseline_1CHW: Tensor
+    layer_name: str | None
+    layer: nn.Module | None
+
+    @classmethod
+    def of(
+        cls, forward: Forward, x_1CHW: Tensor, baseline_1CHW: Tensor, modules: Mapping[str, nn.Module],
+        shapes: Mapping[str, tuple[int, ...]],
+    ) -> Subject:  # fmt: skip
+        """The subject whose Grad-CAM layer is the last with maps above 1×1; `shapes` are of outputs, in order."""
+        with_maps = [name for name, shape in shapes.items() if len(shape) == 3 and shape[1] * shape[2] > 1]
+        last = with_maps[-1] if with_maps else None
+        return cls(forward, x_1CHW, baseline_1CHW, last, None if last is None else modules[last])
+
+
+def attribution(subject: Subject, method: str, label: int) -> Values | None:
+    """One of METHODS for the logit of class number `label`: float32 (H, W), of integrated gradients (C, H, W).
+
+    None for Grad-CAM where there is no layer for it. Callers put the network in evaluation mode.
+    """
+    forward, x, baseline = subject.forward, subject.x_1CHW, subject.baseline_1CHW
+    if method == "integrated_gradients":
+        return integrated_gradients(forward, x, baseline, label)
+    if method == "occlusion":
+        return occlusion(forward, x, baseline, label)
+    assert method == "grad_cam", method
+    if subject.layer is None:
+        return None
+    return resized(grad_cam(forward, subject.layer, x.detach().clone(), label), *x.shape[2:])
 
 
 def grad_cam(forward: Forward, layer: nn.Module, x_1CHW: Tensor, label: int) -> Values:
@@ -102,18 +141,3 @@ def patches(height: int, width: int) -> Iterator[tuple[slice, slice]]:
 
 def _batch_size(x_1CHW: Tensor) -> int:
     return max(1, min(128, _BATCH_VALUES // max(1, x_1CHW.numel())))
-
-
-def attributed(
-    forward: Forward, modules: Mapping[str, nn.Module], shapes: Mapping[str, tuple[int, ...]], x_NCHW: Tensor,
-    baseline_NCHW: Tensor, label: int,
-) -> tuple[str | None, dict[str, Any]]:  # fmt: skip
-    """The three attributions of a logit, and the layer that Grad-CAM looked at: the last with maps above 1×1."""
-    with_maps = [address for address, shape in shapes.items() if len(shape) == 3 and shape[1] * shape[2] > 1]
-    maps: dict[str, Any] = {}
-    if with_maps:
-        small = grad_cam(forward, modules[with_maps[-1]], x_NCHW.detach().clone(), label)
-        maps["grad_cam"] = resized(small, *x_NCHW.shape[2:])
-    maps["integrated_gradients"] = integrated_gradients(forward, x_NCHW, baseline_NCHW, label, STEPS)
-    maps["occlusion"] = occlusion(forward, x_NCHW, baseline_NCHW, label)
-    return (with_maps[-1] if with_maps else None), maps

@@ -17,7 +17,7 @@ from convlens.architecture.layers import by
 from convlens.data.decode import Pixels
 from convlens.data.framing import to_channels
 from convlens.errors import ImageError, UsageError, shown
-from convlens.lens.attribution import attributed
+from convlens.lens.attribution import METHODS, Subject, attribution
 from convlens.lens.features import Features, LayerValues
 from convlens.lens.inputs import class_number, listed_names, name_of, original_of
 from convlens.lens.record import Forward, array_of, evaluating, outputs_of
@@ -45,7 +45,8 @@ def look_into_module(module: nn.Module, image: Any, layers: Any, unit: str | Non
         names = tuple(map(str, range(len(probabilities))))
         explained = int(probabilities.argmax()) if label is None else class_number(label, names)
         shapes = {name: array.shape for name, array in arrays.items() if name in modules}
-        shown_layer, maps = attributed(module, modules, shapes, x_NCHW, torch.zeros_like(x_NCHW), explained)
+        subject = Subject.of(module, x_NCHW, torch.zeros_like(x_NCHW), modules, shapes)
+        maps: dict[str, Any] = {method: attribution(subject, method, explained) for method in METHODS}
     answer = int(probabilities.argmax())
     return Features(
         f"{name_of(image)}: class {answer}, {100 * probabilities[answer]:.1f} %", original, None,
@@ -53,7 +54,7 @@ def look_into_module(module: nn.Module, image: Any, layers: Any, unit: str | Non
         tuple(LayerValues(name, _module_words(modules, name), "", array) for name, array in arrays.items()
               if name.partition("#")[0] in wanted),
         None if first is None else array_of(first.weight.detach()), names, probabilities, explained,
-        "zeros, in the module's own units", grad_cam_layer=shown_layer, **maps,
+        "zeros, in the module's own units", grad_cam_layer=subject.layer_name, **maps,
     )  # fmt: skip
 
 

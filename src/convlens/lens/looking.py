@@ -19,11 +19,11 @@ from convlens.classifier import Classifier, load
 from convlens.data.decode import Pixels, quiet_pillow
 from convlens.data.framing import InputSpec
 from convlens.errors import UsageError, shown
-from convlens.lens.attribution import attributed, grad_cam, integrated_gradients, occlusion, resized
+from convlens.lens.attribution import METHODS, Subject, attribution
 from convlens.lens.features import Features, LayerValues, UnitSeen
 from convlens.lens.foreign import look_into_module
 from convlens.lens.inputs import class_number, listed_names, name_of, original_of
-from convlens.lens.record import Values, evaluating, modules_of, record
+from convlens.lens.record import evaluating, modules_of, record
 from convlens.metrics import softmax
 from convlens.network.device import resolve, settled
 
@@ -69,12 +69,9 @@ def _look_into_classifier(
     probabilities = softmax(recording.logits[None])[0]
     explained = int(probabilities.argmax()) if number is None else number
     nodes = nodes_by_address(plan)
-    fields = {address: node.output_shape for address, node in nodes.items()}
-    baseline_HWC, baseline = baseline_of(spec)
+    subject = subject_of(classifier, framed)
     with evaluating(network):
-        x_NCHW, baseline_NCHW = (network.normalise(_as_batch(a, classifier.device)) for a in (framed, baseline_HWC))
-        modules = modules_of(network)
-        shown_layer, maps = attributed(network.forward_normalised, modules, fields, x_NCHW, baseline_NCHW, explained)
+        maps: dict[str, Any] = {method: attribution(subject, method, explained) for method in METHODS}
     names = classifier.class_names
     answer = int(probabilities.argmax())
     title = f"{name_of(image)}: {shown(names[answer], 40)}, {100 * probabilities[answer]:.1f} %"
@@ -83,33 +80,19 @@ def _look_into_classifier(
         title, original_of(image), framed, recording.values[INPUT],
         tuple(LayerValues(a, _words(nodes[a]), nodes[a].formula, recording.values[a]) for a in chosen),
         None if first is None else recording.tensors[f"{first.address}.weight"], names, probabilities, explained,
-        baseline, grad_cam_layer=shown_layer, **maps,
+        baseline_of(spec)[1], grad_cam_layer=subject.layer_name, **maps,
         unit=None if seen is None else UnitSeen(str(unit), float(recording.values[seen[0]][seen[1]]),
                                                 pixels_seen(plan, *seen)),
     )  # fmt: skip
 
 
-def attribution(classifier: Classifier, image_HWC: Pixels, method: str, label: int) -> Values:
-    """One of the three for a framed picture, float32 (H, W): what the page shows. `method` is grad_cam,
-    integrated_gradients (summed over channels) or occlusion."""
+def subject_of(classifier: Classifier, image_HWC: Pixels) -> Subject:
+    """A framed picture, uint8 (H, W, C), as something that `attribution` explains."""
     network = classifier.network
-    with settled(resolve(classifier.device, "float32")), evaluating(network):
-        x_NCHW, baseline_NCHW = (
-            network.normalise(_as_batch(a, classifier.device))
-            for a in (image_HWC, baseline_of(classifier.card.input_spec)[0])
-        )
-        forward = network.forward_normalised
-        if method == "integrated_gradients":
-            summed: Values = integrated_gradients(forward, x_NCHW, baseline_NCHW, label).sum(axis=0)
-            return summed
-        if method == "occlusion":
-            return occlusion(forward, x_NCHW, baseline_NCHW, label)
-        shapes = [(a, n.output_shape) for a, n in nodes_by_address(network.plan).items() if len(n.output_shape) == 3]
-        address = next((a for a, shape in reversed(shapes) if shape[1] * shape[2] > 1), None)
-        if address is None:
-            raise UsageError("Grad-CAM needs a layer with maps, and this network has none")
-        small = grad_cam(forward, modules_of(network)[address], x_NCHW.detach().clone(), label)
-        return resized(small, *x_NCHW.shape[2:])
+    baseline_HWC, _ = baseline_of(classifier.card.input_spec)
+    x_1CHW, baseline_1CHW = (network.normalise(_as_batch(a, classifier.device)) for a in (image_HWC, baseline_HWC))
+    shapes = {address: node.output_shape for address, node in nodes_by_address(network.plan).items()}
+    return Subject.of(network.forward_normalised, x_1CHW, baseline_1CHW, modules_of(network), shapes)
 
 
 def baseline_of(spec: InputSpec) -> tuple[Pixels, str]:

@@ -23,9 +23,10 @@ from convlens.data.decode import Pixels, quiet_pillow
 from convlens.data.pack import reopen
 from convlens.errors import ConvlensError, DataError, RunError, UsageError, shown
 from convlens.lens.arithmetic import SOFTMAX, Working, working
+from convlens.lens.attribution import METHODS, attribution
 from convlens.lens.features import dead_maps
-from convlens.lens.looking import attribution
-from convlens.lens.record import Recording, Values, record
+from convlens.lens.looking import subject_of
+from convlens.lens.record import Recording, evaluating, record
 from convlens.metrics import calibration_bins, calibration_error, confusion_matrix, score, softmax
 from convlens.microscope.wire import packed, quantised
 from convlens.network.build import arrays_of, tensors_of
@@ -34,7 +35,6 @@ from convlens.run import Run
 
 MAX_MAPS, MAX_VECTOR = 64, 4096  # of a layer, that are sent
 _MAX_KEPT, _MAX_KEPT_BYTES = 16, 256 << 20  # recordings
-METHODS = ("grad_cam", "integrated_gradients", "occlusion")
 
 
 class GoneError(ConvlensError):
@@ -171,8 +171,13 @@ class Session:
             raise UsageError(f"unknown method {shown(method, 40)!r}: there are {', '.join(METHODS)}")
         if not 0 <= label < self.plan.num_classes:
             raise UsageError(f"there is no class number {label}: there are {self.plan.num_classes}")
-        found: Values = attribution(self.classifier, self.recording(number).image, method, label)
-        return packed({"id": number, "method": method, "label": label}, {"map": found})
+        classifier = self.classifier
+        with settled(resolve(classifier.device, "float32")), evaluating(classifier.network):
+            found = attribution(subject_of(classifier, self.recording(number).image), method, label)
+        if found is None:
+            raise UsageError("Grad-CAM needs a layer with maps, and this network has none")
+        summed = found.sum(axis=0) if found.ndim == 3 else found
+        return packed({"id": number, "method": method, "label": label}, {"map": summed})
 
     # ------------------------------------------------------------ validation
 
