@@ -15,6 +15,7 @@ help:
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "convlens needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
+	@echo "installing convlens and torch into $(VENV): the first time this takes minutes"
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 

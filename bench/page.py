@@ -76,10 +76,10 @@ def measured(browser: Browser, run: Path, num_moves: int, num_starts: int) -> di
     views, delays = [], []
     for start in range(num_starts):
         process = subprocess.Popen([sys.executable, "-m", "convlens", "serve", str(run), "--port", "0"],
-                                   stdout=subprocess.PIPE, text=True, encoding="utf-8")  # fmt: skip
+                                   stderr=subprocess.PIPE, text=True, encoding="utf-8")  # fmt: skip
         try:
-            assert process.stdout is not None
-            url = re.findall(r"http://\S+", process.stdout.readline())[0]
+            assert process.stderr is not None
+            url = re.findall(r"http://\S+", process.stderr.readline())[0]
             started = time.perf_counter()
             page = browser.new_page(viewport={"width": 1440, "height": 1000})
             page.goto(url)

@@ -94,9 +94,9 @@ def screenshots(folder: Path) -> None:
         print("screenshots are left as they are: no chromium is on the path")
         return
     server = subprocess.Popen([sys.executable, "-m", "convlens", "serve", "runs/mnist-1", "--port", "0"], cwd=folder,
-                              stdout=subprocess.PIPE, text=True, encoding="utf-8")  # fmt: skip
-    assert server.stdout is not None
-    url = re.findall(r"http://\S+", server.stdout.readline())[0]
+                              stderr=subprocess.PIPE, text=True, encoding="utf-8")  # fmt: skip
+    assert server.stderr is not None
+    url = re.findall(r"http://\S+", server.stderr.readline())[0]
     try:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])

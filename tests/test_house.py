@@ -59,6 +59,14 @@ ROOMS = [
     "modelfile",
     "run",
     "explaining",
+    "lens",
+    "lens.recording",
+    "lens.activations",
+    "lens.arithmetic",
+    "lens.sheet",
+    "lens.pictures",
+    "lens.features",
+    "lens.film",
     "network.device",
     "network.build",
     "network.forward",
@@ -69,19 +77,12 @@ ROOMS = [
     "training.checkpoint",
     "training.setup",
     "training.session",
-    "lens",
     "lens.record",
-    "lens.activations",
-    "lens.arithmetic",
     "lens.attribution",
     "classifier",
-    "lens.sheet",
-    "lens.pictures",
-    "lens.features",
     "lens.inputs",
     "lens.foreign",
     "lens.looking",
-    "lens.film",
     "evaluation.openings",
     "evaluation.evaluate",
     "experiment",
@@ -247,7 +248,7 @@ def test_command_line_is_the_python_api(name: str) -> None:
     What cannot be typed (progress, stop, a Recipe) is Python's alone; recipe flags and formats the command line's.
     """
     function, command = getattr(convlens, name), getattr(cli, name)
-    python_only = {"progress", "stop", "recipe", "say"}
+    python_only = {"progress", "stop", "recipe"}
     command_only = {
         "train": {"epochs", "batch_size", "lr", "optimizer", "precision", "set_"},
         "explain": {"torch", "svg"},

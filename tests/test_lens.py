@@ -18,7 +18,8 @@ from convlens.architecture.windows import INPUT, nodes_by_address, parse_unit, p
 from convlens.data.framing import InputSpec
 from convlens.errors import UsageError
 from convlens.lens.arithmetic import SOFTMAX, working
-from convlens.lens.record import Recording, record
+from convlens.lens.record import record
+from convlens.lens.recording import Recording
 from convlens.network.build import Network, build
 from convlens.presets import PRESETS
 from tests.test_architecture import CHAIN, HEAD, fitting

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -21,6 +22,7 @@ from convlens.lens.attribution import STEPS, grad_cam, integrated_gradients, occ
 from convlens.lens.features import dead_maps
 from convlens.lens.film import frames_of
 from convlens.lens.looking import baseline_of
+from convlens.lens.pictures import figure_of
 from convlens.network.build import tensors_of
 from convlens.presets import PRESETS
 from convlens.training.session import frames_between
@@ -133,6 +135,8 @@ def test_features(toy: convlens.Run, picture: NDArray[np.uint8]) -> None:
     assert features.unit is not None and features.unit.value == features.layers[4].values[3, 2, 5]
     assert np.array_equal(features.arrays()["kernels"], tensors_of(classifier.network)["0.weight"])
     assert "unit 4:3,2,5" in str(features) and json.dumps(features.to_json())
+    empty = replace(features.layers[2], values=np.zeros((5, 2, 2), np.float32))
+    assert "5 of 5 maps dead" in str(replace(features, layers=(empty,)))
     some = convlens.look(toy.path, picture, layers=["2", "0"])
     assert [layer.address for layer in some.layers] == ["0", "2"]
     assert dead_maps(np.stack([np.zeros((2, 2)), np.ones((2, 2))]).astype(np.float32)).tolist() == [True, False]
@@ -154,7 +158,7 @@ def test_what_is_not_there(toy: convlens.Run, picture: NDArray[np.uint8], option
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf", ".npz"])
 def test_sheet(toy: convlens.Run, picture: NDArray[np.uint8], tmp_path: Path, suffix: str) -> None:
-    """The suffix decides; what is there is never replaced; a class name with markup in it stays a name."""
+    """The suffix decides what is written; what is there is never replaced."""
     features = convlens.look(toy.path, picture, unit="0:1,0,0")
     path = tmp_path / f"sheet{suffix}"
     features.save(path)
@@ -185,7 +189,7 @@ def test_sheet_takes_any_names_and_shapes(tmp_path: Path) -> None:
     )  # fmt: skip
     features = convlens.look(run.path, images[0])
     features.save(tmp_path / "sheet.png")
-    assert features.grad_cam_layer == "1" and features._repr_html_().startswith("<img alt=")
+    assert features.grad_cam_layer == "1" and features._repr_html_().startswith("<img ")
 
 
 def test_sheet_of_a_damaged_picture(toy: convlens.Run, command: Command, workplace: Path) -> None:
@@ -208,7 +212,7 @@ def test_command(toy: convlens.Run, picture: NDArray[np.uint8], command: Command
     assert done.returncode == 0 and (workplace / "sheet.svg").is_file()
     for arguments, words in (
         (["bar.png", "--out", "look-bar.png"], "exists already"),
-        (["bar.png", "--out", "x.jpg"], ".png or"),
+        (["bar.png", "--out", "x.jpg"], "must end in .png, .svg or .pdf"),
         ([], "name a picture"),
         (["bar.png", "--arrays", "x.txt"], ".npz"),
     ):
@@ -242,18 +246,58 @@ def test_any_module(tmp_path: Path) -> None:
     assert features.layers[0].values.min() < 0, "the copy is from before the activation worked in place"
     assert features.grad_cam is not None and features.grad_cam.shape == (20, 24)
     assert module.training and all(p.grad is None for p in module.parameters())
+    assert not any(part._forward_hooks for part in module.modules())
     x = torch.from_numpy(image).permute(2, 0, 1) / 255
     again = convlens.look(module, x, layers="head")
     assert again.probabilities is not None and features.probabilities is not None
     np.testing.assert_allclose(again.probabilities, features.probabilities, rtol=1e-6)
     features.save(tmp_path / "module.png")
-    for bad, words in (((torch.zeros(2, 3, 9, 9),), "one picture"), ((torch.zeros(7, 9, 9),), "does not take")):
+    for bad, words in (((torch.zeros(2, 3, 9, 9),), "one picture"), ((torch.zeros(7, 9, 9),), "cannot be looked into")):
         with pytest.raises((UsageError, ImageError), match=words):
             convlens.look(module, *bad)
     with pytest.raises(UsageError, match="there are conv1"):
         convlens.look(module, x, layers="conv9")
     with pytest.raises(UsageError, match="not logits"):
         convlens.look(module.conv1, x)
+    with torch.no_grad():
+        gradients = convlens.look(module, x).integrated_gradients
+        assert gradients is not None and gradients.any()
+
+
+def test_colours_of_a_tensors_sheet() -> None:
+    """Without a photograph too, Grad-CAM is drawn from 0 up and the two with signs around 0."""
+    torch.manual_seed(0)
+    figure = figure_of(convlens.look(Small(), torch.rand(3, 12, 12), layers="head"))
+    overlays = [axes.images[1].get_cmap().name for axes in figure.axes if len(axes.images) == 2]
+    assert overlays == ["magma", "RdBu_r", "RdBu_r"]
+
+
+class Odd(nn.Module):
+    """What a module of somebody's own may give instead of logits."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.head = kind, nn.Linear(9, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        logits = self.head(x.flatten(1) if self.kind != "one at a time" else x.view(1, -1))
+        return {"tuple": (logits, x), "dict": {"logits": logits}, "not finite": logits / 0}.get(self.kind, logits)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("tuple", "gives tuple"), ("dict", "gives dict"), ("not finite", "not finite"), ("one at a time", "batches")],
+)
+def test_modules_that_cannot_be_looked_into(kind: str, words: str) -> None:
+    """One line says what is the matter."""
+    with pytest.raises(UsageError, match=words):
+        convlens.look(Odd(kind), torch.ones(1, 3, 3))
+
+
+def test_module_in_half_precision() -> None:
+    """A bfloat16 module is looked into in its own arithmetic."""
+    features = convlens.look(Small().bfloat16(), torch.rand(3, 12, 12))
+    assert features.integrated_gradients is not None and np.isfinite(features.integrated_gradients).all()
 
 
 # ---------------------------------------------------------------- the film

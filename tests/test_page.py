@@ -70,7 +70,8 @@ def microscope(digits: Path) -> Iterator[Server]:
 @pytest.fixture
 def page(browser: Browser, microscope: Server, request: pytest.FixtureRequest) -> Iterator[Page]:
     """The open page; at the end no console error may have come, and no request may have left the machine."""
-    opened = browser.new_page(viewport=getattr(request, "param", DESKTOP))
+    context = browser.new_context(viewport=getattr(request, "param", DESKTOP))
+    opened = context.new_page()
     problems: list[str] = []
     opened.on("console", lambda m: problems.append(m.text) if m.type in ("error", "warning") else None)
     refused = "the server responded with a status of 400"  # the browser's own words, where a test sends nonsense
@@ -79,7 +80,7 @@ def page(browser: Browser, microscope: Server, request: pytest.FixtureRequest) -
     opened.goto(microscope.url)
     opened.wait_for_selector("body[data-ready]")
     yield opened
-    opened.close()
+    context.close()
     expected = request.node.get_closest_marker("refused") is not None
     assert [text for text in problems if not (expected and refused in text)] == []
 
@@ -132,6 +133,7 @@ def test_drawn_digit_is_recognised(page: Page) -> None:
     draw_seven(page)
     assert page.locator("#answer .best .name").inner_text() == "7"
     page.locator("#clear").click()
+    assert page.locator("#answer li").count() == 0, "a blank pad has no answer"
     draw(page, [(0.5, 0.15), (0.5, 0.85)])
     page.wait_for_selector("#answer[data-label='1']")
 
@@ -201,9 +203,20 @@ def test_keyboard_reaches_every_value(page: Page) -> None:
     page.keyboard.press("Enter")
     page.wait_for_selector("#value.open")
     assert unit(page) == [1, 1, 2]
-    assert "Layer 0, channel 1, row 1, column 2" in page.locator("#said").inner_text()
+    page.wait_for_function(
+        "() => document.getElementById('said').textContent.startsWith('Layer 0, channel 1, row 1, column 2')"
+    )
+    page.keyboard.press("ArrowRight")  # looks further without moving what is shown
+    assert "column 3" in page.locator("#said").inner_text()
+    chosen = page.evaluate("import('./page/state.js').then(m => m.state.chosen.unit)")
+    assert chosen == unit(page) == [1, 1, 2]
+    page.locator("#play-step").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.querySelector('#value-body [data-part=\"2\"]').value == '3'")
+    assert page.evaluate("document.activeElement.id") == "play-step", "what has the focus keeps it"
     page.keyboard.press("Escape")
     page.wait_for_selector("#value:not(.open)")
+    assert page.evaluate("document.activeElement.closest('article').dataset.address") == "0"
     page.locator("#tab-look").focus()
     page.keyboard.press("ArrowRight")
     assert page.locator("#lab").is_visible() and page.locator("#tab-lab").get_attribute("aria-selected") == "true"
@@ -284,16 +297,29 @@ def test_designed_network_trains_and_opens(page: Page, digits: Path) -> None:
     page.wait_for_selector("#progress-state[data-state='complete']", timeout=60_000)
     assert page.locator("#curves polyline").count() >= 1
     assert convlens.Run(digits / "runs" / "lab-1").status == "complete"
+    # Another tab, and a value that is played here: both are of the model that was open until now.
+    other = page.context.new_page()
+    other.goto(page.url.partition("#")[0])
+    other.wait_for_selector("body[data-ready]")
+    draw_seven(other)
+    page.locator("#tab-look").click()
+    draw_seven(page)
+    click_value(page, "0", 20, 30)
+    page.locator("#play").click()
+    page.locator("#tab-lab").click()
     page.locator("#open").click()
     page.wait_for_selector("#model-line:has-text('lab-1')")
-    draw(page, SEVEN)
-    page.wait_for_selector("#answer[data-label]")
+    page.wait_for_selector("#answer[data-label]")  # the drawing is shown to the new model at once
+    assert page.locator("#value.open").count() == 0
     click_value(page, "0", 20, 30)
     assert "conv(6, 5, stride=2, padding=2)" in page.locator("#value-body").inner_text()
+    draw(other, SEVEN)
+    other.wait_for_selector("#model-line:has-text('lab-1')")
+    other.close()
 
 
 def test_arrays_reach_the_page_as_they_are(page: Page) -> None:
-    """The page's own reader of containers gives the numbers that were packed (a maximum's window among them)."""
+    """The page's own reader of containers gives the numbers that were packed."""
     draw_seven(page)
     probabilities: NDArray[Any] = np.array(page.evaluate(
         "import('./page/state.js').then(m => Array.from(m.state.picture.probabilities.data))"))  # fmt: skip

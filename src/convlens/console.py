@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convlens import files
 from convlens.architecture.rows import padding_in_words
 from convlens.errors import UsageError, shown
 from convlens.files import read_lines, write_text
@@ -248,16 +249,13 @@ def quarantine_reasons(dataset: Dataset) -> str:
     return f" ({listed}; all in {dataset.folder / 'samples.jsonl'})"
 
 
-def check_new_file(path: str | None, option: str, suffixes: Sequence[str] = ()) -> None:
-    """Raises UsageError unless a new file may be made there: nothing is replaced. None passes."""
+def check_new_file(path: str | None, option: str, suffixes: tuple[str, ...] = ()) -> None:
+    """Raises UsageError unless a new file may be made where an option says. None passes."""
     if path is None:
         return
     if not path:
         raise UsageError(f"{option} needs the name of a file")
-    if suffixes and Path(path).suffix.lower() not in suffixes:
-        raise UsageError(f"{option} {shown(path, 200)} must end in {' or '.join(suffixes)}")
-    if os.path.lexists(path):
-        raise UsageError(f"{option} {shown(path, 200)} exists already: name another file")
+    files.check_new_file(Path(path), suffixes, option)
 
 
 def free_name(stem: str, suffix: str) -> str:

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import filelock
 import platformdirs
 
-from convlens.errors import ConvlensError, RunError, StorageError, shown
+from convlens.errors import ConvlensError, RunError, StorageError, UsageError, shown
 
 
 def cache_folder() -> Path:
@@ -219,6 +219,20 @@ def refuse_existing(path: Path) -> None:
     with _storage(path):
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             raise RunError(f"{shown(path, 200)} exists already: nothing was written; name another folder")
+
+
+def check_new_file(path: Path, suffixes: tuple[str, ...] = (), what: str = "") -> None:
+    """Raises UsageError unless a new file, with one of the suffixes, may be made there: nothing is replaced. `what`
+    names it, an option for example. Raises StorageError where its folder is missing or cannot be written."""
+    named = f"{what} {shown(path, 200)}".strip()
+    if suffixes and path.suffix.lower() not in suffixes:
+        listed = " or ".join(filter(None, [", ".join(suffixes[:-1]), suffixes[-1]]))
+        raise UsageError(f"{named} must end in {listed}")
+    try:
+        if os.path.lexists(path):
+            raise UsageError(f"{named} exists already: name another file")
+    except ValueError:  # a null byte
+        raise UsageError(f"{named} is no name for a file") from None
 
 
 def remove_leftovers(folder: Path, of: str = "") -> None:

@@ -38,7 +38,9 @@ class Stopping:
 def stopping_signals() -> Iterator[Stopping]:
     """Within it, SIGINT and SIGTERM ask for an end of the training."""
     stopping = Stopping()
-    before = {number: signal.signal(number, stopping.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    named = ("SIGINT", "SIGTERM", "SIGBREAK")  # the last is Windows'
+    numbers = [number for name in named if (number := getattr(signal, name, None)) is not None]
+    before = {number: signal.signal(number, stopping.handle) for number in numbers}
     try:
         yield stopping
     finally:

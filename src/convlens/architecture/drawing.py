@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from html import escape
 
-from convlens.architecture.layers import Residual, by
+from convlens.architecture.layers import by
 from convlens.architecture.plan import Plan
 from convlens.architecture.rows import Row, padding_in_words, rows
 from convlens.architecture.windows import Box, pixels_seen
@@ -81,10 +81,8 @@ def _middle(shape: tuple[int, ...], last_map: tuple[int, ...]) -> tuple[int, ...
 
 def _row(plan: Plan, row: Row, unit: tuple[int, ...], scale: float, y: float) -> str:
     node = row.node
-    is_sum = isinstance(node.layer, Residual)
-    name = "+ sum of the residual" if is_sum else str(node.layer)
     under = [text for text in (node.formula, padding_in_words(node)) if text]
-    drawn = _lines(y, f"{node.address}  {name}", under, row.depth) + _maps(node.output_shape, scale, y)
+    drawn = _lines(y, f"{node.address}  {row.title}", under, row.depth) + _maps(node.output_shape, scale, y)
     seen = pixels_seen(plan, node.address, unit)
     return drawn + _field(plan.input_shape, seen, scale, y)
 

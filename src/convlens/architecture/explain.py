@@ -76,10 +76,9 @@ class Explanation:
         for row in self.rows:
             node = row.node
             indent = "  " * row.depth
-            layer = "+ sum of the residual" if isinstance(node.layer, Residual) else str(node.layer)
             own = not node.body
             cells.append([
-                indent + node.address, indent + layer, by(node.output_shape), node.formula,
+                indent + node.address, indent + row.title, by(node.output_shape), node.formula,
                 _count(node.num_parameters) if own else "", _count(node.multiply_adds) if own else "",
                 sees(node.receptive, self.plan.input_shape), by_axis(node.receptive, "step"),
             ])  # fmt: skip

@@ -21,6 +21,16 @@ class Row:
     node: Node
     depth: int
 
+    @property
+    def title(self) -> str:
+        """The layer as the sentence writes it; a residual's own row is where its sum is taken."""
+        return title_of(self.node)
+
+
+def title_of(node: Node) -> str:
+    """What a layer is called in tables and pictures."""
+    return "+ sum of the residual" if isinstance(node.layer, Residual) else str(node.layer)
+
 
 def rows(plan: Plan) -> list[Row]:
     """The layers in order; each residual follows its own children, where the sum is taken."""
@@ -89,6 +99,7 @@ def _row_json(row: Row, reads: Sequence[str]) -> dict[str, Any]:
         "reads": list(reads),
         "kind": node.layer.name,
         "layer": node.layer.name if node.body else str(node.layer),
+        "title": row.title,
         "window": _window_json(node.layer),
         "padding": padding_in_words(node),
         "input_shape": list(node.input_shape),

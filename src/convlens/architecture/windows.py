@@ -132,12 +132,16 @@ def check_address(plan: Plan, address: str) -> None:
 def check_unit(plan: Plan, address: str, unit: Unit) -> None:
     """Raises UsageError unless the layer has such a unit."""
     check_address(plan, address)
-    shape = nodes_by_address(plan)[address].output_shape
+    check_place(nodes_by_address(plan)[address].output_shape, unit, f"layer {address}")
+
+
+def check_place(shape: tuple[int, ...], unit: Unit, of: str) -> None:
+    """Raises UsageError unless values of `shape` have such a unit; `of` says whose values."""
     if len(unit) != len(shape) or not all(0 <= i < n for i, n in zip(unit, shape, strict=True)):
         what = "channel, row, column" if len(shape) == 3 else "index"
         last = ",".join(str(n - 1) for n in shape)
         raise UsageError(
-            f"layer {address} has no unit {','.join(map(str, unit))}: its {by(shape)} values are written {what}, "
+            f"{of} has no unit {shown(','.join(map(str, unit)), 60)}: its {by(shape)} values are written {what}, "
             f"from {','.join('0' * len(shape))} to {last}"
         )
 
@@ -146,14 +150,22 @@ def check_unit(plan: Plan, address: str, unit: Unit) -> None:
 
 
 class _Needed(NamedTuple):
-    """Which values of one layer are read: rows and columns of a map (of any channel), or indices of a vector."""
+    """Which values of one layer are read: rows and columns of a map (of any channel), or indices of a vector; all of
+    a vector, which may have millions, without listing them."""
 
     rows: frozenset[int] = frozenset()
     columns: frozenset[int] = frozenset()
     indices: frozenset[int] = frozenset()
+    all_indices: bool = False
+
+    def __bool__(self) -> bool:
+        return self.all_indices or bool(self.indices or (self.rows and self.columns))
 
     def with_those(self, other: _Needed) -> _Needed:
-        return _Needed(*(a | b for a, b in zip(self, other, strict=True)))
+        return _Needed(
+            self.rows | other.rows, self.columns | other.columns, self.indices | other.indices,
+            self.all_indices or other.all_indices,
+        )  # fmt: skip
 
 
 def pixels_seen(plan: Plan, address: str, unit: Unit) -> Box | None:
@@ -170,7 +182,7 @@ def pixels_seen(plan: Plan, address: str, unit: Unit) -> Box | None:
         if here not in needed:
             continue
         for source, need in zip(reads[here], _before(nodes[here], needed.pop(here), len(reads[here])), strict=True):
-            if need.indices or (need.rows and need.columns):
+            if need:
                 needed[source] = needed.get(source, _Needed()).with_those(need)
     found = needed.get(INPUT)
     if found is None:
@@ -183,15 +195,17 @@ def _before(node: Node, need: _Needed, num_sources: int) -> tuple[_Needed, ...]:
     layer, shape = node.layer, node.input_shape
     if isinstance(layer, _GlobalPool | GroupNorm) and len(shape) == 3:
         return (_Needed(frozenset(range(shape[1])), frozenset(range(shape[2]))),)
-    if isinstance(layer, GroupNorm):
+    if isinstance(layer, GroupNorm) and not need.all_indices:
         assert isinstance(layer.num_groups, int), "a plan's layers are bound"
         size = shape[0] // layer.num_groups
         groups = {i // size for i in need.indices}
         return (_Needed(indices=frozenset(i for g in groups for i in range(g * size, (g + 1) * size))),)
     if isinstance(layer, Linear):
-        return (_Needed(indices=frozenset(range(shape[0]))),)
+        return (_Needed(all_indices=True),)
     if isinstance(layer, Flatten):
         _, height, width = shape
+        if need.all_indices:
+            return (_Needed(frozenset(range(height)), frozenset(range(width))),)
         rows = frozenset(i // width % height for i in need.indices)
         return (_Needed(rows, frozenset(i % width for i in need.indices)),)
     if isinstance(layer, _Windowed):

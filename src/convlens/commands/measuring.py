@@ -91,6 +91,7 @@ def train(
             console.print_text(f"\nNext: {program} evaluate {path}   (on the test images, sealed so far)")
         else:
             console.print_text(f"\nNext: {program} predict {path} MY-PICTURE.png")
+            console.print_text(f"  or: {program} serve {path} --open   (look inside, on your own drawing)")
     if stopping.signal is not None:
         raise typer.Exit(128 + stopping.signal)
 

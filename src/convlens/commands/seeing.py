@@ -111,4 +111,4 @@ def serve(
     import convlens
 
     convlens.serve(model, host=host, port=port, open=open, allow_host=allow_host, token=token, device=device,
-                   say=console.print_text)  # fmt: skip
+                   progress=console.progress_mode())  # fmt: skip

@@ -20,9 +20,9 @@ from convlens.architecture.layers import (
 )
 
 
-def number(value: float) -> str:
-    """A number as people read it: five significant digits, a real minus sign."""
-    text = f"{value:.5g}"
+def number(value: float, digits: int = 5) -> str:
+    """A number as people read it: so many significant digits, a real minus sign."""
+    text = f"{value:.{digits}g}"
     return text.replace("-", "−")
 
 

@@ -28,10 +28,18 @@ from convlens.architecture.layers import (
     Scale,
 )
 from convlens.architecture.plan import Node
-from convlens.architecture.windows import INPUT, Unit, Window, check_unit, nodes_by_address, sources, window
-from convlens.errors import UsageError
+from convlens.architecture.windows import (
+    INPUT,
+    Unit,
+    Window,
+    check_place,
+    check_unit,
+    nodes_by_address,
+    sources,
+    window,
+)
 from convlens.lens.activations import activation_terms, number
-from convlens.lens.record import Recording
+from convlens.lens.recording import Recording
 from convlens.metrics import softmax
 
 TOLERANCE = 1e-5
@@ -114,7 +122,7 @@ def _of_layer(recording: Recording, node: Node, unit: Unit, source: str) -> Work
             return _of_groupnorm(recording, node, layer, unit, source)
         case Flatten():
             place = tuple(int(i) for i in np.unravel_index(unit[0], x.shape))
-            line = f"channel {place[0]}, row {place[1]}, column {place[2]} of {source}, moved and not changed"
+            line = f"channel {place[0]}, row {place[1]}, column {place[2]} of layer {source}, moved and not changed"
             return _copied(node, unit, source, float(x[place]), line, place)
         case Dropout():
             line = f"dropped in training with probability {layer.p:g}; afterwards always passed on unchanged"
@@ -293,7 +301,7 @@ def _copied(node: Node, unit: Unit, source: str, value: float, line: str, place:
 
 
 def _of_input(recording: Recording, unit: Unit) -> Working:
-    _check_place(unit, recording.values[INPUT].shape, INPUT)
+    check_place(recording.values[INPUT].shape, unit, INPUT)
     channel, row, column = unit
     pixel = float(recording.image[row, column, channel])
     mean, std = recording.mean[channel], recording.std[channel]
@@ -307,7 +315,7 @@ def _of_input(recording: Recording, unit: Unit) -> Working:
 def _of_softmax(recording: Recording, unit: Unit) -> Working:
     """A probability: e^logit over the sum of all of them, the largest logit taken off first."""
     logits = recording.logits.astype(np.float64)
-    _check_place(unit, logits.shape, SOFTMAX)
+    check_place(logits.shape, unit, SOFTMAX)
     powers = np.exp(logits - logits.max())
     result = float(powers[unit[0]] / powers.sum())
     lines = (
@@ -318,8 +326,3 @@ def _of_softmax(recording: Recording, unit: Unit) -> Working:
     return Working(SOFTMAX, unit, "share", lines, np.array([result]), result,
                    float(softmax(recording.logits[None])[0, unit[0]]), list(recording.values)[-1],
                    {"inputs": recording.logits, "products": powers})  # fmt: skip
-
-
-def _check_place(unit: Unit, shape: tuple[int, ...], what: str) -> None:
-    if len(unit) != len(shape) or not all(0 <= i < n for i, n in zip(unit, shape, strict=True)):
-        raise UsageError(f"{what} has no value {','.join(map(str, unit))}: its shape is {'×'.join(map(str, shape))}")

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convlens.lens.record import Forward, Values, array_of
+from convlens.lens.record import Forward, array_of
+from convlens.lens.recording import Values
 
 METHODS = ("grad_cam", "integrated_gradients", "occlusion")
 STEPS = 256  # of integrated gradients
@@ -94,13 +95,13 @@ def integrated_gradients(
     misses of the integral.
     """
     difference = x_1CHW - baseline_1CHW
-    total = torch.zeros_like(x_1CHW, dtype=torch.float64)
-    middles = (torch.arange(steps, device=x_1CHW.device, dtype=torch.float32) + 0.5) / steps
+    total = torch.zeros(x_1CHW.shape, dtype=torch.float64)  # on the CPU: not every device has float64
+    middles = ((torch.arange(steps, device=x_1CHW.device) + 0.5) / steps).to(x_1CHW.dtype)
     for part in middles.split(_batch_size(x_1CHW)):
         points = (baseline_1CHW + part.view(-1, 1, 1, 1) * difference).requires_grad_()
         (gradients,) = torch.autograd.grad(forward(points)[:, label].sum(), points)
-        total += gradients.double().sum(dim=0, keepdim=True)
-    return array_of((difference * total / steps)[0])
+        total += gradients.sum(dim=0, keepdim=True).cpu().double()
+    return array_of((difference.detach().cpu().double() * total / steps)[0])
 
 
 def occlusion(forward: Forward, x_1CHW: Tensor, baseline_1CHW: Tensor, label: int) -> Values:
@@ -119,7 +120,7 @@ def occlusion(forward: Forward, x_1CHW: Tensor, baseline_1CHW: Tensor, label: in
             covered = x_1CHW.repeat(len(part), 1, 1, 1)
             for image, (rows, columns) in zip(covered, part, strict=True):
                 image[:, rows, columns] = baseline_1CHW[0, :, rows, columns]
-            drops.append((whole - forward(covered)[:, label]).double().cpu())
+            drops.append((whole - forward(covered)[:, label]).cpu().double())
     total, count = np.zeros((height, width)), np.zeros((height, width))
     for (rows, columns), drop in zip(boxes, torch.cat(drops).tolist(), strict=True):
         total[rows, columns] += drop

@@ -5,7 +5,7 @@ Owns `Features`. How they come about is `looking.py`'s business.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from convlens.architecture.layers import by
 from convlens.architecture.windows import Box
 from convlens.data.decode import Pixels
 from convlens.lens.pictures import as_html, save
-from convlens.lens.record import Values
+from convlens.lens.recording import Values
 
 
 def dead_maps(values: Values) -> NDArray[np.bool_]:
@@ -61,7 +61,7 @@ class UnitSeen:
     box: Box | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Features:
     """What `look` found.
 
@@ -70,7 +70,7 @@ class Features:
     input         what went in, normalised: float32 (C, H, W)
     layers        the values of each chosen layer
     kernels       the first convolution's, float32 (O, I, kh, kw); None without one
-    probabilities float64 (K,); None where the module gives no logits
+    probabilities float64 (K,)
     explained     number of the class that the three attributions explain
     grad_cam      float32 (H, W) from 0 on, of the maps of layer `grad_cam_layer`, resized bilinearly
     integrated_gradients, occlusion      float32 (C, H, W) and (H, W), in units of the class's logit
@@ -84,20 +84,19 @@ class Features:
     layers: tuple[LayerValues, ...]
     kernels: Values | None
     class_names: tuple[str, ...]
-    probabilities: NDArray[np.float64] | None
-    explained: int | None
+    probabilities: NDArray[np.float64]
+    explained: int
     baseline: str
     grad_cam: Values | None = None
     grad_cam_layer: str | None = None
     integrated_gradients: Values | None = None
     occlusion: Values | None = None
     unit: UnitSeen | None = None
-    notes: tuple[str, ...] = field(default=())
 
     @property
-    def label(self) -> str | None:
+    def label(self) -> str:
         """The likeliest class."""
-        return None if self.probabilities is None else self.class_names[int(self.probabilities.argmax())]
+        return self.class_names[int(self.probabilities.argmax())]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything as arrays, under the names that `--arrays` gives them: `layer/ADDRESS` for the layers."""
@@ -129,23 +128,24 @@ class Features:
             where = "nothing but padding" if box is None else (
                 f"rows {box.top} to {box.bottom - 1}, columns {box.left} to {box.right - 1} of the input")  # fmt: skip
             lines.append(f"unit {self.unit.text}: value {self.unit.value:.5g}, sees {where}")
-        return [*lines, *(f"note: {note}" for note in self.notes)]
+        return lines
 
     def to_json(self) -> dict[str, Any]:
         """For machines; the arrays themselves are `arrays()`."""
         unit = self.unit and {"unit": self.unit.text, "value": self.unit.value,
                               "sees": self.unit.box and list(self.unit.box)}  # fmt: skip
-        probabilities = None if self.probabilities is None else dict(
-            zip(self.class_names, self.probabilities.tolist(), strict=True))  # fmt: skip
+        probabilities = dict(zip(self.class_names, self.probabilities.tolist(), strict=True))
         return {
             "title": self.title, "label": self.label, "probabilities": probabilities,
-            "explained": None if self.explained is None else self.class_names[self.explained],
+            "explained": self.class_names[self.explained],
             "grad_cam_layer": self.grad_cam_layer, "baseline": self.baseline, "unit": unit,
-            "layers": [layer.to_json() for layer in self.layers], "notes": list(self.notes),
+            "layers": [layer.to_json() for layer in self.layers],
         }  # fmt: skip
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
+
+    __repr__ = __str__  # a notebook or a terminal is not flooded with arrays
 
     def _repr_html_(self) -> str:
         return as_html(self)

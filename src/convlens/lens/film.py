@@ -17,8 +17,8 @@ from convlens import files
 from convlens.data.decode import Pixels
 from convlens.errors import RunError, shown
 from convlens.lens.pictures import MAX_SHOWN, draw_grid, grid_height
-from convlens.lens.record import Values
-from convlens.lens.sheet import DIM, MARGIN, SUFFIXES, Sheet, check_new, save_figure
+from convlens.lens.recording import Values
+from convlens.lens.sheet import DIM, MARGIN, SUFFIXES, Sheet, save_figure
 from convlens.run import Run, find_run
 
 FILM_SUFFIXES = (".gif", ".webp", *SUFFIXES)
@@ -42,7 +42,7 @@ class Film:
         """Write a .gif or .webp that moves, or a .png, .svg or .pdf with a row a moment. Raises UsageError where the
         file exists or has another suffix, StorageError."""
         path = Path(path)
-        check_new(path, FILM_SUFFIXES)
+        files.check_new_file(path, FILM_SUFFIXES)
         if path.suffix.lower() in SUFFIXES:
             save_figure(_sheet(self).figure, path)
             return

@@ -44,7 +44,7 @@ def original_of(image: Any) -> Pixels:
     if hasattr(image, "getbands"):
         return pixels_of(image)
     array = np.asarray(image)
-    return to_channels(array, 1 if array.ndim == 2 or array.shape[2] == 1 else 3)
+    return to_channels(array, 1 if array.ndim < 3 or array.shape[2] == 1 else 3)
 
 
 def name_of(image: Any) -> str:

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convlens.architecture.layers import Conv, Dropout, Flatten, Residual
-from convlens.architecture.plan import Node, Plan
+from convlens.architecture.layers import Conv, Dropout, Flatten
+from convlens.architecture.plan import Plan
+from convlens.architecture.rows import title_of
 from convlens.architecture.windows import INPUT, check_address, nodes_by_address, parse_unit, pixels_seen
 from convlens.classifier import Classifier, load
 from convlens.data.decode import Pixels, quiet_pillow
@@ -53,7 +54,7 @@ def look(
     if isinstance(model, nn.Module) and not isinstance(model, Classifier):
         return look_into_module(model, image, layers, unit, label)
     classifier = load(model, device)
-    with settled(resolve(classifier.device, "float32")), quiet_pillow():
+    with settled(resolve(classifier.device, "float32")), quiet_pillow(), torch.enable_grad():
         return _look_into_classifier(classifier, image, layers, unit, label)
 
 
@@ -78,7 +79,7 @@ def _look_into_classifier(
     first = next((node for node in nodes.values() if isinstance(node.layer, Conv)), None)
     return Features(
         title, original_of(image), framed, recording.values[INPUT],
-        tuple(LayerValues(a, _words(nodes[a]), nodes[a].formula, recording.values[a]) for a in chosen),
+        tuple(LayerValues(a, title_of(nodes[a]), nodes[a].formula, recording.values[a]) for a in chosen),
         None if first is None else recording.tensors[f"{first.address}.weight"], names, probabilities, explained,
         baseline_of(spec)[1], grad_cam_layer=subject.layer_name, **maps,
         unit=None if seen is None else UnitSeen(str(unit), float(recording.values[seen[0]][seen[1]]),
@@ -112,10 +113,6 @@ def _chosen(plan: Plan, layers: Any) -> list[str]:
     for address in wanted:
         check_address(plan, address)
     return [a for a in nodes if a in wanted]
-
-
-def _words(node: Node) -> str:
-    return "+ sum of the residual" if isinstance(node.layer, Residual) else str(node.layer)
 
 
 def _as_batch(image_HWC: Pixels, device: str) -> Tensor:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from convlens import files
 from convlens.architecture.layers import by
 from convlens.errors import shown
-from convlens.lens.record import Values
+from convlens.lens.activations import number
+from convlens.lens.recording import Values
 from convlens.lens.sheet import (
     ACCENT,
     DIM,
@@ -28,9 +29,7 @@ from convlens.lens.sheet import (
     WIDTH,
     Sheet,
     bare,
-    check_new,
     save_figure,
-    short,
     wrapped,
 )
 
@@ -42,12 +41,13 @@ if TYPE_CHECKING:
 
 MAX_SHOWN = 64  # channels of a layer that are drawn
 _LABELS = 2.9  # inches: the column of words
+_SEEN_NAME = "as the network sees it"
 _PER_ROW, _MOST_IN_VECTOR, _PER_VECTOR_ROW = 16, 1024, 128
 
 
 def save(features: Features, path: Path) -> None:
     """Draw into `path` by its suffix, or keep the arrays (.npz). Raises UsageError, StorageError."""
-    check_new(path, (*SUFFIXES, ".npz"))
+    files.check_new_file(path, (*SUFFIXES, ".npz"))
     if path.suffix.lower() == ".npz":
         files.write_with(path, lambda file: np.savez_compressed(file, **features.arrays()))  # type: ignore[arg-type]
     else:
@@ -59,7 +59,9 @@ def as_html(features: Features) -> str:
     page = io.BytesIO()
     figure_of(features).savefig(page, format="png", dpi=80)
     encoded = base64.b64encode(page.getvalue()).decode("ascii")
-    return f'<img alt="{escape(features.title, quote=True)}" src="data:image/png;base64,{encoded}">'
+    return (
+        f'<img style="max-width:100%" alt="{escape(features.title, quote=True)}" src="data:image/png;base64,{encoded}">'
+    )
 
 
 def figure_of(features: Features) -> Figure:
@@ -85,37 +87,34 @@ def figure_of(features: Features) -> Figure:
 
 def _draw_pictures(sheet: Sheet, features: Features) -> None:
     side, gap = 1.72, 0.2
-    panels: list[tuple[str, str, Any]] = []
-    if features.original is not None:
-        panels.append(("as it came", f"{by(features.original.shape[:2])} pixels", features.original))
     image = features.image if features.image is not None else _stretched(features.input)
-    panels.append(("as the network sees it", f"{by(image.shape[:2])} pixels", image))
-    explained = "" if features.explained is None else shown(features.class_names[features.explained], 14)
+    explained = shown(features.class_names[features.explained], 14)
+    panels: list[tuple[str, str, Any, bool]] = []  # name, what stands under it, values, whether they have two signs
+    if features.original is not None:
+        panels.append(("as it came", f"{by(features.original.shape[:2])} pixels", features.original, False))
+    panels.append((_SEEN_NAME, f"{by(image.shape[:2])} pixels", image, False))
     if features.grad_cam is not None:
-        panels.append(
-            (f"Grad-CAM for {explained}", f"maps of layer {shown(features.grad_cam_layer, 20)}", features.grad_cam)
-        )
+        under = f"maps of layer {shown(features.grad_cam_layer, 20)}"
+        panels.append((f"Grad-CAM for {explained}", under, features.grad_cam, False))
     if features.integrated_gradients is not None:
-        panels.append(
-            ("integrated gradients", f"baseline: {features.baseline}", features.integrated_gradients.sum(axis=0))
-        )
+        summed = features.integrated_gradients.sum(axis=0)
+        panels.append(("integrated gradients", f"baseline: {features.baseline}", summed, True))
     if features.occlusion is not None:
-        panels.append(("occlusion", "logit lost where covered", features.occlusion))
+        panels.append(("occlusion", "logit lost where covered", features.occlusion, True))
     x = MARGIN
-    for name, under, values in panels:
+    for name, under, values, signed in panels:
         axes = sheet.axes(x, sheet.y + 0.28, side, side)
         sheet.text(x, sheet.y + 0.06, name, weight="bold")
         sheet.text(x, sheet.y + 0.28 + side + 0.05, wrapped(under, 30), fontsize=7.5, color=DIM)
         if values.dtype == np.uint8:
             axes.imshow(_rgb(values), interpolation="nearest" if max(values.shape[:2]) <= 128 else "antialiased")
         else:
-            _overlay(sheet, axes, x, side, values, image, signed=name != panels[2][0] or features.grad_cam is None)
-        if name == "as the network sees it" and features.unit is not None:
+            _overlay(sheet, axes, x, side, values, image, signed=signed)
+        if name == _SEEN_NAME and features.unit is not None:
             _draw_unit(sheet, axes, features, x, side)
         bare(axes)
         x += side + gap
-    if features.probabilities is not None:
-        _draw_answer(sheet, features, x + 0.15)
+    _draw_answer(sheet, features, x + 0.15)
 
 
 def _overlay(
@@ -133,7 +132,7 @@ def _overlay(
     sheet.figure.colorbar(
         shown_map, cax=bar, orientation="horizontal", ticks=[low, 0, reach] if signed else [low, reach]
     )
-    bar.set_xticklabels([short(v) for v in ([low, 0, reach] if signed else [low, reach])])
+    bar.set_xticklabels([number(v, 3) for v in ([low, 0, reach] if signed else [low, reach])])
     bar.tick_params(labelsize=6.5, length=2, pad=1, colors=DIM)
     labels: list[Any] = bar.get_xticklabels()
     labels[0].set_ha("left")
@@ -145,7 +144,7 @@ def _draw_unit(sheet: Sheet, axes: Axes, features: Features, x: float, side: flo
 
     unit = features.unit
     assert unit is not None
-    text = f"unit {unit.text} = {short(unit.value)}"
+    text = f"unit {unit.text} = {number(unit.value, 3)}"
     if unit.box is not None:
         top, left, bottom, right = unit.box
         axes.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, ec=ACCENT, lw=2.5))
@@ -155,7 +154,6 @@ def _draw_unit(sheet: Sheet, axes: Axes, features: Features, x: float, side: flo
 
 def _draw_answer(sheet: Sheet, features: Features, x: float) -> None:
     """The likeliest ten classes as bars."""
-    assert features.probabilities is not None
     order = np.argsort(-features.probabilities, kind="stable")[:10]
     name_width = 0.09 * max(len(shown(features.class_names[k], 16)) for k in order) + 0.12
     width = WIDTH - MARGIN - x - name_width - 0.5
@@ -190,7 +188,9 @@ def _draw_filters(sheet: Sheet, kernels: Values) -> None:
     reach = float(np.abs(kernels).max()) or 1.0
     if channels == 3:
         maps = list((0.5 + kernels[:MAX_SHOWN].transpose(0, 2, 3, 1) / (2 * reach)).clip(0, 1))
-        sheet.text(MARGIN, sheet.y + 0.62, f"as colours, grey is 0, full is ±{short(reach)}", fontsize=7.5, color=DIM)
+        sheet.text(
+            MARGIN, sheet.y + 0.62, f"as colours, grey is 0, full is ±{number(reach, 3)}", fontsize=7.5, color=DIM
+        )
     else:
         maps = list(kernels[:MAX_SHOWN, 0])
     draw_grid(sheet, maps, -reach, reach, np.zeros(len(maps), bool), scale=channels != 3)
@@ -279,7 +279,7 @@ def _draw_vector(sheet: Sheet, values: Values, low: float, high: float) -> None:
         axes.tick_params(labelsize=6.5, length=2, pad=1, colors=DIM)
         axes.yaxis.tick_right()
         axes.set_yticks([low, 0, high] if low < 0 else [0, high])
-        axes.set_yticklabels([short(v) for v in ([low, 0, high] if low < 0 else [0, high])])
+        axes.set_yticklabels([number(v, 3) for v in ([low, 0, high] if low < 0 else [0, high])])
         for side in ("top", "left"):
             axes.spines[side].set_visible(False)
         return
@@ -300,7 +300,7 @@ def _scale(sheet: Sheet, drawn: Any, y: float, height: float, low: float, high: 
     bar = sheet.axes(WIDTH - MARGIN - 0.62, y, 0.1, height)
     ticks = [low, 0, high] if low < 0 else [0, high]
     sheet.figure.colorbar(drawn, cax=bar, ticks=ticks)
-    bar.set_yticklabels([short(v) for v in ticks])
+    bar.set_yticklabels([number(v, 3) for v in ticks])
     bar.tick_params(labelsize=7, length=2, colors=DIM)
 
 

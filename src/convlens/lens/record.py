@@ -1,61 +1,41 @@
 """One picture's way through a network, value by value.
 
-Owns the hooks. What comes out is NumPy: the arithmetic, the pictures and the page read it without torch.
+Owns the hooks. What comes out is a `Recording`, which is NumPy: arithmetic and pictures read it without torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convlens.architecture.plan import Plan
 from convlens.architecture.windows import INPUT, nodes_by_address
 from convlens.data.decode import Pixels
+from convlens.errors import ModelFileError, shown
+from convlens.lens.recording import Recording, Values
 from convlens.network.build import Network, arrays_of, tensors_of
 
-Values = NDArray[np.float32]
 Forward = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Recording:
-    """What one framed picture (uint8 (H, W, C)) became in each layer of a network.
-
-    `mean` and `std` are those of the normalisation, per channel. `values` holds float32 arrays without N by address:
-    `INPUT` is the normalised picture (C, H, W), a layer's maps are (C, h, w), its vector (K,); residuals stand for
-    their sums. `tensors` are the network's own, as in a model file.
-    """
-
-    plan: Plan
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    image: Pixels
-    values: Mapping[str, Values]
-    tensors: Mapping[str, NDArray[np.float32]]
-
-    @property
-    def logits(self) -> Values:
-        """float32 (K,)."""
-        return self.values[list(self.values)[-1]]
 
 
 def record(network: Network, image_HWC: Pixels, tensors: Mapping[str, NDArray[np.float32]] | None = None) -> Recording:
     """Send one framed picture, uint8 (H, W, C), through a network in evaluation mode and keep every layer's values.
 
     `tensors` are the network's, if the caller has them as arrays already. Callers work inside `device.settled`.
-    Leaves the network in the mode it was in.
+    Leaves the network in the mode it was in. Raises ModelFileError where a value is not finite.
     """
     with evaluating(network), torch.no_grad():
         x_NCHW = network.normalise(torch.from_numpy(np.array(image_HWC)[None]).to(network.mean.device))
         outputs = outputs_of(modules_of(network), network.forward_normalised, x_NCHW)
     values = {INPUT: x_NCHW, **{address: outputs[address] for address in nodes_by_address(network.plan)}}
     arrays = {address: array_of(value[0]) for address, value in values.items()}
+    for address, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise ModelFileError(f"layer {shown(address)} gives values that are not finite for this picture")
     if tensors is None:
         tensors = arrays_of(tensors_of(network))
     return Recording(network.plan, _numbers(network.mean), _numbers(network.std), image_HWC, arrays, tensors)
@@ -66,7 +46,9 @@ def modules_of(network: Network) -> dict[str, nn.Module]:
     return {address: network.layers.get_submodule(address) for address in nodes_by_address(network.plan)}
 
 
-def outputs_of(modules: Mapping[str, nn.Module], forward: Forward, x_NCHW: Tensor) -> dict[str, Tensor]:
+def outputs_of(
+    modules: Mapping[str, nn.Module], forward: Callable[[Tensor], object], x_NCHW: Tensor
+) -> dict[str, Tensor]:
     """The output of each module in one forward pass, in the order in which they came; copies, for a module after it may
     work in place. A module that runs again has its later outputs as `name#2`, `name#3`, one without a tensor none."""
     outputs: dict[str, Tensor] = {}

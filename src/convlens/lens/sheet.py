@@ -5,12 +5,10 @@ Owns the page, its colours and the formats. matplotlib is imported when a sheet 
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from convlens import files
-from convlens.errors import UsageError, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,14 +17,6 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".svg", ".pdf")
 WIDTH, MARGIN = 13.0, 0.35  # inches
 INK, DIM, ACCENT = "#1b1f24", "#57606a", "#e08214"
-
-
-def check_new(path: Path, suffixes: tuple[str, ...]) -> None:
-    """Raises UsageError unless a new file with one of the suffixes may be made there."""
-    if path.suffix.lower() not in suffixes:
-        raise UsageError(f"{shown(path, 200)} must end in {', '.join(suffixes[:-1])} or {suffixes[-1]}")
-    if os.path.lexists(path):
-        raise UsageError(f"{shown(path, 200)} exists already: name another file")
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -72,11 +62,6 @@ def bare(axes: Axes) -> None:
     for spine in axes.spines.values():
         spine.set_color("#c4cad1")
         spine.set_linewidth(0.6)
-
-
-def short(value: float) -> str:
-    """A number in three significant digits."""
-    return f"{value:.3g}".replace("-", "−")
 
 
 def wrapped(text: str, width: int) -> str:

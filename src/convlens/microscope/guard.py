@@ -15,7 +15,6 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-COOKIE = "convlens_token"
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -29,13 +28,17 @@ _HEADERS = {
 
 @dataclass(frozen=True)
 class Guard:
-    """Around an app: refuses what is not meant for it. `hosts` are names that a browser may call this server by;
-    `any_address` also takes IP addresses, which cannot be rebound; `token`, if any, must come with each request."""
+    """Around an app: refuses what is not meant for it. `hosts` are names that a browser may call this server by,
+    `proxies` those of them whose pages are ours under another address;
+    `any_address` also takes IP addresses, which cannot be rebound; `token`, if any, must come with each request.
+    `cookie` is the name it is kept under, one for each port: cookies don't tell ports apart."""
 
     app: ASGIApp
     hosts: frozenset[str]
+    proxies: frozenset[str] = frozenset()
     any_address: bool = False
     token: str | None = None
+    cookie: str = "convlens_token"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -56,18 +59,28 @@ class Guard:
         if not self._knows(headers.get("host", "")):
             return _refused(403, "this server does not answer to that name; start it with --allow-host NAME")
         origin = headers.get("origin")
-        if scope["method"] not in ("GET", "HEAD") and origin is not None and not self._knows(urlsplit(origin).netloc):
+        if scope["method"] not in ("GET", "HEAD") and origin is not None and not self._is_ours(origin, headers):
             return _refused(403, "requests from other pages are refused")
         if self.token is None:
             return None
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         if given and _same(given, self.token) and scope["method"] == "GET" and scope["path"] == "/":
             entered = RedirectResponse("./", 303)  # without the token in the address bar
-            entered.set_cookie(COOKIE, self.token, httponly=True, samesite="strict", path="/")
+            # Lax: strict would withhold it right after a link in a mail or chat was followed.
+            entered.set_cookie(self.cookie, self.token, httponly=True, samesite="lax", path="/")
             return entered
-        if _same(_token_of(headers), self.token):
+        if _same(_token_of(headers, self.cookie), self.token):
             return None
         return _refused(401, "a token is needed: open the whole address that the start line shows")
+
+    def _is_ours(self, origin: str, headers: Headers) -> bool:
+        """Whether a page is this server's: of the very host and port that the request goes to, or of a name that was
+        allowed and stands for it (a proxy, which gives the request another Host)."""
+        try:
+            netloc = urlsplit(origin).netloc.lower()
+        except ValueError:
+            return False
+        return netloc == headers.get("host", "").lower() or netloc.partition(":")[0] in self.proxies
 
     def _knows(self, netloc: str) -> bool:
         try:
@@ -85,12 +98,12 @@ class Guard:
         return True
 
 
-def _token_of(headers: Headers) -> str:
+def _token_of(headers: Headers, cookie: str) -> str:
     scheme, _, value = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return value.strip()
     try:
-        morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        morsel = SimpleCookie(headers.get("cookie", "")).get(cookie)
     except CookieError:
         return ""
     return morsel.value if morsel else ""

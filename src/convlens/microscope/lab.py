@@ -6,6 +6,8 @@ follows its run folder's log.
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -54,7 +56,7 @@ class Lab:
         """Whether a training is going on."""
         return self._process is not None and self._process.poll() is None
 
-    def train(self, card: ModelCard, dataset: Dataset, request: dict[str, Any]) -> None:
+    def train(self, card: ModelCard, dataset: Dataset, device: str, request: dict[str, Any]) -> None:
         """Start `convlens train` for a sentence; `request` may also set epochs, batch_size, lr and seed.
 
         Raises UsageError where one is going on or the network is too large for the lab, SentenceError, RecipeError.
@@ -74,23 +76,18 @@ class Lab:
         seed = request.get("seed", 0)
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise UsageError(f"seed must be a whole number from 0 on, not {shown(seed)}")
-        self.place = _free_place()
+        place = _free_place()
+        process = subprocess.Popen(
+            _command(dataset, str(sentence), recipe, seed, place, device), stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace",
+            env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+            # A terminal's Ctrl-C is the server's; it ends the training itself.
+            start_new_session=True, creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+        )  # fmt: skip
+        self._process, self.place = process, place
         self._sentence, self._was_stopped = str(sentence), False
         self._lines.clear()
-        self._process = subprocess.Popen(
-            self._command(dataset, recipe, seed), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace",
-        )  # fmt: skip
         threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
-
-    def _command(self, dataset: Dataset, recipe: Recipe, seed: int) -> list[str]:
-        values = {**recipe.to_json(), "precision": "auto"}
-        settings = [f"--set={name}={_setting(value)}" for name, value in values.items()]
-        return [
-            sys.executable, "-m", "convlens", "train", str(dataset.folder.absolute()),
-            f"--architecture={self._sentence}", f"--out={self.place}", f"--seed={seed}",
-            f"--val-frac={dataset.val_frac}", *settings,
-        ]  # fmt: skip
 
     def _listen(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
@@ -102,7 +99,8 @@ class Lab:
         if self.is_busy:
             assert self._process is not None
             self._was_stopped = True
-            self._process.terminate()
+            # Windows knows no SIGTERM that a process could handle; its Ctrl-Break can be.
+            self._process.send_signal(getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM))
 
     def close(self) -> None:
         """End the training, if one is going on, and wait for it."""
@@ -134,6 +132,16 @@ class Lab:
             except (RunError, KeyError, TypeError, ValueError):
                 pass  # being written; the next look finds it whole
         return found
+
+
+def _command(dataset: Dataset, sentence: str, recipe: Recipe, seed: int, place: Path, device: str) -> list[str]:
+    """`convlens train`; each value in one word with its option, so that none is taken for another."""
+    values = {**recipe.to_json(), "precision": "auto"}
+    return [
+        sys.executable, "-m", "convlens", "train", str(dataset.folder.absolute()), f"--architecture={sentence}",
+        f"--out={place}", f"--seed={seed}", f"--val-frac={dataset.val_frac}", f"--device={device}",
+        *(f"--set={name}={_setting(value)}" for name, value in values.items()),
+    ]  # fmt: skip
 
 
 def _setting(value: Any) -> str:

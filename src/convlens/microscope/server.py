@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from functools import partial
 from importlib.resources import files as package_files
+from itertools import count
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
@@ -39,10 +41,12 @@ class Microscope:
     """The open session, the lab and the one worker; `app` is what a server runs."""
 
     def __init__(self, classifier: Classifier) -> None:
-        self.session = Session(classifier)
+        self._numbers = count(1)
+        self.session = Session(classifier, self._numbers)
         self.lab = Lab()
         self._worker = ThreadPoolExecutor(1, "convlens")
         self._num_waiting = 0
+        self._measuring, self._training = asyncio.Lock(), asyncio.Lock()
         page = package_files("convlens.microscope").joinpath("page")
         self._page = {file.name: file.read_bytes() for file in page.iterdir() if file.is_file()}
         get, post = ["GET"], ["POST"]
@@ -74,15 +78,24 @@ class Microscope:
         self.lab.close()
         self._worker.shutdown(wait=False, cancel_futures=True)
 
-    async def _work(self, job: Callable[[], T]) -> T:
-        """Run a job in the worker. Raises _BusyError where too many wait already."""
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """A place among the few requests that are worked on or wait. Raises _BusyError where there is none."""
         if self._num_waiting >= _MAX_WAITING:
             raise _BusyError
         self._num_waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._worker, job)
+            yield
         finally:
             self._num_waiting -= 1
+
+    async def _in_worker(self, job: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, job)
+
+    async def _work(self, job: Callable[[], T]) -> T:
+        """Run a job in the worker. Raises _BusyError where too many wait already."""
+        async with self._place():
+            return await self._in_worker(job)
 
     # ------------------------------------------------------------ the page
 
@@ -105,9 +118,12 @@ class Microscope:
 
     async def _see(self, request: Request) -> Response:
         if "val" in request.query_params:
+            async with self._measuring:
+                await asyncio.to_thread(self.session.dataset)
             return _binary(await self._work(partial(self.session.see_validation, _number(request, "val"))))
-        data = await _body(request, MAX_UPLOAD_BYTES)
-        return _binary(await self._work(partial(self.session.see, data)))
+        async with self._place():  # before the picture is read: what waits takes memory
+            data = await _body(request, MAX_UPLOAD_BYTES)
+            return _binary(await self._in_worker(partial(self.session.see, data)))
 
     async def _maps(self, request: Request) -> Response:
         layers = [a for a in request.query_params.get("layers", "").split(",") if a]
@@ -125,13 +141,23 @@ class Microscope:
 
     # ------------------------------------------------------------ measuring
 
+    async def _measured(self) -> Session:
+        """The open session, its validation images measured slice by slice, so that the pen is answered in between.
+        Opening the data set may mean to pack it anew: that is no work for the one worker."""
+        session = self.session
+        async with self._measuring:
+            await asyncio.to_thread(session.dataset)
+            while not await self._in_worker(session.measure_some):
+                pass
+        return session
+
     async def _report(self, request: Request) -> Response:
-        return _binary(await self._work(self.session.report))
+        return _binary(await self._work((await self._measured()).report))
 
     async def _images(self, request: Request) -> Response:
         cell = [_number(request, name) if name in request.query_params else None for name in ("true", "predicted")]
         first, most = _number(request, "first", 0), min(200, _number(request, "most", 60))
-        return _binary(await self._work(partial(self.session.images, cell[0], cell[1], first, most)))
+        return _binary(await self._work(partial((await self._measured()).images, cell[0], cell[1], first, most)))
 
     # ------------------------------------------------------------ the lab
 
@@ -143,9 +169,11 @@ class Microscope:
         return JSONResponse(await asyncio.to_thread(self.lab.status))
 
     async def _lab_train(self, request: Request) -> Response:
-        asked = await _json(request)
-        dataset = await self._work(self.session.dataset)
-        self.lab.train(self.session.classifier.card, dataset, asked)
+        asked, classifier, session = await _json(request), self.session.classifier, self.session
+        async with self._measuring:
+            dataset = await asyncio.to_thread(session.dataset)
+        async with self._training:
+            await asyncio.to_thread(self.lab.train, classifier.card, dataset, classifier.device, asked)
         return JSONResponse(await asyncio.to_thread(self.lab.status))
 
     async def _lab_stop(self, request: Request) -> Response:
@@ -156,7 +184,7 @@ class Microscope:
         if self.lab.place is None or self.lab.is_busy:
             raise UsageError("there is no trained network to open yet")
         place, device = self.lab.place, self.session.classifier.device
-        self.session = await self._work(lambda: Session(load(place, device)))
+        self.session = await self._work(lambda: Session(load(place, device), self._numbers))
         return JSONResponse(await self._work(self.session.model))
 
 
@@ -170,7 +198,7 @@ async def _body(request: Request, most: int) -> bytes:
     async for part in request.stream():
         size += len(part)
         if size > most:
-            raise HTTPException(413, f"more than {most >> 20} MB: choose a smaller picture")
+            raise HTTPException(413, f"more than {most >> 20} MB: send less")
         parts.append(part)
     return b"".join(parts)
 

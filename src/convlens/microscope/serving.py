@@ -13,6 +13,7 @@ import socket
 import threading
 import webbrowser
 from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from typing import Any
 
 import uvicorn
@@ -21,6 +22,7 @@ from convlens.classifier import load
 from convlens.errors import UsageError, shown
 from convlens.microscope.guard import Guard
 from convlens.microscope.server import Microscope
+from convlens.progress import Progress, open_progress
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8023
 _TRIED_PORTS = 20
@@ -47,14 +49,14 @@ def serve(
     allow_host: Sequence[str] | None = None,
     token: str | None = None,
     device: str | None = "auto",
-    say: Callable[[str], None] = print,
+    progress: str | Progress = "auto",
 ) -> None:
     """Open a model in the microscope, a web page on this machine, until Ctrl-C.
 
     `model` is whatever `load` takes. On an address that other machines reach, a token is required: `token`, or one
     that is made. `allow_host` are more names that a browser may reach it by (those of a notebook's proxy). `open`
-    starts the browser. `say` gets the start line. Raises UsageError where the port is taken, with one that is free;
-    and as `load` does.
+    starts the browser. The start line, with the address, goes to `progress`. Raises UsageError where the port is
+    taken, with one that is free; and as `load` does.
     """
     if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
         raise UsageError(f"port must be a whole number from 0 to 65535, not {shown(port)}")
@@ -64,28 +66,24 @@ def serve(
     listener = _listener(host, port)
     is_local = _is_loopback(host)
     token = token if is_local or token is not None else secrets.token_urlsafe(18)
-    microscope = Microscope(classifier)
+    port = listener.getsockname()[1]
     shown_host = socket.gethostname() if host in ("0.0.0.0", "::") else host
-    names = {"localhost", "127.0.0.1", "::1", shown_host.lower(), *(name.lower() for name in allow_host or ())}
-    guard = Guard(microscope.app, frozenset(names), any_address=not is_local, token=token)
+    allowed = frozenset(name.lower() for name in allow_host or ())
+    names = {"localhost", "127.0.0.1", "::1", shown_host.lower()} | allowed
     address = f"[{shown_host}]" if ":" in shown_host else shown_host
-    url = f"http://{address}:{listener.getsockname()[1]}/" + (f"?token={token}" if token else "")
+    url = f"http://{address}:{port}/" + (f"?token={token}" if token else "")
+    with open_progress(progress) as bar, closing(listener), closing(Microscope(classifier)) as microscope:
+        guard = Guard(microscope.app, frozenset(names), allowed, not is_local, token, f"convlens_token_{port}")
 
-    def started() -> None:
-        say(f"the microscope is open at {url}   (Ctrl-C ends it)")
-        if open:
-            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+        def started() -> None:
+            bar.line(f"the microscope is open at {url}   (Ctrl-C ends it)")
+            if open:
+                threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
-    config = uvicorn.Config(guard, log_level="warning", access_log=False, server_header=False,
-                            timeout_graceful_shutdown=2, lifespan="off")  # fmt: skip
-    server = _Server(config, started)
-    try:
-        _run(server, listener)
-    except KeyboardInterrupt:
-        pass  # the ordinary end
-    finally:
-        microscope.close()
-        listener.close()
+        config = uvicorn.Config(guard, log_level="warning", access_log=False, server_header=False,
+                                timeout_graceful_shutdown=2, lifespan="off")  # fmt: skip
+        with suppress(KeyboardInterrupt):  # the ordinary end
+            _run(_Server(config, started), listener)
 
 
 def _run(server: uvicorn.Server, listener: socket.socket) -> None:

@@ -7,6 +7,7 @@ of HTTP.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from convlens.architecture.explain import Explanation
 from convlens.architecture.rows import rows_json
-from convlens.architecture.windows import INPUT, Unit, nodes_by_address, pixels_seen
+from convlens.architecture.windows import INPUT, Unit, pixels_seen
 from convlens.classifier import Classifier
 from convlens.data.dataset import Dataset
 from convlens.data.decode import Pixels, quiet_pillow
@@ -26,14 +27,16 @@ from convlens.lens.arithmetic import SOFTMAX, Working, working
 from convlens.lens.attribution import METHODS, attribution
 from convlens.lens.features import dead_maps
 from convlens.lens.looking import subject_of
-from convlens.lens.record import Recording, evaluating, record
-from convlens.metrics import calibration_bins, calibration_error, confusion_matrix, score, softmax
+from convlens.lens.record import evaluating, record
+from convlens.lens.recording import Recording
+from convlens.metrics import calibration_bins, calibration_error, confusion_matrix, score, softmax, wilson_interval
 from convlens.microscope.wire import packed, quantised
 from convlens.network.build import arrays_of, tensors_of
 from convlens.network.device import resolve, settled
 from convlens.run import Run
 
 MAX_MAPS, MAX_VECTOR = 64, 4096  # of a layer, that are sent
+_SLICE_MULTIPLY_ADDS = 1_000_000_000  # of the network, in one go
 _MAX_KEPT, _MAX_KEPT_BYTES = 16, 256 << 20  # recordings
 
 
@@ -53,16 +56,19 @@ class Validation:
 
 
 class Session:
-    """One open model. The lab opens another by making another session."""
+    """One open model. The lab opens another by making another session, which goes on with the same `numbers`: those of
+    pictures that were shown to the model before stay unknown to it."""
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: Classifier, numbers: Iterator[int]) -> None:
         self.classifier = classifier
         self.plan = classifier.network.plan
+        self.name = shown(_near(classifier.path), 200)
         self.tensors = arrays_of(tensors_of(classifier.network))
         self._kept: OrderedDict[int, Recording] = OrderedDict()
-        self._next_id = 1
+        self._numbers = numbers
         self._dataset: Dataset | None = None
         self._no_dataset: str | None = None
+        self._logits: list[NDArray[np.float32]] = []  # of the validation images measured so far
         self._validation: Validation | None = None
         spec = classifier.card.input_spec
         self._record(np.zeros((spec.height, spec.width, spec.channels), np.uint8))  # the first pass is the slowest
@@ -75,14 +81,14 @@ class Session:
         explanation = Explanation(plan)
         run = _run_of(self.classifier.path)
         return {
-            "path": shown(_near(self.classifier.path), 200), "architecture": card.architecture,
+            "path": self.name, "architecture": card.architecture,
             "input": card.input_spec.to_json(), "class_names": [shown(name, 80) for name in card.class_names],
             "layers": rows_json(plan), "summary": explanation.summary(), "remarks": explanation.remarks,
             "preset": card.preset, "recipe": str(card.recipe), "recipe_values": card.recipe.to_json(),
             "seed": card.seed, "dataset": {**card.dataset, "name": shown(card.dataset["name"], 80)},
             "training": dict(card.training), "created": card.created, "versions": dict(card.versions),
-            "val": card.metrics.get("val"), "test": run.record["test"] if run else card.metrics.get("test"),
-            "methods": list(METHODS), "max_maps": MAX_MAPS,
+            "val": _score(card.metrics.get("val")),
+            "test": _score(run.record["test"] if run else card.metrics.get("test")),
         }  # fmt: skip
 
     def dataset(self) -> Dataset:
@@ -113,14 +119,13 @@ class Session:
 
     def _answer(self, framed: Pixels) -> bytes:
         recording = self._record(framed)
-        number = self._next_id
-        self._next_id += 1
+        number = next(self._numbers)
         self._kept[number] = recording
         while len(self._kept) > 1 and (len(self._kept) > _MAX_KEPT or self._kept_bytes() > _MAX_KEPT_BYTES):
             self._kept.popitem(last=False)
         probabilities = softmax(recording.logits[None])[0]
-        return packed({"id": number, "label": int(probabilities.argmax())},
-                      {"image": framed, "probabilities": probabilities, "logits": recording.logits})  # fmt: skip
+        about = {"id": number, "label": int(probabilities.argmax()), "model": self.name}
+        return packed(about, {"image": framed, "probabilities": probabilities, "logits": recording.logits})  # fmt: skip
 
     def _record(self, framed: Pixels) -> Recording:
         with settled(resolve(self.classifier.device, "float32")):
@@ -181,35 +186,35 @@ class Session:
 
     # ------------------------------------------------------------ validation
 
-    def validation(self) -> Validation:
-        """The model on its validation images, computed once. Raises DataError."""
-        if self._validation is None:
-            dataset = self.dataset()
-            images, labels = dataset.images("val"), dataset.labels("val")
-            if len(images) == 0:
-                raise DataError("nothing was set aside for validation when this model was trained")
-            logits = self.classifier.logits(images)
-            probabilities = softmax(logits)
-            answers = probabilities.argmax(axis=1)
-            measured = score(logits, labels)
-            report = {
-                "split": "val", **measured.to_json(), "text": str(measured),
-                "expected_calibration_error": calibration_error(probabilities, labels),
-                "bins": [one._asdict() for one in calibration_bins(probabilities, labels)],
-                "num_wrong": int((answers != labels).sum()),
-            }  # fmt: skip
-            confusion = confusion_matrix(labels, answers, self.plan.num_classes)
-            self._validation = Validation(probabilities, labels, answers, report, confusion)
+    def measure_some(self) -> bool:
+        """Measure some more of the validation images: a slice of work between which the pen is answered. True when all
+        are done. Raises DataError where there are none."""
+        if self._validation is not None:
+            return True
+        images = self.dataset().images("val")
+        if len(images) == 0:
+            raise DataError("nothing was set aside for validation when this model was trained")
+        done = sum(map(len, self._logits))
+        slice_ = max(1, min(500, _SLICE_MULTIPLY_ADDS // max(1, self.plan.multiply_adds)))
+        self._logits.append(self.classifier.logits(images[done : done + slice_]))
+        if done + slice_ < len(images):
+            return False
+        self._validation = _validation_of(np.concatenate(self._logits), self.dataset().labels("val"))
+        self._logits.clear()
+        return True
+
+    def _measured(self) -> Validation:
+        assert self._validation is not None, "the server measures before it asks"
         return self._validation
 
     def report(self) -> bytes:
-        """Accuracy with its interval, calibration and confusion on validation; test stays sealed. Raises DataError."""
-        found = self.validation()
+        """Accuracy with its interval, calibration and confusion on validation; test stays sealed."""
+        found = self._measured()
         return packed(found.report, {"confusion": found.confusion_KK})
 
     def images(self, true: int | None, predicted: int | None, first: int, most: int) -> bytes:
         """Validation images of one cell of the confusion matrix, or all that are wrong; the surest first."""
-        found = self.validation()
+        found = self._measured()
         if true is None or predicted is None:
             wanted = found.answers_N != found.labels_N
         else:
@@ -227,9 +232,26 @@ class Session:
             },
         )  # fmt: skip
 
-    def addresses(self) -> list[str]:
-        """All that have values, the input first."""
-        return [INPUT, *nodes_by_address(self.plan)]
+
+def _validation_of(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Validation:
+    probabilities = softmax(logits)
+    answers = probabilities.argmax(axis=1)
+    measured = score(logits, labels)
+    report = {
+        "split": "val", **measured.to_json(), "text": str(measured),
+        "expected_calibration_error": calibration_error(probabilities, labels),
+        "bins": [one._asdict() for one in calibration_bins(probabilities, labels)],
+        "num_wrong": int((answers != labels).sum()),
+    }  # fmt: skip
+    return Validation(probabilities, labels, answers, report, confusion_matrix(labels, answers, logits.shape[1]))
+
+
+def _score(value: Any) -> dict[str, Any] | None:
+    """A card's score with its interval, which a stranger's card may lack."""
+    if value is None:
+        return None
+    n, accuracy = int(value["n"]), float(value["accuracy"])
+    return {"accuracy": accuracy, "n": n, "interval": wilson_interval(round(accuracy * n), n)} if n > 0 else None
 
 
 def _working_json(found: Working, sees: list[int] | None) -> dict[str, Any]:

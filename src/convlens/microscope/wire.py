@@ -28,7 +28,7 @@ def packed(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> byt
         described[name] = {"type": _TYPES[kind], "shape": list(array.shape), "offset": offset}
         parts += [data, bytes(-len(data) % 8)]
         offset += len(data) + len(parts[-1])
-    text = json.dumps({**header, "arrays": described}, allow_nan=False).encode("utf-8", "backslashreplace")
+    text = json.dumps({**header, "arrays": described}, allow_nan=False).encode("ascii")
     text += b" " * (-(len(text) + 4) % 8)
     return b"".join([len(text).to_bytes(4, "little"), text, *parts])
 

@@ -10,28 +10,34 @@ export class Problem extends Error {
   }
 }
 
-async function answered(path, options) {
+const BUSY_MS = 300;
+const MOST_TRIES = 10;
+
+// The body of an answer, by the response's method `read`. A busy server is asked again, unless something is sent to it.
+async function answered(path, read, options, tries = 1) {
   let response;
+  let body;
   try {
-    response = await fetch(path, { ...options, headers: { Accept: "*/*", ...options?.headers } });
+    response = await fetch(path, options);
+    body = response.ok ? await response[read]() : await response.json().catch(() => ({}));
   } catch {
     throw new Problem(0, { error: "the server does not answer: was it ended?" });
   }
-  if (!response.ok) {
-    const said = await response.json().catch(() => ({}));
-    throw new Problem(response.status, said);
+  if (response.ok) return body;
+  if (response.status === 503 && !options && tries < MOST_TRIES) {
+    await new Promise((done) => setTimeout(done, BUSY_MS));
+    return answered(path, read, options, tries + 1);
   }
-  return response;
+  throw new Problem(response.status, body);
 }
 
-export const getJson = async (path) => (await answered(path)).json();
+export const getJson = (path) => answered(path, "json");
 
-export const postJson = async (path, value = {}) =>
-  (await answered(path, { method: "POST", body: JSON.stringify(value) })).json();
+export const postJson = (path, value = {}) => answered(path, "json", { method: "POST", body: JSON.stringify(value) });
 
 // The header, with `arrays` as {name: {data, shape}}; nothing is copied.
 export async function getArrays(path, options) {
-  const buffer = await (await answered(path, options)).arrayBuffer();
+  const buffer = await answered(path, "arrayBuffer", options);
   const length = new DataView(buffer).getUint32(0, true);
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
   for (const [name, { type, shape, offset }] of Object.entries(header.arrays)) {
@@ -52,7 +58,7 @@ export function complain(error) {
   line.hidden = false;
   clearTimeout(timer);
   timer = setTimeout(() => { line.hidden = true; }, 8000);
-  if (!(error instanceof Problem)) throw error;
+  if (!(error instanceof Problem)) console.error(error);
 }
 
 // Tell those who listen rather than look.

@@ -23,7 +23,7 @@ export function cssOf(low, level) {
   const colours = scaleFor(low);
   const at = 4 * Math.max(0, Math.min(255, Math.round(level)));
   const [r, g, b] = [colours[at], colours[at + 1], colours[at + 2]];
-  return { background: `rgb(${r} ${g} ${b})`, isLight: 0.3 * r + 0.59 * g + 0.11 * b > 130 };
+  return { background: `rgb(${r} ${g} ${b})`, isLight: 0.3 * r + 0.59 * g + 0.11 * b > 110 };
 }
 
 // One map, levels 0..255, as a small canvas of a pixel a value.

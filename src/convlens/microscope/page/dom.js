@@ -20,7 +20,7 @@ export function svg(name, attributes = {}, ...children) {
   return made;
 }
 
-// Five significant digits, with a real minus sign.
+// So many significant digits, with a real minus sign.
 export function number(value, digits = 4) {
   if (value === 0) return "0";
   const size = Math.abs(value);

@@ -1,16 +1,18 @@
 // The pad and every other way a picture comes in. The answer follows the pen: the newest picture is sent as soon as the
 // one before it is answered, so that nothing queues up behind a slow network.
 
-import { complain, postBytes } from "./api.js";
-import { byId, element } from "./dom.js";
+import { complain, postBytes, say } from "./api.js";
 import { photograph } from "./colours.js";
-import { state, tell } from "./state.js";
+import { byId, element } from "./dom.js";
+import { on, state, tell } from "./state.js";
 
 const pad = byId("pad");
-const context = pad.getContext("2d", { willReadFrequently: false });
+const context = pad.getContext("2d");
 let waiting = null; // the newest picture that is not sent yet: a function that gives the request
+let newest = null; // the request behind the picture that is shown
 let isSending = false;
-let isDrawing = false;
+let sheet = 0; // counts blank sheets: an answer to what was wiped away is none
+let pointer = null; // the one that draws
 let last = null;
 let shownAt = 0; // when the maps were last fetched
 const MAPS_EVERY_MS = 120; // while the pen moves
@@ -19,20 +21,34 @@ export function startDrawing() {
   clear();
   pad.addEventListener("pointerdown", begin);
   pad.addEventListener("pointermove", move);
-  for (const end of ["pointerup", "pointercancel"]) pad.addEventListener(end, () => { isDrawing = false; });
-  byId("clear").addEventListener("click", () => { clear(); send(drawn); });
+  for (const end of ["pointerup", "pointercancel"]) pad.addEventListener(end, () => { pointer = null; });
+  on("gone", (id) => { if (id === state.picture?.id && newest) send(newest); });
+  byId("clear").addEventListener("click", () => { clear(); forget(); });
   byId("file").addEventListener("change", (event) => { take(event.target.files[0]); event.target.value = ""; });
   document.addEventListener("paste", (event) => {
     const file = [...event.clipboardData.files].find((f) => f.type.startsWith("image/"));
     if (file) take(file);
   });
-  document.addEventListener("dragover", (event) => event.preventDefault());
-  document.addEventListener("drop", (event) => { event.preventDefault(); take(event.dataTransfer.files[0]); });
+  const hasFiles = (event) => event.dataTransfer.types.includes("Files"); // text is dragged as ever
+  document.addEventListener("dragover", (event) => { if (hasFiles(event)) event.preventDefault(); });
+  document.addEventListener("drop", (event) => {
+    if (!hasFiles(event)) return;
+    event.preventDefault();
+    take(event.dataTransfer.files[0]);
+  });
 }
 
 function clear() {
   context.fillStyle = "#ffffff";
   context.fillRect(0, 0, pad.width, pad.height);
+}
+
+// A blank pad is no picture: there is no answer to it.
+function forget() {
+  sheet++;
+  waiting = newest = state.picture = null;
+  state.maps = {};
+  tell("cleared");
 }
 
 function at(event) {
@@ -41,15 +57,16 @@ function at(event) {
 }
 
 function begin(event) {
+  if (!event.isPrimary || event.button !== 0) return;
   event.preventDefault();
   pad.setPointerCapture(event.pointerId);
-  isDrawing = true;
+  pointer = event.pointerId;
   last = at(event);
   stroke(last);
 }
 
 function move(event) {
-  if (!isDrawing) return;
+  if (event.pointerId !== pointer) return;
   const events = event.getCoalescedEvents?.() ?? [];
   for (const one of events.length ? events : [event]) stroke(at(one));
 }
@@ -65,6 +82,9 @@ function stroke(to) {
   last = to;
   send(drawn);
 }
+
+// The pad as it is: when a model was opened, and there is a drawing.
+export function sendAgain() { if (newest) send(drawn); }
 
 async function drawn() {
   return postBytes("api/see", await new Promise((done) => pad.toBlob(done, "image/png")));
@@ -107,11 +127,27 @@ export function send(request) {
 
 async function sendWaiting() {
   isSending = true;
+  try {
+    await sendAll();
+  } finally {
+    isSending = false;
+  }
+}
+
+async function sendAll() {
   while (waiting) {
     const request = waiting;
     waiting = null;
+    const drawnOn = sheet;
     try {
       const answer = await request();
+      if (drawnOn !== sheet) continue;
+      if (answer.model !== state.model.path) { // another tab has opened another model
+        location.reload();
+        return;
+      }
+      newest = request;
+      byId("problem").hidden = true;
       state.picture = { ...answer, ...answer.arrays };
       tell("answer"); // the bars first: they must keep up with the pen
       await new Promise(requestAnimationFrame);
@@ -120,6 +156,9 @@ async function sendWaiting() {
         shownAt = performance.now();
       }
       if (!waiting) await Promise.all(state.afterStroke.map((then) => then()));
+      if (waiting || !state.picture) continue;
+      const { label, probabilities } = state.picture;
+      say(`Answer: ${state.model.class_names[label]}, ${(100 * probabilities.data[label]).toFixed(1)} percent`);
     } catch (error) {
       if (error.status === 503) { // the worker is busy: the same again, unless there is something newer
         waiting ??= request;
@@ -127,7 +166,6 @@ async function sendWaiting() {
       } else if (error.status !== 410) complain(error); // 410: the picture was overtaken
     }
   }
-  isSending = false;
 }
 
 // Small pictures as buttons; each is a validation image.

@@ -12,6 +12,7 @@ export function startLab(opened) {
   const sentence = byId("sentence");
   sentence.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(explain, 120); mark(null); });
   new ResizeObserver(() => mark(byId("caret").dataset.column)).observe(sentence);
+  sentence.addEventListener("scroll", () => mark(byId("caret").dataset.column));
   byId("training").addEventListener("submit", (event) => { event.preventDefault(); train().catch(complain); });
   byId("stop").addEventListener("click", () => postJson("api/lab/stop").then(showStatus, complain));
   byId("open").addEventListener("click", () => postJson("api/lab/open").then(opened, complain));
@@ -45,12 +46,12 @@ function show(found) {
   if (found.error) return;
   byId("lab-summary").textContent = found.summary;
   byId("remarks").replaceChildren(...found.remarks.map((remark) => element("li", {}, remark)));
-  const heads = ["", "layer", "gives", "how its size follows", "parameters", "multiply-adds", "sees", "step"];
+  const heads = ["address", "layer", "gives", "how its size follows", "parameters", "multiply-adds", "sees", "step"];
   const bar = (value, total) => element("td", { class: "amount" }, value ? count(value) : "–",
-    value ? element("meter", { min: 0, max: 1, value: value / total, title: percent(value / total, 1) }) : null);
+    value ? element("meter", { min: 0, max: 1, value: value / total, title: percent(value / total, 1), "aria-label": `${percent(value / total, 1)} of all` }) : null);
   const rows = found.layers.map((layer) => element("tr", {},
     element("td", { class: "dim" }, layer.address),
-    element("td", { class: "code" }, "\u00a0\u00a0".repeat(layer.depth), layer.kind === "residual" ? "+ sum of the residual" : layer.layer),
+    element("td", { class: "code" }, "\u00a0\u00a0".repeat(layer.depth), layer.title),
     element("td", {}, by(layer.output_shape)),
     element("td", {}, layer.formula, layer.padding ? element("div", { class: "dim" }, layer.padding) : null),
     ...(layer.kind === "residual" ? [element("td"), element("td")]
@@ -67,9 +68,9 @@ function mark(column) {
   caret.hidden = !at;
   caret.dataset.column = column ?? "";
   if (!at) return;
-  const text = byId("sentence").value;
+  const text = Array.from(byId("sentence").value); // columns count characters, of which an emoji is one
   const spot = element("span", {}, text[at - 1] ?? " ");
-  byId("mirror").replaceChildren(text.slice(0, at - 1), spot, text.slice(at));
+  byId("mirror").replaceChildren(text.slice(0, at - 1).join(""), spot, text.slice(at).join(""));
   caret.style.left = `${spot.offsetLeft}px`;
   caret.style.top = `${spot.offsetTop + spot.offsetHeight - 2 - byId("sentence").scrollTop}px`;
 }
@@ -92,6 +93,7 @@ async function follow() {
     if (status.state === "running") following = setTimeout(follow, LOOK_AGAIN_MS);
   } catch (error) {
     complain(error);
+    following = setTimeout(follow, 5 * LOOK_AGAIN_MS);
   }
 }
 
@@ -105,11 +107,11 @@ function showStatus(status) {
   const val = status.epochs.at(-1)?.val;
   const words = { running: "is going on", complete: "is complete", stopped: "was stopped", failed: "has failed" }[status.state];
   const state_ = byId("progress-state");
-  state_.textContent = `${words}${val ? `; validation ${percent(val.accuracy)} of ${count(val.n)}` : ""}; in ${status.place}`;
+  state_.textContent = `${words}${val ? `; validation ${percent(val.accuracy)} of ${count(val.n)}` : ""}${status.num_steps ? `; in ${status.place}` : ""}`;
   state_.dataset.state = status.state;
   byId("progress-bar").value = status.num_steps ? (isRunning ? status.step : status.epochs.at(-1)?.step ?? status.step) / status.num_steps : 0;
   byId("log").textContent = status.lines.join("\n");
-  if (status.state === "failed") byId("sentence-error").textContent = status.lines.at(-1) ?? "the training ended without a word";
+  byId("progress-error").textContent = status.state === "failed" ? status.lines.at(-1) ?? "it ended without a word" : "";
   const points = status.epochs.filter((line) => line.val).map((line) => [line.step, line.val.accuracy]);
   byId("curves").replaceChildren(
     curve("training loss", status.curve, status.num_steps, (y) => number(y, 2)),

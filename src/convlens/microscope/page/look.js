@@ -3,29 +3,37 @@
 import { complain, getArrays } from "./api.js";
 import { cssOf, photograph } from "./colours.js";
 import { byId, count, element, number, sizedCanvas } from "./dom.js";
-import { takeValidation, thumbnails } from "./draw.js";
+import { sendAgain, takeValidation, thumbnails } from "./draw.js";
 import { buildCards, choose, fetchMaps } from "./maps.js";
-import { on, state } from "./state.js";
-import { fetchValue } from "./value.js";
+import { on, state, tell } from "./state.js";
+import { closeValue } from "./value.js";
 
 const MOST_BARS = 10;
 let overlay = null;
 
 export function startLook() {
-  state.fetchValue = () => fetchValue(false);
   state.afterAnswer.push(() => fetchMaps());
   state.afterStroke.push(fetchOverlay);
-  byId("method").addEventListener("change", () => fetchOverlay().catch(complain));
+  byId("method").addEventListener("change", fetchOverlay);
+  on("cleared", () => {
+    closeValue();
+    byId("answer").replaceChildren();
+    delete byId("answer").dataset.label;
+    byId("seen").width = byId("seen").height = 0;
+    byId("seen-note").textContent = "";
+  });
   on("answer", () => { overlay = null; showAnswer(); showSeen(); });
 }
 
 // A model was opened: everything begins anew.
 export function openLook() {
+  closeValue();
   state.maps = {};
-  state.picture = state.chosen = state.working = null;
+  state.picture = null;
   byId("ink").hidden = state.model.input.channels !== 3;
   byId("answer").replaceChildren();
   buildCards();
+  sendAgain();
   showMistakes();
 }
 
@@ -56,8 +64,10 @@ async function fetchOverlay() {
   overlay = null;
   if (method && state.picture) {
     const { id, label } = state.picture;
-    const found = await getArrays(`api/attribution?id=${id}&method=${method}&label=${label}`);
-    if (id === state.picture.id) overlay = found;
+    const found = await getArrays(`api/attribution?id=${id}&method=${method}&label=${label}`).catch((error) => {
+      if (error.status === 410) tell("gone", id); else complain(error);
+    });
+    if (found && id === state.picture?.id) overlay = found;
   }
   showSeen();
 }

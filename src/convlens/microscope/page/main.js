@@ -7,6 +7,7 @@ import { openLab, startLab } from "./lab.js";
 import { openLook, startLook } from "./look.js";
 import { redraw } from "./maps.js";
 import { enterModel, openModel, startModel } from "./model.js";
+import { stopPlaying } from "./play.js";
 import { state } from "./state.js";
 import { startValue } from "./value.js";
 
@@ -20,6 +21,7 @@ function enter(view) {
     byId(name).hidden = name !== view;
   }
   if (location.hash !== `#${view}`) history.replaceState(null, "", `#${view}`);
+  if (view !== "look") stopPlaying();
   if (view === "model") enterModel();
   if (view === "look") redraw();
 }

@@ -1,6 +1,6 @@
 // All layers as maps, from input to answer: a card each, drawn on one canvas. Hover magnifies, a click chooses a value.
 
-import { getArrays } from "./api.js";
+import { complain, getArrays } from "./api.js";
 import { cssOf, painted } from "./colours.js";
 import { by, byId, count, element, number, place, sizedCanvas } from "./dom.js";
 import { layerAt, on, state, tell } from "./state.js";
@@ -19,23 +19,22 @@ export function buildCards() {
   seen = new Set();
   watcher = new IntersectionObserver(noticeVisible, { rootMargin: "300px" });
   const { input, layers } = state.model;
-  const first = { address: "input", layer: "input, normalised", output_shape: [input.channels, input.height, input.width],
+  const first = { address: "input", title: "normalised", output_shape: [input.channels, input.height, input.width],
     formula: "(pixel − mean) / standard deviation", padding: "", depth: 0 };
   byId("layers").replaceChildren(...[first, ...layers].map(card));
 }
 
 function card(layer) {
   const canvas = element("canvas", { tabindex: 0, role: "application",
-    "aria-label": `Layer ${layer.address}, ${layer.layer}: ${by(layer.output_shape)} values. Arrows move, Enter chooses.` });
+    "aria-label": `Layer ${layer.address}, ${layer.title}: ${by(layer.output_shape)} values. Arrows move, Enter chooses.` });
   const note = element("p", { class: "dim" });
-  const legend = element("div", { class: "legend", "aria-hidden": "true" });
-  const title = layer.kind === "residual" ? "+ sum of the residual" : layer.layer;
+  const legend = element("div", { class: "legend" });
   const made = element("article", { class: "card", "data-address": layer.address },
-    element("h3", {}, element("span", { class: "address" }, layer.address), ` ${title} `,
+    element("h3", {}, element("span", { class: "address" }, layer.address), ` ${layer.title} `,
       element("span", { class: "dim" }, by(layer.output_shape))),
     element("p", { class: "dim" }, [layer.formula, layer.padding].filter(Boolean).join(" · ")), legend, canvas, note);
   if (layer.depth) made.classList.add("nested");
-  const known = { layer, canvas, note, legend, grid: null, cursor: null };
+  const known = { layer, canvas, note, legend, grid: null, cursor: null }; // cursor: the keyboard's place
   cards.set(layer.address, known);
   canvas.addEventListener("pointermove", (event) => magnify(known, valueAt(known, event), event));
   canvas.addEventListener("pointerleave", () => { byId("lens").hidden = true; });
@@ -48,20 +47,24 @@ function card(layer) {
 
 async function noticeVisible(entries) {
   for (const entry of entries) seen[entry.isIntersecting ? "add" : "delete"](entry.target.dataset.address);
-  await fetchMaps([...seen].filter((address) => state.maps[address]?.id !== state.picture?.id));
+  for (const { target, isIntersecting } of entries) if (isIntersecting) drawCard(cards.get(target.dataset.address));
+  await fetchMissing([...seen]);
 }
+
+// Those of some layers that are not there for the picture that is shown.
+export const fetchMissing = (addresses) =>
+  fetchMaps(addresses.filter((address) => cards.has(address) && state.maps[address]?.id !== state.picture?.id));
 
 // Maps of the layers on screen alone: a deep network's others wait until they are looked at.
 export async function fetchMaps(addresses = [...seen]) {
   if (!state.picture || !addresses.length) return;
   const { id } = state.picture;
-  const found = await getArrays(`api/maps?id=${id}&layers=${addresses.map(encodeURIComponent).join(",")}`).catch((error) => {
-    if (error.status !== 410) throw error;
-  });
-  if (!found || id !== state.picture.id) return;
+  const path = `api/maps?id=${id}&layers=${addresses.map(encodeURIComponent).join(",")}`;
+  const found = await getArrays(path).catch((error) => { if (error.status === 410) tell("gone", id); else complain(error); });
+  if (!found || id !== state.picture?.id) return;
   for (const [address, about] of Object.entries(found.maps)) {
     state.maps[address] = { id, ...about, ...found.arrays[address] };
-    drawCard(cards.get(address));
+    if (seen.has(address)) drawCard(cards.get(address));
   }
   tell("maps");
 }
@@ -102,7 +105,8 @@ function drawCard(known) {
   known.note.textContent = parts.join("; ");
   if (known.legend.dataset.ends !== `${maps.low} ${maps.high}`) {
     known.legend.dataset.ends = `${maps.low} ${maps.high}`;
-    known.legend.replaceChildren(number(maps.low, 3), element("span", { class: maps.low < 0 ? "around" : "rising" }), number(maps.high, 3));
+    const bar = element("span", { class: maps.low < 0 ? "around" : "rising", role: "img", "aria-label": "to" });
+    known.legend.replaceChildren(number(maps.low, 3), bar, number(maps.high, 3));
   }
 }
 
@@ -235,7 +239,7 @@ function steer(known, event) {
   const steps = vector
     ? { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [0, -known.grid.columns], ArrowDown: [0, known.grid.columns] }
     : { ArrowLeft: [2, -1], ArrowRight: [2, 1], ArrowUp: [1, -1], ArrowDown: [1, 1], PageUp: [0, -1], PageDown: [0, 1] };
-  if (event.key === "Enter" || event.key === " ") choose(known.layer.address, at);
+  if (event.key === "Enter" || event.key === " ") choose(known.layer.address, [...at]);
   else if (steps[event.key]) {
     const [axis, by_] = steps[event.key];
     at[axis] = Math.max(0, Math.min(shape[axis] - 1, at[axis] + by_));
@@ -248,8 +252,10 @@ function steer(known, event) {
 
 export function choose(address, unit) {
   state.chosen = { address, unit };
-  tell("chosen", { scroll: true });
+  tell("chosen");
 }
+
+export function focusCard(address) { cards.get(address)?.canvas.focus({ preventScroll: true }); }
 
 export function shapeOf(address) {
   if (address === "input") { const { input } = state.model; return [input.channels, input.height, input.width]; }
@@ -257,4 +263,10 @@ export function shapeOf(address) {
 }
 
 on("working", redraw);
+on("cleared", () => {
+  for (const { canvas, note, legend } of cards.values()) {
+    canvas.width = canvas.height = 0;
+    note.textContent = legend.textContent = legend.dataset.ends = "";
+  }
+});
 window.addEventListener("resize", () => redraw());

@@ -1,6 +1,6 @@
 // The model's page: what it is, how good it is on validation, what it confuses, and whether its probabilities are honest.
 
-import { getArrays } from "./api.js";
+import { complain, getArrays } from "./api.js";
 import { byId, count, element, percent, svg } from "./dom.js";
 import { takeValidation, thumbnails } from "./draw.js";
 import { state } from "./state.js";
@@ -41,7 +41,7 @@ export async function enterModel() {
     const report = await getArrays("api/report");
     showConfusion(report);
     showCalibration(report);
-    if (report.num_wrong) showCell(null, null);
+    if (report.num_wrong) await showCell(null, null);
   } catch (error) {
     isOld = true;
     byId("confusion").replaceChildren(element("caption", {}, error.message));
@@ -64,7 +64,7 @@ function showConfusion(report) {
     return element("tr", {}, element("th", { scope: "row", title: name }, name), ...Array.from(row, (n, p) => {
       const cell = element("td", { class: t === p ? "right" : "wrong" });
       cell.style.setProperty("--share", String(Math.min(0.9, t === p ? (0.75 * n) / total : n && 0.3 + (8 * n) / total)));
-      if (n) cell.append(element("button", { onclick: () => showCell(t, p), "aria-label": `${n} of class ${name} answered ${names[p]}` }, count(n)));
+      if (n) cell.append(element("button", { onclick: () => showCell(t, p).catch(complain), "aria-label": `${n} of class ${name} answered ${names[p]}` }, count(n)));
       else cell.append("·");
       return cell;
     }));

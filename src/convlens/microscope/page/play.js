@@ -2,58 +2,79 @@
 
 import { painted } from "./colours.js";
 import { byId, element, sizedCanvas } from "./dom.js";
-import { layerAt, on, state, tell } from "./state.js";
+import { layerAt, state } from "./state.js";
 
 const STAGE = 190; // px of the longer side of either map
 let timer = 0;
 let speed = 4; // steps a second
 let isPlaying = false;
 
-export function player() {
+let fetchValue = null; // shows the chosen value; true when that succeeded
+
+export function player(show) {
+  fetchValue = show;
   const stage = element("canvas", { id: "stage", role: "img", "aria-label": "The window on the map before, and the map as far as it is made" });
-  const button = (id, words, step) => element("button", { id, type: "button", "aria-label": words, title: words, onclick: step }, { "play-back": "◀", "play-step": "▶", play: isPlaying ? "❚❚ Pause" : "▶ Play" }[id]);
+  const button = (id, words, face, act) => element("button", { id, type: "button", "aria-label": words, title: words, onclick: act }, face);
   const dial = element("input", { type: "range", min: 1, max: 20, value: speed, "aria-label": "Steps a second" });
   dial.addEventListener("input", () => { speed = Number(dial.value); });
   return element("div", { class: "player" }, stage, element("div", { class: "tools" },
-    button("play-back", "One step back", () => { stopPlaying(); step(-1); }),
-    button("play", isPlaying ? "Pause" : "Slide the window across the map", toggle),
-    button("play-step", "One step on", () => { stopPlaying(); step(1); }),
+    button("play-back", "One step back", "◀", () => { stopPlaying(); step(-1); }),
+    button("play", "Slide the window across the map", "▶ Play", toggle),
+    button("play-step", "One step on", "▶", () => { stopPlaying(); step(1); }),
     element("label", {}, "Speed ", dial)));
 }
 
 export function stopPlaying() {
   isPlaying = false;
   clearTimeout(timer);
+  face("▶ Play", "Slide the window across the map");
+}
+
+function face(text, words) {
   const button = byId("play");
-  if (button) button.textContent = "▶ Play";
+  if (!button) return;
+  button.textContent = text;
+  button.setAttribute("aria-label", words);
 }
 
 function toggle() {
   if (isPlaying) { stopPlaying(); return; }
   isPlaying = true;
-  byId("play").textContent = "❚❚ Pause";
-  step(1);
+  face("❚❚ Pause", "Pause");
+  go();
+}
+
+async function go() {
+  const started = performance.now();
+  const isShown = await step(1);
+  if (!isPlaying) return;
+  if (!isShown) { stopPlaying(); return; }
+  clearTimeout(timer);
+  timer = setTimeout(go, Math.max(0, 1000 / speed - (performance.now() - started)));
 }
 
 // The next value of the same map, row by row; after the last comes the first.
 async function step(by) {
+  if (!state.chosen) return false;
   const { address, unit: [channel, row, column] } = state.chosen;
   const [, rows, columns] = layerAt(address).output_shape;
   const next = (row * columns + column + by + rows * columns) % (rows * columns);
   state.chosen = { address, unit: [channel, Math.floor(next / columns), next % columns] };
-  await state.fetchValue();
+  return fetchValue(false);
 }
 
-function drawStage() {
+export function drawStage() {
   const stage = byId("stage");
   const { working } = state;
   if (!stage || !working) return;
+  stage.hidden = false;
   const layer = layerAt(working.address);
   const before = state.maps[working.source];
   const after = state.maps[working.address];
   const [channel, row, column] = working.unit;
   const from = working.channels[0];
-  if (!before || !after || before.shape.length !== 3 || from >= before.shape[0] || channel >= after.shape[0]) { stage.hidden = true; return; }
+  const isOld = (maps) => maps?.id !== state.picture.id;
+  if (isOld(before) || isOld(after) || before.shape.length !== 3 || from >= before.shape[0] || channel >= after.shape[0]) { stage.hidden = true; return; }
   const { kernel, stride, dilation, padding } = layer.window;
   const [, high, wide] = before.shape;
   const [, outHigh, outWide] = after.shape;
@@ -97,9 +118,3 @@ function drawStage() {
   context.strokeStyle = "#d0006f";
   context.strokeRect(x + column * out, row * out, out, out);
 }
-
-on("shown", () => {
-  drawStage();
-  if (isPlaying) timer = setTimeout(() => step(1).then(() => tell("played")), 1000 / speed);
-});
-on("maps", drawStage);

@@ -3,84 +3,95 @@
 import { complain, getArrays, say } from "./api.js";
 import { cssOf } from "./colours.js";
 import { by, byId, count, element, number, place, short } from "./dom.js";
-import { choose, shapeOf } from "./maps.js";
-import { player, stopPlaying } from "./play.js";
+import { choose, fetchMissing, focusCard, shapeOf } from "./maps.js";
+import { drawStage, player, stopPlaying } from "./play.js";
 import { layerAt, on, state, tell } from "./state.js";
 
 const MOST_CHANNELS = 6;
 const MOST_TERMS = 24;
 let showsAll = false;
+let panel = null; // of the address that is shown: its parts, so that what has the focus stays while values change
 
 export function startValue() {
-  on("chosen", ({ scroll }) => { showsAll = false; stopPlaying(); fetchValue(scroll); });
+  on("chosen", () => { showsAll = false; stopPlaying(); fetchValue(true); });
   on("cursor", say);
-  byId("value-close").addEventListener("click", close);
-  document.addEventListener("keydown", (event) => { if (event.key === "Escape" && state.chosen) close(); });
+  byId("value-close").addEventListener("click", leave);
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape" && state.chosen) leave(); });
   state.afterAnswer.push(async () => { if (state.chosen) await fetchValue(false); });
 }
 
-function close() {
+function leave() {
+  const address = state.chosen?.address;
+  closeValue();
+  focusCard(address);
+}
+
+export function closeValue() {
   stopPlaying();
-  state.chosen = state.working = null;
+  state.chosen = state.working = panel = null;
   byId("value").classList.remove("open");
   byId("value-close").hidden = true;
+  byId("value-body").replaceChildren(byId("value-hint").content.cloneNode(true));
   tell("working");
 }
 
-export async function fetchValue(scroll) {
+// True when the value is shown; `spoken` says it to those who listen.
+export async function fetchValue(spoken) {
+  if (!state.picture || !state.chosen) return false;
+  const { id } = state.picture;
   const { address, unit } = state.chosen;
-  if (!state.picture) return;
   try {
-    const path = `api/value?id=${state.picture.id}&layer=${encodeURIComponent(address)}&unit=${unit.join(",")}`;
-    const found = await getArrays(path);
-    if (state.chosen?.address !== address || String(state.chosen.unit) !== String(unit)) return; // overtaken
+    const found = await getArrays(`api/value?id=${id}&layer=${encodeURIComponent(address)}&unit=${unit.join(",")}`);
+    if (state.chosen?.address !== address || String(state.chosen.unit) !== String(unit)) return false; // overtaken
     state.working = { ...found, ...found.arrays };
     tell("working");
     show();
-    byId("value").classList.add("open");
-    byId("value-close").hidden = false;
-    if (scroll) say(`Layer ${address}, ${place(unit)}: ${number(found.value, 5)}. ${found.lines.join(". ")}`);
+    if (spoken) say(`Layer ${address}, ${place(unit)}: ${number(found.value, 5)}. ${found.lines.join(". ")}`);
+    await fetchMissing([found.source, address]);
+    drawStage();
+    return true;
   } catch (error) {
-    if (error.status !== 410) complain(error);
+    if (error.status === 410) tell("gone", id);
+    else complain(error);
+    return false;
   }
 }
 
 function show() {
-  const working = state.working;
-  const layer = layerAt(working.address);
-  const title = { input: "normalisation", softmax: "softmax" }[working.address] ?? (layer.kind === "residual" ? "sum of the residual" : layer.layer);
-  const parts = [
-    element("h3", {}, element("span", { class: "address" }, working.address), ` ${title}`),
-    unitFields(working),
-    element("p", { class: "big", id: "the-value" }, number(working.value, 6)),
-    ...(layer?.window ? [player()] : []),
-    ...pictureOf(working),
-    element("ul", { class: "lines" }, ...working.lines.map((line) => element("li", {}, line))),
-    check(working),
-  ];
-  byId("value-body").replaceChildren(...parts.filter(Boolean));
-  tell("shown");
+  const { working } = state;
+  if (panel?.address !== working.address) build(working);
+  working.unit.forEach((index, i) => { panel.fields[i].value = index; });
+  panel.value.textContent = number(working.value, 6);
+  panel.pictures.replaceChildren(...pictureOf(working).filter(Boolean));
+  panel.lines.replaceChildren(...working.lines.map((line) => element("li", {}, line)));
+  panel.check.textContent = check(working);
+  byId("value").classList.add("open");
+  byId("value-close").hidden = false;
 }
 
-// The unit as numbers that can be typed: the way in for those who don't point.
-function unitFields(working) {
-  const shape = shapeOf(working.address);
-  const names = shape.length === 3 ? ["channel", "row", "column"] : [working.address === "softmax" ? "class" : "index"];
-  const fields = names.map((name, i) => element("label", {}, `${name} `,
-    element("input", { type: "number", min: 0, max: shape[i] - 1, value: working.unit[i], "data-part": i })));
-  const form = element("form", { class: "unit" }, ...fields, element("button", {}, "Show"));
+function build({ address, unit }) {
+  const layer = layerAt(address);
+  const title = { input: "normalisation", softmax: "softmax" }[address] ?? layer.title;
+  const shape = shapeOf(address);
+  const names = unit.length === 3 ? ["channel", "row", "column"] : [address === "softmax" ? "class" : "index"];
+  const fields = names.map((_, i) => element("input", { type: "number", min: 0, max: shape[i] - 1, "data-part": i }));
+  // The way in for those who don't point.
+  const form = element("form", { class: "unit" }, ...names.map((name, i) => element("label", {}, `${name} `, fields[i])),
+    element("button", {}, "Show"));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    choose(working.address, [...form.querySelectorAll("input")].map((field) => Number(field.value)));
+    choose(address, fields.map((field) => Number(field.value)));
   });
-  return form;
+  panel = { address, fields, value: element("p", { class: "big", id: "the-value" }), pictures: element("div", { tabindex: -1 }),
+    lines: element("ul", { class: "lines" }), check: element("p", { class: "dim" }) };
+  byId("value-body").replaceChildren(element("h3", {}, element("span", { class: "address" }, address), ` ${title}`), form, panel.value,
+    panel.lines, ...(layer?.window ? [player(fetchValue)] : []), panel.pictures, panel.check);
 }
 
 function check(working) {
   const difference = Math.abs(working.result - working.value);
-  return element("p", { class: "dim" }, `Re-computed in double precision: ${number(working.result, 8)}; the network's own float32 value: `
-    + `${number(working.value, 8)}; they differ by ${number(difference, 2)}.`
-    + (working.agrees ? "" : " That is more than rounding explains: please report it."));
+  return `Re-computed in double precision: ${number(working.result, 8)}; the network's own float32 value: ${number(working.value, 8)}; `
+    + `they differ by ${number(difference, 2)}.${working.agrees ? "" : " That is more than rounding explains: please report it."}`;
 }
 
 function pictureOf(working) {
@@ -94,6 +105,8 @@ function pictureOf(working) {
 
 // ---------------------------------------------------------------- windows
 
+const reachOf = (array) => array.data.reduce((a, b) => Math.max(a, Math.abs(b)), 1e-12);
+
 function convolution(working) {
   const [channels, high, wide] = working.window.shape;
   const size = high * wide;
@@ -102,7 +115,7 @@ function convolution(working) {
   if (channels > MOST_CHANNELS && !showsAll) {
     order = order.sort((a, b) => Math.abs(sums[b]) - Math.abs(sums[a])).slice(0, MOST_CHANNELS).sort((a, b) => a - b);
   }
-  const reach = ["window", "kernel", "products"].map((name) => working[name].data.reduce((a, b) => Math.max(a, Math.abs(b)), 1e-12));
+  const reach = ["window", "kernel", "products"].map((name) => reachOf(working[name]));
   const blocks = order.map((c) => element("div", { class: "product" },
     element("p", {}, `channel ${working.channels[0] + c}: Σ = ${number(sums[c])}`),
     element("div", { class: "factors" },
@@ -112,16 +125,13 @@ function convolution(working) {
   return [...blocks, more(channels, order.length, "channels")];
 }
 
-function pooling(working) {
-  const reach = working.window.data.reduce((a, b) => Math.max(a, Math.abs(b)), 1e-12);
-  return grid(working.window, 0, reach, "window", working.inside, working.winner);
-}
+const pooling = (working) => grid(working.window, 0, reachOf(working.window), "window", working.inside, working.winner);
 
 // One channel of an array (C, h, w) as a table of numbers on their colours. Places in the padding are hatched.
 function grid(array, channel, reach, caption, inside = null, winner = null) {
   const [, high, wide] = array.shape;
   if (high * wide > 900) return element("p", { class: "dim" }, `${by([high, wide])} values: too many to write down`);
-  const working = state.working;
+  const { working } = state;
   const rows = Array.from({ length: high }, (_, i) => element("tr", {}, ...Array.from({ length: wide }, (_, j) => {
     const value = array.data[(channel * high + i) * wide + j];
     const cell = element("td", { title: String(value) }, short(value));
@@ -147,19 +157,19 @@ function products(working, first, second, result) {
   let order = Array.from({ length: num }, (_, i) => i);
   const size = (i) => Math.abs(working.products.data[i]);
   order.sort((a, b) => size(b) - size(a));
-  if (!showsAll) order = order.slice(0, MOST_TERMS);
-  order = order.slice(0, 2000);
+  order = order.slice(0, showsAll ? 2000 : MOST_TERMS);
   const names = working.address === "softmax" ? state.model.class_names : null;
-  const head = ["", first, ...(second ? [second] : []), result];
-  const rows = order.map((i) => element("tr", { class: working.address === "softmax" && i === working.unit[0] ? "winner" : null },
-    element("th", {}, names ? names[i] : i), element("td", {}, number(working.inputs.data[i])),
+  const head = [names ? "class" : "index", first, ...(second ? [second] : []), result];
+  const rows = order.map((i) => element("tr", { class: names && i === working.unit[0] ? "winner" : null },
+    element("th", { scope: "row" }, names ? names[i] : i), element("td", {}, number(working.inputs.data[i])),
     second ? element("td", {}, number(working.weights.data[i])) : null, element("td", {}, number(working.products.data[i]))));
   return [element("p", { class: "dim" }, "largest first"), element("table", { class: "terms" },
-    element("thead", {}, element("tr", {}, ...head.map((name) => element("th", {}, name)))), element("tbody", {}, ...rows)),
-    more(num, order.length, "terms")];
+    element("thead", {}, element("tr", {}, ...head.map((name) => element("th", { scope: "col" }, name)))), element("tbody", {}, ...rows)),
+    more(Math.min(num, 2000), order.length, "terms")];
 }
 
 function more(total, shown, what) {
   if (shown === total) return null;
-  return element("button", { onclick: () => { showsAll = true; show(); } }, `${count(shown)} of ${count(total)} ${what} are shown: show all`);
+  const all = () => { showsAll = true; show(); panel.pictures.focus(); };
+  return element("button", { onclick: all }, `${count(shown)} of ${count(total)} ${what} are shown: show all`);
 }
