@@ -118,6 +118,7 @@ def shoot(page: Any, url: str, name: str, *, train: bool) -> None:
 
     def keep(view: str, **options: Any) -> None:
         page.wait_for_load_state("networkidle")
+        page.wait_for_timeout(300)  # cards that came into view are drawn a frame later
         page.screenshot(path=PICTURES / f"{view}-{name}.png", **options)
         make_smaller(PICTURES / f"{view}-{name}.png")
 
