@@ -368,6 +368,10 @@ def test_no_film(toy: convlens.Run, arrays: tuple[NDArray[Any], ...], tmp_path: 
         (plain.path / "filters" / f"step-{step:09d}.npy").write_bytes(b"damaged")
     with pytest.raises(ConvlensError, match="damaged filters"):
         convlens.film(plain)
+    for step in (0, 1):
+        np.save(plain.path / "filters" / f"step-{step:09d}.npy", np.zeros((0, 1, 3, 3), np.float32))
+    with pytest.raises(ConvlensError, match="damaged filters"):
+        convlens.film(plain)
 
 
 # ---------------------------------------------------------------- explain

@@ -103,6 +103,7 @@ def draw_seven(page: Page) -> None:
     page.wait_for_selector("#answer[data-label='7']")
     # Quiet: the last picture is answered, and its maps are there.
     page.wait_for_function("() => document.querySelector('article[data-address=\"0\"] canvas').height > 20")
+    page.wait_for_function("() => document.getElementById('said').textContent.startsWith('Answer: 7')")
     page.wait_for_load_state("networkidle")
 
 

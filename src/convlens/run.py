@@ -79,7 +79,8 @@ class Run:
     def filters(self) -> list[tuple[int, Path]]:
         """(step, file) of the first layer's filters that `--keep-filters` kept, in order."""
         found = ((path.stem.removeprefix("step-"), path) for path in (self.path / FILTERS).glob("step-*.npy"))
-        return sorted((int(step), path) for step, path in found if step.isascii() and step.isdigit())
+        # A pipe under such a name would be waited for.
+        return sorted((int(step), path) for step, path in found if step.isascii() and step.isdigit() and path.is_file())
 
     def to_json(self) -> dict[str, Any]:
         """What `train --json` prints."""

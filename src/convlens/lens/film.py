@@ -64,8 +64,8 @@ def film(run: str | Path | Run = "last") -> Film:
         raise RunError(f"{shown(found.path, 200)} kept no filters: train with --keep-filters to see them change")
     try:
         kernels = [np.load(path, allow_pickle=False) for _, path in kept]
-        stacked = np.stack(kernels).astype(np.float32)
-        if stacked.ndim != 5 or not np.isfinite(stacked).all():
+        stacked = np.stack(kernels)
+        if stacked.dtype != np.float32 or stacked.ndim != 5 or not stacked.size or not np.isfinite(stacked).all():
             raise ValueError("not filters")
         epochs = float(record["recipe"]["epochs"])
     except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
