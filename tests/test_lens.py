@@ -16,7 +16,7 @@ from convlens.architecture import Plan, parse, plan
 from convlens.architecture.layers import SIMPLE_LAYERS
 from convlens.architecture.windows import INPUT, nodes_by_address, parse_unit, pixels_seen, sources
 from convlens.data.framing import InputSpec
-from convlens.errors import UsageError
+from convlens.errors import SentenceError, UsageError
 from convlens.lens.arithmetic import SOFTMAX, working
 from convlens.lens.record import record
 from convlens.lens.recording import Recording
@@ -265,3 +265,36 @@ def test_sources_of_a_residual() -> None:
     reads = sources(network_plan)
     assert reads["1"] == ("1.1", "1.shortcut.0") and reads["1.shortcut.0"] == ("0",) == reads["1.0"]
     assert reads["2"] == ("2.0", "1")
+
+
+@pytest.mark.parametrize("offset", [0, 10, 100, 1_000, 10_000])
+def test_group_norm_of_a_large_mean(offset: float) -> None:
+    """Where the mean is large beside the spread, float32 loses the variance: that is allowed for, and said."""
+    network_plan = plan(parse("conv(8, 3) groupnorm(2) flatten linear(classes)"), (3, 11, 12), 5)
+    network = made(network_plan)
+    with torch.no_grad():
+        network.layers.get_submodule("0").bias.fill_(offset)  # type: ignore[union-attr,operator]
+    image = np.random.default_rng(0).integers(0, 256, (11, 12, 3), np.uint8)
+    recording = record(network, image)
+    found = [working(recording, "1", unit) for unit in units_of((8, 9, 10), 200)]
+    assert all(one.agrees for one in found)
+    assert any("float32 can be off" in one.lines[-1] for one in found) == (offset >= 100)
+    # The allowance is for the variance alone: without an offset a value moved by a thousandth is still found out.
+    if offset == 0:
+        recording.values["1"][1, 2, 3] += 1e-3 * found[0].magnitude
+        assert not working(recording, "1", (1, 2, 3)).agrees
+
+
+@pytest.mark.parametrize(
+    "chain", ["conv(4, 3) scale(100) silu", "conv(4, 3) scale(100) sigmoid", "scale(1e-20) scale(1e-22)"]
+)
+def test_values_below_float32(chain: str) -> None:
+    """What float32 cannot hold apart from zero agrees with zero."""
+    check_every_value(recording_of(f"{chain} flatten linear(classes)"), most=200)
+
+
+def test_maximum_of_nothing_is_refused() -> None:
+    """A max window wholly in padding would give minus infinity: the plan says so."""
+    sentence = "conv(4, (28, 28)) maxpool((1, 2), padding=(0, 1), dilation=(1, 2)) flatten linear(classes)"
+    with pytest.raises(SentenceError, match="wholly in the padding"):
+        plan(parse(sentence), (1, 28, 28), 5)

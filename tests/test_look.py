@@ -147,12 +147,13 @@ def test_features(toy: convlens.Run, picture: NDArray[np.uint8]) -> None:
     [
         ({"layers": "0,9"}, "there are 0, 1, 2, 3, 4, 5, 6, 7"), ({"layers": ","}, "at least one"),
         ({"unit": "0:99,0,0"}, "from 0,0,0 to 3,7,7"), ({"unit": "x"}, "LAYER:"),
-        ({"label": "seven"}, "there are 0, 1, 2"), ({"label": "²"}, "no class"), ({"image": None}, "name a picture"),
+        ({"label": "seven"}, "there are 0, 1, 2"), ({"label": "²"}, "no class"), ({"label": "9" * 5000}, "no class"),
+        ({"label": 10**5000}, "no class"), ({"image": [[1], [2, 3]]}, "not a picture"), ({"image": None}, "name a picture"),
     ],
 )  # fmt: skip
 def test_what_is_not_there(toy: convlens.Run, picture: NDArray[np.uint8], options: dict[str, Any], words: str) -> None:
     """Layers, units and classes that are not there: one line that lists those that are."""
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises((UsageError, ImageError), match=words):
         convlens.look(toy.path, **{"image": picture, **options})
 
 
@@ -206,6 +207,14 @@ def test_command(toy: convlens.Run, picture: NDArray[np.uint8], command: Command
     done = command("look", toy.path, "bar.png", "--arrays", "a.npz", "--film", "f.gif", "--layers", "0,2")
     assert done.returncode == 0, done.stderr
     assert "written: f.gif, look-bar.png, a.npz" in done.stdout and "bar.png: " in done.stdout
+    for arguments in (
+        ["none.png", "--film", "g.gif", "--out", "z.png"],
+        ["bar.png", "--out", "o.png", "--film", "o.png"],
+    ):
+        assert command("look", toy.path, *arguments).returncode == 2
+    assert not any((workplace / name).exists() for name in ("g.gif", "z.png", "o.png")), (
+        "a command that fails leaves nothing"
+    )
     done = command("look", toy.path, "bar.png", "--json")
     assert json.loads(done.stdout)["files"] == ["look-bar-2.png"]
     done = command("look", toy.path, "--film", "sheet.svg")
@@ -294,6 +303,16 @@ def test_modules_that_cannot_be_looked_into(kind: str, words: str) -> None:
         convlens.look(Odd(kind), torch.ones(1, 3, 3))
 
 
+def test_gradients_switched_off_by_the_caller(toy: convlens.Run, picture: NDArray[np.uint8]) -> None:
+    """Inside inference_mode and no_grad the attributions are the same."""
+    plain = convlens.look(toy.path, picture)
+    for mode in (torch.inference_mode(), torch.no_grad()):
+        with mode:
+            found = convlens.look(toy.path, picture)
+        assert plain.occlusion is not None and found.occlusion is not None
+        np.testing.assert_allclose(found.integrated_gradients, plain.integrated_gradients)  # type: ignore[arg-type]
+
+
 def test_module_in_half_precision() -> None:
     """A bfloat16 module is looked into in its own arithmetic."""
     features = convlens.look(Small().bfloat16(), torch.rand(3, 12, 12))
@@ -366,6 +385,9 @@ def test_no_film(toy: convlens.Run, arrays: tuple[NDArray[Any], ...], tmp_path: 
     (plain.path / "filters").mkdir()
     for step in (0, 1):
         (plain.path / "filters" / f"step-{step:09d}.npy").write_bytes(b"damaged")
+    with pytest.raises(ConvlensError, match="damaged filters"):
+        convlens.film(plain)
+    (plain.path / "filters" / "step-000000000.npy").write_bytes(b"PK\3\4garbage")
     with pytest.raises(ConvlensError, match="damaged filters"):
         convlens.film(plain)
     for step in (0, 1):

@@ -313,6 +313,10 @@ def test_token_where_others_can_reach_it(toy_run: convlens.Run, tmp_path: Path) 
         assert "HttpOnly" in cookie and "samesite=lax" in cookie.lower() and str(server.port) in cookie
         assert server.ask("GET", "/api/model", Cookie=cookie.partition(";")[0])[0] == 200
         assert server.ask("GET", "/api/model", Authorization=f"Bearer {token}", Host="hub.example")[0] == 200
+        own = cookie.partition(";")[0]
+        for among in (f'x={{"a":1}}; {own}', f"x=hello world; {own}", f"foo[]=1; httponly; {own}"):
+            assert server.ask("GET", "/api/model", Cookie=among)[0] == 200, "other programs' cookies lock nobody out"
+        assert server.ask("GET", "/api/model", Cookie=own, Authorization="Bearer another")[0] == 200
         assert server.refused(403, "GET", "/api/model", Authorization=f"Bearer {token}", Host="evil.example")
         passed = {"Authorization": f"Bearer {token}", "Host": "inside.example"}  # a proxy gives its own Host
         assert server.refused(403, "POST", "/api/explain", b"{}", **passed, Origin="https://hub.example")
@@ -459,3 +463,40 @@ def test_serve_checks_its_arguments() -> None:
     """The Python function refuses what the command line refuses."""
     with pytest.raises(UsageError, match="port"):
         convlens.serve("last", port=True)
+
+
+def test_two_microscopes_train_in_places_of_their_own(toy_run: convlens.Run, tmp_path: Path) -> None:
+    """Two servers in one folder never take the same place for a run; what never became a run leaves nothing behind."""
+    servers = [Server(tmp_path, str(toy_run.path), "--port", "0") for _ in range(2)]
+    places = [server.post("/api/lab/train", LONG)["place"] for server in servers]
+    assert len(set(places)) == 2
+    for server in servers:
+        server.post("/api/lab/stop", {})
+        assert server.close() == 0
+    left = [path for path in (tmp_path / "runs").iterdir() if path.is_dir() and not any(path.iterdir())]
+    assert left == []
+
+
+def test_damaged_log_of_the_lab(toy: Server, toy_run: convlens.Run, tmp_path: Path) -> None:
+    """Lines of a log that are no numbers are passed over."""
+    log = toy_run.path / "log.jsonl"
+    before = log.read_bytes()
+    try:
+        with log.open("ab") as file:
+            file.write(b'{"step":1,"loss":NaN}\n{"step":1e999,"loss":1}\n{"epoch":1e999}\n[1]\n{"step":"a","loss":2}\n')
+        again = convlens.Run(toy_run.path)
+        assert again.curve == toy_run.curve and len(again.history) == before.count(b'"epoch"')
+    finally:
+        log.write_bytes(before)
+
+
+def test_standard_output_may_be_closed(toy_run: convlens.Run, tmp_path: Path) -> None:
+    """The page is served all the same."""
+    script = "import os, sys; os.close(1); os.execv(sys.executable, [sys.executable, '-m', 'convlens', *sys.argv[1:]])"
+    process = subprocess.Popen([sys.executable, "-c", script, "serve", str(toy_run.path), "--port", "0"], cwd=tmp_path,
+                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    assert process.stderr is not None
+    assert "the microscope is open" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+    process.stderr.close()

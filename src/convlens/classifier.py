@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from convlens import modelfile
@@ -77,7 +78,11 @@ class Classifier:
                 return picture(read_bytes(Path(image)), spec)
             if isinstance(image, bytes | bytearray):
                 return picture(bytes(image), spec)
-            return fit(pixels_of(image) if hasattr(image, "getbands") else np.asarray(image), spec)
+            try:
+                pixels = pixels_of(image) if hasattr(image, "getbands") else np.asarray(image)
+            except (TypeError, RuntimeError, ValueError) as error:  # ragged lists, tensors that are no arrays
+                raise ImageError(f"not a picture: {shown(error)}") from error
+            return fit(pixels, spec)
         except ImageError as error:
             if isinstance(image, str | Path):
                 raise ImageError(f"{shown(image, 200)}: {error}") from error
@@ -115,10 +120,11 @@ def load(model: str | Path | Run | Classifier = "last", device: str | None = "au
         return model if device in ("auto", model.device) else load(model.path, device)
     file = modelfile.read_model(find_model(model))
     found = resolve_device(device)
-    with settled(resolve(found, "float32")):
+    # Weights made in a caller's inference mode could never be explained by gradients.
+    with settled(resolve(found, "float32")), torch.inference_mode(False):
         memory_format = str(file.card.training.get("memory_format", MEMORY_FORMATS[0]))  # as validation had it
         network = build(file.plan, file.card.input_spec, device=found, memory_format=memory_format)
-    copy_into(network, file.tensors)
+        copy_into(network, file.tensors)
     network.eval()
     return Classifier(file.path, file.card, network, found)
 

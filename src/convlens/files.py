@@ -235,6 +235,26 @@ def check_new_file(path: Path, suffixes: tuple[str, ...] = (), what: str = "") -
         raise UsageError(f"{named} is no name for a file") from None
 
 
+def reserve_folder(parent: Path, name: str) -> Path:
+    """Make the first of `parent/NAME-1`, `-2` … that is not there, empty: nobody else gets it. Raises StorageError."""
+    with _storage(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            path = parent / f"{name}-{number}"
+            try:
+                path.mkdir()
+                return path
+            except FileExistsError:
+                number += 1
+
+
+def remove_if_empty(path: Path) -> None:
+    """Remove a folder that nothing was written into."""
+    with suppress(OSError):
+        path.rmdir()
+
+
 def remove_leftovers(folder: Path, of: str = "") -> None:
     """Remove what a process that was killed while writing left in `folder`, of the name `of` or of any.
 

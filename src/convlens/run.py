@@ -6,6 +6,7 @@ not at all and is never overwritten.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -68,12 +69,12 @@ class Run:
     @property
     def history(self) -> list[dict[str, Any]]:
         """The log, one dictionary an epoch: step, epoch, lr, loss, val …"""
-        return [line for line in files.read_lines(self.path / LOG_FILE) if isinstance(line, dict) and "epoch" in line]
+        return [line for line in files.read_lines(self.path / LOG_FILE) if _is_sound(line) and "epoch" in line]
 
     @property
     def curve(self) -> list[tuple[int, float]]:
         """(step, training loss of that step) at about a hundred steps of the training."""
-        lines = [line for line in files.read_lines(self.path / LOG_FILE) if isinstance(line, dict)]
+        lines = [line for line in files.read_lines(self.path / LOG_FILE) if _is_sound(line)]
         return [(int(line["step"]), float(line["loss"])) for line in lines if "epoch" not in line]
 
     def filters(self) -> list[tuple[int, Path]]:
@@ -109,6 +110,14 @@ class Run:
 
         rows = "".join(f"<tr><th>{escape(w)}</th><td>{escape(v)}</td></tr>" for w, v in self.summary())
         return f"<table>{rows}</table>"
+
+
+def _is_sound(line: Any) -> bool:
+    """Whether a line of the log has its numbers; a damaged one is passed over."""
+    if not isinstance(line, dict):
+        return False
+    numbers = [line.get("step"), line.get("loss"), line.get("epoch", 0)]
+    return all(isinstance(n, int | float) and math.isfinite(n) for n in numbers)
 
 
 def _check_record(record: dict[str, Any]) -> None:

@@ -347,6 +347,20 @@ class MaxPool(_Pool):
     def rounds_up(self) -> bool:
         return self.ceil_mode
 
+    def output_shape(self, shape: Shape) -> Shape:
+        found = super().output_shape(shape)
+        for n, out, k, d, s, (before, _) in zip(
+            shape[1:], found[1:], self.kernel(), self.dilations(), self.strides(), self.paddings(), strict=True
+        ):
+            # A window that begins inside of the map reads its first value; those before it may miss it altogether.
+            for start in range(-before, min(0, (out - 1) * s - before + 1), s):
+                if not any(0 <= start + d * tap < n for tap in range(k)):
+                    raise MisfitError(
+                        f"a window of it lies wholly in the padding of the {by(shape[1:])} map that comes in and has no "
+                        "largest value; use less padding or dilation"
+                    )
+        return found
+
 
 @dataclass(frozen=True)
 class AvgPool(_Pool):

@@ -71,18 +71,18 @@ def look(
         raise UsageError("name a picture to look at: convlens look MODEL IMAGE (or --film FILE for the filters alone)")
     import convlens
 
-    written = []
-    if film is not None:
-        convlens.film(model).save(film)
-        written.append(film)
+    # Everything is looked at before anything is written: a command that fails leaves nothing behind.
+    moving = None if film is None else convlens.film(model)
     features = None
     if image is not None:
         features = convlens.look(model, image, layers=layers, unit=unit, label=label, device=device)
         out = out if out is not None else console.free_name(f"look-{Path(image).stem}", ".png")
-        for path in (out, arrays):
-            if path is not None:
-                features.save(path)
-                written.append(path)
+    written = [path for path in (film, out if features else None, arrays if features else None) if path is not None]
+    if len({Path(path).absolute() for path in written}) < len(written):
+        raise UsageError("--out, --arrays and --film must name different files")
+    for thing, path in ((moving, film), (features, out), (features, arrays)):
+        if thing is not None and path is not None:
+            thing.save(path)
     if json:
         console.print_json((features.to_json() if features else {}) | {"files": written})
         return

@@ -9,6 +9,7 @@ import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -68,7 +69,7 @@ def film(run: str | Path | Run = "last") -> Film:
         if stacked.dtype != np.float32 or stacked.ndim != 5 or not stacked.size or not np.isfinite(stacked).all():
             raise ValueError("not filters")
         epochs = float(record["recipe"]["epochs"])
-    except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
+    except (OSError, ValueError, EOFError, KeyError, TypeError, BadZipFile) as error:
         raise RunError(f"{shown(found.path, 200)} has damaged filters ({shown(error)})") from error
     return Film(stacked, tuple(step for step, _ in kept), int(record["num_steps"]), epochs)
 

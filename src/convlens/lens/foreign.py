@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from convlens.architecture.layers import by
 from convlens.data.decode import Pixels
 from convlens.data.framing import to_channels
-from convlens.errors import ImageError, UsageError, shown
+from convlens.errors import ConvlensError, ImageError, UsageError, shown
 from convlens.lens.attribution import METHODS, Subject, attribution
 from convlens.lens.features import Features, LayerValues
 from convlens.lens.inputs import class_number, listed_names, name_of, original_of
@@ -62,7 +62,9 @@ def _in_one_line(x_1CHW: Tensor) -> Iterator[None]:
     """Within it, what a module of somebody's own raises becomes a UsageError."""
     try:
         yield
-    except (RuntimeError, TypeError, ValueError, NotImplementedError, IndexError, KeyError, AttributeError) as error:
+    except ConvlensError:
+        raise
+    except Exception as error:  # a module of somebody's own raises whatever it likes
         raise UsageError(
             f"the module cannot be looked into with batches of {by(tuple(x_1CHW.shape[1:]))}: {shown(error, 160)}"
         ) from error
@@ -93,7 +95,10 @@ def _module_input(module: nn.Module, image: Any, first: nn.Conv2d | None) -> tup
     """The picture as it came (None for a tensor) and what goes in, (1, C, H, W) of the weights' type and device."""
     place = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
     if isinstance(image, Tensor) or (isinstance(image, np.ndarray) and image.dtype != np.uint8):
-        x = torch.as_tensor(image).detach().to(place)
+        try:
+            x = torch.as_tensor(image).detach().to(place)
+        except (TypeError, RuntimeError, NotImplementedError) as error:
+            raise ImageError(f"not a picture: {shown(error, 160)}") from error
         x = x[None] if x.ndim == 3 else x
         if x.ndim != 4 or len(x) != 1:
             raise ImageError(f"a tensor must be one picture (C, H, W) or (1, C, H, W), not {by(tuple(x.shape))}")

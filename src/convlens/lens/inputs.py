@@ -5,6 +5,7 @@ Owns how they are read and the errors that say what there is instead.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from convlens.errors import UsageError, did_you_mean, shown
 
 def listed_names(layers: Any) -> list[str]:
     """`"0,3"` or a list as names. Raises UsageError where there is none."""
+    if not isinstance(layers, str | Iterable):
+        layers = [layers]
     names = layers.split(",") if isinstance(layers, str) else [str(layer) for layer in layers]
     names = [name.strip() for name in names if name.strip()]
     if not names:
@@ -26,10 +29,14 @@ def listed_names(layers: Any) -> list[str]:
 
 def class_number(label: str | int, class_names: tuple[str, ...]) -> int:
     """The number of a class given by name (first) or number. Raises UsageError."""
-    if str(label) in class_names:
-        return class_names.index(str(label))
-    if str(label).isascii() and str(label).isdigit() and int(label) < len(class_names):
-        return int(label)
+    if isinstance(label, int) and not -1_000_000 < label < 1_000_000:  # too long to be written down
+        raise UsageError(f"there is no class of that number: there are {len(class_names)}")
+    text = str(label)
+    if text in class_names:
+        return class_names.index(text)
+    numbers = {str(k): k for k in range(len(class_names))}
+    if text in numbers:
+        return numbers[text]
     near = did_you_mean(str(label), class_names)
     listed = ", ".join(shown(name, 20) for name in class_names[:20])
     raise UsageError(f"there is no class {shown(label, 40)!r}{near}: there are {listed}")

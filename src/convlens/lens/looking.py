@@ -54,7 +54,12 @@ def look(
     if isinstance(model, nn.Module) and not isinstance(model, Classifier):
         return look_into_module(model, image, layers, unit, label)
     classifier = load(model, device)
-    with settled(resolve(classifier.device, "float32")), quiet_pillow(), torch.enable_grad():
+    with (
+        settled(resolve(classifier.device, "float32")),
+        quiet_pillow(),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+    ):
         return _look_into_classifier(classifier, image, layers, unit, label)
 
 

@@ -5,6 +5,7 @@ Owns the page, its colours and the formats. matplotlib is imported when a sheet 
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -26,7 +27,8 @@ def save_figure(figure: Figure, path: Path) -> None:
     def write(file: BinaryIO) -> None:
         kind = path.suffix.lower()[1:]
         metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
-        with matplotlib.rc_context({"svg.hashsalt": "convlens"}):
+        with matplotlib.rc_context({"svg.hashsalt": "convlens"}), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # a script that the font lacks is drawn as boxes
             figure.savefig(file, format=kind, metadata=metadata)
 
     files.write_with(path, write)

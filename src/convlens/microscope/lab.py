@@ -15,6 +15,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from convlens import files
 from convlens.architecture import Explanation, parse, plan
 from convlens.architecture.rows import rows_json
 from convlens.data.dataset import Dataset
@@ -76,7 +77,8 @@ class Lab:
         seed = request.get("seed", 0)
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise UsageError(f"seed must be a whole number from 0 on, not {shown(seed)}")
-        place = _free_place()
+        self._tidy()
+        place = files.reserve_folder(RUNS_FOLDER, "lab")  # another microscope may train in this folder too
         process = subprocess.Popen(
             _command(dataset, str(sentence), recipe, seed, place, device), stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace",
@@ -111,6 +113,12 @@ class Lab:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove the place of a training that ended before it had a run."""
+        if self.place is not None:
+            files.remove_if_empty(self.place)
 
     def status(self) -> dict[str, Any]:
         """How it stands: idle, running, complete, stopped or failed; the curve and the last lines."""
@@ -148,10 +156,3 @@ def _setting(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _free_place() -> Path:
-    number = 1
-    while (RUNS_FOLDER / f"lab-{number}").exists():
-        number += 1
-    return RUNS_FOLDER / f"lab-{number}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import re
 import secrets
 import socket
 import threading
@@ -60,15 +61,18 @@ def serve(
     """
     if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
         raise UsageError(f"port must be a whole number from 0 to 65535, not {shown(port)}")
-    if token is not None and (len(token) < 8 or not token.isascii() or not token.isprintable() or " " in token):
-        raise UsageError("a token must have at least 8 characters, without spaces")
+    if token is not None and not (isinstance(token, str) and re.fullmatch(r"[A-Za-z0-9._~-]{8,200}", token)):
+        raise UsageError("a token must have 8 to 200 letters, digits and . _ ~ -")
+    names_given = list(allow_host or ())
+    if not isinstance(host, str) or not all(isinstance(name, str) and name.strip() for name in names_given):
+        raise UsageError("a host must have a name")
     classifier = load(model, device)
     listener = _listener(host, port)
     is_local = _is_loopback(host)
     token = token if is_local or token is not None else secrets.token_urlsafe(18)
     port = listener.getsockname()[1]
     shown_host = socket.gethostname() if host in ("0.0.0.0", "::") else host
-    allowed = frozenset(name.lower() for name in allow_host or ())
+    allowed = frozenset(name.strip().lower() for name in names_given)
     names = {"localhost", "127.0.0.1", "::1", shown_host.lower()} | allowed
     address = f"[{shown_host}]" if ":" in shown_host else shown_host
     url = f"http://{address}:{port}/" + (f"?token={token}" if token else "")
@@ -80,7 +84,7 @@ def serve(
             if open:
                 threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
-        config = uvicorn.Config(guard, log_level="warning", access_log=False, server_header=False,
+        config = uvicorn.Config(guard, log_level="warning", access_log=False, server_header=False, use_colors=False,
                                 timeout_graceful_shutdown=2, lifespan="off")  # fmt: skip
         with suppress(KeyboardInterrupt):  # the ordinary end
             _run(_Server(config, started), listener)
@@ -116,6 +120,8 @@ def _listener(host: str, port: int) -> socket.socket:
     """A socket that listens there. Raises UsageError, with the next free port where this one is taken."""
     try:
         return _bound(host, port)
+    except UnicodeError:
+        raise UsageError(f"cannot listen on {shown(host, 60)!r}: it is no name of a host") from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             free = next(

@@ -98,7 +98,10 @@ class Session:
         if self._dataset is None:
             try:
                 self._dataset = reopen(self.classifier.card.dataset, progress="none")
+                if self._dataset.input_spec.shape != self.classifier.card.input_spec.shape:
+                    raise DataError("they are of another size than it takes")
             except ConvlensError as error:
+                self._dataset = None
                 self._no_dataset = f"the images it was trained on are not at hand: {error}"
                 raise DataError(self._no_dataset) from error
         return self._dataset

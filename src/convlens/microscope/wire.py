@@ -35,7 +35,8 @@ def packed(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> byt
 
 def quantised(values: NDArray[np.float32]) -> tuple[NDArray[np.uint8], float, float]:
     """Values as 0..255 between two ends, and the ends: 0 and the largest, or the same on both sides of 0."""
-    reach = float(np.abs(values).max(initial=0.0)) or 1.0
+    reach = float(np.abs(values).max(initial=0.0))
+    reach = reach if reach > 1e-35 else 1.0  # smaller ones have no 255 levels in float32
     low = -reach if values.min(initial=0.0) < 0 else 0.0
     scaled = (values - np.float32(low)) * np.float32(255 / (reach - low))
     return np.rint(scaled).clip(0, 255).astype(np.uint8), low, reach
