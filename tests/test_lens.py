@@ -273,7 +273,7 @@ def test_group_norm_of_a_large_mean(offset: float) -> None:
     network_plan = plan(parse("conv(8, 3) groupnorm(2) flatten linear(classes)"), (3, 11, 12), 5)
     network = made(network_plan)
     with torch.no_grad():
-        network.layers.get_submodule("0").bias.fill_(offset)  # type: ignore[union-attr,operator]
+        network.layers.get_submodule("0").bias.fill_(offset)  # type: ignore[operator]
     image = np.random.default_rng(0).integers(0, 256, (11, 12, 3), np.uint8)
     recording = record(network, image)
     found = [working(recording, "1", unit) for unit in units_of((8, 9, 10), 200)]

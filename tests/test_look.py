@@ -148,7 +148,8 @@ def test_features(toy: convlens.Run, picture: NDArray[np.uint8]) -> None:
         ({"layers": "0,9"}, "there are 0, 1, 2, 3, 4, 5, 6, 7"), ({"layers": ","}, "at least one"),
         ({"unit": "0:99,0,0"}, "from 0,0,0 to 3,7,7"), ({"unit": "x"}, "LAYER:"),
         ({"label": "seven"}, "there are 0, 1, 2"), ({"label": "²"}, "no class"), ({"label": "9" * 5000}, "no class"),
-        ({"label": 10**5000}, "no class"), ({"image": [[1], [2, 3]]}, "not a picture"), ({"image": None}, "name a picture"),
+        ({"label": 10**5000}, "no class"), ({"image": [[1], [2, 3]]}, "not a picture"),
+        ({"image": None}, "name a picture"),
     ],
 )  # fmt: skip
 def test_what_is_not_there(toy: convlens.Run, picture: NDArray[np.uint8], options: dict[str, Any], words: str) -> None:

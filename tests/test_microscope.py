@@ -468,11 +468,11 @@ def test_serve_checks_its_arguments() -> None:
 def test_two_microscopes_train_in_places_of_their_own(toy_run: convlens.Run, tmp_path: Path) -> None:
     """Two servers in one folder never take the same place for a run; what never became a run leaves nothing behind."""
     servers = [Server(tmp_path, str(toy_run.path), "--port", "0") for _ in range(2)]
-    places = [server.post("/api/lab/train", LONG)["place"] for server in servers]
+    places = [one.post("/api/lab/train", LONG)["place"] for one in servers]
     assert len(set(places)) == 2
-    for server in servers:
-        server.post("/api/lab/stop", {})
-        assert server.close() == 0
+    for one in servers:
+        one.post("/api/lab/stop", {})
+        assert one.close() == 0
     left = [path for path in (tmp_path / "runs").iterdir() if path.is_dir() and not any(path.iterdir())]
     assert left == []
 

@@ -356,8 +356,8 @@ class MaxPool(_Pool):
             for start in range(-before, min(0, (out - 1) * s - before + 1), s):
                 if not any(0 <= start + d * tap < n for tap in range(k)):
                     raise MisfitError(
-                        f"a window of it lies wholly in the padding of the {by(shape[1:])} map that comes in and has no "
-                        "largest value; use less padding or dilation"
+                        f"a window of it lies wholly in the padding of the {by(shape[1:])} map that comes in and has "
+                        "no largest value; use less padding or dilation"
                     )
         return found
 
