@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 from common import ceilings, surroundings
 
@@ -66,7 +67,7 @@ class Stepper:
         self.plan = plan(parse(preset.architecture), dataset.input_spec.shape, 10)
         network = build(self.plan, dataset.input_spec, memory_format=arithmetic.memory_format)
         images, labels = dataset.images("train"), torch.from_numpy(dataset.labels("train"))
-        batches = Batches.of(preset.recipe, len(images), 0)
+        batches = Batches.of(preset.recipe, np.zeros(len(images), np.int64), 0)
         self.state = new_state(network, preset.recipe)
         self.steps: Iterator[Losses] = train_steps(
             self.state, images, labels, batches, preset.recipe, 1_000_000, arithmetic

@@ -158,7 +158,8 @@ def train_large(packed: Path, images: int, *, resident: bool) -> Figures:
     labels = torch.from_numpy(dataset.labels("train")[: len(train)])
     recipe = FAST.recipe.replace(epochs=images / len(train))
     network = build(plan(parse(FAST.architecture), dataset.input_spec.shape, 10), dataset.input_spec)
-    batches, num_steps, peak, slowest = Batches.of(recipe, len(train), 0), images // recipe.batch_size, 0, []
+    batches = Batches.of(recipe, np.zeros(len(train), np.int64), 0)
+    num_steps, peak, slowest = images // recipe.batch_size, 0, []
     with settled(arithmetic):
         state = new_state(network, recipe)
         for _ in train_steps(state, train, labels, batches, recipe, num_steps, arithmetic):

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from convlens.data.decode import MAX_PIXELS, decode, decode_reduced, read_header
-from convlens.data.framing import FRAMINGS, InputSpec, fit, is_framed_ink, picture, spare, to_channels
+from convlens.data.framing import FRAMINGS, InputSpec, fit, picture, spare, to_channels
+from convlens.data.ink import is_framed_ink
 from convlens.data.pack import open_data
 from convlens.errors import ImageError, UsageError
 

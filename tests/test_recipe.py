@@ -93,7 +93,8 @@ def test_values_out_of_range(values: dict[str, Any], words: str) -> None:
 
 def test_settings_from_text() -> None:
     """`--set field=value` reads each type, and says what it cannot read."""
-    recipe = Recipe().with_settings(["lr=0.5", "flip=true", "batch_size=64", "betas=0.8,0.95", "schedule=cosine"])
+    texts = ["lr=0.5", "flip=true", "batch_size=64", "betas=0.8,0.95", "schedule=cosine"]
+    recipe = Recipe().replace(**Recipe().parsed(texts))
     assert (recipe.lr, recipe.flip, recipe.batch_size, recipe.betas) == (0.5, True, 64, (0.8, 0.95))
     for text, words in (
         ("lr", "field=value"),
@@ -103,7 +104,7 @@ def test_settings_from_text() -> None:
         ("learning=1", "no 'learning'"),
     ):
         with pytest.raises(RecipeError, match=words):
-            Recipe().with_settings([text])
+            Recipe().parsed([text])
 
 
 def test_presets_fit_mnist_and_are_named() -> None:

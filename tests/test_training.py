@@ -108,9 +108,10 @@ def test_the_loop_is_a_plain_torch_loop(optimizer: str) -> None:
     spec = InputSpec(16, 16, 1, mean=(50.0,), std=(70.0,))
     images, labels = torch.from_numpy(x[..., None]), torch.from_numpy(y)
     state = new_state(build(network_plan, spec, seed=4), recipe)
+    batches = Batches.of(recipe, np.zeros(90, int), 5)
     losses = [
         v
-        for part in train_steps(state, images, labels, Batches.of(recipe, 90, 5), recipe, 10, resolve("cpu", "float32"))
+        for part in train_steps(state, images, labels, batches, recipe, 10, resolve("cpu", "float32"))
         for v in part.values
     ]
     plain = build(network_plan, spec, seed=4)
@@ -123,7 +124,7 @@ def test_the_loop_is_a_plain_torch_loop(optimizer: str) -> None:
     expected = []
     for step in range(10):
         rule.param_groups[0]["lr"] = recipe.lr_at(step, 10)
-        at = torch.from_numpy(Batches.of(recipe, 90, 5).at(step).positions)
+        at = torch.from_numpy(Batches.of(recipe, np.zeros(90, int), 5).at(step).positions)
         loss = F.cross_entropy(plain(images[at]), labels[at], label_smoothing=0.1)
         rule.zero_grad()
         torch.autograd.backward(loss)
@@ -146,7 +147,7 @@ def test_golden_losses() -> None:
         state,
         torch.from_numpy(x[..., None]),
         torch.from_numpy(y),
-        Batches.of(recipe, 90, 0),
+        Batches.of(recipe, np.zeros(90, int), 0),
         recipe,
         6,
         resolve("cpu", "float32"),
@@ -164,7 +165,7 @@ def test_golden_losses_of_each_preset(preset: str) -> None:
     x, y = mnist.arrays("train")
     recipe = PRESETS[preset].recipe.replace(batch_size=100)
     state = new_state(build(plan(parse(PRESETS[preset].architecture), (1, 28, 28), 10), MNIST_SPEC, seed=0), recipe)
-    images, batches = MappedImages(x, np.arange(1000)), Batches.of(recipe, 1000, 0)
+    images, batches = MappedImages(x, np.arange(1000)), Batches.of(recipe, np.zeros(1000, int), 0)
     steps = train_steps(state, images, torch.from_numpy(y[:1000]), batches, recipe, 400, resolve("cpu", "float32"))
     losses = [next(steps).values[0] for _ in range(4)]
     np.testing.assert_allclose(losses, GOLDEN_OF_PRESETS[preset], rtol=1e-2)
@@ -182,7 +183,7 @@ GOLDEN_OF_PRESETS = {
 @pytest.mark.parametrize("preset", list(PRESETS))
 def test_batches_of_each_preset_do_not_depend_on_rank(preset: str) -> None:
     """Whatever the number of processes, the same images get the same shifts in the same step."""
-    batches = Batches.of(PRESETS[preset].recipe, 1000, 7)
+    batches = Batches.of(PRESETS[preset].recipe, np.zeros(1000, int), 7)
     images = MappedImages(shapes(1000)[0][..., None], np.arange(1000))
     for step in (0, 3, 9):
         whole = gather(images, batches.at(step), "cpu")
@@ -214,7 +215,7 @@ def test_average_of_the_weights() -> None:
     state = new_state(build(plan(parse(TINY), (1, 16, 16), 3), spec), recipe)
     assert state.ema is not None and "1.running_mean" in state.ema and "1.num_batches_tracked" not in state.ema
     expected = {name: average.clone() for name, average in state.ema.items()}
-    images, labels, batches = torch.from_numpy(x[..., None]), torch.from_numpy(y), Batches.of(recipe, 60, 0)
+    images, labels, batches = torch.from_numpy(x[..., None]), torch.from_numpy(y), Batches.of(recipe, y, 0)
     for step, _ in enumerate(train_steps(state, images, labels, batches, recipe, 8, resolve("cpu", "float32"))):
         decay = min(0.9, (1 + step) / (10 + step))
         for name, average in expected.items():

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from convlens.microscope.serving import serve
     from convlens.presets import PRESETS
     from convlens.recipe import Recipe
-    from convlens.run import Run, runs
+    from convlens.run import Run, Series, runs
 
 _HOMES = {
     "Architecture": "convlens.architecture.sentence",
@@ -42,6 +42,7 @@ _HOMES = {
     "Recipe": "convlens.recipe",
     "Report": "convlens.evaluation.evaluate",
     "Run": "convlens.run",
+    "Series": "convlens.run",
     "evaluate": "convlens.evaluation.evaluate",
     "explain": "convlens.explaining",
     "film": "convlens.lens.film",
@@ -57,8 +58,8 @@ _HOMES = {
 
 __all__ = [
     "PRESETS", "Architecture", "Classifier", "ConvlensError", "Dataset", "Features", "InputSpec", "Prediction",
-    "Recipe", "Report", "Run", "evaluate", "explain", "film", "load", "look", "pack", "parse", "predict", "runs",
-    "serve", "train",
+    "Recipe", "Report", "Run", "Series", "evaluate", "explain", "film", "load", "look", "pack", "parse", "predict",
+    "runs", "serve", "train",
 ]  # fmt: skip
 
 

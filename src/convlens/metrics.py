@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+IMBALANCED = 2.0  # the largest class has so many times the images of the smallest
+SUSPICIOUS_N = 1_000  # so many images, all right, are rarely an honest result
 Z_95 = 1.959963984540054  # the 97.5 % quantile of the standard normal distribution
 
 
@@ -114,24 +116,58 @@ def calibration_error(
 
 
 class Score(NamedTuple):
-    """An accuracy that can be trusted: never without its interval and its n."""
+    """An accuracy that can be trusted: never without its interval and its n.
+
+    `balanced` is the mean recall of the classes there are, `majority` the accuracy of always answering the largest
+    class, `imbalance` how many times larger that is than the smallest. None in scores written before they were kept.
+    """
 
     accuracy: float
     interval: tuple[float, float]
     n: int
     loss: float
+    balanced: float | None = None
+    majority: float | None = None
+    imbalance: float | None = None
+
+    @property
+    def is_imbalanced(self) -> bool:
+        """Whether the classes differ so much in size that the accuracy alone misleads."""
+        return self.imbalance is not None and self.imbalance >= IMBALANCED
+
+    @property
+    def leak_warning(self) -> str | None:
+        """One line where a score is too good to be believed: every one of 1,000 images or more is right."""
+        if self.accuracy < 1 or self.n < SUSPICIOUS_N:
+            return None
+        return (
+            f"every one of {self.n:,} images is right, which is rarely true: look for training images among them, or "
+            "for something that gives the class away (convlens check DATA)"
+        )
 
     def to_json(self) -> dict[str, object]:
-        """As in every `--json` document: accuracy and interval in 0..1, loss in nats."""
-        return {"accuracy": self.accuracy, "interval": list(self.interval), "n": self.n, "loss": self.loss}
+        """As in every `--json` document: accuracies and interval in 0..1, loss in nats."""
+        return {"accuracy": self.accuracy, "interval": list(self.interval), "n": self.n, "loss": self.loss,
+                "balanced_accuracy": self.balanced, "majority_baseline": self.majority,
+                "imbalance": self.imbalance}  # fmt: skip
 
     def __str__(self) -> str:
         low, high = self.interval
-        return f"{100 * self.accuracy:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}, n = {self.n:,})"
+        line = f"{100 * self.accuracy:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}, n = {self.n:,})"
+        if not self.is_imbalanced or self.balanced is None or self.majority is None:
+            return line
+        first = f"balanced accuracy {100 * self.balanced:.2f} %, majority baseline {100 * self.majority:.2f} %"
+        return f"{first}, accuracy {line}"
 
 
 def score(logits_NK: NDArray[np.floating], labels_N: NDArray[np.integer]) -> Score:
-    """Accuracy with its 95 % Wilson interval, n and mean cross-entropy."""
-    num_right = int((logits_NK.argmax(axis=1) == labels_N).sum())
-    n = len(labels_N)
-    return Score(num_right / n, wilson_interval(num_right, n), n, cross_entropy(logits_NK, labels_N))
+    """Accuracy with its 95 % Wilson interval, n and mean cross-entropy; balanced accuracy and what to beat."""
+    is_right = logits_NK.argmax(axis=1) == labels_N
+    num_right, n = int(is_right.sum()), len(labels_N)
+    counts = np.bincount(labels_N)
+    present = counts > 0
+    recalls = np.bincount(labels_N, weights=is_right)[present] / counts[present]
+    return Score(
+        num_right / n, wilson_interval(num_right, n), n, cross_entropy(logits_NK, labels_N),
+        float(recalls.mean()), float(counts.max() / n), float(counts.max() / counts[present].min()),
+    )  # fmt: skip

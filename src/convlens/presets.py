@@ -76,7 +76,37 @@ FAST = Preset(
     expected="about 1.1 s; 99.09 ± 0.07 % (20 seeds, all 60,000 images)",
 )
 
-PRESETS = {preset.name: preset for preset in (STANDARD, FAST, TUTORIAL_FAST, TUTORIAL)}
+_BLOCK = "batchnorm relu"
+NATURAL = Preset(
+    name="natural",
+    architecture=(
+        f"conv(32, 3, padding=1, bias=False) maxpool(2) {_BLOCK} "
+        f"conv(64, 3, padding=1, bias=False) {_BLOCK} conv(64, 3, padding=1, bias=False) maxpool(2) {_BLOCK} "
+        f"conv(128, 3, padding=1, bias=False) {_BLOCK} conv(128, 3, padding=1, bias=False) maxpool(2) {_BLOCK} "
+        f"conv(128, 3, padding=1, bias=False) {_BLOCK} "
+        "globalmaxpool flatten linear(classes, bias=False) scale(0.125)"
+    ),
+    recipe=Recipe(
+        optimizer="muon", lr=0.005, muon_lr=0.06, weight_decay=0.02, label_smoothing=0.1, shift_px=2, flip=True,
+        epochs=16, batch_size=128,
+    ),
+    about="small RGB photographs: six convolutions with batch norm, mirrored and shifted",
+    expected="",
+)  # fmt: skip
+_STEM = f"conv(16, 3, stride=2, padding=1, bias=False) {_BLOCK} "
+_MOST_SIDE = 96  # of what `natural` itself sees: larger pictures are halved first
+
+
+def natural_for(height: int, width: int) -> str:
+    """The sentence of preset `natural` for pictures of this size: before it one convolution of stride 2 for each
+    halving that brings the shorter side to 96 pixels or less."""
+    stems, side = 0, min(height, width)
+    while side > _MOST_SIDE:
+        stems, side = stems + 1, side // 2
+    return _STEM * stems + NATURAL.architecture
+
+
+PRESETS = {preset.name: preset for preset in (STANDARD, FAST, NATURAL, TUTORIAL_FAST, TUTORIAL)}
 DEFAULT_PRESET = STANDARD.name
 
 

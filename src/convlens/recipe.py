@@ -16,7 +16,16 @@ from convlens.errors import RecipeError, did_you_mean, shown
 OPTIMIZERS = ("adam", "adamw", "sgd", "muon")
 SCHEDULES = ("constant", "triangle", "cosine")
 PRECISIONS = ("auto", "float32", "bfloat16")
-_ADDED = ("muon_lr",)  # fields that recipes written before do not have; their defaults change nothing there
+BALANCES = ("none", "weights", "sampling")
+# The fields that change pictures before they are learned from; `Recipe.without_augmentation` empties them.
+AUGMENTATION = ("shift_px", "flip", "crop_frac", "cutout_frac")
+ADDED = (
+    "muon_lr",
+    "crop_frac",
+    "cutout_frac",
+    "balance",
+    "patience",
+)  # fields that recipes written before do not have; their defaults change nothing there
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,13 @@ class Recipe:
     label_smoothing  0 to below 1
     shift_px         each image is moved by up to so many pixels in both directions, edges repeated
     flip             each image is mirrored left to right with probability 1/2
+    crop_frac        each image is enlarged from a random part of it, whose sides are down to 1 - crop_frac of its own
+    cutout_frac      in each image a square of this share of its sides is covered by the image's mean (DeVries and
+                     Taylor, 2017)
+    balance          of classes of different size: none; weights: the loss counts each class alike; sampling: each class
+                     is drawn alike often, the images of small ones repeatedly
+    patience         stop after so many epochs in a row without a lower validation loss, and keep the weights of the
+                     best; 0: never
     ema              decay per step of an average of the weights, which is then what is validated and saved; 0: none
     epochs           passes over the training images; a fraction is allowed
     batch_size       images a step
@@ -52,6 +68,10 @@ class Recipe:
     label_smoothing: float = 0.0
     shift_px: int = 0
     flip: bool = False
+    crop_frac: float = 0.0
+    cutout_frac: float = 0.0
+    balance: str = "none"
+    patience: int = 0
     ema: float = 0.0
     epochs: float = 1.0
     batch_size: int = 256
@@ -75,6 +95,10 @@ class Recipe:
         _whole("shift_px", self.shift_px, 0, 64)
         if not isinstance(self.flip, bool):
             raise RecipeError(f"flip must be true or false, not {shown(self.flip)}")
+        _number("crop_frac", self.crop_frac, 0, 0.9)
+        _number("cutout_frac", self.cutout_frac, 0, 0.9)
+        _one_of("balance", self.balance, BALANCES)
+        _whole("patience", self.patience, 0, 100_000)
         _number("ema", self.ema, 0, 1, open_high=True)
         _number("epochs", self.epochs, 0, 100_000, open_low=True)
         _whole("batch_size", self.batch_size, 1, 1_000_000)
@@ -93,15 +117,16 @@ class Recipe:
                 )
         return replace(self, **values)
 
-    def with_settings(self, settings: Iterable[str]) -> Self:
-        """The same with `field=value` texts applied, as `--set` gives them. Raises RecipeError."""
+    def parsed(self, settings: Iterable[str]) -> dict[str, Any]:
+        """The values of `field=value` texts, as `--set` gives them, for `replace`. Raises RecipeError."""
         values = {}
         for text in settings:
             name, equals, value = text.partition("=")
             if not equals:
                 raise RecipeError(f"--set takes field=value, not {shown(text)!r}")
             values[name.strip()] = self._parsed(name.strip(), value.strip())
-        return self.replace(**values)
+        self.replace(**values)
+        return values
 
     def _parsed(self, name: str, text: str) -> Any:
         default = getattr(self, name, None)
@@ -118,6 +143,18 @@ class Recipe:
             kind = {bool: "true or false", int: "a whole number", float: "a number"}.get(type(default), "two numbers")
             raise RecipeError(f"{name} must be {kind}, not {shown(text)!r}") from None
         return text
+
+    def without_augmentation(self) -> Self:
+        """The same, learning from the pictures as they are."""
+        return replace(self, shift_px=0, flip=False, crop_frac=0.0, cutout_frac=0.0)
+
+    def augmentation(self) -> str:
+        """What pictures go through before they are learned from, in words."""
+        words = [*(["flips"] if self.flip else []),
+                 *([f"shifts up to {self.shift_px} px"] if self.shift_px else []),
+                 *([f"crops down to {1 - self.crop_frac:.2g} of the sides"] if self.crop_frac else []),
+                 *([f"cutout of {self.cutout_frac:.2g} of the sides"] if self.cutout_frac else [])]  # fmt: skip
+        return ", ".join(words) or "none"
 
     @property
     def rates(self) -> str:
@@ -148,7 +185,7 @@ class Recipe:
         """Raises RecipeError where `value` is not a recipe."""
         if not isinstance(value, dict):
             raise RecipeError(f"a recipe is a JSON object, not {shown(value)}")
-        missing = [f.name for f in fields(cls) if f.name not in value and f.name not in _ADDED]
+        missing = [f.name for f in fields(cls) if f.name not in value and f.name not in ADDED]
         if missing:
             raise RecipeError(f"the recipe has no {missing[0]!r}")
         return cls().replace(**value)
@@ -163,10 +200,12 @@ class Recipe:
             parts.append("betas {:g}, {:g}".format(*self.betas))
         parts.append(self.schedule + (f" (warm-up {self.warmup_frac:g})" if self.warmup_frac else ""))
         parts += [f"{self.epochs:g} epoch{'' if self.epochs == 1 else 's'}", f"batch {self.batch_size}"]
-        for name in ("weight_decay", "label_smoothing", "shift_px", "ema"):
+        for name in ("weight_decay", "label_smoothing", "shift_px", "crop_frac", "cutout_frac", "patience", "ema"):
             if getattr(self, name):
                 parts.append(f"{name.replace('_', ' ')} {getattr(self, name):g}")
-        return ", ".join([*parts, *(["flip"] if self.flip else []), self.precision])
+        parts += ["flip"] if self.flip else []
+        parts += [f"balanced by {self.balance}"] if self.balance != "none" else []
+        return ", ".join([*parts, self.precision])
 
 
 def _one_of(name: str, value: Any, known: tuple[str, ...]) -> None:

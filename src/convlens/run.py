@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from convlens import files
@@ -21,6 +22,7 @@ from convlens.metrics import Score
 RUNS_FOLDER = Path("runs")
 RUN_FILE, LOG_FILE, MODEL_FILE, CHECKPOINTS = "run.json", "log.jsonl", "model.safetensors", "checkpoints"
 FILTERS = "filters"
+SEEN_FILE, INPUTS_FILE = "seen.npy", "inputs.png"
 FORMAT_VERSION = 1
 LAST = "last"
 
@@ -59,12 +61,17 @@ class Run:
     @property
     def val(self) -> Score | None:
         """The validation score of the saved weights, or None where nothing was set aside."""
-        return _score(self.record["val"])
+        return score_of(self.record["val"])
 
     @property
     def test(self) -> Score | None:
         """The test score, or None while test is sealed."""
-        return _score(self.record["test"])
+        return score_of(self.record["test"])
+
+    @property
+    def cross_validation(self) -> Score | None:
+        """With folds: every image scored by a network that did not learn from it."""
+        return score_of(self.record.get("cross_validation"))
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -98,9 +105,13 @@ class Run:
             ("architecture", str(record["architecture"])), ("parameters", f"{record['num_parameters']:,}"),
             ("seed", str(record["seed"])), ("trained for", f"{record['train_s']:.1f} s{rate}"),
         ]  # fmt: skip
+        rows += [("grown from", str(record["parent"]["path"]))] if record.get("parent") else []
         rows += [("validation", str(self.val))] if self.val else []
         rows += [("test", str(self.test))] if self.test else []
-        return rows
+        if self.cross_validation:
+            rows.append((f"{record['folds']} folds", str(self.cross_validation)))
+        warning = next((w for s in (self.val, self.test, self.cross_validation) if s and (w := s.leak_warning)), None)
+        return [*rows, ("warning", warning)] if warning else rows
 
     def __str__(self) -> str:
         return "\n".join(f"{what:<14}{value}" for what, value in self.summary())
@@ -110,6 +121,46 @@ class Run:
 
         rows = "".join(f"<tr><th>{escape(w)}</th><td>{escape(v)}</td></tr>" for w, v in self.summary())
         return f"<table>{rows}</table>"
+
+
+@dataclass(frozen=True)
+class Series:
+    """Runs of one plan that differ in their seed alone, in the order of their seeds."""
+
+    runs: tuple[Run, ...]
+
+    def accuracies(self, which: str) -> list[float]:
+        """The accuracies 0..1 of "val", "test" or "cross_validation"; empty unless every run has one."""
+        scores = [getattr(run, which) for run in self.runs]
+        return [s.accuracy for s in scores if s is not None] if all(scores) else []
+
+    def to_json(self) -> dict[str, Any]:
+        """Mean and standard deviation (of a sample, n - 1) of what was measured, and each run."""
+        found: dict[str, Any] = {"runs": [run.to_json() for run in self.runs]}
+        for which in ("val", "test", "cross_validation"):
+            values = self.accuracies(which)
+            found[which] = {"mean": mean(values), "sd": _sd(values), "n": len(values)} if values else None
+        return found
+
+    def summary(self) -> list[tuple[str, str]]:
+        """What a person wants to see first, as (what, value)."""
+        rows = [(str(run.path), f"seed {run.record['seed']}, {_short(run)}") for run in self.runs]
+        for which, words in (("val", "validation"), ("test", "test"), ("cross_validation", "folds")):
+            values = self.accuracies(which)
+            if values:
+                spread = f" ± {100 * sd:.2f}" if (sd := _sd(values)) is not None else ""
+                rows.append((words, f"{100 * mean(values):.2f}{spread} % (mean ± sd over {len(values)} seeds)"))
+        return rows
+
+
+def _sd(values: list[float]) -> float | None:
+    return stdev(values) if len(values) > 1 else None
+
+
+def _short(run: Run) -> str:
+    names = (("validation", run.val), ("test", run.test), ("folds", run.cross_validation))
+    parts = [f"{name} {100 * score.accuracy:.2f} %" for name, score in names if score]
+    return ", ".join([run.status, *parts])
 
 
 def _is_sound(line: Any) -> bool:
@@ -135,15 +186,21 @@ def _check_record(record: dict[str, Any]) -> None:
         raise TypeError("a name is no text")
     if not isinstance(record["images_per_s"], int | float | None):
         raise TypeError("images_per_s is no number")
-    _score(record["val"])
-    _score(record["test"])
+    score_of(record["val"])
+    score_of(record["test"])
+    score_of(record.get("cross_validation"))
+    if not isinstance(record.get("parent"), dict | None) or not isinstance(record.get("folds"), int | None):
+        raise TypeError("parent or folds is something else")
 
 
-def _score(value: Any) -> Score | None:
+def score_of(value: Any) -> Score | None:
+    """A score from its JSON form; None where there is none. Raises KeyError, TypeError, ValueError."""
     if value is None:
         return None
     low, high = value["interval"]
-    return Score(float(value["accuracy"]), (float(low), float(high)), int(value["n"]), float(value["loss"]))
+    others = (value.get(name) for name in ("balanced_accuracy", "majority_baseline", "imbalance"))
+    return Score(float(value["accuracy"]), (float(low), float(high)), int(value["n"]), float(value["loss"]),
+                 *(None if other is None else float(other) for other in others))  # fmt: skip
 
 
 # ---------------------------------------------------------------- making

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from convlens import console
-from convlens.commands.options import Channels, DataRoot, Device, Framing, Group, Json, Model, Size
+from convlens.commands.options import Channels, DataRoot, Device, Exclude, Framing, Group, Json, Model, Region, Size
 from convlens.errors import shown
 from convlens.signals import stopping_signals
-
-if TYPE_CHECKING:
-    from convlens.recipe import Recipe
 
 
 def train(
@@ -26,10 +23,17 @@ def train(
         ),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="standard, fast, tutorial-fast or tutorial.", show_default="standard")
+        str | None,
+        typer.Option(
+            help="standard, fast, natural, tutorial-fast or tutorial.",
+            show_default="standard for the named sets, else by the data",
+        ),
     ] = None,
     architecture: Annotated[str | None, typer.Option(help="A sentence, in the preset's place.")] = None,
     seed: Annotated[int | None, typer.Option(help="Which sample of the plan.", show_default="0")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(metavar="N", help="Train N times, from --seed on, and give mean ± sd.")
+    ] = None,
     out: Annotated[str | None, typer.Option(help="The run folder itself.", show_default="runs/DATA-N")] = None,
     val_frac: Annotated[
         float | None,
@@ -39,12 +43,37 @@ def train(
         ),
     ] = None,
     test: Annotated[bool, typer.Option("--test", help="Evaluate on the test images at the end.")] = False,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            help="Measure every image by one of K networks that did not learn from it, then train on all of them.",
+        ),
+    ] = None,
+    parent: Annotated[
+        str | None, typer.Option("--from", metavar="MODEL", help="Start from a model's weights; new classes, new head.")
+    ] = None,
     resume: Annotated[str | None, typer.Option(help="Go on with this run (or last), to the same bits.")] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            help="none, auto (what a probe shows to help), or kinds: flip,shift,crop,cutout.",
+            show_default="auto where the recipe is chosen by the data",
+        ),
+    ] = None,
+    time: Annotated[str | None, typer.Option(help="Fit the epochs into a time: 90s, 5m, 1.5h.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training images; may be a fraction.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
     lr: Annotated[float | None, typer.Option(help="The highest learning rate.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="adam, adamw, sgd or muon.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
+    balance: Annotated[
+        str | None, typer.Option(help="Classes of different size: none, weights (in the loss) or sampling.")
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(help="Stop after so many epochs without a lower validation loss; keep the best weights."),
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Any value of the recipe; repeatable.")
     ] = None,
@@ -65,29 +94,33 @@ def train(
     channels: Channels = None,
     framing: Framing = None,
     group: Group = None,
+    region: Region = None,
+    exclude: Exclude = None,
     data_root: DataRoot = None,
     json: Json = False,
 ) -> None:
     """Train a network and leave a run folder with a model file."""
-    recipe = _recipe(preset, resume, {"epochs": epochs, "batch_size": batch_size, "lr": lr, "optimizer": optimizer,
-                                      "precision": precision}, set_ or [])  # fmt: skip
+    flags = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "optimizer": optimizer, "precision": precision,
+             "balance": balance, "patience": patience}  # fmt: skip
+    settings = _settings(flags, set_ or [])
     with stopping_signals() as stopping:
         import convlens
 
         run = convlens.train(
-            data, preset=preset, architecture=architecture, recipe=recipe, seed=seed, out=out, val_frac=val_frac,
-            test=test, resume=resume, device=device, threads=threads,
-            memory_format=memory_format, compile=compile, checkpoint_every=checkpoint_every,
-            keep_filters=keep_filters, size=size,
-            channels=channels, framing=framing, group=group, data_root=data_root, progress=console.progress_mode(),
-            stop=stopping.asked,
+            data, preset=preset, architecture=architecture, settings=settings, seed=seed, seeds=seeds, out=out,
+            val_frac=val_frac, test=test, folds=folds, parent=parent, resume=resume, augment=augment, time=time,
+            device=device, threads=threads, memory_format=memory_format, compile=compile,
+            checkpoint_every=checkpoint_every, keep_filters=keep_filters, size=size, channels=channels,
+            framing=framing, group=group, region=region, exclude=exclude, data_root=data_root,
+            progress=console.progress_mode(), stop=stopping.asked,
         )  # fmt: skip
     if json:
         console.print_json(run.to_json())
     elif stopping.signal is None:
         console.print_rows(run.summary())
-        path, program = console.as_argument(run.path), console.program()
-        if run.test is None:
+        last = run if isinstance(run, convlens.Run) else run.runs[-1]
+        path, program = console.as_argument(last.path), console.program()
+        if last.test is None and last.cross_validation is None:
             console.print_text(f"\nNext: {program} evaluate {path}   (on the test images, sealed so far)")
         else:
             console.print_text(f"\nNext: {program} predict {path} MY-PICTURE.png")
@@ -109,6 +142,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="test (each opening is written down), val or train.")] = "test",
     device: Device = None,
     group: Group = None,
+    exclude: Exclude = None,
     data_root: DataRoot = None,
     json: Json = False,
 ) -> None:
@@ -121,6 +155,7 @@ def evaluate(
         split=split,
         device="auto" if device is None else device,
         group=group,
+        exclude=exclude,
         data_root=data_root,
         progress=console.progress_mode(),
     )
@@ -158,6 +193,8 @@ def pack(
     channels: Channels = None,
     framing: Framing = None,
     group: Group = None,
+    region: Region = None,
+    exclude: Exclude = None,
     data_root: DataRoot = None,
     json: Json = False,
 ) -> None:
@@ -165,8 +202,8 @@ def pack(
     import convlens
 
     dataset = convlens.pack(
-        data, out, size=size, channels=channels, framing=framing, group=group, data_root=data_root,
-        progress=console.progress_mode(),
+        data, out, size=size, channels=channels, framing=framing, group=group, region=region, exclude=exclude,
+        data_root=data_root, progress=console.progress_mode(),
     )  # fmt: skip
     if json:
         console.print_json(dataset.to_json())
@@ -191,17 +228,11 @@ def runs(
     console.print_runs(found)
 
 
-def _recipe(preset: str | None, resume: str | None, flags: dict[str, Any], settings: list[str]) -> Recipe | None:
-    """The preset's recipe (or that of the run to resume) with the flags' values; None where there are none."""
-    flags = {name: value for name, value in flags.items() if value is not None}
-    if not flags and not settings:
-        return None
-    from convlens.presets import DEFAULT_PRESET, preset_named
-    from convlens.recipe import Recipe
-    from convlens.run import find_run
+def _settings(flags: dict[str, Any], settings: list[str]) -> dict[str, Any] | None:
+    """The recipe's values that the flags and `--set field=value` give; None where there are none."""
+    values = {name: value for name, value in flags.items() if value is not None}
+    if settings:
+        from convlens.recipe import Recipe
 
-    if resume is not None:
-        recipe = Recipe.from_json(find_run(resume).record.get("recipe"))
-    else:
-        recipe = preset_named(preset or DEFAULT_PRESET).recipe
-    return recipe.replace(**flags).with_settings(settings)
+        values |= Recipe().parsed(settings)
+    return values or None

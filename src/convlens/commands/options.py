@@ -19,3 +19,13 @@ Size = Annotated[str | None, typer.Option(help="Input size in pixels: 32, or hei
 Channels = Annotated[int | None, typer.Option(help="1 (grey) or 3 (RGB).", show_default="as found")]
 Framing = Annotated[str | None, typer.Option(help="pad, crop, stretch or ink.", show_default="pad")]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model file, a run folder, or last.")]
+Region = Annotated[
+    str | None,
+    typer.Option(
+        metavar="X,Y,W,H", help="Cut this from every picture first, in its own pixels.", show_default="all of it"
+    ),
+]
+Exclude = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Samples to leave out, as check --write-exclusions lists them."),
+]

@@ -23,7 +23,7 @@ from convlens.data.framing import InputSpec
 from convlens.data.mapped import MappedImages
 from convlens.data.samples import SPLITS, clean_name
 from convlens.errors import DataError, UsageError, shown
-from convlens.files import cache_folder, read_json
+from convlens.files import cache_folder, read_json, read_lines
 
 FORMAT_VERSION = 1
 DEFAULT_VAL_FRAC = 0.1
@@ -37,12 +37,14 @@ class Dataset:
 
     `images_NHWC` uint8 and `labels_N` int64 hold every sample of every split; go through `images()` and
     `labels()`, which keep test sealed. `val_frac` is the share of training images set aside for validation
-    where the source has no validation split of its own; 0 trains on everything that is not test.
+    where the source has no validation split of its own; 0 trains on everything that is not test. `is_merged` makes
+    one training split of all three, for the model that is delivered after cross-validation.
     """
 
     folder: Path
     card: Mapping[str, Any]
     val_frac: float = DEFAULT_VAL_FRAC
+    is_merged: bool = False
 
     @classmethod
     def open(cls, folder: Path | str, val_frac: float = DEFAULT_VAL_FRAC) -> Self:
@@ -141,7 +143,8 @@ class Dataset:
         return {
             "name": self.name, "packed": packed, "source": self.source, "options": self.card["options"],
             "fingerprint": self.fingerprint, "test_fingerprint": self.test_fingerprint,
-            "val_frac": self.val_frac, "num_samples": self.counts, "num_quarantined": self.num_quarantined,
+            "val_frac": self.val_frac, "is_merged": self.is_merged,
+            "num_samples": self.counts, "num_quarantined": self.num_quarantined,
         }  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
@@ -173,6 +176,9 @@ class Dataset:
     def _rows(self) -> dict[str, NDArray[np.int64]]:
         """Row numbers of each split, validation derived. See `derive_val`."""
         split = self._index["split"]
+        if self.is_merged:
+            none = np.zeros(0, np.int64)
+            return {"train": np.arange(len(split)), "val": none, "test": none}
         rows = {name: np.flatnonzero(split == number) for number, name in enumerate(SPLITS)}
         if self.val_frac == 0:
             rows["train"] = np.sort(np.concatenate([rows["train"], rows["val"]]))
@@ -207,6 +213,24 @@ class Dataset:
         """int64 (N,) class numbers of train or val. Raises DataError for test, which is sealed."""
         return self._labels[self._unsealed(split)]
 
+    def images_at(self, rows: NDArray[np.int64]) -> MappedImages:
+        """Images by row number. Raises DataError where one of them is test, which is sealed."""
+        return MappedImages(self._images, self._not_test(rows))
+
+    def labels_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64 (N,) class numbers by row number. Raises DataError where one of them is test, which is sealed."""
+        return self._labels[self._not_test(rows)]
+
+    def draws(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """uint64 (N,): the numbers that splits are drawn from, equal within a group and for equal pictures."""
+        draws: NDArray[np.uint64] = self._index["draw"][rows]
+        return draws
+
+    def _not_test(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        if np.isin(rows, self.rows("test")).any():
+            raise DataError("test is sealed: use evaluate(), which writes each opening down")
+        return rows
+
     def sealed_test(self) -> tuple[MappedImages, NDArray[np.int64]]:
         """Test images and labels. For `evaluation/evaluate.py` alone, which writes each opening down."""
         rows = self.rows("test")
@@ -216,6 +240,25 @@ class Dataset:
         """uint64 (N,): the start of each image's pixel hash. Equal keys are equal pictures."""
         keys: NDArray[np.uint64] = self._index["pixels"][self.rows(split)]
         return keys
+
+    def sample_names(self) -> list[str]:
+        """The name of each packed sample, in the order of the rows: a file's path relative to the source, or an
+        array's split/number. Raises DataError where samples.jsonl is not the one that was packed."""
+        lengths = self.card.get("arrays")
+        if lengths is not None:
+            excluded = set(self.card["options"].get("exclude", ()))
+            names = [f"{split}/{number}" for split, length in lengths for number in range(length)]
+            names = [name for name in names if name not in excluded]
+        else:
+            lines = read_lines(self.folder / "samples.jsonl")
+            names = [str(line.get("path")) for line in lines if line.get("status") == "ok"]
+        if len(names) != len(self._index):
+            raise DataError(f"{shown(self.folder, 200)} is damaged (samples.jsonl): pack it anew")
+        return names
+
+    def merged(self) -> Dataset:
+        """The same data with every image in train: for cross-validation, which writes down that test was opened."""
+        return replace(self, is_merged=True)
 
     def with_val_frac(self, val_frac: float) -> Dataset:
         """The same data with another share set aside for validation. Raises UsageError outside 0 to below 1."""

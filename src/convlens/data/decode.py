@@ -6,6 +6,7 @@ from the header before anything is decoded. Knows nothing of sizes or networks. 
 
 from __future__ import annotations
 
+import hashlib
 import io
 import stat
 import warnings
@@ -26,7 +27,7 @@ from convlens.errors import ImageError, shown
 
 Pixels = NDArray[np.uint8]
 
-DECODER_VERSION = 2  # raised whenever the same bytes would give other pixels; packed sets are then made anew
+DECODER_VERSION = 3  # raised whenever the same bytes would give other pixels; packed sets are then made anew
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 256 * 1024 * 1024
 _ORIENTATION, _ON_THEIR_SIDE = 0x0112, (5, 6, 7, 8)  # of EXIF
@@ -41,15 +42,22 @@ SUFFIXES = frozenset({
 })  # fmt: skip
 # Pictures that people have and that are not read: they are quarantined by name rather than passed over.
 REFUSED_SUFFIXES = frozenset({
-    ".heic", ".heif", ".avif", ".psd", ".eps", ".svg", ".pdf", ".ai", ".xcf", ".dng", ".cr2", ".nef", ".arw",
-    ".jp2", ".jxl",
+    ".heic", ".heif", ".avif", ".psd", ".eps", ".svg", ".svgz", ".pdf", ".ai", ".xcf", ".dng", ".cr2", ".cr3", ".nef",
+    ".arw", ".orf", ".raf", ".rw2", ".jp2", ".j2k", ".jxl", ".ico", ".tga", ".exr", ".dcm", ".pcx", ".wmf", ".emf",
 })  # fmt: skip
 
 _SIGNATURES = (
     (b"%PDF", "PDF"), (b"%!PS", "EPS"), (b"8BPS", "Photoshop"), (b"<svg", "SVG"), (b"<?xml", "XML or SVG"),
     (b"PK\x03\x04", "a zip archive"), (b"\x1f\x8b", "gzip"), (b"<!DOCTYPE", "a web page"), (b"<html", "a web page"),
+    (b"gimp xcf", "GIMP's XCF"), (b"\0\0\0\x0cjP  ", "JPEG 2000"), (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL"), (b"\xff\x0a", "JPEG XL"), (b"\0\0\x01\0", "an icon (ICO)"),
+    (b"\x76\x2f\x31\x01", "OpenEXR"), (b"FUJIFILM", "a camera's raw file"),
 )  # fmt: skip
-_HEIF_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"heim", b"heis", b"avif")
+_HEIF_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"heim", b"heis", b"hevc", b"hevx")
+_HEIC = (
+    "HEIC, which is not read: convert it to JPEG first, with 'heif-convert IN.heic OUT.jpg' or, on a Mac, "
+    "'sips -s format jpeg IN.heic --out OUT.jpg'"
+)
 
 
 class Header(NamedTuple):
@@ -95,13 +103,17 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 
 
 class Reduced(NamedTuple):
-    """Pixels uint8 (H, W, C) and the box of them that the picture fills.
+    """Pixels uint8 (H, W, C), the box of them that the picture fills, and the whole picture's (height, width).
 
-    A picture of 333 rows is reduced to a quarter as 84 rows, of which it fills 83.25.
+    A picture of 333 rows is reduced to a quarter as 84 rows, of which it fills 83.25. `is_first` says that the file
+    has more frames or pages than this one, `is_jpeg` that it is compressed as JPEG.
     """
 
     pixels: Pixels
     box: Box
+    whole: tuple[int, int]
+    is_first: bool = False
+    is_jpeg: bool = False
 
 
 def decode(data: bytes) -> Pixels:
@@ -130,19 +142,51 @@ def decode_reduced(data: bytes, spare: Callable[[int, int], float]) -> Reduced:
                     image.draft(None, (whole[0] // factor, whole[1] // factor))
             drafted, orientation = image.size, _orientation(image)
             pixels = pixels_of(image)
+            is_first = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
         except (ImageError, MemoryError):
             raise
         except Exception as error:  # Pillow's plugins raise whatever their parsing runs into
             raise ImageError(f"damaged or truncated {image.format}: {shown(error)}") from error
     height, width = pixels.shape[:2]
+    is_jpeg = image.format in ("JPEG", "MPO")
     if drafted == whole:
-        return Reduced(pixels, (0, 0, width, height))
+        return Reduced(pixels, (0, 0, width, height), (height, width), is_first, is_jpeg)
     # What the last row and column have too much lies where turning the picture upright has put it.
     over_x, over_y = (n - m / factor for n, m in zip(drafted, whole, strict=True))
     if orientation in _ON_THEIR_SIDE:
         over_x, over_y = over_y, over_x
     left, top = over_x if orientation in (2, 3, 6, 7) else 0, over_y if orientation in (3, 4, 7, 8) else 0
-    return Reduced(pixels, (left, top, left + width - over_x, top + height - over_y))
+    upright = whole if orientation in _ON_THEIR_SIDE else (whole[1], whole[0])
+    return Reduced(pixels, (left, top, left + width - over_x, top + height - over_y), upright, is_first, is_jpeg)
+
+
+def content_digest(data: bytes, decoded: Reduced) -> bytes:
+    """SHA-256 of what a picture shows, whatever size it is decoded or framed to: what splits are drawn from.
+
+    Of a JPEG the compressed image without its metadata; of others the decoded pixels as grey, so that the same
+    picture as PNG and as BMP, as grey and as RGB, has one digest.
+    """
+    if decoded.is_jpeg:
+        return _jpeg_digest(data)
+    pixels = decoded.pixels
+    grey = pixels[:, :, 0] if pixels.shape[2] == 1 else np.asarray(Image.fromarray(pixels).convert("L"))
+    digest = hashlib.sha256(str(grey.shape).encode())
+    digest.update(np.ascontiguousarray(grey).data)
+    return digest.digest()
+
+
+def _jpeg_digest(data: bytes) -> bytes:
+    """SHA-256 of a JPEG without its APPn and comment segments (ITU-T T.81, annex B)."""
+    digest, at = hashlib.sha256(), 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == 0xDA:  # start of scan: the compressed image follows
+            break
+        if not (0xE0 <= marker <= 0xEF or marker == 0xFE):
+            digest.update(data[at : at + 2 + length])
+        at += 2 + length
+    digest.update(memoryview(data)[at:])
+    return digest.digest()
 
 
 @contextmanager
@@ -175,8 +219,13 @@ def _open(data: bytes) -> Image.Image:
 
 def _what_it_is_instead(data: bytes) -> str:
     start = data[:64].lstrip()
-    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
-        return "HEIC or AVIF, which is not read: convert it to JPEG or PNG first"
+    if data[4:8] == b"ftyp":
+        brand = data[8:12]
+        if brand in _HEIF_BRANDS:
+            return _HEIC
+        if brand in (b"avif", b"avis"):
+            return "AVIF, which is not read: convert it to JPEG or PNG first"
+        return "not a picture that is read, but a video or a camera's raw file"
     for signature, name in _SIGNATURES:
         if start.lower().startswith(signature.lower()):
             return f"not a picture that is read, but {name}"
@@ -210,7 +259,9 @@ def pixels_of(image: Image.Image) -> Pixels:
     if image.mode == "F":
         raise ImageError("floating-point pixels, whose range nobody knows: save it as 8 or 16 bits")
     if image.mode == "I" or image.mode.startswith("I;"):
-        wide = np.asarray(image).astype(np.int64).clip(0, 65535)
+        wide = np.asarray(image).astype(np.int64)
+        if wide.min() < 0 or wide.max() > 65535:
+            raise ImageError("32-bit pixels, whose range nobody knows: save it as 8 or 16 bits")
         return ((wide + 128) // 257).astype(np.uint8)[:, :, None]
     if image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
         return _flattened(image)

@@ -7,6 +7,7 @@ object has one size; `pad` fills with the mean colour of the edges it extends; R
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from convlens.data.decode import Box, Pixels, decode_reduced, without_transparency
+from convlens.data.decode import Box, Pixels, Reduced, decode_reduced, without_transparency
+from convlens.data.ink import MAX_INK_SIDE, framed_ink
 from convlens.errors import ImageError, UsageError, did_you_mean, shown
 
 FRAMINGS = ("pad", "crop", "stretch", "ink")
@@ -22,19 +24,19 @@ FRAMING_VERSION = 1  # raised whenever the same pixels would be framed otherwise
 MAX_SIDE = 1024
 MAX_ASPECT = 200  # a longer strip leaves less than a pixel of its shorter side
 
-# Of MNIST: the digit's longer side fills 20 of 28 pixels, its centre of mass lies on index 14 of 0..27.
-INK_SIDE = 20 / 28
-# The quarter of MNIST with the thinnest pens is thinner than 2.33 of 28 pixels (median 2.66; measured on 300 training
-# images, as in `_pen_width`). A finer pen would fade when it is reduced, so its stroke is widened to this.
-INK_PEN = 2.33 / 28
-_MAX_INK_SIDE = 1024
 _OVERSAMPLING = 2  # what a reduced JPEG keeps beyond the size it is resized to: the bicubic filter needs it
-_WORK = 4  # ink is cleaned at this many times its final size
+
+
+Region = tuple[int, int, int, int]  # x, y, width, height, in pixels of the upright picture
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a network takes: size in pixels, channels (1 or 3), mean and std per channel in 0..255, framing."""
+    """What a network takes: size in pixels, channels (1 or 3), mean and std per channel in 0..255, framing.
+
+    `region` (x, y, width, height) is cut from every upright picture, in its own pixels, before it is framed; None
+    takes all of it.
+    """
 
     height: int
     width: int
@@ -42,6 +44,7 @@ class InputSpec:
     framing: str = "pad"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    region: Region | None = None
 
     def __post_init__(self) -> None:
         if self.framing not in FRAMINGS:
@@ -72,13 +75,20 @@ class InputSpec:
         return {
             "height": self.height, "width": self.width, "channels": self.channels, "framing": self.framing,
             "mean": list(self.mean), "std": list(self.std),
+            "region": None if self.region is None else list(self.region),
         }  # fmt: skip
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> InputSpec:
         """Raises KeyError, TypeError or UsageError where `value` is not an input spec."""
         mean, std = (tuple(float(v) for v in value[k]) for k in ("mean", "std"))
-        spec = cls(int(value["height"]), int(value["width"]), int(value["channels"]), value["framing"], mean, std)
+        region = value.get("region")  # specs written before have none
+        if region is not None:
+            x, y, width, height = map(int, region)
+            region = (x, y, width, height)
+        spec = cls(
+            int(value["height"]), int(value["width"]), int(value["channels"]), value["framing"], mean, std, region
+        )
         sound = all(0 <= m <= 255 for m in mean) and all(0 < s <= 255 for s in std)
         if len(mean) != spec.channels or len(std) != spec.channels or not sound:
             raise UsageError("mean and std must have one value in 0..255 for each channel, std above 0")
@@ -92,14 +102,23 @@ def picture(data: bytes, spec: InputSpec) -> Pixels:
     decoded at a fraction of their size (a quarter of the pixels or less), never to less than twice what is needed (ink:
     than what is looked at). Raises ImageError.
     """
-    pixels, box = decode_reduced(data, lambda height, width: spare(height, width, spec))
-    return _fit(to_channels(pixels, spec.channels), box, spec)
+    return framed(data, spec)[0]
+
+
+def framed(data: bytes, spec: InputSpec) -> tuple[Pixels, Reduced]:
+    """As `picture`, with the decoded picture beside it."""
+    decoded = decode_reduced(data, lambda height, width: spare(*_region_size(height, width, spec), spec))
+    return _fit(to_channels(decoded.pixels, spec.channels), decoded.box, decoded.whole, spec), decoded
+
+
+def _region_size(height: int, width: int, spec: InputSpec) -> tuple[int, int]:
+    return (height, width) if spec.region is None else (spec.region[3], spec.region[2])
 
 
 def spare(height: int, width: int, spec: InputSpec) -> float:
     """How many times larger than needed a picture of height × width pixels is, for being framed to `spec`."""
     if spec.framing == "ink":
-        return max(height, width) / _MAX_INK_SIDE
+        return max(height, width) / MAX_INK_SIDE
     ratios = height / spec.height, width / spec.width
     return (max(ratios) if spec.framing == "pad" else min(ratios)) / _OVERSAMPLING
 
@@ -110,12 +129,31 @@ def fit(pixels_HWC: NDArray[Any], spec: InputSpec) -> Pixels:
     A picture that already meets the convention comes back unchanged. Raises ImageError for other arrays.
     """
     pixels = to_channels(pixels_HWC, spec.channels)
-    return _fit(pixels, (0, 0, pixels.shape[1], pixels.shape[0]), spec)
+    height, width = pixels.shape[:2]
+    return _fit(pixels, (0, 0, width, height), (height, width), spec)
 
 
-def _fit(pixels: Pixels, box: Box, spec: InputSpec) -> Pixels:
+def _region_of(pixels: Pixels, box: Box, whole: tuple[int, int], region: Region) -> tuple[Pixels, Box]:
+    """The pixels that a region of the whole picture touches, and the box of them that it fills."""
+    x, y, width, height = region
+    if x + width > whole[1] or y + height > whole[0]:
+        raise ImageError(
+            f"the region {x},{y},{width},{height} (x,y,width,height) reaches outside a picture {whole[1]} pixels wide "
+            f"and {whole[0]} high"
+        )
+    across, down = (box[2] - box[0]) / whole[1], (box[3] - box[1]) / whole[0]
+    left, top = box[0] + x * across, box[1] + y * down
+    right, bottom = left + width * across, top + height * down
+    first_row, first_column = math.floor(top), math.floor(left)
+    cut = np.ascontiguousarray(pixels[first_row : math.ceil(bottom), first_column : math.ceil(right)])
+    return cut, (left - first_column, top - first_row, right - first_column, bottom - first_row)
+
+
+def _fit(pixels: Pixels, box: Box, whole: tuple[int, int], spec: InputSpec) -> Pixels:
+    if spec.region is not None:
+        pixels, box = _region_of(pixels, box, whole, spec.region)
     if spec.framing == "ink":
-        return _ink(pixels[:, :, 0], spec.height, spec.width)[:, :, None]
+        return framed_ink(pixels[:, :, 0], spec.height, spec.width)[:, :, None]
     height, width = box[3] - box[1], box[2] - box[0]
     if (height, width) == (spec.height, spec.width):
         return pixels
@@ -176,139 +214,3 @@ def _padded(pixels: Pixels, box: Box, height: int, width: int) -> Pixels:
     top, left = (height - inner.shape[0]) // 2, (width - inner.shape[1]) // 2
     framed[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
     return framed
-
-
-# ---------------------------------------------------------------- ink
-
-
-def is_framed_ink(grey_HW: Pixels) -> bool:
-    """Whether a picture already is as MNIST's are: bright ink on 0, longer side 20/28, centred by mass."""
-    height, width = grey_HW.shape
-    edge = _edge(grey_HW)
-    if np.count_nonzero(edge) * 2 > len(edge) or not grey_HW.any():
-        return False
-    top, bottom, left, right = _box(grey_HW > 0)
-    side = round(INK_SIDE * min(height, width))
-    if not side - 1 <= max(bottom - top, right - left) <= side:
-        return False
-    middle = _centre_of_mass(grey_HW.astype(np.float64))
-    return bool(abs(middle[0] - height // 2) <= 0.75 and abs(middle[1] - width // 2) <= 0.75)
-
-
-def _ink(grey_HW: Pixels, height: int, width: int) -> Pixels:
-    """MNIST's own recipe (LeCun et al., 1998, and the set's README) for a drawing or photograph of any kind.
-
-    Find the ink whatever its polarity and ground, cut its box, scale its longer side to 20/28, put its centre of
-    mass on the middle. Lines too fine to survive the reduction are widened to a pen that MNIST knows.
-    """
-    if grey_HW.shape == (height, width) and is_framed_ink(grey_HW):
-        return grey_HW
-    framed = np.zeros((height, width), np.uint8)
-    contrast = _contrast_to_ground(_reduced(grey_HW))
-    threshold = _otsu(contrast)
-    is_ink = contrast > threshold
-    if not is_ink.any():
-        return framed  # an empty sheet
-    full, none = float(np.median(contrast[is_ink])), threshold / 2
-    strength = np.clip((contrast - none) / max(full - none, 1.0), 0, 1)
-    side = round(INK_SIDE * min(height, width))
-    strength = _scaled(_cut(strength, is_ink), side * _WORK)
-    strength = strength / strength.max()  # a hair-line is faint after the reduction
-    strength = _with_pen(strength, INK_PEN * min(height, width) * _WORK)
-    strength = _scaled(strength, side)
-    strength = strength / strength.max()
-    rows, columns = strength.shape
-    middle = _centre_of_mass(strength)
-    top = int(np.clip(round(height // 2 - middle[0]), 0, height - rows))
-    left = int(np.clip(round(width // 2 - middle[1]), 0, width - columns))
-    framed[top : top + rows, left : left + columns] = np.rint(255 * strength)
-    return framed
-
-
-def _reduced(grey_HW: Pixels) -> Pixels:
-    """A large photograph averaged down: its ink is still many times finer than the answer, its memory bounded."""
-    factor = -(-max(grey_HW.shape) // _MAX_INK_SIDE)
-    return grey_HW if factor == 1 else np.asarray(Image.fromarray(grey_HW).reduce(factor))
-
-
-def _edge(grey_HW: Pixels) -> Pixels:
-    return np.concatenate([grey_HW[0], grey_HW[-1], grey_HW[1:-1, 0], grey_HW[1:-1, -1]])
-
-
-def _contrast_to_ground(grey_HW: Pixels) -> NDArray[np.uint8]:
-    """How far each pixel differs from the ground towards the ink, 0..255.
-
-    The ground is a plane through the picture's edge (shade falls off evenly), fitted to what does not stand out
-    from its median. The ink is on the side that differs more in all.
-    """
-    height, width = grey_HW.shape
-    y, x = np.mgrid[0:height, 0:width].astype(np.float64)
-    edge = np.zeros((height, width), bool)
-    edge[[0, -1]] = edge[:, [0, -1]] = True
-    values, places = grey_HW[edge].astype(np.float64), np.stack([np.ones(edge.sum()), y[edge], x[edge]], axis=1)
-    deviation = np.abs(values - np.median(values))
-    keep = deviation <= max(16.0, 3 * float(np.median(deviation)))
-    plane, *_ = np.linalg.lstsq(places[keep], values[keep], rcond=None)
-    difference = grey_HW - (plane[0] + plane[1] * y + plane[2] * x)
-    if difference.sum() < 0:
-        difference = -difference
-    contrast: NDArray[np.uint8] = np.clip(np.rint(difference), 0, 255).astype(np.uint8)
-    return contrast
-
-
-def _otsu(values: NDArray[np.uint8]) -> int:
-    """The threshold that best parts the values in two (N. Otsu, IEEE Trans. SMC 9, 1979): above it is ink."""
-    histogram = np.bincount(values.ravel(), minlength=256).astype(np.float64)
-    below, mass = histogram.cumsum(), (histogram * np.arange(256)).cumsum()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = (mass[-1] * below / below[-1] - mass) ** 2 / (below * (below[-1] - below))
-    return int(np.nan_to_num(between, nan=-1.0, posinf=-1.0).argmax())
-
-
-def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-
-
-def _cut(strength: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    top, bottom, left, right = _box(mask)
-    return strength[top:bottom, left:right]
-
-
-def _scaled(strength: NDArray[np.float64], side: int) -> NDArray[np.float64]:
-    """Resized so that its longer side is `side`; reduction averages, enlargement interpolates."""
-    longer = max(strength.shape)
-    rows, columns = (max(1, round(n * side / longer)) for n in strength.shape)
-    way = Image.Resampling.BOX if longer >= side else Image.Resampling.BILINEAR
-    image = Image.fromarray(strength.astype(np.float32)).resize((columns, rows), way)
-    scaled: NDArray[np.float64] = np.clip(np.asarray(image), 0, 1).astype(np.float64)
-    return scaled
-
-
-def _pen_width(mask: NDArray[np.bool_]) -> float:
-    """Mean stroke width in pixels: twice the area over the number of pixels on the outline."""
-    padded = np.pad(mask, 1)
-    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return 2 * float(mask.sum()) / max(1, int((mask & ~inside).sum()))
-
-
-def _with_pen(strength: NDArray[np.float64], pen_px: float) -> NDArray[np.float64]:
-    """Strokes thinner than `pen_px` widened to it, by a grey dilation with a disc."""
-    radius = (pen_px - _pen_width(strength > 0.5)) / 2
-    if radius <= 0:
-        return strength
-    reach = int(np.ceil(radius))
-    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    within = np.clip(radius + 1 - np.hypot(y, x), 0, 1)  # a soft rim, so that fractions of a pixel count
-    ground = np.pad(strength, 2 * reach)
-    wide = np.zeros((strength.shape[0] + 2 * reach, strength.shape[1] + 2 * reach))
-    rows, columns = wide.shape
-    for dy, dx in zip(*np.nonzero(within > 0), strict=True):
-        np.maximum(wide, within[dy, dx] * ground[dy : dy + rows, dx : dx + columns], out=wide)
-    return _cut(wide, wide > 0.3)
-
-
-def _centre_of_mass(strength: NDArray[np.float64]) -> tuple[float, float]:
-    total = strength.sum()
-    rows, columns = (np.arange(n) for n in strength.shape)
-    return float(strength.sum(axis=1) @ rows / total), float(strength.sum(axis=0) @ columns / total)

@@ -6,7 +6,7 @@ Owns the cache that packed folders live in, and when a folder is packed anew. `w
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from typing import Any
 from convlens import files
 from convlens.data.dataset import DEFAULT_VAL_FRAC, FORMAT_VERSION, Dataset
 from convlens.data.decode import DECODER_VERSION
+from convlens.data.exclusions import exclusions
 from convlens.data.framing import FRAMING_VERSION
-from convlens.data.options import PackOptions, parse_size
+from convlens.data.options import PackOptions, parse_region, parse_size
 from convlens.data.samples import Source
 from convlens.data.sources import NAMED_SETS, open_source
 from convlens.data.writing import write_packed
@@ -31,15 +32,21 @@ def pack(
     channels: int | None = None,
     framing: str | None = None,
     group: str | None = None,
+    region: str | tuple[int, int, int, int] | None = None,
+    exclude: str | Path | Iterable[str] | None = None,
     data_root: str | Path | None = None,
     progress: str | Progress = "auto",
 ) -> Dataset:
     """Decode a source once into a packed data set, and open it.
 
     `data` is a set's name, a path or arrays. Without `out` the folder lies in the user's cache and is made only
-    if the source or an option changed. Raises DataError, UsageError, StorageError; RunError where `out` exists.
+    if the source or an option changed. `region` (x, y, width, height) is cut from every picture; `exclude` is a list
+    of samples to leave out, or a file of their names. Raises DataError, UsageError, StorageError; RunError where `out`
+    exists.
     """
-    options = PackOptions(parse_size(size), channels, framing, group)
+    options = PackOptions(
+        parse_size(size), channels, framing, group, region=parse_region(region), exclude=exclusions(exclude)
+    )
     if out is not None:
         files.refuse_existing(Path(out))  # before a large folder is decoded
     source = open_source(data, group=group, data_root=data_root)
@@ -66,7 +73,9 @@ def open_data(
     options = options or PackOptions()
     is_packed = is_packed_folder(data)
     if (isinstance(data, Dataset) or is_packed) and options != PackOptions():
-        raise UsageError(f"{shown(data, 200)} is packed already: size, channels, framing and group are fixed")
+        raise UsageError(
+            f"{shown(data, 200)} is packed already: size, channels, framing, group, region and exclusions are fixed"
+        )
     if isinstance(data, Dataset):
         return data.with_val_frac(val_frac)
     if is_packed:
@@ -76,6 +85,11 @@ def open_data(
         with suppress(DataError):  # not there yet, or damaged
             return Dataset.open(_packed_sets() / _mnist_folder_name(), val_frac)
     source = open_source(data, group=options.group, data_root=data_root)
+    return open_listed(source, options, val_frac=val_frac, progress=progress)
+
+
+def open_listed(source: Source, options: PackOptions, *, val_frac: float, progress: str | Progress) -> Dataset:
+    """Open a source that was listed already, packed into the cache if need be. Raises as `pack` does."""
     return _cached(source, options, progress).with_val_frac(val_frac)
 
 
@@ -139,7 +153,7 @@ def reopen(
                 same.append((card.get("name") != identity["name"], folder))
     for _, folder in sorted(same, key=lambda found: found[0]):  # one of the same name first: reports are named by it
         with suppress(DataError):
-            return Dataset.open(folder, val_frac)
+            return _as_merged(Dataset.open(folder, val_frac), identity)
     source = str(identity["source"])
     if source not in NAMED_SETS and not Path(source).exists():
         raise DataError(f"the data set {identity['name']} ({shown(source, 200)}) is not there any more: name it anew")
@@ -150,4 +164,8 @@ def reopen(
             f"{shown(source, 200)} has changed since it was used (fingerprint {dataset.fingerprint[:12]}, "
             f"then {fingerprint[:12]}): its splits are no longer the same"
         )
-    return dataset
+    return _as_merged(dataset, identity)
+
+
+def _as_merged(dataset: Dataset, identity: Mapping[str, Any]) -> Dataset:
+    return dataset.merged() if identity.get("is_merged") else dataset

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,17 +21,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlens import files
-from convlens.data.ahead import ahead, are_small
-from convlens.data.dataset import FORMAT_VERSION, INDEX_DTYPE, index_digest, lowest_share
-from convlens.data.decode import DECODER_VERSION, Pixels, quiet_pillow, read_bytes, read_header
-from convlens.data.framing import FRAMING_VERSION, InputSpec, fit, is_framed_ink, picture
+from convlens.data.ahead import ahead
+from convlens.data.dataset import FORMAT_VERSION, INDEX_DTYPE, index_digest
+from convlens.data.decode import DECODER_VERSION, Pixels, content_digest, quiet_pillow, read_bytes
+from convlens.data.exclusions import refuse_unknown
+from convlens.data.framing import FRAMING_VERSION, InputSpec, fit, framed
+from convlens.data.ink import is_framed_ink
 from convlens.data.options import PackOptions
 from convlens.data.samples import SPLITS, ArraySource, FileSample, FileSource, Source
+from convlens.data.splitting import draw_of, draw_of_group, draw_test, join_equal, overlap_notes
+from convlens.data.survey import input_of, threads_for
 from convlens.errors import DataError, ImageError, shown
 from convlens.progress import Progress, open_progress
 
-TEST_FRAC = 0.2
-DEFAULT_SIDE = 32
 _INK_SHARE = 0.95  # a set is framed as ink if this share of its images already is
 
 
@@ -43,6 +45,7 @@ class _Packed:
     labels_N: NDArray[np.int64]
     lines: list[dict[str, Any]]
     groups: tuple[str | None, ...]  # of the images, in order
+    notes: tuple[str, ...] = ()
 
 
 def write_packed(source: Source, options: PackOptions, folder: Path, progress: str | Progress) -> None:
@@ -52,8 +55,11 @@ def write_packed(source: Source, options: PackOptions, folder: Path, progress: s
             spec, packed = _write_files(source, options, folder, bar)
         else:
             spec, packed = _write_arrays(source, options, folder, bar)
-    _join_groups(packed)
-    _draw_test(packed, has_splits=source.has_splits, all_test=options.all_test)
+    join_equal(packed.index)
+    if options.all_test and not source.has_splits:
+        packed.index["split"] = SPLITS.index("test")
+    elif not source.has_splits:
+        draw_test(packed.index, packed.labels_N)
     _need_training_images(packed, source, all_test=options.all_test)
     np.save(folder / "labels.npy", packed.labels_N.astype(np.uint16))
     np.save(folder / "index.npy", packed.index)
@@ -66,27 +72,33 @@ def write_packed(source: Source, options: PackOptions, folder: Path, progress: s
         "kind": "convlens-dataset", "format_version": FORMAT_VERSION, "decoder_version": DECODER_VERSION,
         "framing_version": FRAMING_VERSION, "name": source.name, "source": source.location,
         "options": options.to_json(), "class_names": list(source.class_names), "input": spec.to_json(),
-        "num_listed": source.num_samples, "num_samples": len(packed.index),
-        "num_quarantined": sum(line["status"] != "ok" for line in packed.lines),
+        "num_listed": source.num_samples - len(options.exclude), "num_samples": len(packed.index),
+        "num_quarantined": sum(line["status"] == "quarantined" for line in packed.lines),
+        "num_excluded": len(options.exclude), "arrays": _array_lengths(source),
         "split_by": "source" if source.has_splits else "evaluation" if options.all_test else "hash",
         "index_sha256": index_digest(packed.labels_N, packed.index),
         "fingerprint": _fingerprint(images, packed, source.class_names, None),
         "test_fingerprint": _fingerprint(images, packed, source.class_names, SPLITS.index("test")),
-        "notes": [*source.notes, *_overlap_notes(packed)],
+        "notes": [*source.notes, *overlap_notes(packed.index, packed.groups), *packed.notes],
     }  # fmt: skip
     del images  # Windows cannot rename a folder with a mapped file in it
     files.write_json(folder / "dataset.json", card)
 
 
-def _hashes(pixels: Pixels) -> tuple[str, int, int]:
-    """SHA-256 of an image's pixels, and its first and second eight bytes as numbers: its key and its draw."""
-    digest = hashlib.sha256(np.ascontiguousarray(pixels).data)
-    raw = digest.digest()
-    return digest.hexdigest(), int.from_bytes(raw[:8], "little"), int.from_bytes(raw[8:16], "little")
+def _digest(pixels: Pixels) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(pixels).data).digest()
 
 
-def _group_draw(group: str) -> int:
-    return int.from_bytes(hashlib.sha256(group.encode("utf-8", "surrogatepass")).digest()[8:16], "little")
+def _key(digest: bytes) -> int:
+    """An image's key: the first eight bytes of its SHA-256."""
+    return int.from_bytes(digest[:8], "little")
+
+
+def _array_lengths(source: Source) -> list[list[Any]] | None:
+    """How many samples each array has, in order: what `Dataset.sample_names` numbers them by."""
+    if isinstance(source, FileSource):
+        return None
+    return [[split or "all", len(part.labels_N)] for split, part in source.splits.items()]
 
 
 @contextmanager
@@ -122,20 +134,30 @@ def _write_arrays(source: ArraySource, options: PackOptions, folder: Path, bar: 
     framing = options.framing
     if framing is None:
         framing = "ink" if channels == 1 and _mostly_ink(sample[0]) else "pad"
-    spec = InputSpec(size[0], size[1], channels, framing)
-    unchanged = size == own_size and channels == own_channels
-    total = source.num_samples
+    if options.region is not None and options.size is None:
+        size = (options.region[3], options.region[2])
+    spec = InputSpec(size[0], size[1], channels, framing, region=options.region)
+    unchanged = size == own_size and channels == own_channels and options.region is None
+    lengths = [(split or "all", len(part.labels_N)) for split, part in source.splits.items()]
+    names = (f"{split}/{number}" for split, length in lengths for number in range(length))
+    excluded = set(options.exclude)
+    if excluded:
+        refuse_unknown(options.exclude, (f"{s}/{n}" for s, length in lengths for n in range(length)), source.name)
+    total = source.num_samples - len(excluded)
     index, labels = np.zeros(total, INDEX_DTYPE), np.zeros(total, np.int64)
     row = 0
     bar.start(f"packing {source.name}", total, unit="images")
     with _images_file(folder, (spec.height, spec.width, spec.channels)) as write:
         for name, split in source.splits.items():
             for image, label in zip(split.images_NHWC, split.labels_N, strict=True):
+                if excluded and next(names) in excluded:
+                    continue
                 # An array set of the asked-for size is its own convention: it is not framed a second time.
                 pixels = image if unchanged else fit(image, spec)
                 write(pixels)
-                _, key, draw = _hashes(pixels)
-                index[row] = (SPLITS.index(name or "train"), key, draw)
+                digest = _digest(image)  # of the array as it came: the split does not depend on the framing
+                key = _key(digest if unchanged else _digest(pixels))
+                index[row] = (SPLITS.index(name or "train"), key, draw_of(digest))
                 labels[row] = label
                 row += 1
                 if row % 1024 == 0:
@@ -151,8 +173,9 @@ def _mostly_ink(images_NHWC: Pixels) -> bool:
 
 def _write_files(source: FileSource, options: PackOptions, folder: Path, bar: Progress) -> tuple[InputSpec, _Packed]:
     with quiet_pillow():
-        threads = 0 if are_small([sample.path for sample in source.samples]) else None
-        spec = _choose_input(source, options, bar, threads=threads)
+        refuse_unknown(options.exclude, (sample.relative for sample in source.samples), shown(source.location, 200))
+        excluded, threads, num_first = set(options.exclude), threads_for(source), 0
+        spec = input_of(source, options, bar)
         numbers = {name: number for number, name in enumerate(source.class_names)}
         rows: list[tuple[int, int, int]] = []
         labels: list[int] = []
@@ -161,7 +184,7 @@ def _write_files(source: FileSource, options: PackOptions, folder: Path, bar: Pr
         bar.start(f"packing {source.name}", len(source.samples), unit="images")
         samples = iter(source.samples)
         with _images_file(folder, (spec.height, spec.width, spec.channels)) as write:
-            for group in ahead(lambda sample: _read(sample, spec), source.samples, threads=threads):
+            for group in ahead(lambda sample: _read(sample, spec, excluded), source.samples, threads=threads):
                 bar.advance(len(group))
                 for (read, line), sample in zip(group, samples, strict=False):
                     lines.append(line)
@@ -169,108 +192,45 @@ def _write_files(source: FileSource, options: PackOptions, folder: Path, bar: Pr
                         continue
                     pixels, key, draw = read
                     write(pixels)
-                    draw = _group_draw(sample.group) if sample.group is not None else draw
+                    num_first += "remark" in line
+                    draw = draw_of_group(sample.group) if sample.group is not None else draw
                     rows.append((SPLITS.index(sample.split or "train"), key, draw))
                     labels.append(numbers[sample.label])
                     groups.append(sample.group)
-    return spec, _Packed(np.array(rows, INDEX_DTYPE), np.array(labels, np.int64), lines, tuple(groups))
+    notes = (f"{num_first:,} pictures have several frames or pages: the first is used",) if num_first else ()
+    return spec, _Packed(np.array(rows, INDEX_DTYPE), np.array(labels, np.int64), lines, tuple(groups), notes)
 
 
-def _read(sample: FileSample, spec: InputSpec) -> tuple[tuple[Pixels, int, int] | None, dict[str, Any]]:
-    """One picture: its framed pixels with their key and draw (None where it cannot be read), and its line."""
+def _read(
+    sample: FileSample, spec: InputSpec, excluded: Set[str]
+) -> tuple[tuple[Pixels, int, int] | None, dict[str, Any]]:
+    """One picture: its framed pixels with their key and draw (None where there are none), and its line."""
     line: dict[str, Any] = {
         "path": sample.relative, "sha256": None, "pixels_sha256": None, "label": sample.label, "group": sample.group,
         "split": sample.split, "status": "ok",
     }  # fmt: skip
+    if sample.relative in excluded:
+        return None, line | {"status": "excluded", "reason": "named in the list of exclusions"}
     try:
         data = read_bytes(sample.path)
         line["sha256"] = files.sha256_of(data)
-        pixels = picture(data, spec)
-        line["pixels_sha256"], key, draw = _hashes(pixels)
-        return (pixels, key, draw), line
+        pixels, decoded = framed(data, spec)
+        digest = _digest(pixels)
+        line["pixels_sha256"] = digest.hex()
+        if decoded.is_first:
+            line["remark"] = "the first of several frames or pages"
+        return (pixels, _key(digest), draw_of(content_digest(data, decoded))), line
     except ImageError as error:
         line |= {"status": "quarantined", "reason": str(error)}
         return None, line
 
 
-def _choose_input(source: FileSource, options: PackOptions, bar: Progress, *, threads: int | None) -> InputSpec:
-    """Size and channels from the headers where no option gives them: the images' own size if all agree, else 32;
-    grey only if all are grey."""
-    size, channels = options.size, options.channels
-    if size is None or channels is None:
-        sizes: Counter[tuple[int, int]] = Counter()
-        found_channels = 1
-        bar.start(f"reading headers of {source.name}", len(source.samples), unit="images")
-        for group in ahead(_header, source.samples, threads=threads):
-            bar.advance(len(group))
-            for header in group:
-                if header is not None:
-                    sizes[header[0], header[1]] += 1
-                    found_channels = max(found_channels, header[2])
-            is_size_clear = size is not None or len(sizes) > 1
-            if is_size_clear and (channels is not None or found_channels == 3):
-                break  # the others' headers can change nothing
-        if not sizes:
-            raise DataError(
-                f"none of the {len(source.samples):,} pictures of {shown(source.location, 200)} can be read"
-            )
-        if size is None:
-            size = next(iter(sizes)) if len(sizes) == 1 else (DEFAULT_SIDE, DEFAULT_SIDE)
-        channels = found_channels if channels is None else channels
-    return InputSpec(size[0], size[1], channels, "pad" if options.framing is None else options.framing)
-
-
-def _header(sample: FileSample) -> tuple[int, int, int] | None:
-    try:
-        header = read_header(read_bytes(sample.path))
-    except ImageError:
-        return None  # it is quarantined, with its reason, when it is decoded
-    return header.height, header.width, header.channels
-
-
-def _join_groups(packed: _Packed) -> None:
-    """Groups that share a picture, pixel for pixel, get one draw: they must not straddle a split."""
-    if not any(packed.groups):
-        return
-    lowest: dict[int, int] = {}  # draw -> a lower draw of the same component (union-find)
-
-    def root(draw: int) -> int:
-        while draw in lowest:
-            draw = lowest[draw]
-        return draw
-
-    first_draw: dict[int, int] = {}
-    for key, draw in zip(packed.index["pixels"].tolist(), packed.index["draw"].tolist(), strict=True):
-        a, b = root(draw), root(first_draw.setdefault(key, draw))
-        if a != b:
-            lowest[max(a, b)] = min(a, b)
-    packed.index["draw"] = [root(draw) for draw in packed.index["draw"].tolist()]
-
-
-def _draw_test(packed: _Packed, *, has_splits: bool, all_test: bool) -> None:
-    """Fix the test split of a source without one: about 20 % by hash, whole groups at a time."""
-    if has_splits or len(packed.index) == 0:
-        return
-    if all_test:
-        packed.index["split"] = SPLITS.index("test")
-        return
-    # Validation is drawn from the same number when the set is opened, so test takes another part of the hash:
-    # the draw is mixed once more (splitmix64's finaliser, S. Vigna), which keeps equal draws equal.
-    mixed = packed.index["draw"].copy()
-    with np.errstate(over="ignore"):
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-        mixed ^= mixed >> np.uint64(31)
-    is_test = lowest_share(mixed, packed.labels_N, TEST_FRAC) & (packed.index["split"] != SPLITS.index("val"))
-    packed.index["split"][is_test] = SPLITS.index("test")
-
-
 def _need_training_images(packed: _Packed, source: Source, *, all_test: bool) -> None:
     """Every class must have something to learn from. Raises DataError."""
-    reasons = Counter(line["reason"] for line in packed.lines if line["status"] != "ok")
+    reasons = Counter(line["reason"] for line in packed.lines if line["status"] == "quarantined")
     if len(packed.index) == 0:
         raise DataError(f"none of the {len(packed.lines):,} pictures of {shown(source.location, 200)} can be read "
-                        f"(most often: {reasons.most_common(1)[0][0]})")  # fmt: skip
+                        f"(most often: {reasons.most_common(1)[0][0] if reasons else 'excluded'})")  # fmt: skip
     if all_test:
         return
     train = packed.labels_N[packed.index["split"] == SPLITS.index("train")]
@@ -316,20 +276,3 @@ def _fingerprint(images: Pixels, packed: _Packed, class_names: Sequence[str], sp
     if split is None:
         digest.update(packed.index["split"].tobytes())
     return digest.hexdigest()
-
-
-def _overlap_notes(packed: _Packed) -> list[str]:
-    """Equal pictures, and groups, on both sides of a split that came with the data: counted, not moved."""
-    notes = []
-    parts = {name: packed.index["split"] == number for number, name in enumerate(SPLITS)}
-    groups = np.array([g or "" for g in packed.groups], dtype=object)
-    for a, b in (("train", "test"), ("val", "test"), ("train", "val")):
-        shared = int(np.isin(packed.index["pixels"][parts[b]], packed.index["pixels"][parts[a]]).sum())
-        if shared:
-            notes.append(f"{shared:,} of the {int(parts[b].sum()):,} {b} images are, pixel for pixel, in {a} too")
-        straddling = set(groups[parts[a]]) & set(groups[parts[b]]) - {""}
-        if straddling:
-            notes.append(
-                f"{len(straddling):,} groups are in both {a} and {b}, as the split that came with the data has it"
-            )
-    return notes

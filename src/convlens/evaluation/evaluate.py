@@ -5,6 +5,7 @@ Owns which images a model is measured on, the matching of class names, and the r
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from convlens import files
 from convlens.classifier import Classifier, load
 from convlens.data.dataset import Dataset
+from convlens.data.exclusions import exclusions, refuse_unknown
 from convlens.data.options import PackOptions
 from convlens.data.pack import is_packed_folder, open_data, reopen
 from convlens.data.samples import SPLITS
@@ -96,7 +98,7 @@ class Report:
         """What stands around the table of classes: score first."""
         w = self.weights
         lines = [
-            f"{self.split} accuracy {self.score}",
+            f"{self.split}: {self.score}" if self.score.is_imbalanced else f"{self.split} accuracy {self.score}",
             f"loss {self.score.loss:.4f}, expected calibration error {100 * self.expected_calibration_error:.2f} %",
         ]
         if self.num_quarantined:
@@ -105,6 +107,8 @@ class Report:
         lines += [f"most often confused: {worst}"] if worst else []
         lines.append(f"{w['which']} weights of step {w['step']:,}, measured in {w['precision']} on {w['device']}")
         lines += [str(self.openings)] if self.openings else []
+        warning = self.score.leak_warning if self.split != "train" else None
+        lines += [f"warning: {warning}"] if warning else []
         return [*lines, *self.notes]
 
     def __str__(self) -> str:
@@ -136,6 +140,7 @@ def evaluate(
     split: str = "test",
     device: str = "auto",
     group: str | None = None,
+    exclude: str | Path | Iterable[str] | None = None,
     data_root: str | Path | None = None,
     progress: str | Progress = "auto",
 ) -> Report:
@@ -143,18 +148,22 @@ def evaluate(
 
     Without `data` it is the set the model was trained on, with the very same splits. Other data is framed with the
     model's InputSpec, its classes are matched by name, and where it has no split of its own all of it is test; test
-    images that the model was made with (its train or val images, pixel for pixel) are left out and counted. Raises
-    DataError where a class is unknown to the model, nothing is left to measure, or the counts do not add up.
+    images that the model was made with (its train or val images, pixel for pixel) are left out and counted, and so are
+    those that `exclude` names (a list, or a file of names). Raises DataError where a class is unknown to the model,
+    nothing is left to measure, or the counts do not add up.
     """
     if split not in SPLITS:
         raise DataError(f"unknown split {shown(split)!r}: there are {', '.join(SPLITS)}")
     classifier = load(model, device)
-    chosen = _choose(classifier, data, split, group, data_root, progress)
+    chosen = _without(_choose(classifier, data, split, group, data_root, progress), split, exclusions(exclude))
     dataset = chosen.dataset
     mapping = _matched(classifier, dataset)
     num_expected = int(chosen.keep.sum())
     if num_expected == 0:
-        left_out = f" but {chosen.num_left_out:,} that the model was made with" if chosen.num_left_out else ""
+        left_out = f" but {chosen.num_left_out:,} that are left out" if chosen.num_left_out else ""
+        if dataset.is_merged:
+            raise DataError(f"the model was trained on all images of {dataset.name}: its score is that of its "
+                            "cross-validation; evaluate it on other data")  # fmt: skip
         raise DataError(f"{dataset.name} has no {split} images{left_out}")
     openings = None
     if split == "test":
@@ -239,6 +248,21 @@ def _choose(
         return _whole(own, split, "this is the data that the model was trained on: its own test split is measured")
     note = f"{int(seen.sum()):,} images that the model was made with (train or val, pixel for pixel) are left out"
     return _Choice(dataset, ~seen, int(seen.sum()), (note,))
+
+
+def _without(choice: _Choice, split: str, exclude: tuple[str, ...]) -> _Choice:
+    """The choice without the samples that a list names. Raises DataError where it names others."""
+    if not exclude:
+        return choice
+    dataset = choice.dataset
+    names, excluded = dataset.sample_names(), set(exclude)
+    unreadable = [line.get("path") for line in files.read_lines(dataset.folder / "samples.jsonl")
+                  if line.get("status") != "ok"]  # fmt: skip
+    refuse_unknown(exclude, [*names, *map(str, unreadable)], dataset.name)
+    out = np.array([names[row] in excluded for row in dataset.rows(split)], bool) & choice.keep
+    note = f"{int(out.sum()):,} {split} images are left out by the list of exclusions"
+    return replace(choice, keep=choice.keep & ~out, num_left_out=choice.num_left_out + int(out.sum()),
+                   notes=(*choice.notes, note))  # fmt: skip
 
 
 def _whole(dataset: Dataset, split: str, *notes: str) -> _Choice:

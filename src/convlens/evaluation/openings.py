@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from convlens import files
-from convlens.recipe import Recipe
+from convlens.recipe import ADDED, Recipe
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ def record_opening(test_fingerprint: str, architecture: str, recipe: Recipe, see
     ledger = ledger_path()
     # Precision is the machine's choice more often than the person's: two machines are one plan.
     unused = {"precision"} | (set() if recipe.optimizer == "muon" else {"muon_lr"})
+    # Fields that recipes of before did not have stand there only where they say something.
+    unused |= {name for name, value in recipe.to_json().items() if name in ADDED and value == getattr(Recipe(), name)}
     values = {name: value for name, value in recipe.to_json().items() if name not in unused}
     plan = files.sha256_of(json.dumps([architecture, values], sort_keys=True).encode())
     line = {

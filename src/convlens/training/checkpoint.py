@@ -43,6 +43,8 @@ def save(folder: Path, state: State, extra: dict[str, Any]) -> None:
         arrays |= {f"optimizer.{kind}.{name}": a for name, a in arrays_of(moments).items()}
     if state.ema is not None:
         arrays |= {f"ema.{name}": a for name, a in arrays_of(state.ema).items()}
+    if state.best is not None:
+        arrays |= {f"best.{name}": a for name, a in arrays_of(state.best).items()}
     card = {"step": state.step, "train_s": state.train_s, "extra": extra}
     with files.new_folder(folder / f"step-{state.step:09d}", replace=True) as new:
         digest = write_bundle(new / _STATE_FILE, _KIND, card, arrays)
@@ -98,6 +100,8 @@ def restore(state: State, checkpoint: Checkpoint) -> None:
         _copy(moments, _part(checkpoint.arrays, f"optimizer.{kind}."), f"{kind} of the optimizer", checkpoint)
     if state.ema is not None:
         _copy(state.ema, _part(checkpoint.arrays, "ema."), "average of the weights", checkpoint)
+    if state.best is not None:
+        _copy(state.best, _part(checkpoint.arrays, "best."), "best weights so far", checkpoint)
     state.step, state.train_s = checkpoint.step, checkpoint.train_s
 
 

@@ -31,13 +31,14 @@ _STEPS_BETWEEN_LOOKS = 20
 class State:
     """All that training changes. `step` counts finished steps; `train_s` the seconds spent in them.
 
-    `ema` averages parameters and floating-point buffers by name (None without one). `network` is always the raw
-    module.
+    `ema` averages parameters and floating-point buffers by name (None without one). `best` holds the tensors of the
+    lowest validation loss so far, where the recipe has patience. `network` is always the raw module.
     """
 
     network: Network
     optimizer: Optimizer
     ema: dict[str, Tensor] | None
+    best: dict[str, Tensor] | None = None
     step: int = 0
     train_s: float = 0.0
 
@@ -48,7 +49,8 @@ def new_state(network: Network, recipe: Recipe) -> State:
     if recipe.ema:
         ema = {name: t.detach().clone() for name, t in tensors_of(network).items() if t.is_floating_point()}
     trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
-    return State(network, Optimizer(trainable, recipe), ema)
+    best = {name: t.detach().clone() for name, t in tensors_of(network).items()} if recipe.patience else None
+    return State(network, Optimizer(trainable, recipe), ema, best)
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def train_steps(
     network, optimizer = state.network, state.optimizer
     use_bfloat16 = arithmetic.precision == "bfloat16"
     device_type = arithmetic.device.partition(":")[0]
+    class_weights = class_weights_of(labels_N, network.plan.num_classes) if recipe.balance == "weights" else None
     has_dropout = any(isinstance(m, nn.Dropout) and m.p > 0 for m in network.modules())
     look_every = 1 if device_type == "cpu" else _STEPS_BETWEEN_LOOKS
     pending: list[Tensor] = []
@@ -90,7 +93,7 @@ def train_steps(
         labels = labels_N[torch.from_numpy(batch.positions).to(labels_N.device)]
         with torch.autocast(device_type, torch.bfloat16, enabled=use_bfloat16):
             logits = compiled(images)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+        loss = F.cross_entropy(logits.float(), labels, class_weights, label_smoothing=recipe.label_smoothing)
         loss.backward()
         optimizer.step(recipe.lr_at(step, num_steps), step + 1)
         _average(state, recipe.ema, step)
@@ -103,6 +106,12 @@ def train_steps(
         if values is not None:
             pending.clear()
             yield Losses(values)
+
+
+def class_weights_of(labels_N: Tensor, num_classes: int) -> Tensor:
+    """float32 (K,): N / (K · n_k), so that each class has the same weight in all; 0 for a class without images."""
+    counts = torch.bincount(labels_N, minlength=num_classes).float()
+    return torch.where(counts > 0, len(labels_N) / (num_classes * counts.clamp(min=1)), 0.0)
 
 
 def _fold(seed: int, step: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,11 +27,14 @@ from convlens.run import (
     FILTERS,
     LOG_FILE,
     MODEL_FILE,
+    SEEN_FILE,
     Run,
+    score_of,
     update_record,
 )
 from convlens.training import checkpoint
 from convlens.training.batches import Batches
+from convlens.training.growing import inherit, seen_in
 from convlens.training.loop import State, averaged, new_state, train_steps
 from convlens.training.setup import Setup, now, versions
 
@@ -67,6 +71,10 @@ class Session:
         self.val_s = 0.0
         self.checkpoint_s = 0.0
         self.epoch_losses: list[float] = []  # of the epoch that is going on
+        # With patience: the epochs since the lowest validation loss, and the score and step of that.
+        self.waited = 0
+        self.best_val: Score | None = None
+        self.best_step = 0
 
     def run_to_end(self) -> Run:
         """Restore, train, save. Whatever happens, what is on disk can be loaded or resumed."""
@@ -108,6 +116,8 @@ class Session:
             setup.plan, setup.spec, seed=setup.seed, device=setup.arithmetic.device,
             memory_format=setup.arithmetic.memory_format,
         )  # fmt: skip
+        if setup.parent is not None:
+            inherit(network, setup.plan, setup.parent, setup.dataset.class_names)
         state = new_state(network, setup.recipe)
         state.train_s = time.perf_counter() - started
         last = checkpoint.newest(self.run.path / CHECKPOINTS)
@@ -129,6 +139,8 @@ class Session:
             log_bytes = int(last.extra["log_bytes"])
             self.epoch_losses = list(last.extra["epoch_losses"])
             self.val_s, self.checkpoint_s = float(last.extra["val_s"]), float(last.extra["checkpoint_s"])
+            self.waited, self.best_step = int(last.extra.get("waited", 0)), int(last.extra.get("best_step", 0))
+            self.best_val = score_of(last.extra.get("best_val"))
             self.bar.line(f"resuming at step {state.step:,} of {setup.num_steps:,}")
         if (then := self.run.record["versions"]) != (here := versions()):
             changed = ", ".join(f"{k} {then.get(k)} then, {here[k]} now" for k in here if then.get(k) != here[k])
@@ -145,12 +157,14 @@ class Session:
         dataset, recipe, device = setup.dataset, setup.recipe, setup.arithmetic.device
         images = on_device(dataset.images("train"), setup.plan, recipe, setup.arithmetic)
         labels = torch.from_numpy(dataset.labels("train")).to(device)
-        batches = Batches.of(recipe, len(images), setup.seed)
+        batches = Batches.of(recipe, dataset.labels("train"), setup.seed)
         bar.start("training", setup.num_steps, unit="steps")
         bar.advance(state.step)
         last_checkpoint = shown_at = time.monotonic()
         if self.ended:
             return True
+        if self._is_out_of_patience():
+            return False
         if state.step == 0:
             self._keep_filters(state)
         for losses in train_steps(state, images, labels, batches, recipe, setup.num_steps, setup.arithmetic):
@@ -167,6 +181,9 @@ class Session:
                 self._keep_filters(state)
             if batches.epochs_done(state.step) > batches.epochs_done(before) or state.step == setup.num_steps:
                 self._end_epoch(state)
+                if self._is_out_of_patience():
+                    bar.line(f"no lower validation loss for {self.waited} epochs: stopped early")
+                    return False
             if self.stop is not None and self.stop() and state.step < setup.num_steps:
                 return True
             if time_now - last_checkpoint >= self.checkpoint_every_s and state.step < setup.num_steps:
@@ -196,6 +213,7 @@ class Session:
         loss = sum(self.epoch_losses) / len(self.epoch_losses)
         self.epoch_losses.clear()
         self._validate(state)
+        self._note_best(state)
         lr = setup.recipe.lr_at(state.step - 1, setup.num_steps)
         files.append_line(self.run.path / LOG_FILE, {
             "step": state.step, "epoch": round(epoch, 4), "lr": lr, "loss": loss,
@@ -220,6 +238,20 @@ class Session:
         self.val = score(logits, dataset.labels("val"))
         self.val_s += time.perf_counter() - started
 
+    def _note_best(self, state: State) -> None:
+        """With patience: keep the weights of the lowest validation loss so far."""
+        if state.best is None or self.val is None:
+            return
+        self.waited += 1
+        if self.best_val is None or self.val.loss < self.best_val.loss:
+            self.waited, self.best_val, self.best_step = 0, self.val, state.step
+            with averaged(state) as network, torch.no_grad():
+                for name, tensor in tensors_of(network).items():
+                    state.best[name].copy_(tensor)
+
+    def _is_out_of_patience(self) -> bool:
+        return 0 < self.setup.recipe.patience <= self.waited
+
     # ------------------------------------------------------------ saving
 
     def _checkpoint(self, state: State) -> None:
@@ -238,30 +270,42 @@ class Session:
             "epoch_losses": self.epoch_losses,
             "val_s": self.val_s,
             "checkpoint_s": self.checkpoint_s,
-        }
+            "waited": self.waited, "best_step": self.best_step,
+            "best_val": self.best_val.to_json() if self.best_val else None,
+        }  # fmt: skip
         checkpoint.save(self.run.path / CHECKPOINTS, state, extra)
         self.checkpoint_s += time.perf_counter() - started
 
     def _save(self, state: State, status: str) -> None:
         """Write the model, then say in run.json how it ended."""
         setup = self.setup
-        if status == "complete" and self.val is None:
+        is_best = state.best is not None and self.best_val is not None
+        if is_best:
+            self.val = self.best_val
+        elif status == "complete" and self.val is None:
             self._validate(state)  # resumed after the last step, before the model was written
-        if status != "complete":
+        elif status != "complete":
             self.val = None  # of an earlier step than the weights that are saved
         with averaged(state) as network:
-            arrays = arrays_of(tensors_of(network))
-        write_model(self.run.path / MODEL_FILE, self._card(state), arrays)
-        seen = state.step * setup.recipe.batch_size
+            arrays = arrays_of(state.best if is_best and state.best is not None else tensors_of(network))
+        seen = seen_in(setup.dataset, setup.parent)
+        files.write_with(self.run.path / SEEN_FILE, lambda file: np.save(file, seen))
+        write_model(self.run.path / MODEL_FILE, self._card(state, is_best=is_best), arrays)
+        num_seen = state.step * setup.recipe.batch_size
         update_record(
             self.run.path, status=status, step=state.step, ended=now(), train_s=state.train_s,
-            images_per_s=seen / state.train_s if state.train_s else None, val_s=self.val_s,
+            images_per_s=num_seen / state.train_s if state.train_s else None, val_s=self.val_s,
             checkpoint_s=self.checkpoint_s, val=self.val.to_json() if self.val else None,
         )  # fmt: skip
 
-    def _card(self, state: State) -> ModelCard:
+    def _cross_validation(self) -> dict[str, Any]:
+        found = Run(self.run.path).cross_validation
+        return {} if found is None else {"cross_validation": found.to_json()}
+
+    def _card(self, state: State, *, is_best: bool) -> ModelCard:
         setup = self.setup
-        epochs = state.step * setup.recipe.batch_size / setup.dataset.counts["train"]
+        step = self.best_step if is_best else state.step
+        epochs = step * setup.recipe.batch_size / setup.dataset.counts["train"]
         return ModelCard(
             architecture=str(setup.plan.architecture),
             input_spec=setup.spec,
@@ -271,11 +315,12 @@ class Session:
             seed=setup.seed,
             dataset=setup.dataset.identity(),
             training={
-                "step": state.step, "num_steps": setup.num_steps, "epochs": round(epochs, 4),
-                "weights": "last" if state.ema is None else "ema", **setup.arithmetic.to_json(),
+                "step": step, "num_steps": setup.num_steps, "epochs": round(epochs, 4),
+                "weights": "best" if is_best else "last" if state.ema is None else "ema", **setup.arithmetic.to_json(),
                 "train_s": round(state.train_s, 3),
+                **({} if setup.parent is None else {"parent": setup.parent.to_json()}),
             },
-            metrics={"val": self.val.to_json() if self.val else None},
+            metrics={"val": self.val.to_json() if self.val else None, **self._cross_validation()},
             versions=versions(),
             created=now(),
         )  # fmt: skip

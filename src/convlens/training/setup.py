@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -20,8 +20,9 @@ import torch
 
 from convlens.architecture import Plan, parse, plan
 from convlens.data.dataset import DEFAULT_VAL_FRAC, Dataset
+from convlens.data.exclusions import exclusions
 from convlens.data.framing import InputSpec
-from convlens.data.options import PackOptions, parse_size
+from convlens.data.options import PackOptions, parse_region, parse_size
 from convlens.data.pack import is_packed_folder, open_data, reopen
 from convlens.data.samples import listed
 from convlens.errors import DataError, RunError, SentenceError, UsageError, shown
@@ -31,7 +32,8 @@ from convlens.network.memory import check_memory
 from convlens.presets import DEFAULT_PRESET, preset_named, what_it_takes
 from convlens.progress import Progress
 from convlens.recipe import Recipe
-from convlens.run import FORMAT_VERSION, RUN_FILE, Run
+from convlens.run import FORMAT_VERSION, RUN_FILE, Run, find_model
+from convlens.training.growing import Parent, check_lineage, parent_again, read_parent
 
 MAX_SEED = 2**63 - 1
 
@@ -48,17 +50,27 @@ class Setup:
     arithmetic: Arithmetic
     test: bool
     keep_filters: bool = False
+    choices: tuple[str, ...] = ()
+    parent: Parent | None = None
+    folds: int | None = None
 
     @property
     def spec(self) -> InputSpec:
-        """The network's input."""
-        return self.dataset.input_spec
+        """The network's input; a parent's weights go with the mean and std that it was trained with."""
+        spec = self.dataset.input_spec
+        return (
+            spec
+            if self.parent is None
+            else spec.with_statistics(self.parent.card.input_spec.mean, self.parent.card.input_spec.std)
+        )
 
     @property
     def identity(self) -> str:
         """SHA-256 of what the bits depend on: a checkpoint belongs to this and nothing else."""
         parts = [str(self.plan.architecture), self.recipe.to_json(), self.seed, self.dataset.fingerprint,
                  self.dataset.val_frac, self.arithmetic.to_json()]  # fmt: skip
+        parts += [self.parent.sha256] if self.parent else []
+        parts += ["merged"] if self.dataset.is_merged else []
         return sha256_of(json.dumps(parts, sort_keys=True).encode())
 
     @property
@@ -72,7 +84,9 @@ class Setup:
             "kind": "convlens-run", "format_version": FORMAT_VERSION, "status": "running", "created": now(),
             "dataset": self.dataset.identity(), "architecture": str(self.plan.architecture), "preset": self.preset,
             "recipe": self.recipe.to_json(), "seed": self.seed, "arithmetic": self.arithmetic.to_json(),
-            "test_asked": self.test, "keep_filters": self.keep_filters, "num_parameters": self.plan.num_parameters,
+            "test_asked": self.test, "keep_filters": self.keep_filters,
+            "choices": list(self.choices), "parent": None if self.parent is None else self.parent.to_json(),
+            "folds": self.folds, "cross_validation": None, "num_parameters": self.plan.num_parameters,
             "multiply_adds": self.plan.multiply_adds, "num_steps": self.num_steps, "step": 0, "versions": versions(),
             "train_s": 0.0, "images_per_s": None, "val_s": 0.0, "checkpoint_s": 0.0, "val": None, "test": None,
         }  # fmt: skip
@@ -97,20 +111,33 @@ class Given:
     framing: str | None
     group: str | None
     keep_filters: bool
+    region: str | tuple[int, int, int, int] | None = None
+    exclude: str | Path | Iterable[str] | None = None
+    settings: Mapping[str, Any] | None = None
+    augment: str | None = None
+    time: str | float | None = None
+    folds: int | None = None
+    parent: Any = None
 
     @property
     def options(self) -> PackOptions:
-        return PackOptions(parse_size(self.size), self.channels, self.framing, self.group)
+        """How pictures are packed. Raises UsageError, DataError."""
+        return PackOptions(parse_size(self.size), self.channels, self.framing, self.group,
+                           region=parse_region(self.region), exclude=exclusions(self.exclude))  # fmt: skip
 
 
-def new_setup(given: Given, test: bool, data_root: str | Path | None, bar: Progress) -> Setup:
-    """The setup of a new training. Raises ConvlensError for whatever cannot be."""
+def new_setup(
+    given: Given, test: bool, data_root: str | Path | None, bar: Progress, choices: tuple[str, ...] = ()
+) -> Setup:
+    """The setup of a new training; `choices` says what was chosen for it, and why. Raises ConvlensError for whatever
+    cannot be."""
     # What can be wrong without looking at data is found before a folder of pictures is packed.
     chosen = preset_named(DEFAULT_PRESET if given.preset is None else given.preset)
     architecture = parse(chosen.architecture if given.architecture is None else str(given.architecture))
     recipe = chosen.recipe if given.recipe is None else given.recipe
     if not isinstance(recipe, Recipe):
         raise UsageError(f"recipe must be a Recipe, not {type(recipe).__name__}")
+    recipe = recipe.replace(**given.settings) if given.settings else recipe
     seed = 0 if given.seed is None else given.seed
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
         raise UsageError(f"seed must be a whole number from 0 to {MAX_SEED}, not {shown(seed)}")
@@ -119,7 +146,12 @@ def new_setup(given: Given, test: bool, data_root: str | Path | None, bar: Progr
     val_frac = DEFAULT_VAL_FRAC if given.val_frac is None else given.val_frac
     data = "mnist" if given.data is None else given.data
     dataset = open_data(data, given.options, data_root=data_root, val_frac=val_frac, progress=bar)
+    if given.folds is not None:
+        dataset = dataset.merged()
     _need_every_class(dataset)
+    parent = None if given.parent is None else read_parent(given.parent, bar)
+    if parent is not None and (note := check_lineage(parent, dataset)) is not None:
+        bar.line(f"note: {note}")
     if test and dataset.counts["test"] == 0:
         raise DataError(f"{dataset.name} has no test images: leave --test away")
     try:
@@ -133,10 +165,13 @@ def new_setup(given: Given, test: bool, data_root: str | Path | None, bar: Progr
         raise SentenceError("the network has nothing to learn: no layer of it has parameters")
     if given.keep_filters and not any(leaf.layer.name == "conv" for leaf in network_plan.leaves):
         raise UsageError("--keep-filters keeps those of the first convolution, and this network has none")
-    is_preset = given.architecture is None and given.recipe is None
+    is_preset = recipe == chosen.recipe and str(architecture) == str(parse(chosen.architecture))
+    if recipe.patience and dataset.counts["val"] == 0:
+        raise UsageError("patience looks at validation images, and there are none: leave it away, or --val-frac")
     return Setup(
         dataset, network_plan, recipe.replace(precision=arithmetic.precision),
-        chosen.name if is_preset else None, seed, arithmetic, test, given.keep_filters,
+        chosen.name if is_preset else None, seed, arithmetic, test, given.keep_filters, choices,
+        parent, given.folds,
     )  # fmt: skip
 
 
@@ -168,6 +203,7 @@ def setup_of(run: Run, given: Given, test: bool, data_root: str | Path | None, b
             is_packed = isinstance(given.data, Dataset) or is_packed_folder(given.data)
             dataset = open_data(given.data, None if is_packed else options, data_root=data_root,
                                 val_frac=float(record["dataset"]["val_frac"]), progress=bar)  # fmt: skip
+            dataset = dataset.merged() if record["dataset"].get("is_merged") else dataset
         if dataset.fingerprint != record["dataset"]["fingerprint"]:
             raise RunError(f"{shown(run.path, 200)} was begun with other data (fingerprint "
                            f"{record['dataset']['fingerprint'][:12]}, now {dataset.fingerprint[:12]})")  # fmt: skip
@@ -186,6 +222,9 @@ def setup_of(run: Run, given: Given, test: bool, data_root: str | Path | None, b
             arithmetic,
             test or bool(record["test_asked"]),
             bool(record.get("keep_filters")),
+            tuple(record.get("choices", ())),
+            parent_again(record.get("parent")),
+            record.get("folds"),
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise RunError(f"{shown(run.path / RUN_FILE, 200)} is damaged ({shown(error)})") from error
@@ -203,6 +242,8 @@ def _refuse_changes(run: Run, given: Given, record: Mapping[str, Any], recipe: R
     sentence = None if given.architecture is None else str(parse(str(given.architecture)))
     compare("architecture", sentence, record["architecture"])
     wanted = given.recipe if given.recipe is not None else preset.recipe if preset and record["preset"] else None
+    if given.settings:
+        wanted = (recipe if wanted is None else wanted).replace(**given.settings)
     if wanted is not None:
         wanted = wanted if wanted.precision != "auto" else wanted.replace(precision=recipe.precision)
         then_json = recipe.to_json()
@@ -213,6 +254,10 @@ def _refuse_changes(run: Run, given: Given, record: Mapping[str, Any], recipe: R
     can_compile = has_compiler(str(record["arithmetic"]["device"]))  # a wish that fell back may be said again
     compiled = None if given.compile is None else given.compile and can_compile
     compare("compile", compiled, bool(record["arithmetic"].get("compile")))
+    compare("folds", given.folds, record.get("folds"))
+    if given.parent is not None:
+        parent = (record.get("parent") or {}).get("path")
+        compare("from", str(find_model(given.parent).resolve()), parent)
     compare("keep_filters", given.keep_filters or None, bool(record.get("keep_filters")))
     for name in ("threads", "memory_format"):
         compare(name, getattr(given, name), record["arithmetic"].get(name))

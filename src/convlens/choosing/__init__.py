@@ -1,0 +1,1 @@
+"""What nobody has to choose: input, network, length of training and augmentation, each with its reason."""

@@ -1,0 +1,111 @@
+"""Which augmentation helps: tried on held-out images, not assumed.
+
+Owns the design of the experiment. Four candidates (flips, shifts, crops, cutout) are switched on and off in eight
+short trainings, a half fraction of the 2^4 factorial design whose main effects are clear of all two-factor
+interactions (resolution IV; Box, Hunter and Hunter, Statistics for Experimenters): so each candidate's effect is a
+mean over all eight trainings, four with it and four without, and costs an eighth of the noise of a pair.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlens.architecture import Plan
+from convlens.choosing.trial import Material, run_trial
+from convlens.errors import UsageError, did_you_mean, shown
+from convlens.network.device import Arithmetic
+from convlens.progress import Progress
+from convlens.recipe import Recipe
+
+KINDS = ("flip", "shift", "crop", "cutout")
+CROP_FRAC, CUTOUT_FRAC, SHIFT_SHARE = 0.4, 0.35, 0.08
+# An effect must be this many standard errors to the better: one in ten useless candidates then stays by chance.
+_STANDARD_ERRORS = 1.28
+_DESIGN = tuple((a, b, c, a ^ b ^ c) for a in (False, True) for b in (False, True) for c in (False, True))
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a kind of augmentation does to the loss on held-out images (nats; below 0 is better), its standard error,
+    and to their accuracy."""
+
+    kind: str
+    loss: float
+    standard_error: float
+    accuracy: float
+
+    @property
+    def helps(self) -> bool:
+        """Whether the loss falls by more than chance explains."""
+        return self.loss < -_STANDARD_ERRORS * self.standard_error
+
+    def __str__(self) -> str:
+        verdict = "kept" if self.helps else "left out"
+        return (f"{self.kind}: validation loss {self.loss:+.3f} ± {self.standard_error:.3f}, accuracy "
+                f"{100 * self.accuracy:+.1f} points: {verdict}")  # fmt: skip
+
+
+def parse_augment(text: str | None) -> tuple[str, ...] | None:
+    """`none`, `auto` (None) or kinds like `flip,shift`. Raises UsageError."""
+    if text is None or text == "auto":
+        return None
+    if text == "none":
+        return ()
+    kinds = tuple(part.strip() for part in str(text).split(","))
+    for kind in kinds:
+        if kind not in KINDS:
+            raise UsageError(
+                f"unknown augmentation {shown(kind)!r}{did_you_mean(kind, KINDS)}: there are auto, none, "
+                f"{', '.join(KINDS)} (several with commas)"
+            )
+    return kinds
+
+
+def augmented(recipe: Recipe, kinds: tuple[str, ...], side: int) -> Recipe:
+    """The recipe with these kinds of augmentation and no others, for images whose shorter side is `side` pixels."""
+    return recipe.replace(
+        flip="flip" in kinds,
+        shift_px=min(64, max(1, round(SHIFT_SHARE * side))) if "shift" in kinds else 0,
+        crop_frac=CROP_FRAC if "crop" in kinds else 0.0,
+        cutout_frac=CUTOUT_FRAC if "cutout" in kinds else 0.0,
+    )
+
+
+def effects(
+    material: Material, plan: Plan, recipe: Recipe, seed: int, arithmetic: Arithmetic, bar: Progress
+) -> list[Effect]:
+    """The main effect of each kind, from eight trainings."""
+    side = min(plan.input_shape[1:])
+    bar.start("trying augmentation", len(_DESIGN), unit="trainings")
+    losses, right = [], []
+    for number, switched_on in enumerate(_DESIGN):
+        kinds = tuple(kind for kind, on in zip(KINDS, switched_on, strict=True) if on)
+        trial = run_trial(material, plan, augmented(recipe, kinds, side), seed + number, arithmetic)
+        losses.append(np.minimum(trial.losses_N, 20.0))  # a diverged one is bad, not infinitely so
+        right.append(trial.right_N.astype(np.float64))
+        bar.advance(1)
+    return _main_effects(np.stack(losses), np.stack(right))
+
+
+def _main_effects(losses_RN: NDArray[np.float64], right_RN: NDArray[np.float64]) -> list[Effect]:
+    """From the eight trainings' losses and hits, each (R, N), in the order of the design.
+
+    Two things make an effect uncertain: the images that it was measured on, and the trainings, whose noise shows in
+    the three contrasts that the design leaves over. The larger of the two estimates counts.
+    """
+    signs = np.where(np.array(_DESIGN), 1.0, -1.0)
+    scale = len(_DESIGN) / 2
+    left_over = np.stack([signs[:, 0] * signs[:, 1], signs[:, 0] * signs[:, 2], signs[:, 0] * signs[:, 3]]) / scale
+    of_trainings = math.sqrt(float(((left_over @ losses_RN.mean(axis=1)) ** 2).mean()))
+    found = []
+    for place, kind in enumerate(KINDS):
+        sign = signs[:, place] / scale
+        per_image_N = sign @ losses_RN
+        of_images = float(per_image_N.std(ddof=1)) / math.sqrt(len(per_image_N)) if len(per_image_N) > 1 else math.inf
+        error = max(of_images, of_trainings)
+        found.append(Effect(kind, float(per_image_N.mean()), error, float((sign @ right_RN).mean())))
+    return found
