@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from convlens.data.dataset import Dataset
     from convlens.data.framing import InputSpec
     from convlens.data.pack import pack
+    from convlens.doctor.checking import check
+    from convlens.doctor.findings import Findings
     from convlens.errors import ConvlensError
     from convlens.evaluation.evaluate import Report, evaluate
     from convlens.experiment import train
@@ -36,6 +38,7 @@ _HOMES = {
     "ConvlensError": "convlens.errors",
     "Dataset": "convlens.data.dataset",
     "Features": "convlens.lens.features",
+    "Findings": "convlens.doctor.findings",
     "InputSpec": "convlens.data.framing",
     "PRESETS": "convlens.presets",
     "Prediction": "convlens.classifier",
@@ -43,6 +46,7 @@ _HOMES = {
     "Report": "convlens.evaluation.evaluate",
     "Run": "convlens.run",
     "Series": "convlens.run",
+    "check": "convlens.doctor.checking",
     "evaluate": "convlens.evaluation.evaluate",
     "explain": "convlens.explaining",
     "film": "convlens.lens.film",
@@ -57,9 +61,9 @@ _HOMES = {
 }
 
 __all__ = [
-    "PRESETS", "Architecture", "Classifier", "ConvlensError", "Dataset", "Features", "InputSpec", "Prediction",
-    "Recipe", "Report", "Run", "Series", "evaluate", "explain", "film", "load", "look", "pack", "parse", "predict",
-    "runs", "serve", "train",
+    "PRESETS", "Architecture", "Classifier", "ConvlensError", "Dataset", "Features", "Findings", "InputSpec",
+    "Prediction", "Recipe", "Report", "Run", "Series", "check", "evaluate", "explain", "film", "load", "look", "pack",
+    "parse", "predict", "runs", "serve", "train",
 ]  # fmt: skip
 
 

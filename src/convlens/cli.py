@@ -2,7 +2,8 @@
 
 Owns texts, flags, tables, exit codes and signals. Nothing heavy is imported before a command runs, so that
 `convlens --help` is immediate. Results go to standard output, everything else to standard error; `--json` prints
-exactly one JSON document. Exit codes: 0 done, 2 bad input (one line says what), 130 Ctrl-C, 143 SIGTERM.
+exactly one JSON document. Exit codes: 0 done, 1 (check) a score on the
+data would be wrong, 2 bad input (one line says what), 130 Ctrl-C, 143 SIGTERM.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Annotated
 import typer
 
 from convlens import console
+from convlens.commands.checking import check
 from convlens.commands.measuring import evaluate, pack, predict, runs, train
 from convlens.commands.seeing import explain, look, serve
 from convlens.errors import ConvlensError, StorageError, shown
@@ -48,7 +50,7 @@ def _main(
     pass
 
 
-for _command in (train, evaluate, predict, explain, look, serve, pack, runs):
+for _command in (train, evaluate, predict, explain, look, serve, check, pack, runs):
     app.command()(_command)
 
 

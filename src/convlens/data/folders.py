@@ -82,8 +82,29 @@ def pictures_in(folder: Path) -> list[Path]:
     return [path for path in _Walk().pictures(folder) if path.suffix.lower() in SUFFIXES]
 
 
-def from_folders(root: Path, group: str | None) -> FileSource:
-    """A folder of class folders, perhaps under train, val and test. Raises DataError."""
+def hidden_pictures(root: Path) -> dict[str, int]:
+    """The hidden folders under a folder that hold pictures, by path, with how many; none of them is read."""
+    found: dict[str, int] = {}
+    for folder, names, _ in os.walk(root):
+        for name in [n for n in names if _is_litter(n)]:
+            names.remove(name)
+            inside = Path(folder, name)
+            num = sum(Path(f).suffix.lower() in SUFFIXES for _, _, files in os.walk(inside) for f in files)
+            if num:
+                found[inside.relative_to(root).as_posix()] = num
+    return found
+
+
+def _say(problem: str, problems: list[str] | None) -> None:
+    """Note a problem down where there is a list for it. Raises DataError where there is none."""
+    if problems is None:
+        raise DataError(problem)
+    problems.append(problem)
+
+
+def from_folders(root: Path, group: str | None, problems: list[str] | None = None) -> FileSource:
+    """A folder of class folders, perhaps under train, val and test. Raises DataError, or for classes that are empty or
+    missing in a split adds a line to `problems`."""
     walk, notes = _Walk(), []
     top = root
     folders = walk.subfolders(top)
@@ -121,12 +142,12 @@ def from_folders(root: Path, group: str | None) -> FileSource:
             )
         names_by_split: dict[str, set[str]] = {}
         for split, folder in by_split.items():
-            found = _class_samples(walk, root, folder, split)
+            found = _class_samples(walk, root, folder, split, problems)
             names_by_split[split] = {s.label for s in found}
             samples += found
-        _same_classes(names_by_split, top)
+        _same_classes(names_by_split, top, problems)
     else:
-        samples = _class_samples(walk, root, top, None)
+        samples = _class_samples(walk, root, top, None, problems)
     if num_loose := walk.num_loose(top) + sum(walk.num_loose(f) for f in split_folders):
         notes.append(f"{num_loose:,} pictures lie beside the class folders, in no class, and were passed over")
     names = tuple(sorted({s.label for s in samples}))
@@ -136,7 +157,9 @@ def from_folders(root: Path, group: str | None) -> FileSource:
     return FileSource(name_of(root), str(root.resolve()), tuple(samples), names, (*notes, *walk.notes()))
 
 
-def _class_samples(walk: _Walk, root: Path, folder: Path, split: str | None) -> list[FileSample]:
+def _class_samples(
+    walk: _Walk, root: Path, folder: Path, split: str | None, problems: list[str] | None
+) -> list[FileSample]:
     samples = []
     folders = walk.subfolders(folder)
     if not folders:
@@ -151,18 +174,18 @@ def _class_samples(walk: _Walk, root: Path, folder: Path, split: str | None) -> 
     if not samples:
         raise DataError(f"{shown(folder, 200)} holds no pictures (those that are read: {' '.join(sorted(SUFFIXES))})")
     if empty:
-        raise DataError(f"{shown(folder, 200)}: no pictures in class folder {listed(empty)}; fill it or remove it")
+        _say(f"{shown(folder, 200)}: no pictures in class folder {listed(empty)}; fill it or remove it", problems)
     return samples
 
 
-def _same_classes(names_by_split: dict[str, set[str]], top: Path) -> None:
+def _same_classes(names_by_split: dict[str, set[str]], top: Path, problems: list[str] | None) -> None:
     train = names_by_split["train"]
     for split, names in names_by_split.items():
         if names != train:
             parts = [
                 f"only in {s}: {listed(sorted(d))}" for s, d in (("train", train - names), (split, names - train)) if d
             ]
-            raise DataError(f"{shown(top, 200)}: the class folders of train and {split} differ ({'; '.join(parts)})")
+            _say(f"{shown(top, 200)}: the class folders of train and {split} differ ({'; '.join(parts)})", problems)
 
 
 def _group_of(sample: FileSample, group: str) -> str:
@@ -189,8 +212,9 @@ def _pattern(group: str) -> re.Pattern[str]:
         raise DataError(f"--group {shown(group)!r} is no regular expression: {error}") from error
 
 
-def from_csv(path: Path, group: str | None) -> FileSource:
-    """A table path,label[,split][,group]; paths are relative to its folder. Raises DataError."""
+def from_csv(path: Path, group: str | None, problems: list[str] | None = None) -> FileSource:
+    """A table path,label[,split][,group]; paths are relative to its folder. Raises DataError, or for classes that are
+    missing in a split adds a line to `problems`."""
     where = shown(path, 200)
     rows, columns = _csv_rows(path, where)
     for needed in ("path", "label"):
@@ -233,7 +257,7 @@ def from_csv(path: Path, group: str | None) -> FileSource:
         by_split = {split: {s.label for s in samples if s.split == split} for split in {s.split for s in samples}}
         if "train" not in by_split:
             raise DataError(f"{where}: no row has the split 'train'")
-        _same_classes({str(k): v for k, v in by_split.items()}, path)
+        _same_classes({str(k): v for k, v in by_split.items()}, path, problems)
     return FileSource(name_of(path), str(path.resolve()), tuple(samples), names)
 
 

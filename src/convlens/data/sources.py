@@ -23,11 +23,18 @@ FASHION_CLASSES = (
 FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of Debian's package dataset-fashion-mnist
 
 
-def open_source(what: Any, *, group: str | None = None, data_root: str | Path | None = None) -> Source:
+def open_source(
+    what: Any,
+    *,
+    group: str | None = None,
+    data_root: str | Path | None = None,
+    problems: list[str] | None = None,
+) -> Source:
     """List a source: a named set, a path, a tuple of arrays (x, y) or (x_train, y_train, x_test, y_test).
 
     `group` (for files) is `parent`, a regular expression on the relative path, or a CSV's column. `data_root`
-    is where a named set lies that does not ship with convlens. Raises DataError.
+    is where a named set lies that does not ship with convlens. Class folders that are empty, or that differ between
+    splits, are written into `problems` where there is such a list. Raises DataError.
     """
     if isinstance(what, tuple | list | dict):
         _no_group(group, "arrays")
@@ -53,12 +60,12 @@ def open_source(what: Any, *, group: str | None = None, data_root: str | Path | 
         if idx.has_idx_files(path):
             _no_group(group, "IDX files")
             return from_idx(path, name_of(path))
-        return from_folders(path, group)
+        return from_folders(path, group, problems)
     if path.suffix.lower() == ".npz":
         _no_group(group, "an .npz")
         return from_npz(path)
     if path.suffix.lower() in (".csv", ".tsv"):
-        return from_csv(path, group)
+        return from_csv(path, group, problems)
     raise DataError(f"{shown(text, 200)} is no data set: it must be a folder, an .npz or a .csv")
 
 

@@ -1,0 +1,349 @@
+"""`check`: looks a data set over before anything is trained on it.
+
+Owns what is looked for, and in which order. Every sample is decoded once, into the cache; near duplicates are looked
+for over all splits, test among them: no model sees it, so nothing is opened.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlens.data.dataset import DEFAULT_VAL_FRAC, Dataset, lowest_share
+from convlens.data.decode import decode, quiet_pillow, read_bytes
+from convlens.data.exclusions import exclusions
+from convlens.data.folders import hidden_pictures
+from convlens.data.options import PackOptions
+from convlens.data.pack import is_packed_folder, open_data, open_listed
+from convlens.data.samples import SPLITS, FileSource, Source, listed
+from convlens.data.sources import open_source
+from convlens.data.splitting import TEST_FRAC, mixed
+from convlens.data.survey import survey, threads_for
+from convlens.doctor.findings import FALSIFIES, NOTE, WARNING, Finding, Findings, Sample, counted
+from convlens.doctor.likeness import MOST, Compared, same_pictures
+from convlens.doctor.registration import SIDE
+from convlens.errors import ImageError, shown
+from convlens.files import read_lines
+from convlens.metrics import IMBALANCED
+from convlens.progress import Progress, open_progress
+
+_TINY_CLASS, _FEW_TEST = 20, 200
+_ORDER = {FALSIFIES: 0, WARNING: 1, NOTE: 2}
+_ACROSS = (
+    "the same picture on both sides of a split is learned by heart and then counted as right"  # what is wrong with it
+)
+
+
+def check(
+    data: Any,
+    *,
+    group: str | None = None,
+    exclude: str | Path | Iterable[str] | None = None,
+    data_root: str | Path | None = None,
+    progress: str | Progress = "auto",
+) -> Findings:
+    """Look a data set over: what cannot be read, what is there twice, what would falsify a score.
+
+    `data`, `group`, `exclude` and `data_root` are as `train` takes them. Raises DataError where it cannot be listed at
+    all, UsageError, StorageError.
+    """
+    with open_progress(progress) as bar:
+        problems: list[Finding] = []
+        source: Source | None = None
+        if isinstance(data, Dataset) or is_packed_folder(data):
+            dataset = open_data(data, PackOptions(exclude=exclusions(exclude)))
+        else:
+            said: list[str] = []
+            source = open_source(data, group=group, data_root=data_root, problems=said)
+            problems += [Finding("classes", FALSIFIES, line, _CLASSES) for line in said]
+            options = PackOptions((SIDE, SIDE), 3, "stretch", group, all_test=True, exclude=exclusions(exclude))
+            dataset = open_listed(source, options, val_frac=DEFAULT_VAL_FRAC, progress=bar)
+        return _Check(dataset, source, problems, bar).findings()
+
+
+_CLASSES = "give every split the same class folders, each with pictures: a class that is missing shifts no label here, "
+_CLASSES += "but cannot be learned or cannot be measured"
+
+
+@dataclass(frozen=True)
+class _Twins:
+    """Two samples, by row, that show the same picture; `is_exact` where every pixel is the same."""
+
+    a: int
+    b: int
+    is_exact: bool
+    how: str
+
+
+class _Check:
+    """One data set being looked over."""
+
+    def __init__(self, dataset: Dataset, source: Source | None, problems: list[Finding], bar: Progress) -> None:
+        self.source, self.bar, self.found = source, bar, problems
+        self.dataset = dataset.merged()
+        self.rows = self.dataset.rows("train")
+        self.labels = self.dataset.labels("train")
+        self.splits = _splits_of(dataset, source)
+        self.lines = read_lines(dataset.folder / "samples.jsonl")
+        names = dataset.sample_names()
+        self.paths = {s.relative: s.path for s in source.samples} if isinstance(source, FileSource) else {}
+        self.samples = [
+            Sample(name, dataset.class_names[label], split, row)
+            for row, (name, label, split) in enumerate(zip(names, self.labels.tolist(), self.splits, strict=True))
+        ]
+
+    def findings(self) -> Findings:
+        facts = self.facts()
+        self.look_at_files()
+        self.look_at_classes()
+        twins = self.twins()
+        self.judge(twins)
+        clusters = self.clusters(twins)
+        if clusters:
+            several = sum(len(c) for c in clusters)
+            self.add("groups", NOTE, f"{several:,} samples show {len(clusters):,} pictures more than once",
+                     "--write-groups FILE.csv makes a table that train takes in the folder's place and in which they "
+                     "are groups, that never straddle a split", clusters)  # fmt: skip
+        exclude = self.exclusions(twins)
+        self.found.sort(key=lambda finding: _ORDER[finding.severity])
+        location = self.dataset.source
+        return Findings(self.dataset.name, location, tuple(facts), tuple(self.found), tuple(clusters), tuple(exclude),
+                        tuple(self.samples), self.has_own_splits, self.views())  # fmt: skip
+
+    def add(
+        self, kind: str, severity: str, title: str, remedy: str, sets: Iterable[Sequence[Sample]] = (),
+        details: Iterable[str] = (),
+    ) -> None:  # fmt: skip
+        self.found.append(Finding(kind, severity, title, remedy, tuple(map(tuple, sets)), tuple(details)))
+
+    @property
+    def has_own_splits(self) -> bool:
+        """Whether the splits came with the data."""
+        return bool(self.dataset.card["split_by"] == "source")
+
+    # ------------------------------------------------------------ sizes and files
+
+    def facts(self) -> list[tuple[str, str]]:
+        counts = Counter(self.splits)
+        splits = ", ".join(f"{counts[s]:,} {s}" for s in SPLITS if counts[s])
+        made = "as the data has them" if self.has_own_splits else "as train would make them"
+        classes = f"{len(self.dataset.class_names):,}: {shown(', '.join(self.dataset.class_names), 80)}"
+        facts = [("samples", f"{len(self.samples):,} that can be used"), ("splits", f"{splits} ({made})"),
+                 ("classes", classes)]  # fmt: skip
+        if isinstance(self.source, FileSource):
+            found = survey(self.source, self.bar, threads=threads_for(self.source))
+            sizes = sorted(found.sizes, key=lambda size: size[0] * size[1])
+            ratios = sorted(w / h for h, w in found.sizes.elements())
+            few, many = sizes[0], sizes[-1]
+            span = "" if few == many else f" to {many[1]:,}×{many[0]:,} ({len(sizes):,} sizes)"
+            facts.append(("sizes", f"{few[1]:,}×{few[0]:,}{span}, width × height"))
+            facts.append(
+                ("width / height", f"{ratios[0]:.2f} to {ratios[-1]:.2f}, median {ratios[len(ratios) // 2]:.2f}")
+            )
+            facts.append(("channels", ", ".join(f"{n:,} {'grey' if c == 1 else 'colour'}"
+                                                for c, n in sorted(found.channels.items()))))  # fmt: skip
+            if len(found.channels) > 1 and min(found.channels.values()) >= 0.01 * sum(found.channels.values()):
+                self.add("channels", WARNING, f"grey and colour pictures are mixed ({facts[-1][1]})",
+                         "if the classes differ in it, a network learns that and nothing else: --channels 1 makes all "
+                         "grey")  # fmt: skip
+            if ratios[-1] / ratios[0] > 4:
+                self.add("aspect", NOTE, f"the pictures' shapes differ much (width / height {facts[-2][1]})",
+                         "framing pad keeps all of each picture; --region cuts the same part of each")  # fmt: skip
+        return facts
+
+    def look_at_files(self) -> None:
+        unread = [line for line in self.lines if line.get("status") == "quarantined"]
+        if unread:
+            samples = [Sample(str(line["path"]), str(line["label"]), str(line["split"] or "")) for line in unread]
+            self.add("unreadable", WARNING, f"{counted(len(unread), 'file')} that cannot be read, in no split",
+                     "repair or remove them; until then they are counted beside every score",
+                     [(s,) for s in samples], [str(line["reason"]) for line in unread])  # fmt: skip
+        several = [line for line in self.lines if line.get("remark")]
+        if several:
+            num = counted(len(several), "picture")
+            self.add("frames", NOTE, f"{num} with several frames or pages; the first is used",
+                     "save the one that you mean as a picture of its own")  # fmt: skip
+        if isinstance(self.source, FileSource):
+            root = Path(self.source.location)
+            hidden = hidden_pictures(root) if root.is_dir() else {}
+            if hidden:
+                num = counted(sum(hidden.values()), "picture")
+                self.add("hidden", NOTE, f"{num} in hidden folders, which are not read: {listed(hidden)}",
+                         "rename the folders if these pictures are meant")  # fmt: skip
+            for note in self.source.notes:
+                self.add("note", NOTE, note, "nothing needs to be done if that is meant")
+
+    def look_at_classes(self) -> None:
+        names, num_classes = self.dataset.class_names, len(self.dataset.class_names)
+        parts = {split: np.bincount(self.labels[[s == split for s in self.splits]], minlength=num_classes)
+                 for split in SPLITS}  # fmt: skip
+        total = np.bincount(self.labels, minlength=num_classes)
+        train = parts["train"] + parts["val"]
+        if not self.has_own_splits and (lost := [names[k] for k in np.flatnonzero(train == 0)]):
+            self.add("classes", FALSIFIES, f"no training image of class {listed(lost)} can be read", _CLASSES)
+        if parts["test"].any() and (lost := [names[k] for k in np.flatnonzero((parts["test"] == 0) & (train > 0))]):
+            self.add("untested", WARNING, f"class {listed(lost)} has no test image",
+                     "its errors stay unseen: give more pictures, or measure with --folds")  # fmt: skip
+        tiny = [f"{shown(names[k], 30)} ({total[k]:,})" for k in np.flatnonzero((total < _TINY_CLASS) & (total > 0))]
+        if tiny:
+            self.add("tiny", WARNING, f"classes with fewer than {_TINY_CLASS} images: {', '.join(tiny[:8])}"
+                     + (f" and {len(tiny) - 8:,} more" if len(tiny) > 8 else ""),
+                     "their scores rest on a handful of pictures: collect more, or join classes")  # fmt: skip
+        most, fewest = int(train.argmax()), int(np.where(train > 0, train, train.max()).argmin())
+        if train[most] >= IMBALANCED * max(1, train[fewest]):
+            self.add("imbalance", WARNING, f"{shown(names[most], 30)} has {train[most]:,} training images, "
+                     f"{shown(names[fewest], 30)} {train[fewest]:,}: always answering the largest class is right for "
+                     f"{100 * total[most] / total.sum():.0f} %", "look at balanced accuracy, which comes first in what "
+                     "train and evaluate print; --balance weights or sampling makes up for it")  # fmt: skip
+        if 0 < parts["test"].sum() < _FEW_TEST:
+            self.add("few", NOTE, f"only {counted(int(parts['test'].sum()), 'test image')}",
+                     "train --folds 5 measures on all images instead")  # fmt: skip
+
+    # ------------------------------------------------------------ twins
+
+    def twins(self) -> list[_Twins]:
+        """All pairs that show the same picture: those of equal pixels (each with the first of its kind), and others."""
+        keys = self.dataset.pixel_keys("train")
+        found: dict[tuple[int, int], _Twins] = {}
+        first: dict[int, int] = {}
+        order = np.argsort(keys, kind="stable")
+        repeated = order[np.isin(keys[order], keys[order][1:][keys[order][1:] == keys[order][:-1]])]
+        for row in repeated.tolist():
+            other = first.setdefault(int(keys[row]), row)
+            if other != row:
+                is_exact = self.are_same_pixels(other, row)
+                found[other, row] = _Twins(other, row, is_exact, "every pixel is the same" if is_exact
+                                           else "the same when seen small")  # fmt: skip
+        # Of pictures with equal pixels one is compared with the rest.
+        kept = np.setdiff1d(np.arange(len(keys)), np.array([row for _, row in found], np.int64))
+        if len(kept) > MOST:
+            self.add("searched", NOTE, f"near duplicates were looked for among {MOST:,} of {len(kept):,} pictures only",
+                     "exact ones were looked for among all")  # fmt: skip
+            kept = kept[np.linspace(0, len(kept) - 1, MOST).astype(int)]
+        images = self.dataset.images_at(kept)
+        self.bar.start("comparing pictures", len(kept), unit="images")
+        pictures = Compared.of(iter(images), len(kept))
+        for pair in same_pictures(pictures, self.bar.advance):
+            a, b = int(kept[pair.a]), int(kept[pair.b])
+            is_exact = pair.is_in_place and self.are_same_pixels(a, b)
+            found[a, b] = _Twins(a, b, is_exact, "every pixel is the same" if is_exact else pair.how)
+        return list(found.values())
+
+    def are_same_pixels(self, a: int, b: int) -> bool:
+        """Whether two samples agree in every pixel, as they are in their files."""
+        if not isinstance(self.source, FileSource):
+            return True
+        try:
+            first, second = (read_bytes(self.paths[self.samples[row].name]) for row in (a, b))
+            if first == second:
+                return True
+            with quiet_pillow():
+                one, two = decode(first), decode(second)
+        except (ImageError, KeyError):
+            return False
+        return one.shape[:2] == two.shape[:2] and bool((one == two).all())
+
+    def judge(self, twins: list[_Twins]) -> None:
+        """What the twins mean: across splits, under two labels, or merely there twice."""
+        across: dict[bool, list[_Twins]] = defaultdict(list)
+        conflicts: dict[bool, list[_Twins]] = defaultdict(list)
+        within: dict[bool, list[_Twins]] = defaultdict(list)
+        for one in twins:
+            a, b = self.samples[one.a], self.samples[one.b]
+            if a.label != b.label:
+                conflicts[one.is_exact].append(one)
+            (across if a.split != b.split else within)[one.is_exact].append(one)
+        for is_exact, kind, what in ((True, "exact", "exact duplicates"), (False, "near", "near duplicates")):
+            for (s, t), pairs in self.by_splits(across[is_exact]).items():
+                num = counted(len(pairs), "pair")
+                self.add_pairs(f"{kind}-across", FALSIFIES, f"{num} of {what} across {s} and {t}",
+                               f"{_ACROSS}: --write-exclusions FILE lists those to leave out of {s}, for "
+                               "--exclude", pairs)  # fmt: skip
+            if conflicts[is_exact]:
+                pairs = conflicts[is_exact]
+                self.add_pairs(f"{kind}-conflict", FALSIFIES if is_exact else WARNING,
+                               f"{counted(len(pairs), 'pair')} of {what} under two labels",
+                               "one of the two labels is wrong: correct it, or leave both out with the list of "
+                               "--write-exclusions" if is_exact else "look whether both labels are right",
+                               pairs)  # fmt: skip
+            if within[is_exact]:
+                pairs = within[is_exact]
+                self.add_pairs(f"{kind}-within", WARNING if is_exact else NOTE,
+                               f"{counted(len(pairs), 'pair')} of {what} within one split",
+                               "they count twice: keep one of each, or let them be where that is meant",
+                               pairs)  # fmt: skip
+
+    def by_splits(self, pairs: list[_Twins]) -> dict[tuple[str, str], list[_Twins]]:
+        found: dict[tuple[str, str], list[_Twins]] = defaultdict(list)
+        for one in pairs:
+            s, t = sorted((self.samples[one.a].split, self.samples[one.b].split), key=SPLITS.index)
+            found[s, t].append(one)
+        return dict(sorted(found.items(), key=lambda item: (-SPLITS.index(item[0][1]), SPLITS.index(item[0][0]))))
+
+    def add_pairs(self, kind: str, severity: str, title: str, remedy: str, pairs: list[_Twins]) -> None:
+        sets = [(self.samples[one.a], self.samples[one.b]) for one in pairs]
+        self.add(kind, severity, title, remedy, sets, [one.how for one in pairs])
+
+    def clusters(self, twins: list[_Twins]) -> list[tuple[Sample, ...]]:
+        """The samples that show one picture, over chains of pairs."""
+        lowest = list(range(len(self.samples)))
+
+        def root(row: int) -> int:
+            while lowest[row] != row:
+                lowest[row] = lowest[lowest[row]]
+                row = lowest[row]
+            return row
+
+        for one in twins:
+            a, b = root(one.a), root(one.b)
+            lowest[max(a, b)] = min(a, b)
+        members: dict[int, list[Sample]] = defaultdict(list)
+        for row in sorted({row for one in twins for row in (one.a, one.b)}):
+            members[root(row)].append(self.samples[row])
+        return [tuple(samples) for samples in members.values()]
+
+    def exclusions(self, twins: list[_Twins]) -> list[tuple[str, str]]:
+        """What must go for a score to mean something: of twins across splits those that are learned from or chosen by,
+        for test stays what it is; of equal pixels under two labels both."""
+        reasons: dict[str, str] = {}
+        for cluster in self.clusters(twins):
+            last = max((s.split for s in cluster), key=SPLITS.index)
+            kept = next(s for s in cluster if s.split == last)
+            for s in cluster:
+                if s.split != last:
+                    reasons.setdefault(s.name, f"shows the same as {shown(kept.name, 200)} in {last}")
+        for one in twins:
+            a, b = self.samples[one.a], self.samples[one.b]
+            if one.is_exact and a.label != b.label:
+                for s, other in ((a, b), (b, a)):
+                    reasons[s.name] = (
+                        f"has the pixels of {shown(other.name, 200)}, which is called {shown(other.label)}"
+                    )
+        return sorted(reasons.items())
+
+    def views(self) -> dict[int, Path | NDArray[np.uint8]]:
+        """What can be drawn of each sample in a finding: its file, or its pixels."""
+        rows = {s.picture for f in self.found for one in f.sets for s in one if s.picture is not None}
+        if isinstance(self.source, FileSource):
+            return {row: self.paths[self.samples[row].name] for row in rows}
+        return {row: self.dataset.images_at(np.array([row]))[0] for row in rows}
+
+
+def _splits_of(dataset: Dataset, source: Source | None) -> list[str]:
+    """The split of each sample: the data's own, or the one that `train` would make."""
+    if source is None or dataset.card["split_by"] == "source":
+        found = {row: split for split in SPLITS for row in dataset.rows(split).tolist()}
+        return [found[row] for row in range(len(found))]
+    rows = np.arange(sum(dataset.counts.values()))
+    merged = dataset.merged()
+    draws, labels = merged.draws(rows), merged.labels_at(rows)
+    is_test = lowest_share(mixed(draws), labels, TEST_FRAC)
+    is_val = np.zeros(len(rows), bool)
+    is_val[~is_test] = lowest_share(draws[~is_test], labels[~is_test], DEFAULT_VAL_FRAC)
+    return ["test" if test else "val" if val else "train" for test, val in zip(is_test, is_val, strict=True)]

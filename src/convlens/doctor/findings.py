@@ -1,0 +1,140 @@
+"""What the doctor found: findings with what each means and what to do, in words, as JSON, and as lists for `train`.
+
+Owns the values and their texts. Looks at no data.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from convlens import files
+from convlens.errors import UsageError
+
+FALSIFIES, WARNING, NOTE = "falsifies", "warning", "note"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample: its name (a path relative to the data, or an array's split/number), its class, split and number of
+    the picture among those that can be shown (None where it cannot be read)."""
+
+    name: str
+    label: str
+    split: str
+    picture: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Name, label and split."""
+        return {"name": self.name, "label": self.label, "split": self.split}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found.
+
+    `kind` is a word for programs. `severity` is falsifies (a score measured on this data would be wrong), warning or
+    note. `sets` are the samples that it is about, those that belong together in one tuple; `details` a line for each of
+    them.
+    """
+
+    kind: str
+    severity: str
+    title: str
+    remedy: str
+    sets: tuple[tuple[Sample, ...], ...] = ()
+    details: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything."""
+        sets: list[dict[str, Any]] = [{"samples": [s.to_json() for s in found]} for found in self.sets]
+        for one, detail in zip(sets, self.details, strict=False):
+            one["detail"] = detail
+        rest = list(self.details[len(sets) :])
+        return {"kind": self.kind, "severity": self.severity, "title": self.title, "remedy": self.remedy,
+                "sets": sets, "details": rest}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All findings on one data set, the gravest first. `facts` are its sizes and counts as (what, value);
+    `clusters` the samples that show the same pictures, proposed as groups; `exclusions` what must go for a score to
+    mean something, as (name, reason); `views` files or pixels of samples, by number."""
+
+    name: str
+    location: str
+    facts: tuple[tuple[str, str], ...]
+    findings: tuple[Finding, ...]
+    clusters: tuple[tuple[Sample, ...], ...] = ()
+    exclusions: tuple[tuple[str, str], ...] = ()
+    samples: tuple[Sample, ...] = ()
+    has_own_splits: bool = False
+    views: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def falsifies(self) -> bool:
+        """Whether something was found that would falsify a score."""
+        return any(finding.severity == FALSIFIES for finding in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """As `check --json` prints it."""
+        return {
+            "name": self.name, "location": self.location, "falsifies": self.falsifies, "facts": dict(self.facts),
+            "findings": [finding.to_json() for finding in self.findings],
+            "groups": [[s.name for s in cluster] for cluster in self.clusters],
+            "exclusions": [{"path": path, "reason": reason} for path, reason in self.exclusions],
+        }  # fmt: skip
+
+    def save(self, path: str | Path) -> None:
+        """Write the page with the pictures (.html). Raises UsageError, StorageError."""
+        from convlens.doctor.page import as_html
+
+        path = Path(path)
+        files.check_new_file(path, (".html", ".htm"))
+        files.write_text(path, as_html(self))
+
+    def write_exclusions(self, path: str | Path) -> None:
+        """Write the list of samples to leave out, for `exclude`. Raises UsageError, StorageError."""
+        path = Path(path)
+        files.check_new_file(path)
+        lines = [json.dumps({"path": name, "reason": reason}) for name, reason in self.exclusions]
+        files.write_text(path, "".join(f"{line}\n" for line in lines))
+
+    def write_groups(self, path: str | Path) -> None:
+        """Write a table path,label[,split],group that `train` takes in the folder's place: samples that show the same
+        picture share a group, and so never straddle a split. Raises UsageError for arrays, StorageError."""
+        path, root = Path(path), Path(self.location)
+        files.check_new_file(path, (".csv",))
+        if not self.samples or not root.exists():
+            raise UsageError("groups are for picture files; arrays have no paths to write down")
+        root = root if root.is_dir() else root.parent
+        group_of = {s.name: f"same-{n}" for n, cluster in enumerate(self.clusters, 1) for s in cluster}
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["path", "label", "group", *(["split"] if self.has_own_splits else [])])
+        here = path.absolute().parent
+        for s in self.samples:
+            try:
+                relative = os.path.relpath(root / s.name, here)
+            except ValueError:  # another drive of Windows
+                relative = str(root / s.name)
+            split = [s.split] if self.has_own_splits else []
+            writer.writerow([Path(relative).as_posix(), s.label, group_of.get(s.name, s.name), *split])
+        files.write_text(path, text.getvalue())
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        rows = "".join(f"<li><b>{escape(f.severity)}</b>: {escape(f.title)}. {escape(f.remedy)}</li>"
+                       for f in self.findings)  # fmt: skip
+        return f"<p><b>{escape(self.name)}</b></p><ul>{rows or '<li>nothing was found</li>'}</ul>"
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 pair`, `1,200 pairs`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
