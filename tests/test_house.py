@@ -42,6 +42,7 @@ ROOMS = [
     "architecture",
     "data.ahead",
     "data.decode",
+    "data.paper",
     "data.ink",
     "data.framing",
     "data.idx",

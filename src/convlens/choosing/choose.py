@@ -37,6 +37,7 @@ _MOST_HEADERS = 2_000
 _KEPT_SIDE = 48  # pictures of one size, up to this many pixels, are taken as they are
 _STANDARD_SIDE = 40  # grey pictures up to this size are preset `standard`'s kind
 _TIMING_STEPS, _TRIAL_S, _SIZES_S = 12, 6.0, 120.0
+_TRIAL_EPOCHS = 8  # at least so many images that the epochs of a trial are about these
 _LEAST_HELD_OUT = 20
 _FEW_TEST, _FEW_PHOTOGRAPHS = 200, 2_000
 _MOST_TIMES = 4  # --time is filled up to so many times the epochs that the data asks for: more teach nothing
@@ -248,7 +249,7 @@ class _Choosing:
         if len(material.held_out) < _LEAST_HELD_OUT or len(np.unique(material.labels_N)) < len(dataset.class_names):
             self.say("augmentation: none, there are too few pictures to try any on")
             return plain
-        material = material.limited(max(len(dataset.class_names), int(enough / recipe.epochs)))
+        material = material.limited(max(len(dataset.class_names), int(enough / min(recipe.epochs, _TRIAL_EPOCHS))))
         short = plain.replace(epochs=min(recipe.epochs, max(1.0, enough / len(material.images))))
         found = effects(material, network, short, self.seed, self.arithmetic, self.bar)
         for effect in found:

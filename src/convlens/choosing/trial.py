@@ -24,7 +24,7 @@ from convlens.network.forward import logits_of
 from convlens.network.memory import on_device
 from convlens.recipe import Recipe
 from convlens.training.batches import Batches
-from convlens.training.loop import new_state, train_steps
+from convlens.training.loop import averaged, new_state, train_steps
 
 _HELD_OUT = 300  # fewer validation images than this say too little: a third of train and val is held out instead
 _MOST_HELD_OUT = 2_000
@@ -119,7 +119,8 @@ def run_trial(material: Material, plan: Plan, recipe: Recipe, seed: int, arithme
                     started, begun = time.perf_counter(), state.step
             seconds = time.perf_counter() - started
             rate = (state.step - begun) * recipe.batch_size / max(seconds, 1e-6)
-            logits_NK = logits_of(network, material.held_out)
+            with averaged(state) as settled_network:
+                logits_NK = logits_of(settled_network, material.held_out)
         except DivergedError:
             logits_NK = np.full((len(material.held_out), plan.num_classes), np.nan, np.float32)
     labels_N = material.held_out_labels_N

@@ -20,7 +20,7 @@ from convlens.data.ink import MAX_INK_SIDE, framed_ink
 from convlens.errors import ImageError, UsageError, did_you_mean, shown
 
 FRAMINGS = ("pad", "crop", "stretch", "ink")
-FRAMING_VERSION = 1  # raised whenever the same pixels would be framed otherwise
+FRAMING_VERSION = 2  # raised whenever the same pixels would be framed otherwise
 MAX_SIDE = 1024
 MAX_ASPECT = 200  # a longer strip leaves less than a pixel of its shorter side
 

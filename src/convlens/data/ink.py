@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convlens.data.decode import Pixels
+from convlens.data.paper import SIDE as PAPER_SIDE
+from convlens.data.paper import contrast_to_paper, otsu
 
 # Of MNIST: the digit's longer side fills 20 of 28 pixels, its centre of mass lies on index 14 of 0..27.
 INK_SIDE = 20 / 28
@@ -17,6 +19,8 @@ INK_SIDE = 20 / 28
 # images, as in `_pen_width`). A finer pen would fade when it is reduced, so its stroke is widened to this.
 INK_PEN = 2.33 / 28
 MAX_INK_SIDE = 1024
+_EVEN = 6  # levels of the ground's own noise
+_UNEVEN_SHARE, _LINES = 0.12, 5  # share of the edge, or places on it, that stand out where the ground is uneven
 _WORK = 4  # ink is cleaned at this many times its final size
 
 
@@ -43,8 +47,11 @@ def framed_ink(grey_HW: Pixels, height: int, width: int) -> Pixels:
     if grey_HW.shape == (height, width) and is_framed_ink(grey_HW):
         return grey_HW
     framed = np.zeros((height, width), np.uint8)
-    contrast = _contrast_to_ground(_reduced(grey_HW))
-    threshold = _otsu(contrast)
+    contrast = _contrast_to_ground(_reduced(grey_HW, MAX_INK_SIDE))
+    threshold = otsu(contrast)
+    if _is_uneven(contrast, threshold):
+        contrast = contrast_to_paper(_reduced(grey_HW, PAPER_SIDE))
+        threshold = max(otsu(contrast), 1)
     is_ink = contrast > threshold
     if not is_ink.any():
         return framed  # an empty sheet
@@ -64,9 +71,18 @@ def framed_ink(grey_HW: Pixels, height: int, width: int) -> Pixels:
     return framed
 
 
-def _reduced(grey_HW: Pixels) -> Pixels:
+def _is_uneven(contrast: Pixels, threshold: int) -> bool:
+    """Whether a plane does not explain the ground: much of the picture's edge stands out as ink does, or nearly (a
+    shadow), or many places of it do (ruled lines). A stroke that runs out of the picture is neither."""
+    stands_out = contrast > max(_EVEN, threshold // 3)
+    around = np.concatenate([stands_out[0], stands_out[1:, -1], stands_out[-1, -2::-1], stands_out[-2:0:-1, 0]])
+    num_places = int(np.count_nonzero(around & ~np.roll(around, 1)))
+    return float(around.mean()) > _UNEVEN_SHARE or num_places >= _LINES
+
+
+def _reduced(grey_HW: Pixels, most: int) -> Pixels:
     """A large photograph averaged down: its ink is still many times finer than the answer, its memory bounded."""
-    factor = -(-max(grey_HW.shape) // MAX_INK_SIDE)
+    factor = -(-max(grey_HW.shape) // most)
     return grey_HW if factor == 1 else np.asarray(Image.fromarray(grey_HW).reduce(factor))
 
 
@@ -93,15 +109,6 @@ def _contrast_to_ground(grey_HW: Pixels) -> NDArray[np.uint8]:
         difference = -difference
     contrast: NDArray[np.uint8] = np.clip(np.rint(difference), 0, 255).astype(np.uint8)
     return contrast
-
-
-def _otsu(values: NDArray[np.uint8]) -> int:
-    """The threshold that best parts the values in two (N. Otsu, IEEE Trans. SMC 9, 1979): above it is ink."""
-    histogram = np.bincount(values.ravel(), minlength=256).astype(np.float64)
-    below, mass = histogram.cumsum(), (histogram * np.arange(256)).cumsum()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = (mass[-1] * below / below[-1] - mass) ** 2 / (below * (below[-1] - below))
-    return int(np.nan_to_num(between, nan=-1.0, posinf=-1.0).argmax())
 
 
 def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:

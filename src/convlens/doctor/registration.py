@@ -84,7 +84,6 @@ def _interpolation(scale_P: Floats, shift_P: Floats) -> tuple[Floats, Floats]:
     """(P, SIDE, SIDE) weights that pick places scale·c + shift, and (P, SIDE) whether these lie in the picture."""
     at = (scale_P[:, None] * _PLACES + shift_P[:, None]) * (SIDE / 2) + (SIDE - 1) / 2
     weights = np.maximum(0, 1 - np.abs(np.clip(at, 0, SIDE - 1)[:, :, None] - np.arange(SIDE, dtype=np.float32)))
-    inside = (at >= _RIM) & (at <= SIDE - 1 - _RIM)
     return weights.astype(np.float32), ((at >= _RIM) & (at <= SIDE - 1 - _RIM)).astype(np.float32)
 
 
@@ -106,7 +105,8 @@ def _agreement(first: Floats, second: Floats, warp: Floats) -> tuple[Floats, Flo
 
     def centred(images: Floats) -> Floats:
         mean = (images * mask).sum(axis=(1, 2)) / total
-        return (images - mean[:, None, None]) * mask
+        difference: Floats = (images - mean[:, None, None]) * mask
+        return difference
 
     one, two = centred(first), centred(moved)
     size = np.sqrt((one * one).sum(axis=(1, 2)) * (two * two).sum(axis=(1, 2)))
