@@ -94,12 +94,12 @@ NATURAL = Preset(
     expected="",
 )  # fmt: skip
 _STEM = f"conv(16, 3, stride=2, padding=1, bias=False) {_BLOCK} "
-_MOST_SIDE = 96  # of what `natural` itself sees: larger pictures are halved first
+_MOST_SIDE = 48  # of what `natural` itself sees: larger pictures are halved first
 
 
 def natural_for(height: int, width: int) -> str:
     """The sentence of preset `natural` for pictures of this size: before it one convolution of stride 2 for each
-    halving that brings the shorter side to 96 pixels or less."""
+    halving that brings the shorter side to 48 pixels or less."""
     stems, side = 0, min(height, width)
     while side > _MOST_SIDE:
         stems, side = stems + 1, side // 2

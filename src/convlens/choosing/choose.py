@@ -6,7 +6,6 @@ plan before the first step, as if it had been given.
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from convlens.choosing.augmenting import augmented, effects, parse_augment
 from convlens.choosing.glance import is_grey_inside, is_mostly_ink
 from convlens.choosing.lengths import USUAL_S, batch_size_for, epochs_for, epochs_within, parse_time
 from convlens.choosing.sizes import MANY_TIMES, SIDES, best_of, sample_of, try_sizes
-from convlens.choosing.trial import Material, material_of, run_trial
+from convlens.choosing.trial import images_in, material_of, rate_of
 from convlens.data.dataset import DEFAULT_VAL_FRAC, Dataset
 from convlens.data.pack import is_packed_folder, open_data, open_listed
 from convlens.data.samples import FileSource
@@ -36,7 +35,7 @@ from convlens.training.setup import Given
 _MOST_HEADERS = 2_000
 _KEPT_SIDE = 48  # pictures of one size, up to this many pixels, are taken as they are
 _STANDARD_SIDE = 40  # grey pictures up to this size are preset `standard`'s kind
-_TIMING_STEPS, _TRIAL_S, _SIZES_S = 12, 6.0, 120.0
+_TRIAL_S, _SIZES_S = 9.0, 120.0  # of a trial; of a whole training, below which no sizes are tried
 _TRIAL_EPOCHS = 8  # at least so many images that the epochs of a trial are about these
 _LEAST_HELD_OUT = 20
 _FEW_TEST, _FEW_PHOTOGRAPHS = 200, 2_000
@@ -79,6 +78,11 @@ class _Choosing:
         self.reasons: list[str] = []
         self.looked_at: list[Dataset] = []
         self.are_photographs = False
+
+    @property
+    def trial_s(self) -> float:
+        """Seconds that each training of a probe may take, about."""
+        return _TRIAL_S if self.time_s is None else self.time_s / 40
 
     def say(self, line: str) -> None:
         """One choice and its reason."""
@@ -166,7 +170,8 @@ class _Choosing:
                                             batch_size=batch_size_for(dataset.counts["train"]))  # fmt: skip
             return network, recipe
 
-        tried = try_sizes(open_at, planned, sides, part.factor, self.arithmetic, self.seed, self.bar)
+        tried = try_sizes(open_at, planned, sides, part.factor, self.arithmetic, self.seed, self.trial_s,
+                          self.bar)  # fmt: skip
         for one in tried:
             self.say(f"  tried {one}")
         chosen = best_of(tried)
@@ -211,7 +216,8 @@ class _Choosing:
             recipe = augmented(recipe, self.kinds, min(spec.height, spec.width))
             self.say(f"augmentation: {recipe.augmentation()}, as --augment says")
         check_memory(network, recipe, self.arithmetic)
-        rate = self.measured_rate(dataset, network, recipe)
+        self.bar.start("timing", 1)
+        rate = rate_of(material_of(dataset), network, recipe, self.seed, self.arithmetic)
         if "epochs" not in self.settings and not self.has_own_network:
             recipe = recipe.replace(epochs=self.epochs_of(num_images, rate, tries=tries))
         if tries:
@@ -228,23 +234,10 @@ class _Choosing:
     def epochs_of(self, num_images: int, rate: float, *, tries: bool) -> float:
         return float(min(epochs_for(num_images), epochs_within(USUAL_S, num_images, rate)))
 
-    def measured_rate(self, dataset: Dataset, network: Plan, recipe: Recipe) -> float:
-        """Images a second that the training learns from, by a dozen steps of it."""
-        material = self.material(dataset)
-        epochs = _TIMING_STEPS * recipe.batch_size / len(material.images)
-        self.bar.start("timing", 1)
-        return max(
-            run_trial(material, network, recipe.replace(epochs=epochs), self.seed, self.arithmetic).images_per_s, 1e-3
-        )
-
-    def material(self, dataset: Dataset) -> Material:
-        return material_of(dataset)
-
     def tried_augmentation(self, dataset: Dataset, network: Plan, recipe: Recipe, rate: float) -> Recipe:
         """The recipe with what a probe shows to help, on so many images that a training of it takes some seconds."""
-        material = self.material(dataset)
-        seconds = _TRIAL_S if self.time_s is None else self.time_s / 40
-        enough = 2 ** math.floor(math.log2(max(1.0, seconds * rate)))  # coarse: a busy machine changes little
+        material = material_of(dataset)
+        enough = images_in(self.trial_s, rate)
         plain = recipe.without_augmentation()
         if len(material.held_out) < _LEAST_HELD_OUT or len(np.unique(material.labels_N)) < len(dataset.class_names):
             self.say("augmentation: none, there are too few pictures to try any on")

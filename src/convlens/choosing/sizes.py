@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from convlens.architecture import Plan
-from convlens.choosing.trial import Material, Trial, material_of, run_trial, same_material
+from convlens.choosing.trial import Material, Trial, images_in, material_of, rate_of, run_trial, same_material
 from convlens.data.dataset import Dataset
 from convlens.data.samples import FileSource
 from convlens.network.device import Arithmetic
@@ -21,8 +21,7 @@ from convlens.recipe import Recipe
 SIDES = (32, 64, 128, 224)
 MANY_TIMES = 4  # photographs more than so many times the smallest input are probed
 MOST_PICTURES = 500  # of a large folder that the sizes are tried on
-_TRIAL_IMAGES = 4_000  # that each training of the probe learns from, repeats counted
-_MOST_S = 40.0  # a probe that took half of it is the last: the next size would take longer
+_SLOW = 6.0  # times the rate of the first size, at which larger ones are not tried any more
 
 
 @dataclass(frozen=True)
@@ -72,26 +71,30 @@ def try_sizes(
     factor: float,
     arithmetic: Arithmetic,
     seed: int,
+    seconds: float,
     bar: Progress,
 ) -> list[Tried]:
     """Train shortly at each size, on the same pictures, and measure on the same held-out ones.
 
     `open_at` packs at a size, `planned` gives the network and the recipe of a whole training for a data set, which has
-    `factor` times the pictures.
+    `factor` times the pictures. At the smallest size a training takes about `seconds`.
     """
     tried: list[Tried] = []
     material: Material | None = None
+    enough = 0
     for side in sides:
         dataset = open_at(side)
         material = material_of(dataset) if material is None else same_material(material, dataset)
         plan, recipe = planned(dataset)
-        short = recipe.replace(epochs=min(recipe.epochs, max(1.0, _TRIAL_IMAGES / len(material.images))))
+        if not enough:
+            enough = images_in(seconds, rate_of(material, plan, recipe, seed, arithmetic))
+        short = recipe.replace(epochs=min(recipe.epochs, max(1.0, enough / len(material.images))))
         bar.start(f"trying {side} px", 1, unit="trainings")
         trial = run_trial(material, plan, short, seed, arithmetic)
         train_s = recipe.epochs * dataset.counts["train"] * factor / max(trial.images_per_s, 1e-6)
         tried.append(Tried(side, trial, train_s))
-        if 2 * short.epochs * len(material.images) / trial.images_per_s > _MOST_S:
-            break  # the next size would take several times as long
+        if _SLOW * trial.images_per_s < tried[0].trial.images_per_s:
+            break  # the next size would take longer still
     return tried
 
 

@@ -5,6 +5,7 @@ Owns which images a trial learns from and which it is measured on: train and val
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ from convlens.training.loop import averaged, new_state, train_steps
 
 _HELD_OUT = 300  # fewer validation images than this say too little: a third of train and val is held out instead
 _MOST_HELD_OUT = 2_000
+_TIMING_STEPS = 12
 _WARM_UP_STEPS = 2  # the first steps of a network are slower than those that follow
 
 
@@ -128,3 +130,15 @@ def run_trial(material: Material, plan: Plan, recipe: Recipe, seed: int, arithme
         return Trial(logits_NK, np.full(len(labels_N), np.inf), np.zeros(len(labels_N), bool), rate)
     chosen = softmax(logits_NK)[np.arange(len(labels_N)), labels_N]
     return Trial(logits_NK, -np.log(np.maximum(chosen, 1e-12)), logits_NK.argmax(axis=1) == labels_N, rate)
+
+
+def rate_of(material: Material, plan: Plan, recipe: Recipe, seed: int, arithmetic: Arithmetic) -> float:
+    """Images a second that such a training learns from, by a dozen steps of it."""
+    epochs = _TIMING_STEPS * recipe.batch_size / len(material.images)
+    return max(run_trial(material, plan, recipe.replace(epochs=epochs), seed, arithmetic).images_per_s, 1e-3)
+
+
+def images_in(seconds: float, images_per_s: float) -> int:
+    """About how many images a training of so many seconds learns from: coarse (powers of the square root of 2), so that
+    a machine that is a little busier decides nothing."""
+    return round(2 ** (math.floor(2 * math.log2(max(1.0, seconds * images_per_s))) / 2))

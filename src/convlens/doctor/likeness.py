@@ -18,8 +18,11 @@ from convlens.doctor.registration import COLOURS, SIDE, Alignment, Floats, align
 
 MOST = 100_000  # pictures that are compared all with all
 _FREQUENCIES = 6
-_NEIGHBOURS = 12  # candidates that each picture is compared with, at most
-_LEAST_SIMILAR = 0.88  # of descriptors, for a pair to be looked at
+_NEIGHBOURS = 8  # candidates that each view of a picture is compared with, at most
+_LEAST_SIMILAR = 0.9  # of descriptors, for a pair to be looked at
+# A picture is looked at through a soft window in its middle and around: one of the views meets a shifted copy's middle.
+_VIEWS = tuple((down, right) for down in (0, -4, 4) for right in (0, -4, 4))
+_MANY, _VIEWS_OF_MANY = 20_000, tuple(view for view in _VIEWS if view[0] * view[1] or view == (0, 0))
 _FLAT = 6.0  # standard deviation in levels, below which a picture shows nothing that could be compared
 _BLOCK, _PAIRS = 1024, 512
 
@@ -82,13 +85,17 @@ def same_pictures(pictures: Compared, advance: Callable[[int], object] = lambda 
     advance(len(grey) - len(usable))
     if len(usable) < 2:
         return []
-    as_it_is = _descriptors(grey[usable], is_mirrored=False)
-    mirrored = _descriptors(grey[usable], is_mirrored=True)
+    views = _VIEWS if len(usable) <= _MANY else _VIEWS_OF_MANY
+    middles = {
+        is_mirrored: _descriptors(grey[usable], (0, 0), is_mirrored=is_mirrored) for is_mirrored in (False, True)
+    }
     found: dict[tuple[int, int], Pair] = {}
     for start in range(0, len(usable), _BLOCK):
-        block = as_it_is[start : start + _BLOCK]
-        for is_mirrored, others in ((False, as_it_is), (True, mirrored)):
-            for a, b in _in_parts(_candidates(block, others, start)):
+        block = usable[start : start + _BLOCK]
+        seen = [_descriptors(grey[block], view, is_mirrored=False) for view in views]
+        for is_mirrored, others in middles.items():
+            candidates = [_candidates(one, others, start) for one in seen]
+            for a, b in _in_parts(np.concatenate(candidates)):
                 first, second = usable[a], usable[b]
                 for place, alignment in aligned(pictures.grey_NHW, pictures.colour_NHWC, first, second, is_mirrored):
                     pair = Pair(int(first[place]), int(second[place]), is_mirrored, alignment)
@@ -99,13 +106,14 @@ def same_pictures(pictures: Compared, advance: Callable[[int], object] = lambda 
     return [found[key] for key in sorted(found)]
 
 
-def _descriptors(grey_NHW: NDArray[np.uint8], *, is_mirrored: bool) -> Floats:
-    """float32 (N, D), each of length 1: the sizes of the low frequencies of the picture under a soft window."""
+def _descriptors(grey_NHW: NDArray[np.uint8], view: tuple[int, int], *, is_mirrored: bool) -> Floats:
+    """float32 (N, D), each of length 1: the sizes of the low frequencies of the picture under a soft window, which lies
+    `view` pixels (down, right) from its middle."""
     parts = []
     window = np.outer(np.hanning(SIDE + 2)[1:-1], np.hanning(SIDE + 2)[1:-1]).astype(np.float32)
     for start in range(0, len(grey_NHW), _BLOCK):
         images = grey_NHW[start : start + _BLOCK].astype(np.float32)
-        images = images[:, :, ::-1] if is_mirrored else images
+        images = np.roll(images[:, :, ::-1] if is_mirrored else images, (-view[0], -view[1]), axis=(1, 2))
         images = (images - images.mean(axis=(1, 2), keepdims=True)) * window
         size = np.abs(np.fft.rfft2(images))[:, :, : _FREQUENCIES + 1]
         low = np.concatenate([size[:, : _FREQUENCIES + 1], size[:, -_FREQUENCIES:]], axis=1).reshape(len(images), -1)
@@ -115,8 +123,8 @@ def _descriptors(grey_NHW: NDArray[np.uint8], *, is_mirrored: bool) -> Floats:
     return np.concatenate(parts)
 
 
-def _candidates(block_BD: Floats, others_ND: Floats, start: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs (a of the block, b) of similar descriptors, the most similar few of each a; a and b differ."""
+def _candidates(block_BD: Floats, others_ND: Floats, start: int) -> NDArray[np.int64]:
+    """Pairs (P, 2) of a of the block and b, with similar descriptors, the most similar few of each a; they differ."""
     similar = block_BD @ others_ND.T
     similar[np.arange(len(block_BD)), start + np.arange(len(block_BD))] = -1
     a, b = np.nonzero(similar >= _LEAST_SIMILAR)
@@ -124,14 +132,11 @@ def _candidates(block_BD: Floats, others_ND: Floats, start: int) -> tuple[NDArra
     a, b = a[order], b[order]
     first = np.searchsorted(a, np.arange(len(block_BD)))
     keep = np.arange(len(a)) - first[a] < _NEIGHBOURS
-    return a[keep] + start, b[keep]
+    return np.stack([a[keep] + start, b[keep]], axis=1)
 
 
-def _in_parts(
-    pairs: tuple[NDArray[np.int64], NDArray[np.int64]],
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    a, b = np.minimum(*pairs), np.maximum(*pairs)
-    if len(a):
-        a, b = np.unique(np.stack([a, b]), axis=1)
-    for start in range(0, len(a), _PAIRS):
-        yield a[start : start + _PAIRS], b[start : start + _PAIRS]
+def _in_parts(pairs_P2: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Each pair once, the smaller number first, some at a time."""
+    pairs_P2 = np.unique(np.sort(pairs_P2, axis=1), axis=0)
+    for start in range(0, len(pairs_P2), _PAIRS):
+        yield pairs_P2[start : start + _PAIRS, 0], pairs_P2[start : start + _PAIRS, 1]

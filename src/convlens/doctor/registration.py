@@ -15,8 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIDE, COLOURS = 48, 6  # pixels a side at which pictures, and their colours, are compared
-_COARSE, _FINE, _COLOUR = 0.95, 0.70, 24.0  # least correlations; largest difference of colour, in levels
-_WORTH_A_TRY = 0.55  # correlation after whole shifts, below which the alignment is not refined
+_COARSE, _COLOUR = 0.95, 24.0  # least correlation; largest difference of colour, in levels
+# Least correlation of detail: a copy in place may have lost much of it to compression; of one that was moved or
+# mirrored, which chance has more ways to imitate, more is asked.
+_FINE_IN_PLACE, _FINE_MOVED, _IN_PLACE = 0.66, 0.75, 0.03
+_PER_SHIFT = 4.0  # how much more the colours of quarters may differ when half of the picture's side is shifted, times
+_WORTH_A_TRY = 0.7  # correlation after whole shifts, below which the alignment is not refined
+_WORTH_MORE = 0.88  # and after the first refinement
 _SCALE = 1.2  # how differently two copies may be cut
 _LEAST_OVERLAP = 0.6
 _STEPS_COARSE, _STEPS_FINE = 5, 6
@@ -46,21 +51,29 @@ def aligned(
 ) -> Iterator[tuple[int, Alignment]]:  # fmt: skip
     """(place in the list, alignment) of those pairs that are one picture, the second perhaps mirrored."""
     step = -1 if is_mirrored else 1
-    first, second = grey_NHW[first_P].astype(np.float32), grey_NHW[second_P][:, :, ::step].astype(np.float32)
+    colour = np.abs(_chroma(colour_NHWC[first_P]) - _chroma(colour_NHWC[second_P][:, :, ::step])).max(axis=(1, 2, 3))
+    # Each test leaves fewer pairs to the next, which costs more.
+    tried = np.flatnonzero(colour <= _COLOUR * (1 + _PER_SHIFT * 2 * (1 - _LEAST_OVERLAP)))
+    first, second = (
+        grey_NHW[first_P[tried]].astype(np.float32),
+        grey_NHW[second_P[tried]][:, :, ::step].astype(np.float32),
+    )
     warp = _whole_shifts(first, second)
-    tried = np.flatnonzero(_agreement(first, second, warp)[0] >= _WORTH_A_TRY)
+    keep = _agreement(first, second, warp)[0] >= _WORTH_A_TRY
+    tried, first, second, warp = tried[keep], first[keep], second[keep], warp[keep]
+    warp = _refined(_blurred(first, 3), _blurred(second, 3), warp, _STEPS_COARSE)
+    keep = _agreement(first, second, warp)[0] >= _WORTH_MORE
+    tried, first, second, warp = tried[keep], first[keep], second[keep], warp[keep]
     if len(tried) == 0:
         return
-    first, second, warp = first[tried], second[tried], warp[tried]
-    warp = _refined(_blurred(first, 3), _blurred(second, 3), warp, _STEPS_COARSE)
     warp = _refined(first, second, warp, _STEPS_FINE)
     coarse, overlap = _agreement(first, second, warp)
     fine, _ = _agreement(_detail(first), _detail(second), warp)
-    colour = np.abs(
-        _chroma(colour_NHWC[first_P[tried]]) - _chroma(colour_NHWC[second_P[tried]][:, :, ::step])
-    ).max(axis=(1, 2, 3))  # fmt: skip
+    colour = colour[tried] / (1 + _PER_SHIFT * np.abs(warp[:, [1, 3]]).sum(axis=1))
     sane = (np.abs(np.log(warp[:, [0, 2]])) <= np.log(_SCALE)).all(axis=1) & (overlap >= _LEAST_OVERLAP)
-    for place in np.flatnonzero(sane & (coarse >= _COARSE) & (fine >= _FINE) & (colour <= _COLOUR)):
+    is_in_place = (np.abs(warp - [1, 0, 1, 0]).max(axis=1) <= _IN_PLACE) & (not is_mirrored)
+    is_fine = fine >= np.where(is_in_place, _FINE_IN_PLACE, _FINE_MOVED)
+    for place in np.flatnonzero(sane & (coarse >= _COARSE) & is_fine & (colour <= _COLOUR)):
         taller, down, wider, right = warp[place].tolist()
         yield (
             int(tried[place]),
@@ -116,7 +129,7 @@ def _agreement(first: Floats, second: Floats, warp: Floats) -> tuple[Floats, Flo
 def _refined(first: Floats, second: Floats, warp: Floats, steps: int) -> Floats:
     """Gauss-Newton: the warp, gain and offset that leave the smallest squares."""
     warp = warp.copy()
-    for _ in range(steps):
+    for _ in range(steps if len(warp) else 0):
         moved, mask = _warped(second, warp)
         by_row, by_column = np.gradient(moved, 2 / SIDE, axis=(1, 2))
         by_row /= warp[:, 0, None, None]
