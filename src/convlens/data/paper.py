@@ -82,7 +82,8 @@ def _paper(grey_HW: NDArray[np.uint8], is_ink: Bools | None) -> Floats:
 def _running_median(values: NDArray[np.float32], window: int) -> NDArray[np.float32]:
     """Over windows of which every second row and column is looked at."""
     window = min(window, 2 * (min(values.shape) - 1) + 1)
-    padded = np.pad(values, window // 2, mode="reflect")
+    # Light that falls off goes on falling off beyond the edge: mirrored through its value there.
+    padded = np.pad(values, window // 2, mode="reflect", reflect_type="odd")
     views = sliding_window_view(padded, (window, window))[:, :, ::2, ::2].reshape(*values.shape, -1)
     middle = views.shape[2] // 2
     return np.ascontiguousarray(np.partition(views, middle, axis=2)[:, :, middle])
