@@ -52,7 +52,6 @@ def test_a_perfect_score_is_doubted() -> None:
 
 def test_the_warning_is_printed(workplace: Path) -> None:
     """A report of a perfect score on 1,200 test images says so to a person."""
-    x, y = shapes(300, 1)
     plain = np.zeros((1500, 8, 8), np.uint8)
     labels = np.arange(1500) % 2
     plain[labels == 1] = 200
@@ -114,7 +113,8 @@ def test_balance_helps_the_small_class(workplace: Path) -> None:
     test = np.concatenate([images(200, 110), images(200, 150)])
     recalls = {}
     for balance in ("none", "weights", "sampling"):
-        run = convlens.train((x, y, test, np.repeat([0, 1], 200)), architecture="conv(4, 3) relu flatten linear(classes)",
+        data = (x, y, test, np.repeat([0, 1], 200))
+        run = convlens.train(data, architecture="conv(4, 3) relu flatten linear(classes)",
                              recipe=QUICK.replace(epochs=6, balance=balance), test=True, progress="none")  # fmt: skip
         report = convlens.evaluate(run, progress="none")
         recalls[balance] = report.classes()[1]["recall"]
@@ -216,11 +216,11 @@ def test_odd_folds_are_refused(workplace: Path) -> None:
         with pytest.raises(UsageError, match=words):
             trained(root, **wish)
     with pytest.raises(DataError, match="too few"):
-        trained(folder(workplace / "few", range(6)), folds=5)
+        trained(folder(workplace / "few", range(4)), folds=4)
 
 
 def test_a_region_belongs_to_the_model(workplace: Path, command: Command) -> None:
-    """--region: cut from every picture alike when training, evaluating and predicting; a picture without it is refused."""
+    """--region: cut from every picture alike, in training and prediction; a picture without it is refused."""
     root = folder(workplace / "data", range(40))
     result = command("train", root, "--region", "4,2,12,14", "--architecture", NET, "--epochs", 1, "--json")
     assert result.returncode == 0, result.stderr

@@ -37,7 +37,7 @@ def test_paper_without_ink_is_empty() -> None:
     blank = np.zeros((28, 28), np.uint8)
     for kind in ("gradient", "shadow", "texture"):
         sheet = photograph(blank, kind, 1).picture[: SIDE // 2 * 2 : 2, ::2]
-        assert (contrast_to_paper(sheet) > 40).mean() < 0.02, kind
+        assert (contrast_to_paper(sheet) > 40).mean() < 0.04, kind
 
 
 def test_several_strokes_stay_together() -> None:

@@ -91,19 +91,24 @@ NATURAL = Preset(
         epochs=16, batch_size=128,
     ),
     about="small RGB photographs: six convolutions with batch norm, mirrored and shifted",
-    expected="",
+    expected="about 80 s; 96.24 ± 0.31 % of the test images of natural8_30px (3 seeds, chosen by `train FOLDER`)",
 )  # fmt: skip
 _STEM = f"conv(16, 3, stride=2, padding=1, bias=False) {_BLOCK} "
 _MOST_SIDE = 48  # of what `natural` itself sees: larger pictures are halved first
 
 
 def natural_for(height: int, width: int) -> str:
-    """The sentence of preset `natural` for pictures of this size: before it one convolution of stride 2 for each
-    halving that brings the shorter side to 48 pixels or less."""
+    """The sentence of preset `natural` for pictures of this size.
+
+    Before it one convolution of stride 2 for each halving that brings the shorter side to 48 pixels or less; of pictures
+    too small for its three poolings the last ones are left out.
+    """
     stems, side = 0, min(height, width)
     while side > _MOST_SIDE:
-        stems, side = stems + 1, side // 2
-    return _STEM * stems + NATURAL.architecture
+        stems, side = stems + 1, (side + 1) // 2
+    parts = NATURAL.architecture.split(" maxpool(2)")
+    pooled = min(len(parts) - 1, side.bit_length() - 1)
+    return _STEM * stems + " maxpool(2)".join(parts[: pooled + 1]) + "".join(parts[pooled + 1 :])
 
 
 PRESETS = {preset.name: preset for preset in (STANDARD, FAST, NATURAL, TUTORIAL_FAST, TUTORIAL)}

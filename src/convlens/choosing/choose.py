@@ -23,7 +23,7 @@ from convlens.data.pack import is_packed_folder, open_data, open_listed
 from convlens.data.samples import FileSource
 from convlens.data.sources import NAMED_SETS, open_source
 from convlens.data.survey import DEFAULT_SIDE, Survey, survey, threads_for
-from convlens.errors import shown
+from convlens.errors import SentenceError, shown
 from convlens.metrics import IMBALANCED, wilson_interval
 from convlens.network.device import Arithmetic, resolve
 from convlens.network.memory import check_memory
@@ -185,15 +185,15 @@ class _Choosing:
 
     def choose_network(self, dataset: Dataset) -> None:
         channels, height, width = dataset.input_spec.shape
-        if channels == 1 and max(height, width) <= _STANDARD_SIDE:
+        if channels == 1 and max(height, width) <= _STANDARD_SIDE and _fits(STANDARD.architecture, dataset):
             chosen, sentence, why = STANDARD, STANDARD.architecture, "small grey pictures"
         else:
             chosen, sentence = NATURAL, natural_for(height, width)
-            why = "small colour pictures" if channels == 3 else "grey pictures larger than digits"
+            why = "small colour pictures" if channels == 3 else "grey pictures of other sizes than digits"
         is_changed = sentence != chosen.architecture
         self.given = replace(self.given, preset=None if is_changed else chosen.name,
                              architecture=sentence, recipe=chosen.recipe)  # fmt: skip
-        self.say(f"preset {chosen.name}: {why}" + (", halved at first" if is_changed else ""))
+        self.say(f"preset {chosen.name}: {why}" + (", fitted to their size" if is_changed else ""))
 
     def choose_training(self, dataset: Dataset) -> None:
         recipe = self.given.recipe
@@ -284,6 +284,14 @@ class _Choosing:
                 f"on {dataset.counts['train']:,} photographs a network pretrained on millions would usually win; "
                 "convlens ships none and trains from scratch"
             )
+
+
+def _fits(sentence: str, dataset: Dataset) -> bool:
+    try:
+        plan(parse(sentence), dataset.input_spec.shape, len(dataset.class_names))
+    except SentenceError:
+        return False
+    return True
 
 
 def _round(rate: float) -> int:
