@@ -62,8 +62,8 @@ ROOMS = [
     "doctor",
     "doctor.registration",
     "doctor.likeness",
-    "doctor.findings",
     "doctor.page",
+    "doctor.findings",
     "doctor.checking",
     "recipe",
     "presets",
@@ -269,9 +269,10 @@ def test_command_line_is_the_python_api(name: str) -> None:
     What cannot be typed (progress, stop, a Recipe) is Python's alone; recipe flags and formats the command line's.
     """
     function, command = getattr(convlens, name), getattr(cli, name)
-    python_only = {"progress", "stop", "recipe"}
+    python_only = {"progress", "stop", "recipe", "settings"}
     command_only = {
-        "train": {"epochs", "batch_size", "lr", "optimizer", "precision", "set_"},
+        "train": {"epochs", "batch_size", "lr", "optimizer", "precision", "balance", "patience", "set_"},
+        "check": {"out", "write_exclusions", "write_groups"},
         "explain": {"torch", "svg"},
         "predict": {"csv"},
         "look": {"out", "arrays", "film"},

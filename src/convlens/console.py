@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from convlens.architecture.rows import Row
     from convlens.classifier import Prediction
     from convlens.data.dataset import Dataset
-    from convlens.doctor.findings import Findings
     from convlens.evaluation.evaluate import Report
     from convlens.run import Run
 
@@ -95,13 +94,14 @@ def _cell(text: str) -> Text:
     return Text(showable(text, sys.stdout.encoding if sys.stdout else None))
 
 
-def _is_terminal() -> bool:
+def is_terminal() -> bool:
+    """Whether results go to a terminal."""
     return sys.stdout is not None and sys.stdout.isatty()
 
 
 def terminal_width() -> int:
     """Columns to print in; a pipe has no width, so that nothing is folded away there."""
-    return shutil.get_terminal_size().columns if _is_terminal() else 1000
+    return shutil.get_terminal_size().columns if is_terminal() else 1000
 
 
 def print_table(table: Table) -> None:
@@ -109,7 +109,7 @@ def print_table(table: Table) -> None:
     from rich.console import Console
 
     page = io.StringIO()
-    console = Console(file=page, force_terminal=_is_terminal(), width=terminal_width())
+    console = Console(file=page, force_terminal=is_terminal(), width=terminal_width())
     console.print(table)
     print_text("\n".join(line.rstrip() for line in page.getvalue().splitlines()))
 
@@ -170,7 +170,6 @@ _COLOURS = {
 }  # fmt: skip
 
 
-_SETS_SHOWN = 5  # of a finding, in the terminal; the page and --json have more
 _TABLE_WIDTH = 112  # columns that the table of layers needs; a narrower terminal gets a block a layer
 
 
@@ -276,34 +275,6 @@ def write_csv(path: str, predictions: list[Prediction], top: int) -> None:
     for p in predictions:
         writer.writerow([shown(p.path, 10_000), *(v for pair in p.top for v in (pair[0], f"{pair[1]:.6f}"))])
     write_text(Path(path), text.getvalue())
-
-
-_SEVERITY = {"falsifies": "bold red", "warning": "yellow", "note": "cyan"}
-
-
-def print_findings(findings: Findings) -> None:
-    """What the data is, what was found, the gravest first, with a few names each, and what to do."""
-    print_rows([("data", shown(findings.location, 200)), *((what, value) for what, value in findings.facts)])
-    if not findings.findings:
-        print_text("\nnothing was found")
-    from rich.console import Console
-    from rich.text import Text
-
-    for finding in findings.findings:
-        page = io.StringIO()
-        head = Text().append(finding.severity, _SEVERITY[finding.severity]).append(f": {finding.title}")
-        Console(file=page, force_terminal=_is_terminal(), width=terminal_width()).print(head)
-        print_text("\n" + "\n".join(line.rstrip() for line in page.getvalue().splitlines()))
-        for number, samples in enumerate(finding.sets[:_SETS_SHOWN]):
-            detail = f": {finding.details[number]}" if number < len(finding.details) else ""
-            names = " = ".join(f"{shown(s.name, 60)} ({s.split})" if s.split else shown(s.name, 60)
-                               for s in samples[:3]) + (" = …" if len(samples) > 3 else "")  # fmt: skip
-            print_text(f"  {names}{shown(detail, 200)}")
-        if len(finding.sets) > _SETS_SHOWN:
-            print_text(f"  … and {len(finding.sets) - _SETS_SHOWN:,} more")
-        print_text(f"  do: {finding.remedy}")
-    verdict = "a score on this data would be wrong" if findings.falsifies else "nothing here would falsify a score"
-    print_text(f"\n{verdict}")
 
 
 def print_predictions(predictions: list[Prediction]) -> None:

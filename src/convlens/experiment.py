@@ -102,9 +102,9 @@ def train(
     every = float(checkpoint_every)
     with open_progress(progress) as bar:
         if resume is not None:
-            if out is not None or seeds is not None or time is not None or augment is not None:
-                raise UsageError("a resumed run keeps its folder and its plan: leave --out, --seeds, --time and "
-                                 "--augment away")  # fmt: skip
+            wishes = {"out": out, "seeds": seeds, "time": time, "augment": augment}
+            if wish := next((name for name, value in wishes.items() if value is not None), None):
+                raise UsageError(f"a resumed run keeps its folder and its plan: leave --{wish} away")
             run = find_run(resume)
             setup = setup_of(run, given, test, data_root, bar)
             return _finished(setup, run, bar, every, stop, ended=stop is not None and stop())

@@ -100,7 +100,7 @@ _MOST_SIDE = 48  # of what `natural` itself sees: larger pictures are halved fir
 def natural_for(height: int, width: int) -> str:
     """The sentence of preset `natural` for pictures of this size.
 
-    Before it one convolution of stride 2 for each halving that brings the shorter side to 48 pixels or less; of pictures
+    Before it one convolution of stride 2 for each halving that brings the shorter side to 48 pixels or less; of those
     too small for its three poolings the last ones are left out.
     """
     stems, side = 0, min(height, width)

@@ -45,7 +45,7 @@ _MOST_TIMES = 4  # --time is filled up to so many times the epochs that the data
 @dataclass(frozen=True)
 class Choices:
     """The caller's wishes with what was open filled in, a line a choice, and the data sets of the input sizes that were
-    looked at, the chosen one last."""
+    looked at, the chosen one last (none where the input was not chosen)."""
 
     given: Given
     reasons: tuple[str, ...] = ()
@@ -77,7 +77,7 @@ class _Choosing:
         self.seed = given.seed if isinstance(given.seed, int) else 0
         self.reasons: list[str] = []
         self.looked_at: list[Dataset] = []
-        self.are_photographs = False
+        self.are_photographs = self.has_chosen_input = False
 
     @property
     def trial_s(self) -> float:
@@ -105,12 +105,14 @@ class _Choosing:
             self.adapt_recipe(dataset, tries=self.given.augment == "auto")
         self.warn(dataset)
         others = [d for d in self.looked_at if d.input_spec.shape != dataset.input_spec.shape]
-        return Choices(self.given, tuple(self.reasons), (*others, dataset))
+        looked_at = (*others, dataset) if self.has_chosen_input else ()
+        return Choices(self.given, tuple(self.reasons), looked_at)
 
     # ------------------------------------------------------------ input
 
     def choose_input(self, source: FileSource) -> None:
         given = self.given
+        self.has_chosen_input = not self.has_own_network
         found = survey(source, self.bar, most=_MOST_HEADERS, threads=threads_for(source))
         if given.channels is None:
             channels, why = self.channels_of(source, found)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import io
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from convlens import console
 from convlens.commands.options import DataRoot, Exclude, Group, Json
-from convlens.errors import UsageError
+from convlens.errors import UsageError, shown
+
+if TYPE_CHECKING:
+    from convlens.doctor.findings import Findings
 
 
 def check(
@@ -58,7 +62,36 @@ def check(
     if json:
         console.print_json(findings.to_json() | {"files": written})
     else:
-        console.print_findings(findings)
+        _print(findings)
         console.print_text(f"written: {', '.join(console.as_argument(path) for path in written)}")
     if findings.falsifies:
         raise typer.Exit(1)
+
+
+_SETS_SHOWN = 5  # of a finding, in the terminal; the page and --json have more
+_SEVERITY = {"falsifies": "bold red", "warning": "yellow", "note": "cyan"}
+
+
+def _print(findings: Findings) -> None:
+    """What the data is, what was found, the gravest first, with a few names each, and what to do."""
+    console.print_rows([("data", shown(findings.location, 200)), *((what, value) for what, value in findings.facts)])
+    if not findings.findings:
+        console.print_text("\nnothing was found")
+    from rich.console import Console
+    from rich.text import Text
+
+    for finding in findings.findings:
+        page = io.StringIO()
+        head = Text().append(finding.severity, _SEVERITY[finding.severity]).append(f": {finding.title}")
+        Console(file=page, force_terminal=console.is_terminal(), width=console.terminal_width()).print(head)
+        console.print_text("\n" + "\n".join(line.rstrip() for line in page.getvalue().splitlines()))
+        for number, samples in enumerate(finding.sets[:_SETS_SHOWN]):
+            detail = f": {finding.details[number]}" if number < len(finding.details) else ""
+            names = " = ".join(f"{shown(s.name, 60)} ({s.split})" if s.split else shown(s.name, 60)
+                               for s in samples[:3]) + (" = …" if len(samples) > 3 else "")  # fmt: skip
+            console.print_text(f"  {names}{shown(detail, 200)}")
+        if len(finding.sets) > _SETS_SHOWN:
+            console.print_text(f"  … and {len(finding.sets) - _SETS_SHOWN:,} more")
+        console.print_text(f"  do: {finding.remedy}")
+    verdict = "a score on this data would be wrong" if findings.falsifies else "nothing here would falsify a score"
+    console.print_text(f"\n{verdict}")

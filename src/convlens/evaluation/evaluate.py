@@ -160,7 +160,8 @@ def evaluate(
     mapping = _matched(classifier, dataset)
     num_expected = int(chosen.keep.sum())
     if num_expected == 0:
-        left_out = f" but {chosen.num_left_out:,} that are left out" if chosen.num_left_out else ""
+        why = "are left out" if exclude is not None else "the model was made with"
+        left_out = f" but {chosen.num_left_out:,} that {why}" if chosen.num_left_out else ""
         if dataset.is_merged:
             raise DataError(f"the model was trained on all images of {dataset.name}: its score is that of its "
                             "cross-validation; evaluate it on other data")  # fmt: skip
