@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -219,3 +220,26 @@ def test_time_is_kept(folders: Path, workplace: Path) -> None:
     assert 1 < run.record["recipe"]["epochs"] <= 4 * 60
     kept = convlens.train(folders, time="6s", settings={"epochs": 2}, architecture=TINY_COLOUR, progress="none")
     assert isinstance(kept, convlens.Run) and kept.record["recipe"]["epochs"] == 2
+
+
+def test_named_sets_take_a_time_and_augmentation_too(workplace: Path) -> None:
+    """What is asked for is done for MNIST as well, whose preset stays what it is."""
+    run = convlens.train("mnist", time=3, augment="crop", progress="none", stop=lambda: True)
+    assert isinstance(run, convlens.Run)
+    recipe = run.record["recipe"]
+    assert recipe["crop_frac"] and not recipe["shift_px"] and recipe["epochs"] != 7
+    assert run.record["architecture"] == str(parse(convlens.PRESETS["standard"].architecture))
+
+
+def test_a_time_is_shared_by_all_trainings(folders: Path, workplace: Path) -> None:
+    """Seeds and folds divide the time between them."""
+    from convlens.choosing.choose import _Choosing
+    from convlens.training.setup import Given
+
+    dataset = convlens.pack(folders)
+    given = Given(dataset, None, TINY_COLOUR, None, None, None, None, None, None, None, None, None, None, None, False,
+                  time=60)  # fmt: skip
+    alone, shared = (
+        _Choosing(replace(given, num_trainings=num), None, Progress()).epochs_in_time(dataset, 10.0) for num in (1, 6)
+    )
+    assert alone == pytest.approx(6 * shared, rel=0.05)

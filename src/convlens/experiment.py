@@ -112,7 +112,9 @@ def train(
         places = _places(out, seeds)
         for place in places:
             _check_places(place, test)
-        choices = choose(given if given.parent is None else _as_parent_has_it(given), data_root, bar)
+        given = given if given.parent is None else _as_parent_has_it(given)
+        num_trainings = len(places) * (1 if folds is None else folds + 1)
+        choices = choose(replace(given, num_trainings=num_trainings), data_root, bar)
         first = 0 if given.seed is None else given.seed
         runs: list[Run] = []
         for number, place in enumerate(places):

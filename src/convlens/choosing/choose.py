@@ -54,8 +54,11 @@ class Choices:
 
 def choose(given: Given, data_root: str | Path | None, bar: Progress) -> Choices:
     """Fill in what the caller left open, for data other than the named sets. Raises ConvlensError as training does."""
-    if given.data is None or (isinstance(given.data, str) and given.data in NAMED_SETS):
+    is_named = given.data is None or (isinstance(given.data, str) and given.data in NAMED_SETS)
+    if is_named and given.time is None and given.augment is None:
         return Choices(given)
+    if is_named:  # these have a preset; only what was asked for is fitted to it
+        given = replace(given, data=given.data or NAMED_SETS[0], preset=given.preset or DEFAULT_PRESET)
     return _Choosing(given, data_root, bar).choices()
 
 
@@ -82,7 +85,7 @@ class _Choosing:
     @property
     def trial_s(self) -> float:
         """Seconds that each training of a probe may take, about."""
-        return _TRIAL_S if self.time_s is None else self.time_s / 40
+        return _TRIAL_S if self.time_s is None else self.time_s / 40 / self.given.num_trainings
 
     def say(self, line: str) -> None:
         """One choice and its reason."""
@@ -258,7 +261,7 @@ class _Choosing:
     def epochs_in_time(self, dataset: Dataset, rate: float) -> float:
         """What fits into the time that is left, less a tenth for validation and saving."""
         assert self.time_s is not None
-        left = 0.9 * (self.time_s - (time.monotonic() - self.begun))
+        left = 0.9 * (self.time_s - (time.monotonic() - self.begun)) / self.given.num_trainings
         num_images = dataset.counts["train"]
         return float(round(max(1 / num_images, min(_MOST_TIMES * epochs_for(num_images), left * rate / num_images)), 2))
 

@@ -118,6 +118,7 @@ class Given:
     time: str | float | None = None
     folds: int | None = None
     parent: Any = None
+    num_trainings: int = 1  # that share a time: seeds, and folds with the training on all images after them
 
     @property
     def options(self) -> PackOptions:
