@@ -176,6 +176,9 @@ def test_arrays_are_checked_too(tmp_path: Path) -> None:
         convlens.pack((x, y, x_test, y_test), tmp_path / "other", exclude=["train/60"])
     with pytest.raises(UsageError, match="arrays have no paths"):
         findings.write_groups(tmp_path / "groups.csv")
+    np.savez(tmp_path / "data.npz", x=images, y=np.arange(80) % 2)
+    with pytest.raises(UsageError, match="arrays have no paths"):
+        convlens.check(tmp_path / "data.npz").write_groups(tmp_path / "groups.csv")
 
 
 def test_the_page_shows_names_and_no_markup(tmp_path: Path) -> None:

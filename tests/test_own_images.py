@@ -294,3 +294,10 @@ def test_exclusions_are_kept_with_the_data(workplace: Path) -> None:
         trained(root, exclude="odd.jsonl")
     with pytest.raises(DataError, match="no list of exclusions"):
         trained(root, exclude="missing.jsonl")
+
+
+def test_excluding_everything_says_so(workplace: Path) -> None:
+    """A list that names every picture leaves nothing, and the error says that and not that files are broken."""
+    root = folder(workplace / "data", range(4))
+    with pytest.raises(DataError, match="is excluded: nothing is left"):
+        convlens.pack(root, exclude=["ant/0.png", "bee/1.png", "ant/2.png", "bee/3.png"])

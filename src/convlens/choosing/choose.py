@@ -80,7 +80,7 @@ class _Choosing:
         self.seed = given.seed if isinstance(given.seed, int) else 0
         self.reasons: list[str] = []
         self.looked_at: list[Dataset] = []
-        self.are_photographs = self.has_chosen_input = False
+        self.are_photographs = self.are_files = False
 
     @property
     def trial_s(self) -> float:
@@ -94,7 +94,7 @@ class _Choosing:
 
     def choices(self) -> Choices:
         is_packed = isinstance(self.given.data, Dataset) or is_packed_folder(self.given.data)
-        if not is_packed:
+        if not is_packed and not self.has_own_network:
             source = open_source(self.given.data, group=self.given.group, data_root=self.data_root)
             if isinstance(source, FileSource):
                 self.choose_input(source)
@@ -108,14 +108,14 @@ class _Choosing:
             self.adapt_recipe(dataset, tries=self.given.augment == "auto")
         self.warn(dataset)
         others = [d for d in self.looked_at if d.input_spec.shape != dataset.input_spec.shape]
-        looked_at = (*others, dataset) if self.has_chosen_input else ()
+        looked_at = (*others, dataset) if self.are_files else ()
         return Choices(self.given, tuple(self.reasons), looked_at)
 
     # ------------------------------------------------------------ input
 
     def choose_input(self, source: FileSource) -> None:
         given = self.given
-        self.has_chosen_input = not self.has_own_network
+        self.are_files = True
         found = survey(source, self.bar, most=_MOST_HEADERS, threads=threads_for(source))
         if given.channels is None:
             channels, why = self.channels_of(source, found)
@@ -153,9 +153,8 @@ class _Choosing:
             return (DEFAULT_SIDE, DEFAULT_SIDE), half
         if not self.are_photographs:
             return (2 * DEFAULT_SIDE, 2 * DEFAULT_SIDE), half
-        if self.has_own_network or (self.time_s is not None and self.time_s < _SIZES_S):
-            why = "--size says another" if self.has_own_network else "too little time to try larger ones"
-            return (DEFAULT_SIDE, DEFAULT_SIDE), why
+        if self.time_s is not None and self.time_s < _SIZES_S:
+            return (DEFAULT_SIDE, DEFAULT_SIDE), "too little time to try larger ones"
         return self.probed_size(source, [side for side in SIDES if side <= longer])
 
     def probed_size(self, source: FileSource, sides: list[int]) -> tuple[tuple[int, int], str]:

@@ -63,7 +63,7 @@ def material_of(dataset: Dataset) -> Material:
     if len(val) < _HELD_OUT:
         rows = np.sort(np.concatenate([train, val]))
         held = lowest_share(mixed(dataset.draws(rows), times=2), dataset.labels_at(rows), 1 / 3)
-        train, val = rows[~held], rows[held]
+        train, val = (rows[~held], rows[held]) if not held.all() else (rows, rows[:0])
     val = val[:: -(-len(val) // _MOST_HELD_OUT)] if len(val) else val
     return Material(dataset, dataset.images_at(train), dataset.labels_at(train), dataset.images_at(val),
                     dataset.labels_at(val))  # fmt: skip

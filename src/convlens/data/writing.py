@@ -228,9 +228,11 @@ def _read(
 def _need_training_images(packed: _Packed, source: Source, *, all_test: bool) -> None:
     """Every class must have something to learn from. Raises DataError."""
     reasons = Counter(line["reason"] for line in packed.lines if line["status"] == "quarantined")
+    if len(packed.index) == 0 and not reasons:
+        raise DataError(f"every sample of {shown(source.location, 200)} is excluded: nothing is left")
     if len(packed.index) == 0:
         raise DataError(f"none of the {len(packed.lines):,} pictures of {shown(source.location, 200)} can be read "
-                        f"(most often: {reasons.most_common(1)[0][0] if reasons else 'excluded'})")  # fmt: skip
+                        f"(most often: {reasons.most_common(1)[0][0]})")  # fmt: skip
     if all_test:
         return
     train = packed.labels_N[packed.index["split"] == SPLITS.index("train")]

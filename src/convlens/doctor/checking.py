@@ -114,7 +114,8 @@ class _Check:
         self.found.sort(key=lambda finding: _ORDER[finding.severity])
         location = self.dataset.source
         return Findings(self.dataset.name, location, tuple(facts), tuple(self.found), tuple(clusters), tuple(exclude),
-                        tuple(self.samples), self.has_own_splits, self.views())  # fmt: skip
+                        tuple(self.samples), self.has_own_splits, self.dataset.card.get("arrays") is None,
+                        self.views())  # fmt: skip
 
     def add(
         self, kind: str, severity: str, title: str, remedy: str, sets: Iterable[Sequence[Sample]] = (),

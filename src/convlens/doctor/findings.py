@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from convlens import files
-from convlens.errors import UsageError
+from convlens.errors import UsageError, shown
 
 FALSIFIES, WARNING, NOTE = "falsifies", "warning", "note"
 
@@ -74,6 +74,7 @@ class Findings:
     exclusions: tuple[tuple[str, str], ...] = ()
     samples: tuple[Sample, ...] = ()
     has_own_splits: bool = False
+    has_files: bool = False
     views: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -110,8 +111,10 @@ class Findings:
         picture share a group, and so never straddle a split. Raises UsageError for arrays, StorageError."""
         path, root = Path(path), Path(self.location)
         files.check_new_file(path, (".csv",))
-        if not self.samples or not root.exists():
+        if not self.has_files:
             raise UsageError("groups are for picture files; arrays have no paths to write down")
+        if not root.exists():
+            raise UsageError(f"the pictures {shown(root, 200)} are not there any more: there is nothing to write down")
         root = root if root.is_dir() else root.parent
         group_of = {s.name: f"same-{n}" for n, cluster in enumerate(self.clusters, 1) for s in cluster}
         text = io.StringIO(newline="")
