@@ -108,7 +108,8 @@ def _gradient(rng: np.random.Generator) -> Floats:
     y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE - 0.5
     angle, strength = rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 0.55)
     along = x * np.cos(angle) + y * np.sin(angle)
-    return 1 - strength * (along + 0.5) - 0.2 * strength * (x**2 + y**2)
+    light: Floats = 1 - strength * (along + 0.5) - 0.2 * strength * (x**2 + y**2)
+    return light
 
 
 def _shadow(rng: np.random.Generator) -> Floats:
@@ -116,7 +117,8 @@ def _shadow(rng: np.random.Generator) -> Floats:
     y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE - 0.5
     angle, edge = rng.uniform(0, 2 * np.pi), rng.uniform(-0.25, 0.25)
     softness, depth = rng.uniform(0.01, 0.06), rng.uniform(0.3, 0.5)
-    return 1 - depth / (1 + np.exp(-(x * np.cos(angle) + y * np.sin(angle) - edge) / softness))
+    light: Floats = 1 - depth / (1 + np.exp(-(x * np.cos(angle) + y * np.sin(angle) - edge) / softness))
+    return light
 
 
 def _perspective(rng: np.random.Generator) -> tuple[float, ...]:

@@ -188,7 +188,7 @@ def test_a_hostile_folder_is_checked_and_trained_on(hostile: tuple[Path, set[str
     assert {s.name for one in found["unreadable"].sets for s in one} == refused
     run = convlens.train(root, recipe=QUICK, size=16, architecture="conv(4, 3) relu flatten linear(classes)",
                          test=True, progress="none")  # fmt: skip
-    assert isinstance(run, convlens.Run) and run.status == "complete"
+    assert run.status == "complete"
     report = convlens.evaluate(run, progress="none")
     assert report.num_quarantined == len(refused)
     json.dumps(report.to_json())

@@ -32,12 +32,12 @@ def test_permuted_labels_land_at_chance(workplace: Path) -> None:
     x, y = shapes(900, 5)
     permuted = np.random.default_rng(1).permutation(y)
     run = convlens.train((x, permuted), architecture=TINY, recipe=QUICK.replace(epochs=15), test=True, progress="none")
-    assert isinstance(run, Run) and run.test is not None
+    assert run.test is not None
     chance = np.bincount(permuted).max() / len(permuted)
     low, high = run.test.interval
     assert low < chance < high or run.test.accuracy < chance
     honest = convlens.train((x, y), architecture=TINY, recipe=QUICK.replace(epochs=8), test=True, progress="none")
-    assert isinstance(honest, Run) and honest.test is not None and honest.test.accuracy > 0.9
+    assert honest.test is not None and honest.test.accuracy > 0.9
 
 
 def test_a_perfect_score_is_doubted() -> None:
@@ -59,7 +59,7 @@ def test_the_warning_is_printed(workplace: Path) -> None:
     run = convlens.train((plain[:300], labels[:300], plain[300:], labels[300:]), test=True, progress="none",
                          architecture="conv(2, 3) batchnorm relu flatten linear(classes)",
                          recipe=QUICK.replace(epochs=6))  # fmt: skip
-    assert isinstance(run, Run) and run.test is not None and run.test.accuracy == 1
+    assert run.test is not None and run.test.accuracy == 1
     assert any("rarely true" in line for line in convlens.evaluate(run, progress="none").lines())
     assert any(what == "warning" for what, _ in run.summary())
 
@@ -150,7 +150,7 @@ def test_patience_resumes_to_the_same_bits(workplace: Path) -> None:
     assert part.status == "interrupted"
     ended = convlens.train((x, y), resume=part.path, progress="none")
     one, other = read_model(whole.model), read_model(part.model)
-    assert isinstance(ended, Run) and ended.status == "complete"
+    assert ended.status == "complete"
     assert one.card.training["step"] == other.card.training["step"]
     assert all(np.array_equal(one.tensors[name], other.tensors[name]) for name in one.tensors)
 
@@ -185,9 +185,8 @@ def test_folds_measure_every_image_once_and_train_on_all(workplace: Path) -> Non
     with pytest.raises(DataError, match="cross-validation"):
         convlens.evaluate(run, progress="none")
     stopped = convlens.train(root, architecture=NET, recipe=QUICK, folds=3, progress="none", stop=lambda: True)
-    assert isinstance(stopped, Run)
     resumed = convlens.train(resume=stopped.path, progress="none")
-    assert isinstance(resumed, Run) and resumed.status == "complete" and resumed.cross_validation is not None
+    assert resumed.status == "complete" and resumed.cross_validation is not None
 
 
 def test_folds_keep_groups_together_and_classes_even() -> None:
@@ -284,7 +283,7 @@ def test_exclusions_are_kept_with_the_data(workplace: Path) -> None:
         convlens.evaluate(run, progress="none").n
         == open_data(
             root,
-            convlens.data.options.PackOptions(exclude=("ant/0.png", "bee/1.png")),  # type: ignore[attr-defined]
+            PackOptions(exclude=("ant/0.png", "bee/1.png")),
         ).counts["test"]
     )
     with pytest.raises(DataError, match="not in"):

@@ -27,14 +27,13 @@ from convlens.run import (
     INPUTS_FILE,
     RUNS_FOLDER,
     Run,
-    Series,
     find_run,
     new_run,
     update_record,
 )
 from convlens.training.growing import read_parent, same_input
 from convlens.training.session import Session, Stop
-from convlens.training.setup import Given, Setup, new_setup, setup_of
+from convlens.training.setup import Given, Setup, new_setup, setup_of, wishes_of
 
 CHECKPOINT_EVERY_S = 30.0
 
@@ -71,7 +70,7 @@ def train(
     data_root: str | Path | None = None,
     progress: str | Progress = "auto",
     stop: Stop | None = None,
-) -> Run | Series:
+) -> Run:
     """Train a network and leave a run folder with a model file.
 
     `data` (default "mnist") is a set's name, a path, arrays or a Dataset; `size`, `channels`, `framing`, `group`,
@@ -83,8 +82,8 @@ def train(
     `time` ("5m", seconds) fits the epochs into a time. Seed 0, `val_frac` 0.1, device "auto", torch's number of
     threads, memory format "channels_last" and no compilation are the defaults. Test stays sealed unless `test`. `folds`
     measures every image by a network that did not learn from it, and then trains on all of them. `parent` is a model
-    to start from. The run folder is `out`, or the next `runs/DATA-N`. `seeds` trains so many times, from `seed` on, and
-    gives a Series of runs.
+    to start from. The run folder is `out`, or the next `runs/DATA-N`. `seeds` trains so many times, from `seed` on
+    (`out` is then a folder of runs); the last run is returned, and its `series` has all of them.
 
     `resume` goes on with a run to the same bits; whatever else is given must be what the run has. `checkpoint_every`
     is in seconds (0: after every step). `keep_filters` keeps the first convolution's filters at some sixty steps, for
@@ -109,6 +108,7 @@ def train(
             setup = setup_of(run, given, test, data_root, bar)
             return _finished(setup, run, bar, every, stop, ended=stop is not None and stop())
         _check_wishes(given, test, seeds)
+        wishes_of(given)
         places = _places(out, seeds)
         for place in places:
             _check_places(place, test)
@@ -134,7 +134,10 @@ def train(
             runs[-1] = _finished(setup, runs[-1], bar, every, stop, ended=ended)
             if runs[-1].status != "complete":
                 break
-        return runs[0] if seeds is None else Series(tuple(runs))
+        if seeds is not None:
+            for run in runs:
+                update_record(run.path, series=[one.path.name for one in runs])
+        return Run(runs[-1].path)
 
 
 def _finished(setup: Setup, run: Run, bar: Progress, every_s: float, stop: Stop | None, *, ended: bool) -> Run:

@@ -74,6 +74,12 @@ class Run:
         return score_of(self.record.get("cross_validation"))
 
     @property
+    def series(self) -> Series | None:
+        """The runs that were trained together with it, one a seed; None where it was trained alone."""
+        names = self.record.get("series")
+        return Series(tuple(Run(self.path.parent / name) for name in names)) if names else None
+
+    @property
     def history(self) -> list[dict[str, Any]]:
         """The log, one dictionary an epoch: step, epoch, lr, loss, val …"""
         return [line for line in files.read_lines(self.path / LOG_FILE) if _is_sound(line) and "epoch" in line]
@@ -191,6 +197,9 @@ def _check_record(record: dict[str, Any]) -> None:
     score_of(record.get("cross_validation"))
     if not isinstance(record.get("parent"), dict | None) or not isinstance(record.get("folds"), int | None):
         raise TypeError("parent or folds is something else")
+    series = record.get("series") or []
+    if not isinstance(series, list) or not all(isinstance(name, str) and Path(name).name == name for name in series):
+        raise TypeError("series is no list of names")
 
 
 def score_of(value: Any) -> Score | None:

@@ -29,7 +29,7 @@ from convlens.network.device import Arithmetic, resolve
 from convlens.network.memory import check_memory
 from convlens.presets import DEFAULT_PRESET, NATURAL, STANDARD, natural_for, preset_named
 from convlens.progress import Progress
-from convlens.recipe import Recipe
+from convlens.recipe import AUGMENTATION, Recipe
 from convlens.training.setup import Given
 
 _MOST_HEADERS = 2_000
@@ -223,9 +223,12 @@ class _Choosing:
         self.bar.start("timing", 1)
         rate = rate_of(material_of(dataset), network, recipe, self.seed, self.arithmetic)
         if "epochs" not in self.settings and not self.has_own_network:
-            recipe = recipe.replace(epochs=self.epochs_of(num_images, rate, tries=tries))
+            epochs = min(epochs_for(num_images), epochs_within(USUAL_S, num_images, rate))
+            recipe = recipe.replace(epochs=epochs)
         if tries:
             recipe = self.tried_augmentation(dataset, network, recipe, rate)
+            said = {name: value for name, value in self.settings.items() if name in AUGMENTATION}
+            recipe = recipe.replace(**said)
         if self.time_s is not None and "epochs" not in self.settings:
             recipe = recipe.replace(epochs=self.epochs_in_time(dataset, rate))
         if self.time_s is not None or not self.has_own_network:
@@ -234,9 +237,6 @@ class _Choosing:
                      f"{seconds:.0f} s at {_round(rate):,} images/s")  # fmt: skip
         own = {name: getattr(recipe, name) for name in self.settings}
         self.given = replace(self.given, recipe=recipe, settings=own or None)
-
-    def epochs_of(self, num_images: int, rate: float, *, tries: bool) -> float:
-        return float(min(epochs_for(num_images), epochs_within(USUAL_S, num_images, rate)))
 
     def tried_augmentation(self, dataset: Dataset, network: Plan, recipe: Recipe, rate: float) -> Recipe:
         """The recipe with what a probe shows to help, on so many images that a training of it takes some seconds."""

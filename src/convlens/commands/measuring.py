@@ -114,13 +114,13 @@ def train(
             framing=framing, group=group, region=region, exclude=exclude, data_root=data_root,
             progress=console.progress_mode(), stop=stopping.asked,
         )  # fmt: skip
+    together = run.series if seeds is not None else None
     if json:
-        console.print_json(run.to_json())
+        console.print_json((together or run).to_json())
     elif stopping.signal is None:
-        console.print_rows(run.summary())
-        last = run if isinstance(run, convlens.Run) else run.runs[-1]
-        path, program = console.as_argument(last.path), console.program()
-        if last.test is None and last.cross_validation is None:
+        console.print_rows((together or run).summary())
+        path, program = console.as_argument(run.path), console.program()
+        if run.test is None and run.cross_validation is None:
             console.print_text(f"\nNext: {program} evaluate {path}   (on the test images, sealed so far)")
         else:
             console.print_text(f"\nNext: {program} predict {path} MY-PICTURE.png")

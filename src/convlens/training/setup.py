@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from convlens.architecture import Plan, parse, plan
+from convlens.architecture import Architecture, Plan, parse, plan
 from convlens.data.dataset import DEFAULT_VAL_FRAC, Dataset
 from convlens.data.exclusions import exclusions
 from convlens.data.framing import InputSpec
@@ -29,7 +29,7 @@ from convlens.errors import DataError, RunError, SentenceError, UsageError, show
 from convlens.files import sha256_of
 from convlens.network.device import Arithmetic, has_compiler, resolve
 from convlens.network.memory import check_memory
-from convlens.presets import DEFAULT_PRESET, preset_named, what_it_takes
+from convlens.presets import DEFAULT_PRESET, Preset, preset_named, what_it_takes
 from convlens.progress import Progress
 from convlens.recipe import Recipe
 from convlens.run import FORMAT_VERSION, RUN_FILE, Run, find_model
@@ -127,12 +127,9 @@ class Given:
                            region=parse_region(self.region), exclude=exclusions(self.exclude))  # fmt: skip
 
 
-def new_setup(
-    given: Given, test: bool, data_root: str | Path | None, bar: Progress, choices: tuple[str, ...] = ()
-) -> Setup:
-    """The setup of a new training; `choices` says what was chosen for it, and why. Raises ConvlensError for whatever
-    cannot be."""
-    # What can be wrong without looking at data is found before a folder of pictures is packed.
+def wishes_of(given: Given) -> tuple[Preset, Architecture, Recipe, int]:
+    """Preset, sentence, recipe and seed as given or by default: what can be wrong with them is found before a folder of
+    pictures is packed. Raises UsageError, SentenceError, RecipeError."""
     chosen = preset_named(DEFAULT_PRESET if given.preset is None else given.preset)
     architecture = parse(chosen.architecture if given.architecture is None else str(given.architecture))
     recipe = chosen.recipe if given.recipe is None else given.recipe
@@ -142,6 +139,15 @@ def new_setup(
     seed = 0 if given.seed is None else given.seed
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
         raise UsageError(f"seed must be a whole number from 0 to {MAX_SEED}, not {shown(seed)}")
+    return chosen, architecture, recipe, seed
+
+
+def new_setup(
+    given: Given, test: bool, data_root: str | Path | None, bar: Progress, choices: tuple[str, ...] = ()
+) -> Setup:
+    """The setup of a new training; `choices` says what was chosen for it, and why. Raises ConvlensError for whatever
+    cannot be."""
+    chosen, architecture, recipe, seed = wishes_of(given)
     device = "auto" if given.device is None else given.device
     arithmetic = resolve(device, recipe.precision, given.threads, given.memory_format, given.compile)
     val_frac = DEFAULT_VAL_FRAC if given.val_frac is None else given.val_frac
