@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import convlens
+from convlens.data.options import PackOptions
 from convlens.data.pack import open_data
 from convlens.errors import DataError, UsageError
 from convlens.evaluation.folds import deal
