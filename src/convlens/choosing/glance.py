@@ -56,7 +56,10 @@ def is_mostly_ink(source: FileSource) -> bool:
 
 
 def draw_inputs(datasets: Sequence[Dataset], path: Path) -> None:
-    """Draw twelve training pictures as the network sees them, a row for each input size. Raises StorageError."""
+    """Draw twelve training pictures as the network sees them, a row for each input size, the chosen one last.
+
+    Raises StorageError.
+    """
     from convlens.lens.sheet import DIM, MARGIN, WIDTH, Sheet, bare, save_figure
 
     tile = (WIDTH - 2 * MARGIN) / NUM_SHOWN
@@ -65,7 +68,8 @@ def draw_inputs(datasets: Sequence[Dataset], path: Path) -> None:
     wanted = _shown_names(datasets[-1])
     for row, dataset in enumerate(datasets):
         top, spec = 0.75 + row * (tile + 0.55), dataset.input_spec
-        sheet.text(MARGIN, top - 0.02, f"{spec.height}×{spec.width} px", color=DIM)
+        chosen = ", chosen" if row == len(datasets) - 1 > 0 else ""
+        sheet.text(MARGIN, top - 0.02, f"{spec.height}×{spec.width} px{chosen}", color=DIM)
         rows = {name: at for at, name in enumerate(dataset.sample_names())}
         for place, name in enumerate(wanted):
             if name not in rows:
