@@ -96,21 +96,29 @@ def against_the_ceilings(preset: Preset) -> Figures:
     compute_s = flops / limits[f"{arithmetic.precision}_gflops"] / 1e9
     memory_s = num_bytes / limits["copy_gb_per_s"] / 1e9
     return {
-        "preset": preset.name, "precision": arithmetic.precision, "batch_size": stepper.batch_size,
-        "gflop": flops / 1e9, "megabytes": num_bytes / 1e6, "step_ms": 1000 * step_s, "compute_ms": 1000 * compute_s,
-        "memory_ms": 1000 * memory_s, "share_of_both": (compute_s + memory_s) / step_s, **limits,
-    }  # fmt: skip
+        "preset": preset.name,
+        "precision": arithmetic.precision,
+        "batch_size": stepper.batch_size,
+        "gflop": flops / 1e9,
+        "megabytes": num_bytes / 1e6,
+        "step_ms": 1000 * step_s,
+        "compute_ms": 1000 * compute_s,
+        "memory_ms": 1000 * memory_s,
+        "share_of_both": (compute_s + memory_s) / step_s,
+        **limits,
+    }
 
 
 def choices(preset: Preset) -> list[Figures]:
     """Each choice against `auto`, alternated: the median ratio of images/s over rounds."""
     auto = resolve(precision=preset.recipe.precision)
     others = {
-        "float32": resolve(precision="float32"), "bfloat16": resolve(precision="bfloat16"),
+        "float32": resolve(precision="float32"),
+        "bfloat16": resolve(precision="bfloat16"),
         "contiguous": resolve(precision=auto.precision, memory_format="contiguous"),
         "1 thread": resolve(precision=auto.precision, threads=1),
         **({"compiled": resolve(precision=auto.precision, compile=True)} if has_compiler("cpu") else {}),
-    }  # fmt: skip
+    }
     rows = []
     for name, other in others.items():
         if other == auto:
@@ -122,8 +130,15 @@ def choices(preset: Preset) -> list[Figures]:
         mine.take(WARM)
         theirs.take(WARM)
         ratios = [median(mine.take(COUNTED)) / median(theirs.take(COUNTED)) for _ in range(ROUNDS)]
-        rows.append({"preset": preset.name, "choice": name, "speed_against_auto": median(ratios), "each": ratios,
-                     "first_step_s": first_s})  # fmt: skip
+        rows.append(
+            {
+                "preset": preset.name,
+                "choice": name,
+                "speed_against_auto": median(ratios),
+                "each": ratios,
+                "first_step_s": first_s,
+            }
+        )
     return rows
 
 

@@ -78,11 +78,14 @@ def folder(root: Path, size: int) -> Figures:
             packed.append(seconds(lambda out=out: convlens.pack(root, out=out, size=size)))  # type: ignore[misc]
         predicted.append(seconds(lambda: convlens.predict(classifier, paths)))
     return {
-        "pictures": len(paths), "bare_s": bare, "packed_s": packed, "predicted_s": predicted,
+        "pictures": len(paths),
+        "bare_s": bare,
+        "packed_s": packed,
+        "predicted_s": predicted,
         "bare_pictures_per_s": len(paths) / statistics.median(bare),
         "packing_against_bare": statistics.median(b / p for b, p in zip(bare, packed, strict=True)),
         "predicting_against_bare": statistics.median(b / p for b, p in zip(bare, predicted, strict=True)),
-    }  # fmt: skip
+    }
 
 
 def _some_model(size: int) -> convlens.Run:
@@ -103,9 +106,11 @@ def mnist() -> Figures:
         classifier = convlens.load(run)
         evaluated = [seconds(lambda: convlens.evaluate(classifier, split="test", progress="none")) for _ in range(9)]
     return {
-        "opening_ms": statistics.median(opened), "opening_each_ms": opened,
-        "evaluating_s": statistics.median(evaluated), "evaluating_each_s": evaluated,
-    }  # fmt: skip
+        "opening_ms": statistics.median(opened),
+        "opening_each_ms": opened,
+        "evaluating_s": statistics.median(evaluated),
+        "evaluating_each_s": evaluated,
+    }
 
 
 # ---------------------------------------------------------------- larger than memory
@@ -128,13 +133,28 @@ def write_large(out: Path, num_bytes: int, side: int = 32) -> None:
     np.save(out / "labels.npy", labels.astype(np.uint16))
     np.save(out / "index.npy", index)
     card = {
-        "kind": "convlens-dataset", "format_version": FORMAT_VERSION, "name": "synthetic", "source": "bench",
-        "options": {}, "class_names": [str(i) for i in range(10)], "num_samples": num, "num_listed": num,
-        "num_quarantined": 0, "notes": [], "fingerprint": "0" * 64, "test_fingerprint": "0" * 64,
+        "kind": "convlens-dataset",
+        "format_version": FORMAT_VERSION,
+        "name": "synthetic",
+        "source": "bench",
+        "options": {},
+        "class_names": [str(i) for i in range(10)],
+        "num_samples": num,
+        "num_listed": num,
+        "num_quarantined": 0,
+        "notes": [],
+        "fingerprint": "0" * 64,
+        "test_fingerprint": "0" * 64,
         "index_sha256": index_digest(labels, index),
-        "input": {"height": side, "width": side, "channels": 3, "framing": "pad",
-                  "mean": [127.5] * 3, "std": [73.9] * 3},
-    }  # fmt: skip
+        "input": {
+            "height": side,
+            "width": side,
+            "channels": 3,
+            "framing": "pad",
+            "mean": [127.5] * 3,
+            "std": [73.9] * 3,
+        },
+    }
     (out / "dataset.json").write_text(json.dumps(card), encoding="utf-8")
 
 
@@ -167,9 +187,11 @@ def train_large(packed: Path, images: int, *, resident: bool) -> Figures:
             peak = max(peak, anonymous_bytes()) if state.step % 20 == 1 else peak
     steps = np.diff(slowest)[20:]  # the first steps warm up, and draw the order of all images
     return {
-        "images_per_s": float(recipe.batch_size / np.median(steps)), "anonymous_bytes": peak,
-        "mean_images_per_s": float(recipe.batch_size / np.mean(steps)), "resident": resident,
-    }  # fmt: skip
+        "images_per_s": float(recipe.batch_size / np.median(steps)),
+        "anonymous_bytes": peak,
+        "mean_images_per_s": float(recipe.batch_size / np.mean(steps)),
+        "resident": resident,
+    }
 
 
 def anonymous_bytes() -> int:
@@ -193,12 +215,13 @@ def large(gigabytes: float, images: int) -> Figures:
             print(results[-1], file=sys.stderr, flush=True)
     mapped, resident = results[0::2], results[1::2]
     return {
-        "gigabytes": gigabytes, "results": results,
+        "gigabytes": gigabytes,
+        "results": results,
         "mapped_against_resident": statistics.median(
             m["images_per_s"] / r["images_per_s"] for m, r in zip(mapped, resident, strict=True)
         ),
         "anonymous_gigabytes": max(m["anonymous_bytes"] for m in mapped) / 1e9,
-    }  # fmt: skip
+    }
 
 
 @contextmanager

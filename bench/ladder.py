@@ -69,32 +69,54 @@ def run_one(name: str, seed: int, num_images: int | None) -> Result:
             TutorialNetwork, seed, optimizer=lambda p: torch.optim.Adam(p, 0.01), batch_size=200, epochs=share
         ),
         "channels-last": lambda: in_memory(
-            TutorialNetwork, seed, optimizer=lambda p: torch.optim.Adam(p, 0.01, fused=True), batch_size=200,
-            epochs=share, channels_last=True,
+            TutorialNetwork,
+            seed,
+            optimizer=lambda p: torch.optim.Adam(p, 0.01, fused=True),
+            batch_size=200,
+            epochs=share,
+            channels_last=True,
         ),
         "bfloat16": lambda: in_memory(
-            TutorialNetwork, seed, optimizer=lambda p: torch.optim.Adam(p, 0.01, fused=True), batch_size=200,
-            epochs=share, channels_last=True, bfloat16=True,
+            TutorialNetwork,
+            seed,
+            optimizer=lambda p: torch.optim.Adam(p, 0.01, fused=True),
+            batch_size=200,
+            epochs=share,
+            channels_last=True,
+            bfloat16=True,
         ),
         "record": lambda: in_memory(
             record_network, seed, optimizer=lambda p: torch.optim.Adam(p, 0.01, (0.7, 0.9)), max_lr=0.01
         ),
         "record-channels-last": lambda: in_memory(
-            record_network, seed, optimizer=lambda p: torch.optim.Adam(p, 0.01, (0.7, 0.9)), max_lr=0.01,
+            record_network,
+            seed,
+            optimizer=lambda p: torch.optim.Adam(p, 0.01, (0.7, 0.9)),
+            max_lr=0.01,
             channels_last=True,
         ),
         "small": lambda: in_memory(
             lambda: fast_network(seed), seed, optimizer=lambda p: torch.optim.Adam(p, 0.01, (0.7, 0.9)), max_lr=0.01
         ),
         "small-bfloat16": lambda: in_memory(
-            lambda: fast_network(seed), seed, channels_last=True, bfloat16=True,
-            optimizer=lambda p: torch.optim.AdamW(p, 0.01, (0.7, 0.9), fused=True), max_lr=0.01,
+            lambda: fast_network(seed),
+            seed,
+            channels_last=True,
+            bfloat16=True,
+            optimizer=lambda p: torch.optim.AdamW(p, 0.01, (0.7, 0.9), fused=True),
+            max_lr=0.01,
         ),
         "small-smoothed": lambda: in_memory(
-            lambda: fast_network(seed), seed, channels_last=True, bfloat16=True, max_lr=0.02, label_smoothing=0.1,
-            optimizer=lambda p: torch.optim.AdamW(p, 0.02, (0.7, 0.9), fused=True), epochs=_fast_epochs(),
+            lambda: fast_network(seed),
+            seed,
+            channels_last=True,
+            bfloat16=True,
+            max_lr=0.02,
+            label_smoothing=0.1,
+            optimizer=lambda p: torch.optim.AdamW(p, 0.02, (0.7, 0.9), fused=True),
+            epochs=_fast_epochs(),
         ),
-    }  # fmt: skip
+    }
     if name in plain:
         return plain[name]()
     import convlens
@@ -106,9 +128,12 @@ def run_one(name: str, seed: int, num_images: int | None) -> Result:
         report_s = time.perf_counter() - started
         record_ = run.record
     return {
-        "train_s": record_["train_s"], "accuracy": record_["test"]["accuracy"], "images_per_s": record_["images_per_s"],
-        "from_data_to_report_s": report_s, "arithmetic": record_["arithmetic"],
-    }  # fmt: skip
+        "train_s": record_["train_s"],
+        "accuracy": record_["test"]["accuracy"],
+        "images_per_s": record_["images_per_s"],
+        "from_data_to_report_s": report_s,
+        "arithmetic": record_["arithmetic"],
+    }
 
 
 def _fast_epochs() -> float:
@@ -166,14 +191,19 @@ def summarise(results: list[Result]) -> list[Result]:
         cut = own[0]["images"]
         scale = 60_000 / cut if cut else 1
         accuracies = [100 * r["accuracy"] for r in own]
-        rows.append({
-            "rung": rung.name, "about": rung.about, "n": len(own),
-            "train_s": statistics.median(scale * (r["train_s"] - r.get("optimizer_s", 0)) + r.get("optimizer_s", 0)
-                                         for r in own),
-            "scaled": bool(cut),
-            "accuracy_mean": None if cut else statistics.mean(accuracies),
-            "accuracy_sd": statistics.stdev(accuracies) if len(own) > 1 and not cut else None,
-        })  # fmt: skip
+        rows.append(
+            {
+                "rung": rung.name,
+                "about": rung.about,
+                "n": len(own),
+                "train_s": statistics.median(
+                    scale * (r["train_s"] - r.get("optimizer_s", 0)) + r.get("optimizer_s", 0) for r in own
+                ),
+                "scaled": bool(cut),
+                "accuracy_mean": None if cut else statistics.mean(accuracies),
+                "accuracy_sd": statistics.stdev(accuracies) if len(own) > 1 and not cut else None,
+            }
+        )
     return rows
 
 
@@ -262,15 +292,21 @@ def main() -> None:
         document = {**here, "quick": arguments.quick, "results": results, "cold_total_s": cold}
         arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     rows = summarise(document["results"])
-    print(f"\n{document['machine']['processor']}, {document['machine']['threads']} threads; large matrix product: "
-          f"{document['ceilings']['bfloat16_gflops']:.0f} GFLOP/s in bfloat16, "
-          f"{document['ceilings']['float32_gflops']:.0f} in float32\n")  # fmt: skip
+    print(
+        f"\n{document['machine']['processor']}, {document['machine']['threads']} threads; large matrix product: "
+        f"{document['ceilings']['bfloat16_gflops']:.0f} GFLOP/s in bfloat16, "
+        f"{document['ceilings']['float32_gflops']:.0f} in float32\n"
+    )
     print(table(rows))
     if (ratio := ratio_to_record(document["results"])) is not None:
-        print(f"\nfast against the published record's recipe, pairs of one seed: {ratio[0]:.1f}× "
-              f"({ratio[1]:.1f}× without the making of torch's optimizer)")  # fmt: skip
-    print(f"cold total of fast, process start to end: {statistics.median(document['cold_total_s']):.2f} s "
-          f"(median of {len(document['cold_total_s'])})")  # fmt: skip
+        print(
+            f"\nfast against the published record's recipe, pairs of one seed: {ratio[0]:.1f}× "
+            f"({ratio[1]:.1f}× without the making of torch's optimizer)"
+        )
+    print(
+        f"cold total of fast, process start to end: {statistics.median(document['cold_total_s']):.2f} s "
+        f"(median of {len(document['cold_total_s'])})"
+    )
     if arguments.plot:
         plot(rows, arguments.plot)
 

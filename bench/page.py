@@ -54,8 +54,13 @@ def main() -> None:
         folder = Path(name)
         convlens.train("mnist", out=folder / "standard", progress="none", recipe=quick("standard"))
         images = np.random.default_rng(0).integers(0, 256, (200, 64, 64, 3), np.uint8)
-        convlens.train((images, np.arange(200) % 10), out=folder / "deep", architecture=DEEP, progress="none",
-                       recipe=quick("standard"))  # fmt: skip
+        convlens.train(
+            (images, np.arange(200) % 10),
+            out=folder / "deep",
+            architecture=DEEP,
+            progress="none",
+            recipe=quick("standard"),
+        )
         program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
         for model in ("standard", "deep"):
@@ -75,8 +80,12 @@ def measured(browser: Browser, run: Path, num_moves: int, num_starts: int) -> di
     """Milliseconds: start line to first view, and stroke to bars, with the maps on screen following."""
     views, delays = [], []
     for start in range(num_starts):
-        process = subprocess.Popen([sys.executable, "-m", "convlens", "serve", str(run), "--port", "0"],
-                                   stderr=subprocess.PIPE, text=True, encoding="utf-8")  # fmt: skip
+        process = subprocess.Popen(
+            [sys.executable, "-m", "convlens", "serve", str(run), "--port", "0"],
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
         try:
             assert process.stderr is not None
             url = re.findall(r"http://\S+", process.stderr.readline())[0]
@@ -101,10 +110,12 @@ def measured(browser: Browser, run: Path, num_moves: int, num_starts: int) -> di
             process.terminate()
             process.wait()
     return {
-        "first_view_ms": round(median(views)), "first_view_all_ms": [round(v) for v in views],
-        "stroke_to_bars_ms": round(median(delays), 1), "stroke_to_bars_worst_ms": round(max(delays), 1),
+        "first_view_ms": round(median(views)),
+        "first_view_all_ms": [round(v) for v in views],
+        "stroke_to_bars_ms": round(median(delays), 1),
+        "stroke_to_bars_worst_ms": round(max(delays), 1),
         "strokes": len(delays),
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

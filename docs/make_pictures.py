@@ -93,8 +93,13 @@ def screenshots(folder: Path) -> None:
     if program is None:
         print("screenshots are left as they are: no chromium is on the path")
         return
-    server = subprocess.Popen([sys.executable, "-m", "convlens", "serve", "runs/mnist-1", "--port", "0"], cwd=folder,
-                              stderr=subprocess.PIPE, text=True, encoding="utf-8")  # fmt: skip
+    server = subprocess.Popen(
+        [sys.executable, "-m", "convlens", "serve", "runs/mnist-1", "--port", "0"],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
     assert server.stderr is not None
     url = re.findall(r"http://\S+", server.stderr.readline())[0]
     try:

@@ -112,9 +112,14 @@ def command(workplace: Path) -> Command:
     def run(*arguments: object, env: dict[str, str] | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "convlens", *map(str, arguments)],
-            cwd=workplace, env={**os.environ, **(env or {})}, capture_output=True, text=True, encoding="utf-8",
-            timeout=240, **options,
-        )  # fmt: skip
+            cwd=workplace,
+            env={**os.environ, **(env or {})},
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=240,
+            **options,
+        )
 
     return run
 

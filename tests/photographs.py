@@ -14,8 +14,19 @@ from PIL import Image, ImageDraw, ImageFilter
 
 Floats = NDArray[np.float64]
 SIDE = 480
-KINDS = ("plain", "gradient", "shadow", "ruled", "squared", "texture", "perspective", "faint", "chalk", "corner",
-         "everything")  # fmt: skip
+KINDS = (
+    "plain",
+    "gradient",
+    "shadow",
+    "ruled",
+    "squared",
+    "texture",
+    "perspective",
+    "faint",
+    "chalk",
+    "corner",
+    "everything",
+)
 
 
 @dataclass(frozen=True)

@@ -32,13 +32,26 @@ def conv(draw: st.DrawFn) -> str:
     options = draw(
         st.lists(
             st.sampled_from(
-                ["stride=2", "stride=(2, 1)", "padding=1", "padding=(0, 1)", "padding='same'", "padding='valid'",
-                 "dilation=2", "bias=False", "groups=2", "groups=channels", "padding_mode='reflect'",
-                 "padding_mode='circular'", "padding_mode='replicate'"]
+                [
+                    "stride=2",
+                    "stride=(2, 1)",
+                    "padding=1",
+                    "padding=(0, 1)",
+                    "padding='same'",
+                    "padding='valid'",
+                    "dilation=2",
+                    "bias=False",
+                    "groups=2",
+                    "groups=channels",
+                    "padding_mode='reflect'",
+                    "padding_mode='circular'",
+                    "padding_mode='replicate'",
+                ]
             ),
-            max_size=3, unique_by=lambda text: text.partition("=")[0],
+            max_size=3,
+            unique_by=lambda text: text.partition("=")[0],
         )
-    )  # fmt: skip
+    )
     channels = draw(st.sampled_from(["2", "4", "6", "channels"]))
     return f"conv({', '.join([channels, kernel, *options])})"
 
@@ -57,11 +70,28 @@ SIMPLE = st.one_of(
     conv(),
     pool(),
     st.sampled_from(
-        ["relu", "relu6", "leakyrelu(0.2)", "gelu", "gelu(approximate='tanh')", "silu", "hardswish", "tanh", "sigmoid",
-         "batchnorm", "batchnorm(scale=False)", "batchnorm(eps=0.001, momentum=0.2)", "groupnorm(2)",
-         "groupnorm(1, affine=False)", "dropout", "dropout(0.1)", "scale(0.5)", "scale(-2)"]
+        [
+            "relu",
+            "relu6",
+            "leakyrelu(0.2)",
+            "gelu",
+            "gelu(approximate='tanh')",
+            "silu",
+            "hardswish",
+            "tanh",
+            "sigmoid",
+            "batchnorm",
+            "batchnorm(scale=False)",
+            "batchnorm(eps=0.001, momentum=0.2)",
+            "groupnorm(2)",
+            "groupnorm(1, affine=False)",
+            "dropout",
+            "dropout(0.1)",
+            "scale(0.5)",
+            "scale(-2)",
+        ]
     ),
-)  # fmt: skip
+)
 CHAIN = st.recursive(
     st.lists(SIMPLE, min_size=1, max_size=4).map(" ".join),
     lambda inner: st.one_of(
@@ -73,9 +103,13 @@ CHAIN = st.recursive(
     max_leaves=5,
 )
 HEAD = st.sampled_from(
-    ["flatten linear(classes)", "globalavgpool flatten linear(classes)",
-     "flatten linear(7) tanh linear(classes, bias=False)", "globalmaxpool flatten batchnorm linear(classes)"]
-)  # fmt: skip
+    [
+        "flatten linear(classes)",
+        "globalavgpool flatten linear(classes)",
+        "flatten linear(7) tanh linear(classes, bias=False)",
+        "globalmaxpool flatten batchnorm linear(classes)",
+    ]
+)
 
 
 def fitting(text: str, shape: tuple[int, int, int]) -> Any:
@@ -130,9 +164,10 @@ def test_text_round_trips(text: str) -> None:
 @given(
     st.lists(
         st.one_of(conv(), pool()).filter(lambda t: "mode='" not in t and "ceil" not in t and "dilation" not in t),
-        min_size=1, max_size=4,
+        min_size=1,
+        max_size=4,
     ).map(" ".join)
-)  # fmt: skip
+)
 def test_receptive_field_is_the_support_of_the_gradient(text: str) -> None:
     """The pixels that move one output unit are those of its receptive field (all weights 1, averages for maxima)."""
     shape = (1, 13, 15)

@@ -111,8 +111,11 @@ def test_running_out_in_spite_of_the_estimate_names_a_smaller_batch(
 
         monkeypatch.setattr(session, "train_steps", fail)
 
-    for words in ("[enforce fail] DefaultCPUAllocator: can't allocate memory", "MPS backend out of memory",
-                  "CUDA error: CUBLAS_STATUS_ALLOC_FAILED"):  # fmt: skip
+    for words in (
+        "[enforce fail] DefaultCPUAllocator: can't allocate memory",
+        "MPS backend out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED",
+    ):
         fails_with(words)
         with pytest.raises(TrainingError, match=r"not enough memory on cpu for batches of 32 images.*--batch-size 16$"):
             convlens.train(arrays, architecture=TINY, recipe=QUICK)

@@ -28,8 +28,15 @@ def small_files() -> dict[str, bytes]:
     """A small picture in each format."""
     image = Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))
     found = {}
-    for kind, options in (("PNG", {}), ("JPEG", {"quality": 80}), ("GIF", {}), ("BMP", {}), ("TIFF", {}),
-                          ("WEBP", {"lossless": True}), ("PPM", {})):  # fmt: skip
+    for kind, options in (
+        ("PNG", {}),
+        ("JPEG", {"quality": 80}),
+        ("GIF", {}),
+        ("BMP", {}),
+        ("TIFF", {}),
+        ("WEBP", {"lossless": True}),
+        ("PPM", {}),
+    ):
         page = io.BytesIO()
         image.save(page, kind, **options)
         found[kind] = page.getvalue()
@@ -95,8 +102,13 @@ def test_flipped_bits(kind: str) -> None:
 def test_bombs_are_refused_in_bounded_memory(name: str) -> None:
     """Pictures that unpack to gigabytes are refused from the header, or cost a fraction of what they claim."""
     tiff = bytearray(small_files()["TIFF"])
-    bomb = {"pixels": png_bomb(60_000, 60_000), "more": png_bomb(2**31 - 1, 2**31 - 1), "comment": text_bomb(),
-            "gif": animated_bomb(), "tiff": bytes(tiff[:4]) + struct.pack("<I", 8) + b"\xff" * 400}[name]  # fmt: skip
+    bomb = {
+        "pixels": png_bomb(60_000, 60_000),
+        "more": png_bomb(2**31 - 1, 2**31 - 1),
+        "comment": text_bomb(),
+        "gif": animated_bomb(),
+        "tiff": bytes(tiff[:4]) + struct.pack("<I", 8) + b"\xff" * 400,
+    }[name]
     if sys.platform != "linux":
         pytest.skip("peak memory is read from /proc")
     before = peak_bytes()
@@ -121,12 +133,21 @@ def hostile(tmp_path: Path) -> tuple[Path, set[str]]:
         scene(number, 24).save(folder / f"{number}.png")
     files = small_files()
     bad: dict[str, bytes] = {
-        "empty.png": b"", "zeros.jpg": bytes(500), "text.png": b"not a picture at all\n" * 20,
-        "half.png": files["PNG"][: len(files["PNG"]) // 2], "half.jpg": files["JPEG"][: len(files["JPEG"]) // 2],
-        "bomb.png": png_bomb(60_000, 60_000), "strip.png": strip(), "photo.heic": b"\0\0\0\x18ftypheic\0\0\0\0",
-        "vector.svg": b"<svg/>", "old.psd": b"8BPS\0\1", "page.eps": b"%!PS-Adobe-3.0", "web.jpg": b"<!DOCTYPE html>",
-        "archive.png": b"PK\3\4" + bytes(50), "float.tif": float_tiff(),
-    }  # fmt: skip
+        "empty.png": b"",
+        "zeros.jpg": bytes(500),
+        "text.png": b"not a picture at all\n" * 20,
+        "half.png": files["PNG"][: len(files["PNG"]) // 2],
+        "half.jpg": files["JPEG"][: len(files["JPEG"]) // 2],
+        "bomb.png": png_bomb(60_000, 60_000),
+        "strip.png": strip(),
+        "photo.heic": b"\0\0\0\x18ftypheic\0\0\0\0",
+        "vector.svg": b"<svg/>",
+        "old.psd": b"8BPS\0\1",
+        "page.eps": b"%!PS-Adobe-3.0",
+        "web.jpg": b"<!DOCTYPE html>",
+        "archive.png": b"PK\3\4" + bytes(50),
+        "float.tif": float_tiff(),
+    }
     good = {"wrong-name.png": files["JPEG"], "really-png.jpg": files["PNG"], "really-gif.bmp": files["GIF"]}
     for name, data in (bad | good).items():
         (root / "ant" / name).write_bytes(data)
@@ -147,8 +168,19 @@ def hostile(tmp_path: Path) -> tuple[Path, set[str]]:
 
 
 def odd_names() -> list[str]:
-    names = ["with space.png", "line\nbreak.png", "שלום.png", "\u202egnp.png", "🐝.png", "'quote\".png", "-rf.png",
-             "x" * 240 + ".png", "a.b.c.PNG", "%s%n.png", "tab\t.png"]  # fmt: skip
+    names = [
+        "with space.png",
+        "line\nbreak.png",
+        "שלום.png",
+        "\u202egnp.png",
+        "🐝.png",
+        "'quote\".png",
+        "-rf.png",
+        "x" * 240 + ".png",
+        "a.b.c.PNG",
+        "%s%n.png",
+        "tab\t.png",
+    ]
     return [*names, os.fsdecode(b"bytes-\xff\xfe.png")] if sys.platform == "linux" else names
 
 
@@ -186,8 +218,9 @@ def test_a_hostile_folder_is_checked_and_trained_on(hostile: tuple[Path, set[str
     root, refused = hostile
     found = {f.kind: f for f in convlens.check(root).findings}
     assert {s.name for one in found["unreadable"].sets for s in one} == refused
-    run = convlens.train(root, recipe=QUICK, size=16, architecture="conv(4, 3) relu flatten linear(classes)",
-                         test=True, progress="none")  # fmt: skip
+    run = convlens.train(
+        root, recipe=QUICK, size=16, architecture="conv(4, 3) relu flatten linear(classes)", test=True, progress="none"
+    )
     assert run.status == "complete"
     report = convlens.evaluate(run, progress="none")
     assert report.num_quarantined == len(refused)

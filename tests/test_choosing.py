@@ -75,8 +75,15 @@ def test_a_folder_needs_no_options(folders: Path, workplace: Path) -> None:
 
 def test_what_is_said_is_not_chosen(folders: Path, workplace: Path) -> None:
     """Size, channels, framing, epochs, augmentation given by a person are kept."""
-    run = convlens.train(folders, size=16, channels=1, framing="crop", augment="flip,cutout", progress="none",
-                         settings={"epochs": 1, "batch_size": 8, "balance": "sampling"})  # fmt: skip
+    run = convlens.train(
+        folders,
+        size=16,
+        channels=1,
+        framing="crop",
+        augment="flip,cutout",
+        progress="none",
+        settings={"epochs": 1, "batch_size": 8, "balance": "sampling"},
+    )
     recipe, spec = Recipe.from_json(run.record["recipe"]), convlens.load(run).card.input_spec
     assert (spec.height, spec.channels, spec.framing) == (16, 1, "crop")
     assert (recipe.epochs, recipe.batch_size, recipe.balance) == (1, 8, "sampling")
@@ -100,8 +107,15 @@ def test_main_effects_are_what_was_put_in() -> None:
     rng = np.random.default_rng(0)
     truth = dict(zip(KINDS, (-0.3, 0.2, 0.0, -0.1), strict=True))
     base = rng.normal(1, 0.3, 400)
-    losses = np.stack([base + sum(truth[k] for k, on in zip(KINDS, row, strict=True) if on)
-                       + 0.5 * (row[0] and row[1]) + rng.normal(0, 0.01, 400) for row in _DESIGN])  # fmt: skip
+    losses = np.stack(
+        [
+            base
+            + sum(truth[k] for k, on in zip(KINDS, row, strict=True) if on)
+            + 0.5 * (row[0] and row[1])
+            + rng.normal(0, 0.01, 400)
+            for row in _DESIGN
+        ]
+    )
     found = {e.kind: e for e in _main_effects(losses, (losses < 1).astype(np.float64))}
     for kind, effect in truth.items():  # the interaction of flip and shift adds half of itself to both
         expected = effect + (0.25 if kind in ("flip", "shift") else 0)
@@ -169,8 +183,12 @@ def test_the_split_does_not_depend_on_the_size(tmp_path: Path) -> None:
         (tmp_path / "d" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
         scene(i, 300).save(tmp_path / "d" / "ab"[i % 2] / f"{i}.{'jpg' if i % 3 else 'png'}")
     seen = []
-    for options in ({"size": 16}, {"size": 200}, {"size": 48, "channels": 1, "framing": "crop"},
-                    {"size": 32, "region": "10,10,200,200"}):  # fmt: skip
+    for options in (
+        {"size": 16},
+        {"size": 200},
+        {"size": 48, "channels": 1, "framing": "crop"},
+        {"size": 32, "region": "10,10,200,200"},
+    ):
         dataset = convlens.pack(tmp_path / "d", **options)
         names = dataset.sample_names()
         seen.append({split: {names[row] for row in dataset.rows(split)} for split in ("train", "val", "test")})
@@ -234,8 +252,9 @@ def test_a_time_is_shared_by_all_trainings(folders: Path, workplace: Path) -> No
     from convlens.training.setup import Given
 
     dataset = convlens.pack(folders)
-    given = Given(dataset, None, TINY_COLOUR, None, None, None, None, None, None, None, None, None, None, None, False,
-                  time=60)  # fmt: skip
+    given = Given(
+        dataset, None, TINY_COLOUR, None, None, None, None, None, None, None, None, None, None, None, False, time=60
+    )
     alone, shared = (
         _Choosing(replace(given, num_trainings=num), None, Progress()).epochs_in_time(dataset, 10.0) for num in (1, 6)
     )
@@ -248,9 +267,17 @@ def test_wrong_wishes_are_found_before_anything_is_packed(folders: Path, workpla
     from convlens.files import cache_folder
 
     before = sorted((cache_folder() / "packed").glob("*"))
-    wishes: list[dict[str, Any]] = [{"preset": "natrual"}, {"recipe": {"lr": 1}}, {"seed": -1}, {"seed": 1.5},
-                                    {"settings": {"lr": -1}}, {"settings": {"nothing": 1}}, {"augment": "flop"},
-                                    {"time": "soon"}, {"architecture": "conv("}]  # fmt: skip
+    wishes: list[dict[str, Any]] = [
+        {"preset": "natrual"},
+        {"recipe": {"lr": 1}},
+        {"seed": -1},
+        {"seed": 1.5},
+        {"settings": {"lr": -1}},
+        {"settings": {"nothing": 1}},
+        {"augment": "flop"},
+        {"time": "soon"},
+        {"architecture": "conv("},
+    ]
     for wish in wishes:
         with pytest.raises(ConvlensError):
             convlens.train(folders, progress="none", **wish)

@@ -114,7 +114,7 @@ BAD: list[tuple[list[str], str]] = [
     (["pack", "taken"], "no class folders"),
     (["pack", "mnist", "--framing", "squash"], "unknown framing"),
     (["pack", "mnist", "--group", "parent"], "no paths to group by"),
-]  # fmt: skip
+]
 
 
 def test_bad_input_is_one_line_and_exit_code_2(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,8 +148,11 @@ def test_a_full_disk_is_found_before_training(workplace: Path, arrays: Any) -> N
     )
     done = subprocess.run(
         [sys.executable, "-c", limited, "train", "toy.npz", "--architecture", TINY, "--out", "run"],
-        capture_output=True, text=True, encoding="utf-8", check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
     assert done.returncode == 2 and "no space left" in done.stderr, done.stderr
     assert [path.name for path in workplace.iterdir()] == ["toy.npz"]
 

@@ -49,7 +49,8 @@ def golden() -> dict[str, tuple[bytes, NDArray[np.uint8]]]:
         "16-bit grey PNG keeps its range": (saved(Image.fromarray(RAMP), "PNG"), GREY[..., None]),
         "16-bit grey TIFF keeps its range": (saved(Image.fromarray(RAMP), "TIFF"), GREY[..., None]),
         "16-bit RGB PNG: the high byte": (
-            png_16(np.full((1, 1, 3), 0x80FF, ">u2"), 2), np.full((1, 1, 3), 0x80, np.uint8),
+            png_16(np.full((1, 1, 3), 0x80FF, ">u2"), 2),
+            np.full((1, 1, 3), 0x80, np.uint8),
         ),
         "1-bit PNG": (saved(Image.fromarray(bits).convert("1"), "PNG"), bits[..., None]),
         "1-bit TIFF": (saved(Image.fromarray(bits).convert("1"), "TIFF"), bits[..., None]),
@@ -59,25 +60,30 @@ def golden() -> dict[str, tuple[bytes, NDArray[np.uint8]]]:
             np.array([[[255, 0, 0], [255, 127, 127], [255, 255, 255]]], np.uint8),
         ),
         "white strokes on nothing are laid on black": (
-            saved(Image.fromarray(white_strokes), "PNG"), np.array([[[255] * 3, [0] * 3]], np.uint8),
+            saved(Image.fromarray(white_strokes), "PNG"),
+            np.array([[[255] * 3, [0] * 3]], np.uint8),
         ),
         "grey and alpha": (
-            saved(Image.fromarray(np.array([[[0, 255], [0, 0]]], np.uint8)), "PNG"), np.array([[[0], [255]]], np.uint8),
+            saved(Image.fromarray(np.array([[[0, 255], [0, 0]]], np.uint8)), "PNG"),
+            np.array([[[0], [255]]], np.uint8),
         ),
         "CMYK TIFF": (
             saved(Image.fromarray(np.array([[[0, 255, 255, 0]]], np.uint8), "CMYK"), "TIFF"),
             np.array([[[255, 0, 0]]], np.uint8),
         ),
         "GIF: the first frame": (
-            saved(frames[0], "GIF", save_all=True, append_images=frames[1:]), np.full((2, 2, 1), 10, np.uint8),
+            saved(frames[0], "GIF", save_all=True, append_images=frames[1:]),
+            np.full((2, 2, 1), 10, np.uint8),
         ),
         "TIFF: the first page": (
-            saved(frames[0], "TIFF", save_all=True, append_images=frames[1:]), np.full((2, 2, 1), 10, np.uint8),
+            saved(frames[0], "TIFF", save_all=True, append_images=frames[1:]),
+            np.full((2, 2, 1), 10, np.uint8),
         ),
         "an embedded profile is left aside": (
-            saved(Image.fromarray(COLOUR), "PNG", icc_profile=b"profile"), COLOUR,
+            saved(Image.fromarray(COLOUR), "PNG", icc_profile=b"profile"),
+            COLOUR,
         ),
-    }  # fmt: skip
+    }
 
 
 def png_16(values: NDArray[Any], colour_type: int) -> bytes:

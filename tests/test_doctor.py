@@ -66,8 +66,10 @@ def test_a_sound_set_is_sound(tmp_path: Path) -> None:
 def test_twins_across_splits_are_found_however_they_differ(tmp_path: Path) -> None:
     """Copies, compressed anew, shifted, cropped, mirrored and darkened ones: each is found, with how it differs."""
     data = pictures(tmp_path / "data")
-    image = {name: Image.open(data / "train" / name) for name in ("ant/0.png", "ant/1.png", "ant/2.png", "bee/0.png",
-                                                                  "bee/1.png", "bee/2.png")}  # fmt: skip
+    image = {
+        name: Image.open(data / "train" / name)
+        for name in ("ant/0.png", "ant/1.png", "ant/2.png", "bee/0.png", "bee/1.png", "bee/2.png")
+    }
     test = data / "test"
     shutil.copy(data / "train/ant/0.png", test / "ant/copy.png")
     image["ant/1.png"].convert("RGB").save(test / "ant/again.jpg", quality=60)
@@ -77,13 +79,20 @@ def test_twins_across_splits_are_found_however_they_differ(tmp_path: Path) -> No
     image["bee/2.png"].point(lambda v: 0.7 * v + 10).save(test / "bee/darker.png")
     findings = convlens.check(data)
     assert findings.falsifies
-    pairs = {frozenset(s.name for s in one): detail for f in findings.findings if f.kind.endswith("-across")
-             for one, detail in zip(f.sets, f.details, strict=True)}  # fmt: skip
-    expected = {("train/ant/0.png", "test/ant/copy.png"): "every pixel",
-                ("train/ant/1.png", "test/ant/again.jpg"): "nearly",
-                ("train/ant/2.png", "test/ant/moved.png"): "shifted", ("train/bee/0.png", "test/bee/cropped.png"): "",
-                ("train/bee/1.png", "test/bee/mirrored.png"): "mirrored",
-                ("train/bee/2.png", "test/bee/darker.png"): "nearly"}  # fmt: skip
+    pairs = {
+        frozenset(s.name for s in one): detail
+        for f in findings.findings
+        if f.kind.endswith("-across")
+        for one, detail in zip(f.sets, f.details, strict=True)
+    }
+    expected = {
+        ("train/ant/0.png", "test/ant/copy.png"): "every pixel",
+        ("train/ant/1.png", "test/ant/again.jpg"): "nearly",
+        ("train/ant/2.png", "test/ant/moved.png"): "shifted",
+        ("train/bee/0.png", "test/bee/cropped.png"): "",
+        ("train/bee/1.png", "test/bee/mirrored.png"): "mirrored",
+        ("train/bee/2.png", "test/bee/darker.png"): "nearly",
+    }
     assert pairs.keys() == set(map(frozenset, expected))
     for names, words in expected.items():
         assert words in pairs[frozenset(names)]

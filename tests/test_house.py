@@ -227,8 +227,13 @@ def test_portability_rules() -> None:
                 modes = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
                 is_text = not any("b" in mode for mode in modes)
                 is_other = isinstance(node.func, ast.Attribute) and getattr(node.func.value, "id", "") in {
-                    "Image", "gzip", "Dataset", "os", "archive", "cls",
-                }  # fmt: skip
+                    "Image",
+                    "gzip",
+                    "Dataset",
+                    "os",
+                    "archive",
+                    "cls",
+                }
                 assert not is_text or is_other or "encoding" in words, f"{name}:{node.lineno}"
 
 
@@ -302,8 +307,10 @@ def test_command_line_under_a_cp1252_console() -> None:
     ):
         done = subprocess.run(
             [sys.executable, "-m", "convlens", *words],
-            capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"},
-        )  # fmt: skip
+            capture_output=True,
+            check=False,
+            env={**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"},
+        )
         text = done.stdout.decode("cp1252") + done.stderr.decode("cp1252")
         assert "Traceback" not in text, text
         assert done.returncode == (2 if words[-1] == "conv(8" else 0)

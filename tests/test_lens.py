@@ -165,8 +165,20 @@ def transparent(network: Network) -> Network:
                 setattr(parent, name, nn.AdaptiveAvgPool2d(1))
             elif isinstance(module, nn.GroupNorm):
                 setattr(parent, name, _GroupSum(module))
-            elif type(module).__name__ in {"ReLU", "ReLU6", "LeakyReLU", "GELU", "SiLU", "Hardswish", "Tanh", "Sigmoid",
-                                           "BatchNorm1d", "BatchNorm2d", "DropoutModule", "ScaleModule"}:  # fmt: skip
+            elif type(module).__name__ in {
+                "ReLU",
+                "ReLU6",
+                "LeakyReLU",
+                "GELU",
+                "SiLU",
+                "Hardswish",
+                "Tanh",
+                "Sigmoid",
+                "BatchNorm1d",
+                "BatchNorm2d",
+                "DropoutModule",
+                "ScaleModule",
+            }:
                 setattr(parent, name, nn.Identity())
     return network
 
@@ -180,8 +192,10 @@ class _Spread(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         size = self.pool(x).shape[2:]
-        kernel, stride, padding, dilation = ((v, v) if isinstance(v, int) else v for v in (
-            self.pool.kernel_size, self.pool.stride, self.pool.padding, self.pool.dilation))  # fmt: skip
+        kernel, stride, padding, dilation = (
+            (v, v) if isinstance(v, int) else v
+            for v in (self.pool.kernel_size, self.pool.stride, self.pool.padding, self.pool.dilation)
+        )
         far = [(n - 1) * s + d * (k - 1) + 1 for n, s, d, k in zip(size, stride, dilation, kernel, strict=True)]
         after = [max(0, f - n - p) for f, n, p in zip(far, x.shape[2:], padding, strict=True)]
         padded = nn.functional.pad(x, (padding[1], after[1], padding[0], after[0]))
@@ -250,9 +264,15 @@ def test_units_that_are_not_there() -> None:
     assert parse_unit("0:3,5,5", network_plan) == ("0", (3, 5, 5))
     assert parse_unit(" 3 : 4", network_plan) == ("3", (4,))
     for text, words in {
-        "0:4,0,0": "from 0,0,0 to 3,5,5", "0:0,0": "channel, row, column", "9:0": "there are 0, 1, 2, 3", "3:5": "to 4",
-        "0": "LAYER:CHANNEL,ROW,COLUMN", "0:a,b,c": "LAYER", "0:-1,0,0": "LAYER", "0:²,0,0": "LAYER",
-    }.items():  # fmt: skip
+        "0:4,0,0": "from 0,0,0 to 3,5,5",
+        "0:0,0": "channel, row, column",
+        "9:0": "there are 0, 1, 2, 3",
+        "3:5": "to 4",
+        "0": "LAYER:CHANNEL,ROW,COLUMN",
+        "0:a,b,c": "LAYER",
+        "0:-1,0,0": "LAYER",
+        "0:²,0,0": "LAYER",
+    }.items():
         with pytest.raises(UsageError, match=words):
             parse_unit(text, network_plan)
 

@@ -36,8 +36,14 @@ def toy(arrays: tuple[NDArray[Any], ...], tmp_path_factory: pytest.TempPathFacto
     x, y, x_test, y_test = arrays
     folder = tmp_path_factory.mktemp("toy")
     np.savez(folder / "toy.npz", x_train=x, y_train=y, x_test=x_test, y_test=y_test)
-    return convlens.train(folder / "toy.npz", out=folder / "run", recipe=QUICK.replace(epochs=6), architecture=TINY,
-                          keep_filters=True, progress="none")  # fmt: skip
+    return convlens.train(
+        folder / "toy.npz",
+        out=folder / "run",
+        recipe=QUICK.replace(epochs=6),
+        architecture=TINY,
+        keep_filters=True,
+        progress="none",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -145,13 +151,18 @@ def test_features(toy: convlens.Run, picture: NDArray[np.uint8]) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"layers": "0,9"}, "there are 0, 1, 2, 3, 4, 5, 6, 7"), ({"layers": ","}, "at least one"),
-        ({"unit": "0:99,0,0"}, "from 0,0,0 to 3,7,7"), ({"unit": "x"}, "LAYER:"),
-        ({"label": "seven"}, "there are 0, 1, 2"), ({"label": "²"}, "no class"), ({"label": "9" * 5000}, "no class"),
-        ({"label": 10**5000}, "no class"), ({"image": [[1], [2, 3]]}, "not a picture"),
+        ({"layers": "0,9"}, "there are 0, 1, 2, 3, 4, 5, 6, 7"),
+        ({"layers": ","}, "at least one"),
+        ({"unit": "0:99,0,0"}, "from 0,0,0 to 3,7,7"),
+        ({"unit": "x"}, "LAYER:"),
+        ({"label": "seven"}, "there are 0, 1, 2"),
+        ({"label": "²"}, "no class"),
+        ({"label": "9" * 5000}, "no class"),
+        ({"label": 10**5000}, "no class"),
+        ({"image": [[1], [2, 3]]}, "not a picture"),
         ({"image": None}, "name a picture"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_there(toy: convlens.Run, picture: NDArray[np.uint8], options: dict[str, Any], words: str) -> None:
     """Layers, units and classes that are not there: one line that lists those that are."""
     with pytest.raises((UsageError, ImageError), match=words):
@@ -185,10 +196,13 @@ def test_sheet_takes_any_names_and_shapes(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (48, 10, 10, 3), np.uint8)
     labels = np.arange(48) % len(names)
     run = convlens.train(
-        {"train": (images, np.array(names)[labels])}, out=tmp_path / "run", progress="none", val_frac=0,
+        {"train": (images, np.array(names)[labels])},
+        out=tmp_path / "run",
+        progress="none",
+        val_frac=0,
         architecture="conv(1500, 3) relu globalavgpool conv(80, 1) relu flatten linear(1100) linear(classes)",
         recipe=QUICK.replace(epochs=0.1, batch_size=8),
-    )  # fmt: skip
+    )
     features = convlens.look(run.path, images[0])
     features.save(tmp_path / "sheet.png")
     assert features.grad_cam_layer == "1" and features._repr_html_().startswith("<img ")

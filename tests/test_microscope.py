@@ -59,9 +59,14 @@ class Server:
     def __init__(self, folder: Path, *arguments: str, own_group: bool = False) -> None:
         self.own_group = own_group
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "convlens", "serve", *arguments], cwd=folder, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True, encoding="utf-8", start_new_session=own_group,
-        )  # fmt: skip
+            [sys.executable, "-m", "convlens", "serve", *arguments],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            start_new_session=own_group,
+        )
         assert self.process.stderr is not None
         self.line = self.process.stderr.readline()
         found = re.search(r"http://([^:/]+):(\d+)/(\S*)", self.line)
@@ -118,10 +123,13 @@ def toy_run(arrays: tuple[NDArray[Any], ...], tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("toy")
     np.savez(folder / "toy.npz", x_train=x, y_train=y, x_test=x_test, y_test=y_test)
     return convlens.train(
-        folder / "toy.npz", out=folder / "run", recipe=QUICK.replace(epochs=0.5), progress="none",
+        folder / "toy.npz",
+        out=folder / "run",
+        recipe=QUICK.replace(epochs=0.5),
+        progress="none",
         architecture="conv(80, 3) relu maxpool(2) conv(12, 3, padding=1) batchnorm relu globalavgpool flatten "
         "linear(classes)",
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")
@@ -341,8 +349,15 @@ def test_queue_is_short(toy_run: convlens.Run) -> None:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        scope = {"type": "http", "method": "POST", "path": "/api/see", "query_string": b"", "headers": [],
-                 "http_version": "1.1", "scheme": "http"}  # fmt: skip
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/api/see",
+            "query_string": b"",
+            "headers": [],
+            "http_version": "1.1",
+            "scheme": "http",
+        }
         await microscope.app(scope, receive, send)
 
     asyncio.run(ask())
@@ -449,9 +464,12 @@ def test_model_without_its_images(toy_run: convlens.Run, tmp_path: Path) -> None
 def test_container_round_trips() -> None:
     """Header and arrays come back from bytes, whatever their sizes."""
     arrays: dict[str, NDArray[Any]] = {
-        "a": np.arange(5, dtype=np.uint8), "b": np.array([[1.5, -2]], np.float32), "c": np.array([True, False]),
-        "d": np.arange(3), "e": np.zeros((0, 4), np.float64),
-    }  # fmt: skip
+        "a": np.arange(5, dtype=np.uint8),
+        "b": np.array([[1.5, -2]], np.float32),
+        "c": np.array([True, False]),
+        "d": np.arange(3),
+        "e": np.zeros((0, 4), np.float64),
+    }
     found = unpacked(packed({"name": "ünïcode \ud800"}, arrays))
     for name, array in arrays.items():
         assert np.array_equal(found["arrays"][name], array)
@@ -493,8 +511,12 @@ def test_damaged_log_of_the_lab(toy: Server, toy_run: convlens.Run, tmp_path: Pa
 def test_standard_output_may_be_closed(toy_run: convlens.Run, tmp_path: Path) -> None:
     """The page is served all the same."""
     script = "import os, sys; os.close(1); os.execv(sys.executable, [sys.executable, '-m', 'convlens', *sys.argv[1:]])"
-    process = subprocess.Popen([sys.executable, "-c", script, "serve", str(toy_run.path), "--port", "0"], cwd=tmp_path,
-                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, "serve", str(toy_run.path), "--port", "0"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stderr is not None
     assert "the microscope is open" in process.stderr.readline()
     process.send_signal(signal.SIGINT)

@@ -57,9 +57,13 @@ def test_the_warning_is_printed(workplace: Path) -> None:
     labels = np.arange(1500) % 2
     plain[labels == 1] = 200
     plain += np.random.default_rng(0).integers(0, 20, plain.shape, dtype=np.uint8)
-    run = convlens.train((plain[:300], labels[:300], plain[300:], labels[300:]), test=True, progress="none",
-                         architecture="conv(2, 3) batchnorm relu flatten linear(classes)",
-                         recipe=QUICK.replace(epochs=6))  # fmt: skip
+    run = convlens.train(
+        (plain[:300], labels[:300], plain[300:], labels[300:]),
+        test=True,
+        progress="none",
+        architecture="conv(2, 3) batchnorm relu flatten linear(classes)",
+        recipe=QUICK.replace(epochs=6),
+    )
     assert run.test is not None and run.test.accuracy == 1
     assert any("rarely true" in line for line in convlens.evaluate(run, progress="none").lines())
     assert any(what == "warning" for what, _ in run.summary())
@@ -115,8 +119,13 @@ def test_balance_helps_the_small_class(workplace: Path) -> None:
     recalls = {}
     for balance in ("none", "weights", "sampling"):
         data = (x, y, test, np.repeat([0, 1], 200))
-        run = convlens.train(data, architecture="conv(4, 3) relu flatten linear(classes)",
-                             recipe=QUICK.replace(epochs=6, balance=balance), test=True, progress="none")  # fmt: skip
+        run = convlens.train(
+            data,
+            architecture="conv(4, 3) relu flatten linear(classes)",
+            recipe=QUICK.replace(epochs=6, balance=balance),
+            test=True,
+            progress="none",
+        )
         report = convlens.evaluate(run, progress="none")
         recalls[balance] = report.classes()[1]["recall"]
     assert min(recalls["weights"], recalls["sampling"]) > recalls["none"] + 0.2, recalls
@@ -167,8 +176,12 @@ def test_seeds_give_mean_and_spread(workplace: Path, command: Command) -> None:
     assert [run["seed"] for run in document["runs"]] == [5, 6, 7]
     values = [run["test"]["accuracy"] for run in document["runs"]]
     assert document["test"] == pytest.approx({"mean": np.mean(values), "sd": np.std(values, ddof=1), "n": 3})
-    shown = Series(tuple(Run(Path(run["run"]) if Path(run["run"]).is_absolute() else workplace / run["run"])
-                         for run in document["runs"])).summary()  # fmt: skip
+    shown = Series(
+        tuple(
+            Run(Path(run["run"]) if Path(run["run"]).is_absolute() else workplace / run["run"])
+            for run in document["runs"]
+        )
+    ).summary()
     assert "mean ± sd over 3 seeds" in dict(shown)["test"]
     with pytest.raises(UsageError, match="seeds must be"):
         convlens.train(workplace / "data", seeds=0)
@@ -209,9 +222,11 @@ def test_odd_folds_are_refused(workplace: Path) -> None:
     """Folds that cannot be, and wishes that contradict them."""
     root = folder(workplace / "data", range(30))
     wishes: list[tuple[dict[str, Any], str]] = [
-        ({"folds": 1}, "whole number from 2"), ({"folds": 3, "test": True}, "leave --test"),
-        ({"folds": 3, "val_frac": 0.1}, "val-frac"), ({"folds": 3, "settings": {"patience": 2}}, "patience"),
-    ]  # fmt: skip
+        ({"folds": 1}, "whole number from 2"),
+        ({"folds": 3, "test": True}, "leave --test"),
+        ({"folds": 3, "val_frac": 0.1}, "val-frac"),
+        ({"folds": 3, "settings": {"patience": 2}}, "patience"),
+    ]
     for wish, words in wishes:
         with pytest.raises(UsageError, match=words):
             trained(root, **wish)
@@ -224,8 +239,11 @@ def test_a_region_belongs_to_the_model(workplace: Path, command: Command) -> Non
     root = folder(workplace / "data", range(40))
     result = command("train", root, "--region", "4,2,12,14", "--architecture", NET, "--epochs", 1, "--json")
     assert result.returncode == 0, result.stderr
-    model = convlens.load(json.loads(result.stdout)["model"] if Path(json.loads(result.stdout)["model"]).is_absolute()
-                          else workplace / json.loads(result.stdout)["model"])  # fmt: skip
+    model = convlens.load(
+        json.loads(result.stdout)["model"]
+        if Path(json.loads(result.stdout)["model"]).is_absolute()
+        else workplace / json.loads(result.stdout)["model"]
+    )
     assert model.card.input_spec.region == (4, 2, 12, 14)
     assert (model.card.input_spec.height, model.card.input_spec.width) == (14, 12)
     from convlens.data.decode import decode

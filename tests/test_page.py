@@ -45,8 +45,14 @@ def browser() -> Iterator[Browser]:
     if program is None:
         without_browser("no chromium is on the path")
     with sync_playwright() as playwright:
-        quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-                 "--disable-sync", "--no-first-run"]  # fmt: skip
+        quiet = [
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--no-first-run",
+        ]
         opened = playwright.chromium.launch(executable_path=program, args=quiet)
         yield opened
         opened.close()
@@ -233,8 +239,10 @@ def test_mistakes_and_confusion_open_images(page: Page) -> None:
     page.locator("#tab-model").click()
     page.wait_for_selector("#calibration circle")
     page.locator("#confusion tbody tr").nth(int(label)).locator("td").nth(int(answer)).locator("button").click()
-    page.wait_for_function("words => document.getElementById('cell-title').textContent.startsWith(words)",
-                           arg=f"{label}, taken for {answer}")  # fmt: skip
+    page.wait_for_function(
+        "words => document.getElementById('cell-title').textContent.startsWith(words)",
+        arg=f"{label}, taken for {answer}",
+    )
     assert page.locator("#cell button").count() >= 1
     assert "sealed" in page.locator("#facts").inner_text()
 
@@ -254,8 +262,10 @@ def test_error_of_a_sentence_stands_under_its_column(page: Page) -> None:
     page.locator("#tab-lab").click()
     for before in ("conv(8, 3) relu ", "conv(8, 3) relu " * 14):
         page.locator("#sentence").fill(f"{before}maxpol(2) flatten linear(classes)")
-        page.wait_for_function("column => document.getElementById('sentence-error').textContent.startsWith(column)",
-                               arg=f"column {len(before) + 1}: ")  # fmt: skip
+        page.wait_for_function(
+            "column => document.getElementById('sentence-error').textContent.startsWith(column)",
+            arg=f"column {len(before) + 1}: ",
+        )
         assert "maxpool" in page.locator("#sentence-error").inner_text()
         caret, spot = page.locator("#caret").bounding_box(), page.locator("#mirror span").bounding_box()
         assert caret is not None and spot is not None
@@ -322,7 +332,8 @@ def test_designed_network_trains_and_opens(page: Page, digits: Path) -> None:
 def test_arrays_reach_the_page_as_they_are(page: Page) -> None:
     """The page's own reader of containers gives the numbers that were packed."""
     draw_seven(page)
-    probabilities: NDArray[Any] = np.array(page.evaluate(
-        "import('./page/state.js').then(m => Array.from(m.state.picture.probabilities.data))"))  # fmt: skip
+    probabilities: NDArray[Any] = np.array(
+        page.evaluate("import('./page/state.js').then(m => Array.from(m.state.picture.probabilities.data))")
+    )
     assert probabilities.sum() == pytest.approx(1) and len(probabilities) == 10
     assert torch.tensor(probabilities).argmax() == 7

@@ -72,9 +72,14 @@ def test_pictures_that_cannot_be_read() -> None:
     """Empty, foreign, truncated and over-large files each get their reason; nothing else comes out."""
     good = encoded(Image.fromarray(RGB))
     cases = [
-        (b"", "empty"), (b"hello", "not a picture"), (b"%PDF-1.4", "PDF"), (b"8BPS", "Photoshop"),
-        (b"<svg xmlns=''/>", "SVG"), (b"\0\0\0\x18ftypheic", "HEIC"), (good[:50], "damaged or truncated"),
-    ]  # fmt: skip
+        (b"", "empty"),
+        (b"hello", "not a picture"),
+        (b"%PDF-1.4", "PDF"),
+        (b"8BPS", "Photoshop"),
+        (b"<svg xmlns=''/>", "SVG"),
+        (b"\0\0\0\x18ftypheic", "HEIC"),
+        (good[:50], "damaged or truncated"),
+    ]
     for data, words in cases:
         with pytest.raises(ImageError, match=words):
             decode(data)
@@ -123,9 +128,15 @@ def test_a_bomb_is_refused_from_its_header() -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.sampled_from([f for f in FRAMINGS if f != "ink"]), st.integers(1, 40), st.integers(1, 40),
-    st.sampled_from([1, 3]), st.sampled_from([1, 3]), st.integers(1, 20), st.integers(1, 20), st.integers(0, 2**32 - 1),
-)  # fmt: skip
+    st.sampled_from([f for f in FRAMINGS if f != "ink"]),
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.sampled_from([1, 3]),
+    st.sampled_from([1, 3]),
+    st.integers(1, 20),
+    st.integers(1, 20),
+    st.integers(0, 2**32 - 1),
+)
 def test_framing_gives_the_asked_shape_and_is_idempotent(
     framing: str, h: int, w: int, c_in: int, c_out: int, out_h: int, out_w: int, seed: int
 ) -> None:

@@ -298,9 +298,11 @@ def test_weights_that_are_not_finite_are_noticed(arrays: Any, workplace: Path) -
             epochs = num_steps * 32 / (300 if val_frac == 0 else 270)
             try:
                 run = convlens.train(
-                    arrays, architecture="flatten linear(500) linear(500) linear(classes)", val_frac=val_frac,
+                    arrays,
+                    architecture="flatten linear(500) linear(500) linear(classes)",
+                    val_frac=val_frac,
                     recipe=recipe.replace(epochs=epochs, precision="float32"),
-                )  # fmt: skip
+                )
             except DivergedError as error:
                 assert "\n" not in str(error)
             else:

@@ -61,10 +61,32 @@ _HOMES = {
 }
 
 __all__ = [
-    "PRESETS", "Architecture", "Classifier", "ConvlensError", "Dataset", "Features", "Findings", "InputSpec",
-    "Prediction", "Recipe", "Report", "Run", "Series", "check", "evaluate", "explain", "film", "load", "look", "pack",
-    "parse", "predict", "runs", "serve", "train",
-]  # fmt: skip
+    "PRESETS",
+    "Architecture",
+    "Classifier",
+    "ConvlensError",
+    "Dataset",
+    "Features",
+    "Findings",
+    "InputSpec",
+    "Prediction",
+    "Recipe",
+    "Report",
+    "Run",
+    "Series",
+    "check",
+    "evaluate",
+    "explain",
+    "film",
+    "load",
+    "look",
+    "pack",
+    "parse",
+    "predict",
+    "runs",
+    "serve",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

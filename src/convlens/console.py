@@ -33,10 +33,30 @@ if TYPE_CHECKING:
     from convlens.run import Run
 
 # What a console that cannot show a character gets in its place.
-_PLAIN = str.maketrans({
-    "×": "x", "·": "*", "−": "-", "–": "-", "—": "-", "±": "+-", "…": "...", "⌊": "floor(", "⌋": ")", "⌈": "ceil(",
-    "⌉": ")", "→": "->", "≥": ">=", "≤": "<=", "█": "#", "░": ".", "’": "'", "“": '"', "”": '"', "─": "-",
-})  # fmt: skip
+_PLAIN = str.maketrans(
+    {
+        "×": "x",
+        "·": "*",
+        "−": "-",
+        "–": "-",
+        "—": "-",
+        "±": "+-",
+        "…": "...",
+        "⌊": "floor(",
+        "⌋": ")",
+        "⌈": "ceil(",
+        "⌉": ")",
+        "→": "->",
+        "≥": ">=",
+        "≤": "<=",
+        "█": "#",
+        "░": ".",
+        "’": "'",
+        "“": '"',
+        "”": '"',
+        "─": "-",
+    }
+)
 
 
 def showable(text: str, encoding: str | None) -> str:
@@ -164,10 +184,19 @@ def print_report(report: Report) -> None:
 
 
 _COLOURS = {
-    "conv": "cyan", "linear": "blue", "maxpool": "green", "avgpool": "green", "globalavgpool": "green",
-    "globalmaxpool": "green", "batchnorm": "magenta", "groupnorm": "magenta", "scale": "magenta", "dropout": "dim",
-    "flatten": "dim", "residual": "bold",
-}  # fmt: skip
+    "conv": "cyan",
+    "linear": "blue",
+    "maxpool": "green",
+    "avgpool": "green",
+    "globalavgpool": "green",
+    "globalmaxpool": "green",
+    "batchnorm": "magenta",
+    "groupnorm": "magenta",
+    "scale": "magenta",
+    "dropout": "dim",
+    "flatten": "dim",
+    "residual": "bold",
+}
 
 
 _TABLE_WIDTH = 112  # columns that the table of layers needs; a narrower terminal gets a block a layer
@@ -188,16 +217,29 @@ def print_explanation(explanation: Explanation) -> None:
 
 
 def _print_layers_as_table(explanation: Explanation) -> None:
-    table = new_table("address", "layer", "output", "parameters", "multiply-adds", "sees", "step",
-                      right=("parameters", "multiply-adds", "step"))  # fmt: skip
+    table = new_table(
+        "address",
+        "layer",
+        "output",
+        "parameters",
+        "multiply-adds",
+        "sees",
+        "step",
+        right=("parameters", "multiply-adds", "step"),
+    )
     for row, (address, layer, output, formula, parameters, products, sees, step) in explanation.lines():
         indent = " " * (2 * row.depth + 2)
         under = [indent + text for text in (formula, padding_in_words(row.node)) if text]
         bars = [_share_bar(share) if share else "" for share in explanation.shares(row)]
         table.add_row(
-            _styled(address, "dim"), _styled(layer, _colour(row), *under), _styled(output),
-            _styled(parameters, "", bars[0]), _styled(products, "", bars[1]), _styled(sees), _styled(step),
-        )  # fmt: skip
+            _styled(address, "dim"),
+            _styled(layer, _colour(row), *under),
+            _styled(output),
+            _styled(parameters, "", bars[0]),
+            _styled(products, "", bars[1]),
+            _styled(sees),
+            _styled(step),
+        )
     print_table(table)
 
 
@@ -209,9 +251,13 @@ def _print_layers_as_blocks(explanation: Explanation) -> None:
     table.add_column()
     for row, (address, layer, output, formula, parameters, products, sees, step) in explanation.lines():
         under = [text for text in (formula, padding_in_words(row.node)) if text]
-        costs = [f"{number} {name} {_share_bar(share)}" for number, name, share in
-                 zip((parameters, products), ("parameters", "multiply-adds"), explanation.shares(row), strict=True)
-                 if share]  # fmt: skip
+        costs = [
+            f"{number} {name} {_share_bar(share)}"
+            for number, name, share in zip(
+                (parameters, products), ("parameters", "multiply-adds"), explanation.shares(row), strict=True
+            )
+            if share
+        ]
         under += ["  ".join(costs)] if costs else []
         under.append(f"gives {output}, sees {sees}, step {step}")
         table.add_row(_styled(address.strip(), "dim"), _styled(layer.strip(), _colour(row), *under))

@@ -95,9 +95,30 @@ def train(
     """
     if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, int | float) or not checkpoint_every >= 0:
         raise UsageError(f"checkpoint_every must be seconds from 0 on, not {shown(checkpoint_every)}")
-    given = Given(data, preset, architecture, recipe, seed, val_frac, device, threads, memory_format, compile, size,
-                  channels, framing, group, keep_filters, region, exclude, settings, augment, time, folds,
-                  parent)  # fmt: skip
+    given = Given(
+        data,
+        preset,
+        architecture,
+        recipe,
+        seed,
+        val_frac,
+        device,
+        threads,
+        memory_format,
+        compile,
+        size,
+        channels,
+        framing,
+        group,
+        keep_filters,
+        region,
+        exclude,
+        settings,
+        augment,
+        time,
+        folds,
+        parent,
+    )
     every = float(checkpoint_every)
     with open_progress(progress) as bar:
         if resume is not None:
@@ -159,8 +180,10 @@ def _check_wishes(given: Given, test: bool, seeds: int | None) -> None:
         return
     check_folds(given.folds)
     if test or given.val_frac is not None:
-        raise UsageError("with --folds every image is measured, and the model then learns from all of them: leave "
-                         "--test and --val-frac away")  # fmt: skip
+        raise UsageError(
+            "with --folds every image is measured, and the model then learns from all of them: leave "
+            "--test and --val-frac away"
+        )
     if (given.settings or {}).get("patience") or (given.recipe is not None and given.recipe.patience):
         raise UsageError("--folds trains on every image, so that none is left for --patience to look at")
 
@@ -171,14 +194,19 @@ def _as_parent_has_it(given: Given) -> Given:
         raise UsageError("--from takes its model's architecture: leave --preset and --architecture away")
     parent = read_parent(given.parent)
     card = parent.card
-    wanted = {"size": parse_size(given.size), "channels": given.channels, "framing": given.framing,
-              "region": parse_region(given.region)}  # fmt: skip
+    wanted = {
+        "size": parse_size(given.size),
+        "channels": given.channels,
+        "framing": given.framing,
+        "region": parse_region(given.region),
+    }
     spec = same_input(parent, wanted)
     given = replace(given, architecture=card.architecture, recipe=card.recipe if given.recipe is None else given.recipe)
     if isinstance(given.data, Dataset) or is_packed_folder(given.data):
         return given
-    return replace(given, size=(spec.height, spec.width), channels=spec.channels, framing=spec.framing,
-                   region=spec.region)  # fmt: skip
+    return replace(
+        given, size=(spec.height, spec.width), channels=spec.channels, framing=spec.framing, region=spec.region
+    )
 
 
 # ---------------------------------------------------------------- the run folder

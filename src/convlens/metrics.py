@@ -147,9 +147,15 @@ class Score(NamedTuple):
 
     def to_json(self) -> dict[str, object]:
         """As in every `--json` document: accuracies and interval in 0..1, loss in nats."""
-        return {"accuracy": self.accuracy, "interval": list(self.interval), "n": self.n, "loss": self.loss,
-                "balanced_accuracy": self.balanced, "majority_baseline": self.majority,
-                "imbalance": self.imbalance}  # fmt: skip
+        return {
+            "accuracy": self.accuracy,
+            "interval": list(self.interval),
+            "n": self.n,
+            "loss": self.loss,
+            "balanced_accuracy": self.balanced,
+            "majority_baseline": self.majority,
+            "imbalance": self.imbalance,
+        }
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -168,6 +174,11 @@ def score(logits_NK: NDArray[np.floating], labels_N: NDArray[np.integer]) -> Sco
     present = counts > 0
     recalls = np.bincount(labels_N, weights=is_right)[present] / counts[present]
     return Score(
-        num_right / n, wilson_interval(num_right, n), n, cross_entropy(logits_NK, labels_N),
-        float(recalls.mean()), float(counts.max() / n), float(counts.max() / counts[present].min()),
-    )  # fmt: skip
+        num_right / n,
+        wilson_interval(num_right, n),
+        n,
+        cross_entropy(logits_NK, labels_N),
+        float(recalls.mean()),
+        float(counts.max() / n),
+        float(counts.max() / counts[present].min()),
+    )

@@ -134,12 +134,19 @@ class ModelCard:
     def to_json(self) -> dict[str, Any]:
         """As it stands in the file."""
         return {
-            "architecture": self.architecture, "input": self.input_spec.to_json(),
+            "architecture": self.architecture,
+            "input": self.input_spec.to_json(),
             "class_names": list(self.class_names),
-            "recipe": self.recipe.to_json(), "preset": self.preset, "seed": self.seed, "dataset": dict(self.dataset),
-            "training": dict(self.training), "metrics": dict(self.metrics), "versions": dict(self.versions),
-            "created": self.created, "calibration": self.calibration,
-        }  # fmt: skip
+            "recipe": self.recipe.to_json(),
+            "preset": self.preset,
+            "seed": self.seed,
+            "dataset": dict(self.dataset),
+            "training": dict(self.training),
+            "metrics": dict(self.metrics),
+            "versions": dict(self.versions),
+            "created": self.created,
+            "calibration": self.calibration,
+        }
 
     @classmethod
     def from_json(cls, card: Mapping[str, Any]) -> ModelCard:
@@ -160,10 +167,15 @@ class ModelCard:
             if score is not None:
                 _need(score, accuracy=float, n=int)
         return cls(
-            architecture=card["architecture"], input_spec=InputSpec.from_json(card["input"]), class_names=names,
-            recipe=Recipe.from_json(card["recipe"]), preset=card["preset"], seed=int(card["seed"]),
-            created=str(card["created"]), **parts,
-        )  # fmt: skip
+            architecture=card["architecture"],
+            input_spec=InputSpec.from_json(card["input"]),
+            class_names=names,
+            recipe=Recipe.from_json(card["recipe"]),
+            preset=card["preset"],
+            seed=int(card["seed"]),
+            created=str(card["created"]),
+            **parts,
+        )
 
 
 def _need(part: Mapping[str, Any], **kinds: type) -> None:

@@ -33,22 +33,34 @@ TUTORIAL = Preset(
         "flatten dropout(0.5) linear(1000) linear(classes)"
     ),
     recipe=Recipe(
-        optimizer="adam", lr=0.01, betas=(0.9, 0.999), schedule="constant", warmup_frac=0.0,
-        epochs=10, batch_size=200, precision="float32",
+        optimizer="adam",
+        lr=0.01,
+        betas=(0.9, 0.999),
+        schedule="constant",
+        warmup_frac=0.0,
+        epochs=10,
+        batch_size=200,
+        precision="float32",
     ),
     about="the tutorial's network and recipe, exactly, in float32",
     expected="about 6 min; 44.9 ± 46.4 % (5 seeds, 3 of them stuck at chance)",
-)  # fmt: skip
+)
 
 TUTORIAL_FAST = Preset(
     name="tutorial-fast",
     architecture=TUTORIAL.architecture,
     recipe=Recipe(
-        optimizer="muon", lr=0.003, muon_lr=0.06, momentum=0.9, label_smoothing=0.1, shift_px=1, epochs=3,
+        optimizer="muon",
+        lr=0.003,
+        muon_lr=0.06,
+        momentum=0.9,
+        label_smoothing=0.1,
+        shift_px=1,
+        epochs=3,
     ),
     about="the tutorial's network, exactly, with a recipe of ours",
     expected="about 49 s; 99.43 ± 0.03 % (5 seeds, all 60,000 images)",
-)  # fmt: skip
+)
 
 STANDARD = Preset(
     name="standard",
@@ -87,12 +99,19 @@ NATURAL = Preset(
         "globalmaxpool flatten linear(classes, bias=False) scale(0.125)"
     ),
     recipe=Recipe(
-        optimizer="muon", lr=0.005, muon_lr=0.06, weight_decay=0.02, label_smoothing=0.1, shift_px=2, flip=True,
-        epochs=16, batch_size=128,
+        optimizer="muon",
+        lr=0.005,
+        muon_lr=0.06,
+        weight_decay=0.02,
+        label_smoothing=0.1,
+        shift_px=2,
+        flip=True,
+        epochs=16,
+        batch_size=128,
     ),
     about="small RGB photographs: six convolutions with batch norm, mirrored and shifted",
     expected="about 80 s; 96.24 ± 0.31 % of the test images of natural8_30px (3 seeds, chosen by `train FOLDER`)",
-)  # fmt: skip
+)
 _STEM = f"conv(16, 3, stride=2, padding=1, bias=False) {_BLOCK} "
 _MOST_SIDE = 48  # of what `natural` itself sees: larger pictures are halved first
 

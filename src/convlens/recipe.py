@@ -150,10 +150,12 @@ class Recipe:
 
     def augmentation(self) -> str:
         """What pictures go through before they are learned from, in words."""
-        words = [*(["flips"] if self.flip else []),
-                 *([f"shifts up to {self.shift_px} px"] if self.shift_px else []),
-                 *([f"crops down to {1 - self.crop_frac:.2g} of the sides"] if self.crop_frac else []),
-                 *([f"cutout of {self.cutout_frac:.2g} of the sides"] if self.cutout_frac else [])]  # fmt: skip
+        words = [
+            *(["flips"] if self.flip else []),
+            *([f"shifts up to {self.shift_px} px"] if self.shift_px else []),
+            *([f"crops down to {1 - self.crop_frac:.2g} of the sides"] if self.crop_frac else []),
+            *([f"cutout of {self.cutout_frac:.2g} of the sides"] if self.cutout_frac else []),
+        ]
         return ", ".join(words) or "none"
 
     @property

@@ -40,8 +40,10 @@ class Run:
         if not isinstance(record, dict) or record.get("kind") != "convlens-run":
             raise RunError(f"{shown(self.path, 200)} is no run folder: its run.json is something else")
         if record.get("format_version") != FORMAT_VERSION:
-            raise RunError(f"{shown(self.path, 200)} has format version {shown(record.get('format_version'))}, "
-                           f"this convlens reads {FORMAT_VERSION}")  # fmt: skip
+            raise RunError(
+                f"{shown(self.path, 200)} has format version {shown(record.get('format_version'))}, "
+                f"this convlens reads {FORMAT_VERSION}"
+            )
         try:
             _check_record(record)
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
@@ -107,10 +109,14 @@ class Run:
         record = self.record
         rate = f" ({record['images_per_s']:,.0f} images/s)" if record["images_per_s"] else ""
         rows = [
-            ("run", str(self.path)), ("status", self.status), ("data", str(record["dataset"]["name"])),
-            ("architecture", str(record["architecture"])), ("parameters", f"{record['num_parameters']:,}"),
-            ("seed", str(record["seed"])), ("trained for", f"{record['train_s']:.1f} s{rate}"),
-        ]  # fmt: skip
+            ("run", str(self.path)),
+            ("status", self.status),
+            ("data", str(record["dataset"]["name"])),
+            ("architecture", str(record["architecture"])),
+            ("parameters", f"{record['num_parameters']:,}"),
+            ("seed", str(record["seed"])),
+            ("trained for", f"{record['train_s']:.1f} s{rate}"),
+        ]
         rows += [("grown from", str(record["parent"]["path"]))] if record.get("parent") else []
         rows += [("validation", str(self.val))] if self.val else []
         rows += [("test", str(self.test))] if self.test else []
@@ -208,8 +214,13 @@ def score_of(value: Any) -> Score | None:
         return None
     low, high = value["interval"]
     others = (value.get(name) for name in ("balanced_accuracy", "majority_baseline", "imbalance"))
-    return Score(float(value["accuracy"]), (float(low), float(high)), int(value["n"]), float(value["loss"]),
-                 *(None if other is None else float(other) for other in others))  # fmt: skip
+    return Score(
+        float(value["accuracy"]),
+        (float(low), float(high)),
+        int(value["n"]),
+        float(value["loss"]),
+        *(None if other is None else float(other) for other in others),
+    )
 
 
 # ---------------------------------------------------------------- making

@@ -77,11 +77,18 @@ class Explanation:
             node = row.node
             indent = "  " * row.depth
             own = not node.body
-            cells.append([
-                indent + node.address, indent + row.title, by(node.output_shape), node.formula,
-                _count(node.num_parameters) if own else "", _count(node.multiply_adds) if own else "",
-                sees(node.receptive, self.plan.input_shape), by_axis(node.receptive, "step"),
-            ])  # fmt: skip
+            cells.append(
+                [
+                    indent + node.address,
+                    indent + row.title,
+                    by(node.output_shape),
+                    node.formula,
+                    _count(node.num_parameters) if own else "",
+                    _count(node.multiply_adds) if own else "",
+                    sees(node.receptive, self.plan.input_shape),
+                    by_axis(node.receptive, "step"),
+                ]
+            )
         return header, cells
 
     def lines(self) -> list[tuple[Row, list[str]]]:
@@ -183,6 +190,9 @@ def _remark_on_unread(leaf: Node, layer: _Windowed) -> list[str]:
     rows, columns = layer.unread((leaf.input_shape[1], leaf.input_shape[2]))
     if not rows and not columns:
         return []
-    parts = [f"{n} of {of} {what}" for n, of, what in
-             ((rows, leaf.input_shape[1], "rows"), (columns, leaf.input_shape[2], "columns")) if n]  # fmt: skip
+    parts = [
+        f"{n} of {of} {what}"
+        for n, of, what in ((rows, leaf.input_shape[1], "rows"), (columns, leaf.input_shape[2], "columns"))
+        if n
+    ]
     return [f"{leaf.address} {layer}: no window reads {' and '.join(parts)} of its {by(leaf.input_shape[1:])} map"]

@@ -615,8 +615,25 @@ def chain_text(layers: tuple[Layer, ...]) -> str:
 SIMPLE_LAYERS: dict[str, type[Layer]] = {
     kind.name: kind
     for kind in (
-        Conv, MaxPool, AvgPool, GlobalAvgPool, GlobalMaxPool, BatchNorm, GroupNorm, ReLU, ReLU6, LeakyReLU,
-        GELU, SiLU, Hardswish, Tanh, Sigmoid, Dropout, Flatten, Linear, Scale,
+        Conv,
+        MaxPool,
+        AvgPool,
+        GlobalAvgPool,
+        GlobalMaxPool,
+        BatchNorm,
+        GroupNorm,
+        ReLU,
+        ReLU6,
+        LeakyReLU,
+        GELU,
+        SiLU,
+        Hardswish,
+        Tanh,
+        Sigmoid,
+        Dropout,
+        Flatten,
+        Linear,
+        Scale,
     )
-}  # fmt: skip
+}
 LAYER_NAMES = (*SIMPLE_LAYERS, Repeat.name, Residual.name)

@@ -73,8 +73,11 @@ def padding_in_words(node: Node) -> str:
         return "no padding (valid)"
     what = "zeros"
     if isinstance(layer, Conv):
-        what = {"reflect": "mirrored values", "replicate": "repeated edge values",
-                "circular": "values from the far side"}.get(layer.padding_mode, what)  # fmt: skip
+        what = {
+            "reflect": "mirrored values",
+            "replicate": "repeated edge values",
+            "circular": "values from the far side",
+        }.get(layer.padding_mode, what)
     elif isinstance(layer, MaxPool) or (isinstance(layer, AvgPool) and not layer.count_include_pad):
         what = "places that do not count"
     if above == below == left == right:
@@ -119,6 +122,8 @@ def _window_json(layer: Layer) -> dict[str, Any] | None:
         return None
     (above, _), (left, _) = layer.paddings()
     return {
-        "kernel": list(layer.kernel()), "stride": list(layer.strides()), "dilation": list(layer.dilations()),
+        "kernel": list(layer.kernel()),
+        "stride": list(layer.strides()),
+        "dilation": list(layer.dilations()),
         "padding": [above, left],
-    }  # fmt: skip
+    }

@@ -24,10 +24,21 @@ from convlens.architecture.layers import (
 from convlens.architecture.plan import Node, Plan
 
 _CLASSES = {
-    "conv": "Conv2d", "maxpool": "MaxPool2d", "avgpool": "AvgPool2d", "relu": "ReLU", "relu6": "ReLU6",
-    "leakyrelu": "LeakyReLU", "gelu": "GELU", "silu": "SiLU", "hardswish": "Hardswish", "tanh": "Tanh",
-    "sigmoid": "Sigmoid", "dropout": "Dropout", "flatten": "Flatten", "linear": "Linear",
-}  # fmt: skip
+    "conv": "Conv2d",
+    "maxpool": "MaxPool2d",
+    "avgpool": "AvgPool2d",
+    "relu": "ReLU",
+    "relu6": "ReLU6",
+    "leakyrelu": "LeakyReLU",
+    "gelu": "GELU",
+    "silu": "SiLU",
+    "hardswish": "Hardswish",
+    "tanh": "Tanh",
+    "sigmoid": "Sigmoid",
+    "dropout": "Dropout",
+    "flatten": "Flatten",
+    "linear": "Linear",
+}
 assert set(_CLASSES) <= set(SIMPLE_LAYERS)
 
 _RESIDUAL = '''

@@ -163,9 +163,11 @@ class _Needed(NamedTuple):
 
     def with_those(self, other: _Needed) -> _Needed:
         return _Needed(
-            self.rows | other.rows, self.columns | other.columns, self.indices | other.indices,
+            self.rows | other.rows,
+            self.columns | other.columns,
+            self.indices | other.indices,
             self.all_indices or other.all_indices,
-        )  # fmt: skip
+        )
 
 
 def pixels_seen(plan: Plan, address: str, unit: Unit) -> Box | None:

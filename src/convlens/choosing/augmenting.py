@@ -45,8 +45,10 @@ class Effect:
 
     def __str__(self) -> str:
         verdict = "kept" if self.helps else "left out"
-        return (f"{self.kind}: validation loss {self.loss:+.3f} ± {self.standard_error:.3f}, accuracy "
-                f"{100 * self.accuracy:+.1f} points: {verdict}")  # fmt: skip
+        return (
+            f"{self.kind}: validation loss {self.loss:+.3f} ± {self.standard_error:.3f}, accuracy "
+            f"{100 * self.accuracy:+.1f} points: {verdict}"
+        )
 
 
 def parse_augment(text: str | None) -> tuple[str, ...] | None:

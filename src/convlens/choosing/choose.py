@@ -99,8 +99,9 @@ class _Choosing:
             if isinstance(source, FileSource):
                 self.choose_input(source)
         options = None if is_packed else self.given.options
-        dataset = open_data(self.given.data, options, data_root=self.data_root, val_frac=self.val_frac,
-                            progress=self.bar)  # fmt: skip
+        dataset = open_data(
+            self.given.data, options, data_root=self.data_root, val_frac=self.val_frac, progress=self.bar
+        )
         if not self.has_own_network:
             self.choose_network(dataset)
             self.choose_training(dataset)
@@ -125,8 +126,11 @@ class _Choosing:
             one_size = found.one_size is not None and given.region is None
             is_ink = self.given.channels == 1 and one_size and is_mostly_ink(source)
             self.given = replace(self.given, framing="ink" if is_ink else "pad")
-            self.say("framing ink: the pictures are drawn as MNIST's are, and later ones will be framed so" if is_ink
-                     else "framing pad: nothing is cut off, nothing is distorted")  # fmt: skip
+            self.say(
+                "framing ink: the pictures are drawn as MNIST's are, and later ones will be framed so"
+                if is_ink
+                else "framing pad: nothing is cut off, nothing is distorted"
+            )
         if given.size is None:
             size, why = self.size_of(source, found)
             self.given = replace(self.given, size=size)
@@ -167,15 +171,18 @@ class _Choosing:
             return dataset
 
         def planned(dataset: Dataset) -> tuple[Plan, Recipe]:
-            network = plan(parse(natural_for(*dataset.input_spec.shape[1:])), dataset.input_spec.shape,
-                           len(dataset.class_names))  # fmt: skip
+            network = plan(
+                parse(natural_for(*dataset.input_spec.shape[1:])), dataset.input_spec.shape, len(dataset.class_names)
+            )
             num_images = round(dataset.counts["train"] * part.factor)
-            recipe = NATURAL.recipe.replace(precision=self.arithmetic.precision, epochs=epochs_for(num_images),
-                                            batch_size=batch_size_for(dataset.counts["train"]))  # fmt: skip
+            recipe = NATURAL.recipe.replace(
+                precision=self.arithmetic.precision,
+                epochs=epochs_for(num_images),
+                batch_size=batch_size_for(dataset.counts["train"]),
+            )
             return network, recipe
 
-        tried = try_sizes(open_at, planned, sides, part.factor, self.arithmetic, self.seed, self.trial_s,
-                          self.bar)  # fmt: skip
+        tried = try_sizes(open_at, planned, sides, part.factor, self.arithmetic, self.seed, self.trial_s, self.bar)
         for one in tried:
             self.say(f"  tried {one}")
         chosen = best_of(tried)
@@ -195,8 +202,9 @@ class _Choosing:
             chosen, sentence = NATURAL, natural_for(height, width)
             why = "small colour pictures" if channels == 3 else "grey pictures of other sizes than digits"
         is_changed = sentence != chosen.architecture
-        self.given = replace(self.given, preset=None if is_changed else chosen.name,
-                             architecture=sentence, recipe=chosen.recipe)  # fmt: skip
+        self.given = replace(
+            self.given, preset=None if is_changed else chosen.name, architecture=sentence, recipe=chosen.recipe
+        )
         self.say(f"preset {chosen.name}: {why}" + (", fitted to their size" if is_changed else ""))
 
     def choose_training(self, dataset: Dataset) -> None:
@@ -233,8 +241,10 @@ class _Choosing:
             recipe = recipe.replace(epochs=self.epochs_in_time(dataset, rate))
         if self.time_s is not None or not self.has_own_network:
             seconds = recipe.epochs * num_images / rate
-            self.say(f"batch {recipe.batch_size}, {recipe.epochs:g} epochs: {num_images:,} images take about "
-                     f"{seconds:.0f} s at {_round(rate):,} images/s")  # fmt: skip
+            self.say(
+                f"batch {recipe.batch_size}, {recipe.epochs:g} epochs: {num_images:,} images take about "
+                f"{seconds:.0f} s at {_round(rate):,} images/s"
+            )
         own = {name: getattr(recipe, name) for name in self.settings}
         self.given = replace(self.given, recipe=recipe, settings=own or None)
 
@@ -253,8 +263,10 @@ class _Choosing:
             self.say(f"  tried {effect}")
         kinds = tuple(effect.kind for effect in found if effect.helps)
         recipe = augmented(recipe, kinds, min(network.input_shape[1:]))
-        self.say(f"augmentation: {recipe.augmentation()}, by eight short trainings on {len(material.images):,} images, "
-                 f"measured on {len(material.held_out):,} others")  # fmt: skip
+        self.say(
+            f"augmentation: {recipe.augmentation()}, by eight short trainings on {len(material.images):,} images, "
+            f"measured on {len(material.held_out):,} others"
+        )
         return recipe
 
     def epochs_in_time(self, dataset: Dataset, rate: float) -> float:

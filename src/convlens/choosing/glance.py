@@ -77,8 +77,9 @@ def draw_inputs(datasets: Sequence[Dataset], path: Path) -> None:
             at = np.array([rows[name]])
             image, label = dataset.images_at(at)[0], dataset.class_names[int(dataset.labels_at(at)[0])]
             axes = sheet.axes(MARGIN + place * tile, top + 0.18, tile - 0.06, tile - 0.06)
-            axes.imshow(image[:, :, 0] if spec.channels == 1 else image, cmap="gray", vmin=0, vmax=255,
-                        interpolation="nearest")  # fmt: skip
+            axes.imshow(
+                image[:, :, 0] if spec.channels == 1 else image, cmap="gray", vmin=0, vmax=255, interpolation="nearest"
+            )
             bare(axes)
             sheet.text(MARGIN + place * tile, top + 0.14 + tile, shown(label, 16), fontsize=7)
     save_figure(sheet.figure, path)

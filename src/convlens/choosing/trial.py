@@ -49,8 +49,9 @@ class Material:
             return self
         keep = np.zeros(len(self.images), bool)
         keep[np.linspace(0, len(self.images) - 1, most).round().astype(int)] = True
-        return Material(self.dataset, self.images.only(keep), self.labels_N[keep], self.held_out,
-                        self.held_out_labels_N)  # fmt: skip
+        return Material(
+            self.dataset, self.images.only(keep), self.labels_N[keep], self.held_out, self.held_out_labels_N
+        )
 
 
 def material_of(dataset: Dataset) -> Material:
@@ -65,8 +66,9 @@ def material_of(dataset: Dataset) -> Material:
         held = lowest_share(mixed(dataset.draws(rows), times=2), dataset.labels_at(rows), 1 / 3)
         train, val = (rows[~held], rows[held]) if not held.all() else (rows, rows[:0])
     val = val[:: -(-len(val) // _MOST_HELD_OUT)] if len(val) else val
-    return Material(dataset, dataset.images_at(train), dataset.labels_at(train), dataset.images_at(val),
-                    dataset.labels_at(val))  # fmt: skip
+    return Material(
+        dataset, dataset.images_at(train), dataset.labels_at(train), dataset.images_at(val), dataset.labels_at(val)
+    )
 
 
 def same_material(material: Material, dataset: Dataset) -> Material:
@@ -79,8 +81,9 @@ def same_material(material: Material, dataset: Dataset) -> Material:
     train, held = (
         np.array([ours[names[row]] for row in images.rows], np.int64) for images in (material.images, material.held_out)
     )
-    return Material(dataset, dataset.images_at(train), dataset.labels_at(train), dataset.images_at(held),
-                    dataset.labels_at(held))  # fmt: skip
+    return Material(
+        dataset, dataset.images_at(train), dataset.labels_at(train), dataset.images_at(held), dataset.labels_at(held)
+    )
 
 
 @dataclass(frozen=True)

@@ -87,8 +87,9 @@ def _print(findings: Findings) -> None:
         console.print_text("\n" + "\n".join(line.rstrip() for line in page.getvalue().splitlines()))
         for number, samples in enumerate(finding.sets[:_SETS_SHOWN]):
             detail = f": {finding.details[number]}" if number < len(finding.details) else ""
-            names = " = ".join(f"{shown(s.name, 60)} ({s.split})" if s.split else shown(s.name, 60)
-                               for s in samples[:3]) + (" = …" if len(samples) > 3 else "")  # fmt: skip
+            names = " = ".join(
+                f"{shown(s.name, 60)} ({s.split})" if s.split else shown(s.name, 60) for s in samples[:3]
+            ) + (" = …" if len(samples) > 3 else "")
             console.print_text(f"  {names}{shown(detail, 200)}")
         if len(finding.sets) > _SETS_SHOWN:
             console.print_text(f"  … and {len(finding.sets) - _SETS_SHOWN:,} more")

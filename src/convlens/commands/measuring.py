@@ -100,20 +100,50 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a network and leave a run folder with a model file."""
-    flags = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "optimizer": optimizer, "precision": precision,
-             "balance": balance, "patience": patience}  # fmt: skip
+    flags = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "optimizer": optimizer,
+        "precision": precision,
+        "balance": balance,
+        "patience": patience,
+    }
     settings = _settings(flags, set_ or [])
     with stopping_signals() as stopping:
         import convlens
 
         run = convlens.train(
-            data, preset=preset, architecture=architecture, settings=settings, seed=seed, seeds=seeds, out=out,
-            val_frac=val_frac, test=test, folds=folds, parent=parent, resume=resume, augment=augment, time=time,
-            device=device, threads=threads, memory_format=memory_format, compile=compile,
-            checkpoint_every=checkpoint_every, keep_filters=keep_filters, size=size, channels=channels,
-            framing=framing, group=group, region=region, exclude=exclude, data_root=data_root,
-            progress=console.progress_mode(), stop=stopping.asked,
-        )  # fmt: skip
+            data,
+            preset=preset,
+            architecture=architecture,
+            settings=settings,
+            seed=seed,
+            seeds=seeds,
+            out=out,
+            val_frac=val_frac,
+            test=test,
+            folds=folds,
+            parent=parent,
+            resume=resume,
+            augment=augment,
+            time=time,
+            device=device,
+            threads=threads,
+            memory_format=memory_format,
+            compile=compile,
+            checkpoint_every=checkpoint_every,
+            keep_filters=keep_filters,
+            size=size,
+            channels=channels,
+            framing=framing,
+            group=group,
+            region=region,
+            exclude=exclude,
+            data_root=data_root,
+            progress=console.progress_mode(),
+            stop=stopping.asked,
+        )
     together = run.series if seeds is not None else None
     if json:
         console.print_json((together or run).to_json())
@@ -202,9 +232,17 @@ def pack(
     import convlens
 
     dataset = convlens.pack(
-        data, out, size=size, channels=channels, framing=framing, group=group, region=region, exclude=exclude,
-        data_root=data_root, progress=console.progress_mode(),
-    )  # fmt: skip
+        data,
+        out,
+        size=size,
+        channels=channels,
+        framing=framing,
+        group=group,
+        region=region,
+        exclude=exclude,
+        data_root=data_root,
+        progress=console.progress_mode(),
+    )
     if json:
         console.print_json(dataset.to_json())
     else:

@@ -11,11 +11,15 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.", show
 DataRoot = Annotated[str | None, typer.Option(help="Folder of a named set that does not ship with convlens.")]
 Group = Annotated[
     str | None,
-    typer.Option(help="What belongs together and must not straddle a split: parent, a regular expression on paths, "
-                      "or a CSV's column."),
-]  # fmt: skip
-Size = Annotated[str | None, typer.Option(help="Input size in pixels: 32, or height x width as 24x32.",
-                                          show_default="as found, else 32")]  # fmt: skip
+    typer.Option(
+        help="What belongs together and must not straddle a split: parent, a regular expression on paths, "
+        "or a CSV's column."
+    ),
+]
+Size = Annotated[
+    str | None,
+    typer.Option(help="Input size in pixels: 32, or height x width as 24x32.", show_default="as found, else 32"),
+]
 Channels = Annotated[int | None, typer.Option(help="1 (grey) or 3 (RGB).", show_default="as found")]
 Framing = Annotated[str | None, typer.Option(help="pad, crop, stretch or ink.", show_default="pad")]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model file, a run folder, or last.")]

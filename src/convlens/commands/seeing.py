@@ -57,12 +57,15 @@ def look(
     arrays: Annotated[str | None, typer.Option(metavar="FILE", help="Keep the arrays themselves: .npz.")] = None,
     film: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="The first filters while they were learned (a run made with --keep-filters): "
-                                          ".gif or .webp, or a sheet as .png, .svg or .pdf. Needs no IMAGE."),
+        typer.Option(
+            metavar="FILE",
+            help="The first filters while they were learned (a run made with --keep-filters): "
+            ".gif or .webp, or a sheet as .png, .svg or .pdf. Needs no IMAGE.",
+        ),
     ] = None,
     device: Device = None,
     json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """See inside: feature maps, filters, where the answer comes from, receptive fields."""
     console.check_new_file(out, "--out", (".png", ".svg", ".pdf"))
     console.check_new_file(arrays, "--arrays", (".npz",))
@@ -110,5 +113,13 @@ def serve(
     """Open a model in the microscope: a page to draw on, look into, design and train in."""
     import convlens
 
-    convlens.serve(model, host=host, port=port, open=open, allow_host=allow_host, token=token, device=device,
-                   progress=console.progress_mode())  # fmt: skip
+    convlens.serve(
+        model,
+        host=host,
+        port=port,
+        open=open,
+        allow_host=allow_host,
+        token=token,
+        device=device,
+        progress=console.progress_mode(),
+    )

@@ -40,8 +40,12 @@ def from_npz(path: Path) -> ArraySource:
     arrays = idx.read_npz(path, known)
     if {"x_train", "y_train"} <= arrays.keys():
         pairs = {s: (arrays[f"x_{s}"], arrays[f"y_{s}"]) for s in SPLITS if {f"x_{s}", f"y_{s}"} <= arrays.keys()}
-        missing = [f"{b}_{s}" for s in SPLITS for a, b in (("x", "y"), ("y", "x"))
-                   if f"{a}_{s}" in arrays and f"{b}_{s}" not in arrays]  # fmt: skip
+        missing = [
+            f"{b}_{s}"
+            for s in SPLITS
+            for a, b in (("x", "y"), ("y", "x"))
+            if f"{a}_{s}" in arrays and f"{b}_{s}" not in arrays
+        ]
         if missing:
             raise DataError(f"{where} has no {missing[0]}")
         splits: dict[str | None, tuple[Any, Any]] = {s if len(pairs) > 1 else None: pair for s, pair in pairs.items()}
@@ -101,9 +105,11 @@ def _array_source(splits: dict[str | None, tuple[Any, Any]], name: str, location
         split: ArraySplit(images, np.searchsorted(classes, labels).astype(np.int64))
         for split, (images, labels) in checked.items()
     }
-    hashes = {f"{s or 'all'} {part}": sha256_of(np.ascontiguousarray(a).tobytes() + str((a.shape, names)).encode())
-              for s, split in arrays.items()
-              for part, a in (("images", split.images_NHWC), ("labels", split.labels_N))}  # fmt: skip
+    hashes = {
+        f"{s or 'all'} {part}": sha256_of(np.ascontiguousarray(a).tobytes() + str((a.shape, names)).encode())
+        for s, split in arrays.items()
+        for part, a in (("images", split.images_NHWC), ("labels", split.labels_N))
+    }
     return ArraySource(name, location, arrays, names, hashes)
 
 

@@ -141,16 +141,27 @@ class Dataset:
         """
         packed = None if self.folder.is_relative_to(cache_folder()) else str(self.folder.resolve())
         return {
-            "name": self.name, "packed": packed, "source": self.source, "options": self.card["options"],
-            "fingerprint": self.fingerprint, "test_fingerprint": self.test_fingerprint,
-            "val_frac": self.val_frac, "is_merged": self.is_merged,
-            "num_samples": self.counts, "num_quarantined": self.num_quarantined,
-        }  # fmt: skip
+            "name": self.name,
+            "packed": packed,
+            "source": self.source,
+            "options": self.card["options"],
+            "fingerprint": self.fingerprint,
+            "test_fingerprint": self.test_fingerprint,
+            "val_frac": self.val_frac,
+            "is_merged": self.is_merged,
+            "num_samples": self.counts,
+            "num_quarantined": self.num_quarantined,
+        }
 
     def to_json(self) -> dict[str, Any]:
         """As `pack --json` prints it."""
-        return {"folder": str(self.folder), "class_names": list(self.class_names), "input": self.input_spec.to_json(),
-                "notes": list(self.notes), **self.identity()}  # fmt: skip
+        return {
+            "folder": str(self.folder),
+            "class_names": list(self.class_names),
+            "input": self.input_spec.to_json(),
+            "notes": list(self.notes),
+            **self.identity(),
+        }
 
     # ------------------------------------------------------------ its samples
 

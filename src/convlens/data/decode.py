@@ -32,27 +32,85 @@ MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 256 * 1024 * 1024
 _ORIENTATION, _ON_THEIR_SIDE = 0x0112, (5, 6, 7, 8)  # of EXIF
 _PLUGINS = (
-    PngImagePlugin.PngImageFile, JpegImagePlugin.JpegImageFile, WebPImagePlugin.WebPImageFile,
-    BmpImagePlugin.BmpImageFile, GifImagePlugin.GifImageFile, TiffImagePlugin.TiffImageFile,
+    PngImagePlugin.PngImageFile,
+    JpegImagePlugin.JpegImageFile,
+    WebPImagePlugin.WebPImageFile,
+    BmpImagePlugin.BmpImageFile,
+    GifImagePlugin.GifImageFile,
+    TiffImagePlugin.TiffImageFile,
     PpmImagePlugin.PpmImageFile,
-)  # fmt: skip
+)
 FORMATS = tuple(plugin.format for plugin in _PLUGINS)
-SUFFIXES = frozenset({
-    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".pbm",
-})  # fmt: skip
+SUFFIXES = frozenset(
+    {
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".webp",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".pgm",
+        ".ppm",
+        ".pbm",
+    }
+)
 # Pictures that people have and that are not read: they are quarantined by name rather than passed over.
-REFUSED_SUFFIXES = frozenset({
-    ".heic", ".heif", ".avif", ".psd", ".eps", ".svg", ".svgz", ".pdf", ".ai", ".xcf", ".dng", ".cr2", ".cr3", ".nef",
-    ".arw", ".orf", ".raf", ".rw2", ".jp2", ".j2k", ".jxl", ".ico", ".tga", ".exr", ".dcm", ".pcx", ".wmf", ".emf",
-})  # fmt: skip
+REFUSED_SUFFIXES = frozenset(
+    {
+        ".heic",
+        ".heif",
+        ".avif",
+        ".psd",
+        ".eps",
+        ".svg",
+        ".svgz",
+        ".pdf",
+        ".ai",
+        ".xcf",
+        ".dng",
+        ".cr2",
+        ".cr3",
+        ".nef",
+        ".arw",
+        ".orf",
+        ".raf",
+        ".rw2",
+        ".jp2",
+        ".j2k",
+        ".jxl",
+        ".ico",
+        ".tga",
+        ".exr",
+        ".dcm",
+        ".pcx",
+        ".wmf",
+        ".emf",
+    }
+)
 
 _SIGNATURES = (
-    (b"%PDF", "PDF"), (b"%!PS", "EPS"), (b"8BPS", "Photoshop"), (b"<svg", "SVG"), (b"<?xml", "XML or SVG"),
-    (b"PK\x03\x04", "a zip archive"), (b"\x1f\x8b", "gzip"), (b"<!DOCTYPE", "a web page"), (b"<html", "a web page"),
-    (b"gimp xcf", "GIMP's XCF"), (b"\0\0\0\x0cjP  ", "JPEG 2000"), (b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (b"\0\0\0\x0cJXL ", "JPEG XL"), (b"\xff\x0a", "JPEG XL"), (b"\0\0\x01\0", "an icon (ICO)"),
-    (b"\x76\x2f\x31\x01", "OpenEXR"), (b"FUJIFILM", "a camera's raw file"),
-)  # fmt: skip
+    (b"%PDF", "PDF"),
+    (b"%!PS", "EPS"),
+    (b"8BPS", "Photoshop"),
+    (b"<svg", "SVG"),
+    (b"<?xml", "XML or SVG"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"\x1f\x8b", "gzip"),
+    (b"<!DOCTYPE", "a web page"),
+    (b"<html", "a web page"),
+    (b"gimp xcf", "GIMP's XCF"),
+    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\0\0\x01\0", "an icon (ICO)"),
+    (b"\x76\x2f\x31\x01", "OpenEXR"),
+    (b"FUJIFILM", "a camera's raw file"),
+)
 _HEIF_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"heim", b"heis", b"hevc", b"hevx")
 _HEIC = (
     "HEIC, which is not read: convert it to JPEG first, with 'heif-convert IN.heic OUT.jpg' or, on a Mac, "

@@ -73,10 +73,14 @@ class InputSpec:
     def to_json(self) -> dict[str, Any]:
         """As stored in data sets and model files."""
         return {
-            "height": self.height, "width": self.width, "channels": self.channels, "framing": self.framing,
-            "mean": list(self.mean), "std": list(self.std),
+            "height": self.height,
+            "width": self.width,
+            "channels": self.channels,
+            "framing": self.framing,
+            "mean": list(self.mean),
+            "std": list(self.std),
             "region": None if self.region is None else list(self.region),
-        }  # fmt: skip
+        }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> InputSpec:

@@ -30,17 +30,29 @@ class PackOptions:
         """As stored in dataset.json and in the cache's key."""
         size = None if self.size is None else list(self.size)
         region = None if self.region is None else list(self.region)
-        return {"size": size, "channels": self.channels, "framing": self.framing,
-                "group": self.group, "all_test": self.all_test,
-                "region": region, "exclude": list(self.exclude)}  # fmt: skip
+        return {
+            "size": size,
+            "channels": self.channels,
+            "framing": self.framing,
+            "group": self.group,
+            "all_test": self.all_test,
+            "region": region,
+            "exclude": list(self.exclude),
+        }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> PackOptions:
         """Raises KeyError or TypeError where `value` is something else."""
         size = value["size"]
-        return cls(None if size is None else (int(size[0]), int(size[1])), value["channels"], value["framing"],
-                   value["group"], bool(value["all_test"]), parse_region(value.get("region")),
-                   tuple(map(str, value.get("exclude", ()))))  # fmt: skip
+        return cls(
+            None if size is None else (int(size[0]), int(size[1])),
+            value["channels"],
+            value["framing"],
+            value["group"],
+            bool(value["all_test"]),
+            parse_region(value.get("region")),
+            tuple(map(str, value.get("exclude", ()))),
+        )
 
     @classmethod
     def for_input(cls, spec: InputSpec, *, group: str | None = None, all_test: bool = False) -> PackOptions:

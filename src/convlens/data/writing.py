@@ -69,18 +69,26 @@ def write_packed(source: Source, options: PackOptions, folder: Path, progress: s
     with (folder / "samples.jsonl").open("w", encoding="ascii", newline="\n") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)
     card = {
-        "kind": "convlens-dataset", "format_version": FORMAT_VERSION, "decoder_version": DECODER_VERSION,
-        "framing_version": FRAMING_VERSION, "name": source.name, "source": source.location,
-        "options": options.to_json(), "class_names": list(source.class_names), "input": spec.to_json(),
-        "num_listed": source.num_samples - len(options.exclude), "num_samples": len(packed.index),
+        "kind": "convlens-dataset",
+        "format_version": FORMAT_VERSION,
+        "decoder_version": DECODER_VERSION,
+        "framing_version": FRAMING_VERSION,
+        "name": source.name,
+        "source": source.location,
+        "options": options.to_json(),
+        "class_names": list(source.class_names),
+        "input": spec.to_json(),
+        "num_listed": source.num_samples - len(options.exclude),
+        "num_samples": len(packed.index),
         "num_quarantined": sum(line["status"] == "quarantined" for line in packed.lines),
-        "num_excluded": len(options.exclude), "arrays": _array_lengths(source),
+        "num_excluded": len(options.exclude),
+        "arrays": _array_lengths(source),
         "split_by": "source" if source.has_splits else "evaluation" if options.all_test else "hash",
         "index_sha256": index_digest(packed.labels_N, packed.index),
         "fingerprint": _fingerprint(images, packed, source.class_names, None),
         "test_fingerprint": _fingerprint(images, packed, source.class_names, SPLITS.index("test")),
         "notes": [*source.notes, *overlap_notes(packed.index, packed.groups), *packed.notes],
-    }  # fmt: skip
+    }
     del images  # Windows cannot rename a folder with a mapped file in it
     files.write_json(folder / "dataset.json", card)
 
@@ -206,9 +214,14 @@ def _read(
 ) -> tuple[tuple[Pixels, int, int] | None, dict[str, Any]]:
     """One picture: its framed pixels with their key and draw (None where there are none), and its line."""
     line: dict[str, Any] = {
-        "path": sample.relative, "sha256": None, "pixels_sha256": None, "label": sample.label, "group": sample.group,
-        "split": sample.split, "status": "ok",
-    }  # fmt: skip
+        "path": sample.relative,
+        "sha256": None,
+        "pixels_sha256": None,
+        "label": sample.label,
+        "group": sample.group,
+        "split": sample.split,
+        "status": "ok",
+    }
     if sample.relative in excluded:
         return None, line | {"status": "excluded", "reason": "named in the list of exclusions"}
     try:
@@ -231,8 +244,10 @@ def _need_training_images(packed: _Packed, source: Source, *, all_test: bool) ->
     if len(packed.index) == 0 and not reasons:
         raise DataError(f"every sample of {shown(source.location, 200)} is excluded: nothing is left")
     if len(packed.index) == 0:
-        raise DataError(f"none of the {len(packed.lines):,} pictures of {shown(source.location, 200)} can be read "
-                        f"(most often: {reasons.most_common(1)[0][0]})")  # fmt: skip
+        raise DataError(
+            f"none of the {len(packed.lines):,} pictures of {shown(source.location, 200)} can be read "
+            f"(most often: {reasons.most_common(1)[0][0]})"
+        )
     if all_test:
         return
     train = packed.labels_N[packed.index["split"] == SPLITS.index("train")]

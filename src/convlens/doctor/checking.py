@@ -107,20 +107,39 @@ class _Check:
         clusters = self.clusters(twins)
         if clusters:
             several = sum(len(c) for c in clusters)
-            self.add("groups", NOTE, f"{several:,} samples show {len(clusters):,} pictures more than once",
-                     "--write-groups FILE.csv makes a table that train takes in the folder's place and in which they "
-                     "are groups, that never straddle a split", clusters)  # fmt: skip
+            self.add(
+                "groups",
+                NOTE,
+                f"{several:,} samples show {len(clusters):,} pictures more than once",
+                "--write-groups FILE.csv makes a table that train takes in the folder's place and in which they "
+                "are groups, that never straddle a split",
+                clusters,
+            )
         exclude = self.exclusions(twins)
         self.found.sort(key=lambda finding: _ORDER[finding.severity])
         location = self.dataset.source
-        return Findings(self.dataset.name, location, tuple(facts), tuple(self.found), tuple(clusters), tuple(exclude),
-                        tuple(self.samples), self.has_own_splits, self.dataset.card.get("arrays") is None,
-                        self.views())  # fmt: skip
+        return Findings(
+            self.dataset.name,
+            location,
+            tuple(facts),
+            tuple(self.found),
+            tuple(clusters),
+            tuple(exclude),
+            tuple(self.samples),
+            self.has_own_splits,
+            self.dataset.card.get("arrays") is None,
+            self.views(),
+        )
 
     def add(
-        self, kind: str, severity: str, title: str, remedy: str, sets: Iterable[Sequence[Sample]] = (),
+        self,
+        kind: str,
+        severity: str,
+        title: str,
+        remedy: str,
+        sets: Iterable[Sequence[Sample]] = (),
         details: Iterable[str] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.found.append(Finding(kind, severity, title, remedy, tuple(map(tuple, sets)), tuple(details)))
 
     @property
@@ -135,8 +154,11 @@ class _Check:
         splits = ", ".join(f"{counts[s]:,} {s}" for s in SPLITS if counts[s])
         made = "as the data has them" if self.has_own_splits else "as train would make them"
         classes = f"{len(self.dataset.class_names):,}: {shown(', '.join(self.dataset.class_names), 80)}"
-        facts = [("samples", f"{len(self.samples):,} that can be used"), ("splits", f"{splits} ({made})"),
-                 ("classes", classes)]  # fmt: skip
+        facts = [
+            ("samples", f"{len(self.samples):,} that can be used"),
+            ("splits", f"{splits} ({made})"),
+            ("classes", classes),
+        ]
         if isinstance(self.source, FileSource):
             found = survey(self.source, self.bar, threads=threads_for(self.source))
             sizes = sorted(found.sizes, key=lambda size: size[0] * size[1])
@@ -147,64 +169,107 @@ class _Check:
             facts.append(
                 ("width / height", f"{ratios[0]:.2f} to {ratios[-1]:.2f}, median {ratios[len(ratios) // 2]:.2f}")
             )
-            facts.append(("channels", ", ".join(f"{n:,} {'grey' if c == 1 else 'colour'}"
-                                                for c, n in sorted(found.channels.items()))))  # fmt: skip
+            facts.append(
+                (
+                    "channels",
+                    ", ".join(f"{n:,} {'grey' if c == 1 else 'colour'}" for c, n in sorted(found.channels.items())),
+                )
+            )
             if len(found.channels) > 1 and min(found.channels.values()) >= 0.01 * sum(found.channels.values()):
-                self.add("channels", WARNING, f"grey and colour pictures are mixed ({facts[-1][1]})",
-                         "if the classes differ in it, a network learns that and nothing else: --channels 1 makes all "
-                         "grey")  # fmt: skip
+                self.add(
+                    "channels",
+                    WARNING,
+                    f"grey and colour pictures are mixed ({facts[-1][1]})",
+                    "if the classes differ in it, a network learns that and nothing else: --channels 1 makes all grey",
+                )
             if ratios[-1] / ratios[0] > 4:
-                self.add("aspect", NOTE, f"the pictures' shapes differ much (width / height {facts[-2][1]})",
-                         "framing pad keeps all of each picture; --region cuts the same part of each")  # fmt: skip
+                self.add(
+                    "aspect",
+                    NOTE,
+                    f"the pictures' shapes differ much (width / height {facts[-2][1]})",
+                    "framing pad keeps all of each picture; --region cuts the same part of each",
+                )
         return facts
 
     def look_at_files(self) -> None:
         unread = [line for line in self.lines if line.get("status") == "quarantined"]
         if unread:
             samples = [Sample(str(line["path"]), str(line["label"]), str(line["split"] or "")) for line in unread]
-            self.add("unreadable", WARNING, f"{counted(len(unread), 'file')} that cannot be read, in no split",
-                     "repair or remove them; until then they are counted beside every score",
-                     [(s,) for s in samples], [str(line["reason"]) for line in unread])  # fmt: skip
+            self.add(
+                "unreadable",
+                WARNING,
+                f"{counted(len(unread), 'file')} that cannot be read, in no split",
+                "repair or remove them; until then they are counted beside every score",
+                [(s,) for s in samples],
+                [str(line["reason"]) for line in unread],
+            )
         several = [line for line in self.lines if line.get("remark")]
         if several:
             num = counted(len(several), "picture")
-            self.add("frames", NOTE, f"{num} with several frames or pages; the first is used",
-                     "save the one that you mean as a picture of its own")  # fmt: skip
+            self.add(
+                "frames",
+                NOTE,
+                f"{num} with several frames or pages; the first is used",
+                "save the one that you mean as a picture of its own",
+            )
         if isinstance(self.source, FileSource):
             root = Path(self.source.location)
             hidden = hidden_pictures(root) if root.is_dir() else {}
             if hidden:
                 num = counted(sum(hidden.values()), "picture")
-                self.add("hidden", NOTE, f"{num} in hidden folders, which are not read: {listed(hidden)}",
-                         "rename the folders if these pictures are meant")  # fmt: skip
+                self.add(
+                    "hidden",
+                    NOTE,
+                    f"{num} in hidden folders, which are not read: {listed(hidden)}",
+                    "rename the folders if these pictures are meant",
+                )
             for note in self.source.notes:
                 self.add("note", NOTE, note, "nothing needs to be done if that is meant")
 
     def look_at_classes(self) -> None:
         names, num_classes = self.dataset.class_names, len(self.dataset.class_names)
-        parts = {split: np.bincount(self.labels[[s == split for s in self.splits]], minlength=num_classes)
-                 for split in SPLITS}  # fmt: skip
+        parts = {
+            split: np.bincount(self.labels[[s == split for s in self.splits]], minlength=num_classes)
+            for split in SPLITS
+        }
         total = np.bincount(self.labels, minlength=num_classes)
         train = parts["train"] + parts["val"]
         if not self.has_own_splits and (lost := [names[k] for k in np.flatnonzero(train == 0)]):
             self.add("classes", FALSIFIES, f"no training image of class {listed(lost)} can be read", _CLASSES)
         if parts["test"].any() and (lost := [names[k] for k in np.flatnonzero((parts["test"] == 0) & (train > 0))]):
-            self.add("untested", WARNING, f"class {listed(lost)} has no test image",
-                     "its errors stay unseen: give more pictures, or measure with --folds")  # fmt: skip
+            self.add(
+                "untested",
+                WARNING,
+                f"class {listed(lost)} has no test image",
+                "its errors stay unseen: give more pictures, or measure with --folds",
+            )
         tiny = [f"{shown(names[k], 30)} ({total[k]:,})" for k in np.flatnonzero((total < _TINY_CLASS) & (total > 0))]
         if tiny:
-            self.add("tiny", WARNING, f"classes with fewer than {_TINY_CLASS} images: {', '.join(tiny[:8])}"
-                     + (f" and {len(tiny) - 8:,} more" if len(tiny) > 8 else ""),
-                     "their scores rest on a handful of pictures: collect more, or join classes")  # fmt: skip
+            self.add(
+                "tiny",
+                WARNING,
+                f"classes with fewer than {_TINY_CLASS} images: {', '.join(tiny[:8])}"
+                + (f" and {len(tiny) - 8:,} more" if len(tiny) > 8 else ""),
+                "their scores rest on a handful of pictures: collect more, or join classes",
+            )
         most, fewest = int(train.argmax()), int(np.where(train > 0, train, train.max()).argmin())
         if train[most] >= IMBALANCED * max(1, train[fewest]):
-            self.add("imbalance", WARNING, f"{shown(names[most], 30)} has {train[most]:,} training images, "
-                     f"{shown(names[fewest], 30)} {train[fewest]:,}: always answering the largest class is right for "
-                     f"{100 * total[most] / total.sum():.0f} %", "look at balanced accuracy, which comes first in what "
-                     "train and evaluate print; --balance weights or sampling makes up for it")  # fmt: skip
+            self.add(
+                "imbalance",
+                WARNING,
+                f"{shown(names[most], 30)} has {train[most]:,} training images, "
+                f"{shown(names[fewest], 30)} {train[fewest]:,}: always answering the largest class is right for "
+                f"{100 * total[most] / total.sum():.0f} %",
+                "look at balanced accuracy, which comes first in what "
+                "train and evaluate print; --balance weights or sampling makes up for it",
+            )
         if 0 < parts["test"].sum() < _FEW_TEST:
-            self.add("few", NOTE, f"only {counted(int(parts['test'].sum()), 'test image')}",
-                     "train --folds 5 measures on all images instead")  # fmt: skip
+            self.add(
+                "few",
+                NOTE,
+                f"only {counted(int(parts['test'].sum()), 'test image')}",
+                "train --folds 5 measures on all images instead",
+            )
 
     # ------------------------------------------------------------ twins
 
@@ -219,13 +284,18 @@ class _Check:
             other = first.setdefault(int(keys[row]), row)
             if other != row:
                 is_exact = self.are_same_pixels(other, row)
-                found[other, row] = _Twins(other, row, is_exact, "every pixel is the same" if is_exact
-                                           else "the same when seen small")  # fmt: skip
+                found[other, row] = _Twins(
+                    other, row, is_exact, "every pixel is the same" if is_exact else "the same when seen small"
+                )
         # Of pictures with equal pixels one is compared with the rest.
         kept = np.setdiff1d(np.arange(len(keys)), np.array([row for _, row in found], np.int64))
         if len(kept) > MOST:
-            self.add("searched", NOTE, f"near duplicates were looked for among {MOST:,} of {len(kept):,} pictures only",
-                     "exact ones were looked for among all")  # fmt: skip
+            self.add(
+                "searched",
+                NOTE,
+                f"near duplicates were looked for among {MOST:,} of {len(kept):,} pictures only",
+                "exact ones were looked for among all",
+            )
             kept = kept[np.linspace(0, len(kept) - 1, MOST).astype(int)]
         images = self.dataset.images_at(kept)
         self.bar.start("comparing pictures", len(kept), unit="images")
@@ -263,22 +333,33 @@ class _Check:
         for is_exact, kind, what in ((True, "exact", "exact duplicates"), (False, "near", "near duplicates")):
             for (s, t), pairs in self.by_splits(across[is_exact]).items():
                 num = counted(len(pairs), "pair")
-                self.add_pairs(f"{kind}-across", FALSIFIES, f"{num} of {what} across {s} and {t}",
-                               f"{_ACROSS}: --write-exclusions FILE lists those to leave out of {s}, for "
-                               "--exclude", pairs)  # fmt: skip
+                self.add_pairs(
+                    f"{kind}-across",
+                    FALSIFIES,
+                    f"{num} of {what} across {s} and {t}",
+                    f"{_ACROSS}: --write-exclusions FILE lists those to leave out of {s}, for --exclude",
+                    pairs,
+                )
             if conflicts[is_exact]:
                 pairs = conflicts[is_exact]
-                self.add_pairs(f"{kind}-conflict", FALSIFIES if is_exact else WARNING,
-                               f"{counted(len(pairs), 'pair')} of {what} under two labels",
-                               "one of the two labels is wrong: correct it, or leave both out with the list of "
-                               "--write-exclusions" if is_exact else "look whether both labels are right",
-                               pairs)  # fmt: skip
+                self.add_pairs(
+                    f"{kind}-conflict",
+                    FALSIFIES if is_exact else WARNING,
+                    f"{counted(len(pairs), 'pair')} of {what} under two labels",
+                    "one of the two labels is wrong: correct it, or leave both out with the list of --write-exclusions"
+                    if is_exact
+                    else "look whether both labels are right",
+                    pairs,
+                )
             if within[is_exact]:
                 pairs = within[is_exact]
-                self.add_pairs(f"{kind}-within", WARNING if is_exact else NOTE,
-                               f"{counted(len(pairs), 'pair')} of {what} within one split",
-                               "they count twice: keep one of each, or let them be where that is meant",
-                               pairs)  # fmt: skip
+                self.add_pairs(
+                    f"{kind}-within",
+                    WARNING if is_exact else NOTE,
+                    f"{counted(len(pairs), 'pair')} of {what} within one split",
+                    "they count twice: keep one of each, or let them be where that is meant",
+                    pairs,
+                )
 
     def by_splits(self, pairs: list[_Twins]) -> dict[tuple[str, str], list[_Twins]]:
         found: dict[tuple[str, str], list[_Twins]] = defaultdict(list)

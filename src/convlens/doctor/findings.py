@@ -56,8 +56,14 @@ class Finding:
         for one, detail in zip(sets, self.details, strict=False):
             one["detail"] = detail
         rest = list(self.details[len(sets) :])
-        return {"kind": self.kind, "severity": self.severity, "title": self.title, "remedy": self.remedy,
-                "sets": sets, "details": rest}  # fmt: skip
+        return {
+            "kind": self.kind,
+            "severity": self.severity,
+            "title": self.title,
+            "remedy": self.remedy,
+            "sets": sets,
+            "details": rest,
+        }
 
 
 @dataclass(frozen=True)
@@ -85,11 +91,14 @@ class Findings:
     def to_json(self) -> dict[str, Any]:
         """As `check --json` prints it."""
         return {
-            "name": self.name, "location": self.location, "falsifies": self.falsifies, "facts": dict(self.facts),
+            "name": self.name,
+            "location": self.location,
+            "falsifies": self.falsifies,
+            "facts": dict(self.facts),
             "findings": [finding.to_json() for finding in self.findings],
             "groups": [[s.name for s in cluster] for cluster in self.clusters],
             "exclusions": [{"path": path, "reason": reason} for path, reason in self.exclusions],
-        }  # fmt: skip
+        }
 
     def save(self, path: str | Path) -> None:
         """Write the page with the pictures (.html). Raises UsageError, StorageError."""
@@ -133,8 +142,9 @@ class Findings:
     def _repr_html_(self) -> str:
         from html import escape
 
-        rows = "".join(f"<li><b>{escape(f.severity)}</b>: {escape(f.title)}. {escape(f.remedy)}</li>"
-                       for f in self.findings)  # fmt: skip
+        rows = "".join(
+            f"<li><b>{escape(f.severity)}</b>: {escape(f.title)}. {escape(f.remedy)}</li>" for f in self.findings
+        )
         return f"<p><b>{escape(self.name)}</b></p><ul>{rows or '<li>nothing was found</li>'}</ul>"
 
 

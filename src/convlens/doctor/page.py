@@ -32,8 +32,13 @@ def as_html(findings: Findings) -> str:
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
     with quiet_pillow():
         shown_findings = [_with_views(finding, findings) for finding in findings.findings]
-    return page.render(name=shown(findings.name, 200), location=shown(findings.location, 400), facts=findings.facts,
-                       findings=shown_findings, falsifies=findings.falsifies)  # fmt: skip
+    return page.render(
+        name=shown(findings.name, 200),
+        location=shown(findings.location, 400),
+        facts=findings.facts,
+        findings=shown_findings,
+        falsifies=findings.falsifies,
+    )
 
 
 def _with_views(finding: Finding, findings: Findings) -> dict[str, Any]:
@@ -45,8 +50,13 @@ def _with_views(finding: Finding, findings: Findings) -> dict[str, Any]:
             for s in samples[:_PER_SET]
         ]
         rows.append({"views": views, "detail": detail, "more": max(0, len(samples) - _PER_SET)})
-    return {"severity": finding.severity, "title": finding.title, "remedy": finding.remedy, "rows": rows,
-            "more": max(0, len(finding.sets) - _SETS)}  # fmt: skip
+    return {
+        "severity": finding.severity,
+        "title": finding.title,
+        "remedy": finding.remedy,
+        "rows": rows,
+        "more": max(0, len(finding.sets) - _SETS),
+    }
 
 
 def _view(sample: Sample, findings: Findings) -> str:

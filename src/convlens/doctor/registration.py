@@ -46,9 +46,12 @@ class Alignment:
 
 
 def aligned(
-    grey_NHW: NDArray[np.uint8], colour_NHWC: NDArray[np.uint8], first_P: NDArray[np.int64],
-    second_P: NDArray[np.int64], is_mirrored: bool,
-) -> Iterator[tuple[int, Alignment]]:  # fmt: skip
+    grey_NHW: NDArray[np.uint8],
+    colour_NHWC: NDArray[np.uint8],
+    first_P: NDArray[np.int64],
+    second_P: NDArray[np.int64],
+    is_mirrored: bool,
+) -> Iterator[tuple[int, Alignment]]:
     """(place in the list, alignment) of those pairs that are one picture, the second perhaps mirrored."""
     step = -1 if is_mirrored else 1
     colour = np.abs(_chroma(colour_NHWC[first_P]) - _chroma(colour_NHWC[second_P][:, :, ::step])).max(axis=(1, 2, 3))

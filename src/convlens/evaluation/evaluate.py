@@ -68,11 +68,13 @@ class Report:
         return [
             {
                 "label": label,
-                "precision": _number(scores.precision[k]), "recall": _number(scores.recall[k]),
-                "f1": _number(scores.f1[k]), "support": int(scores.support[k]),
+                "precision": _number(scores.precision[k]),
+                "recall": _number(scores.recall[k]),
+                "f1": _number(scores.f1[k]),
+                "support": int(scores.support[k]),
             }
             for k, label in enumerate(self.class_names)
-        ]  # fmt: skip
+        ]
 
     def worst_confusions(self, most: int = 5) -> list[tuple[str, str, int]]:
         """(true class, taken for, how often), most frequent first."""
@@ -86,13 +88,20 @@ class Report:
         """The whole report."""
         opened = None if self.openings is None else asdict(self.openings)
         return {
-            "model": str(self.model), "dataset": self.dataset, "split": self.split, **self.score.to_json(),
-            "num_quarantined": self.num_quarantined, "num_left_out": self.num_left_out,
+            "model": str(self.model),
+            "dataset": self.dataset,
+            "split": self.split,
+            **self.score.to_json(),
+            "num_quarantined": self.num_quarantined,
+            "num_left_out": self.num_left_out,
             "expected_calibration_error": self.expected_calibration_error,
-            "classes": self.classes(), "class_names": list(self.class_names),
-            "confusion": self.confusion_KK.tolist(), "openings": opened, "weights": self.weights,
+            "classes": self.classes(),
+            "class_names": list(self.class_names),
+            "confusion": self.confusion_KK.tolist(),
+            "openings": opened,
+            "weights": self.weights,
             "notes": list(self.notes),
-        }  # fmt: skip
+        }
 
     def lines(self) -> list[str]:
         """What stands around the table of classes: score first."""
@@ -163,8 +172,10 @@ def evaluate(
         why = "are left out" if exclude is not None else "the model was made with"
         left_out = f" but {chosen.num_left_out:,} that {why}" if chosen.num_left_out else ""
         if dataset.is_merged:
-            raise DataError(f"the model was trained on all images of {dataset.name}: its score is that of its "
-                            "cross-validation; evaluate it on other data")  # fmt: skip
+            raise DataError(
+                f"the model was trained on all images of {dataset.name}: its score is that of its "
+                "cross-validation; evaluate it on other data"
+            )
         raise DataError(f"{dataset.name} has no {split} images{left_out}")
     openings = None
     if split == "test":
@@ -199,8 +210,14 @@ def evaluate(
 def _weights(classifier: Classifier) -> dict[str, Any]:
     """Which weights the numbers come from, and the arithmetic they were measured in."""
     training = classifier.card.training
-    return {"which": training["weights"], "step": training["step"], "epochs": training["epochs"],
-            "trained_in": training["precision"], "precision": "float32", "device": classifier.device}  # fmt: skip
+    return {
+        "which": training["weights"],
+        "step": training["step"],
+        "epochs": training["epochs"],
+        "trained_in": training["precision"],
+        "precision": "float32",
+        "device": classifier.device,
+    }
 
 
 @dataclass(frozen=True)
@@ -229,8 +246,10 @@ def _choose(
     if isinstance(data, Dataset) or is_packed_folder(data):
         dataset = open_data(data, val_frac=val_frac)
         if dataset.input_spec.shape != card.input_spec.shape:
-            raise DataError(f"{dataset.name} is packed as {dataset.input_spec.shape}, the model takes "
-                            f"{card.input_spec.shape} (channels, height, width): name its source instead")  # fmt: skip
+            raise DataError(
+                f"{dataset.name} is packed as {dataset.input_spec.shape}, the model takes "
+                f"{card.input_spec.shape} (channels, height, width): name its source instead"
+            )
     else:
         options = PackOptions.for_input(card.input_spec, group=group, all_test=True)
         dataset = open_data(data, options, data_root=data_root, val_frac=val_frac, progress=progress)
@@ -257,13 +276,15 @@ def _without(choice: _Choice, split: str, exclude: tuple[str, ...]) -> _Choice:
         return choice
     dataset = choice.dataset
     names, excluded = dataset.sample_names(), set(exclude)
-    unreadable = [line.get("path") for line in files.read_lines(dataset.folder / "samples.jsonl")
-                  if line.get("status") != "ok"]  # fmt: skip
+    unreadable = [
+        line.get("path") for line in files.read_lines(dataset.folder / "samples.jsonl") if line.get("status") != "ok"
+    ]
     refuse_unknown(exclude, [*names, *map(str, unreadable)], dataset.name)
     out = np.array([names[row] in excluded for row in dataset.rows(split)], bool) & choice.keep
     note = f"{int(out.sum()):,} {split} images are left out by the list of exclusions"
-    return replace(choice, keep=choice.keep & ~out, num_left_out=choice.num_left_out + int(out.sum()),
-                   notes=(*choice.notes, note))  # fmt: skip
+    return replace(
+        choice, keep=choice.keep & ~out, num_left_out=choice.num_left_out + int(out.sum()), notes=(*choice.notes, note)
+    )
 
 
 def _whole(dataset: Dataset, split: str, *notes: str) -> _Choice:

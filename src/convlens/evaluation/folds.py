@@ -50,8 +50,13 @@ def cross_validate(setup: Setup, folds: int, bar: Progress) -> Score:
     for fold in range(folds):
         bar.start(f"fold {fold + 1} of {folds}", 1)
         out = fold_N == fold
-        material = Material(dataset, dataset.images_at(rows[~out]), dataset.labels_at(rows[~out]),
-                            dataset.images_at(rows[out]), dataset.labels_at(rows[out]))  # fmt: skip
+        material = Material(
+            dataset,
+            dataset.images_at(rows[~out]),
+            dataset.labels_at(rows[~out]),
+            dataset.images_at(rows[out]),
+            dataset.labels_at(rows[out]),
+        )
         trial = run_trial(material, setup.plan, setup.recipe, setup.seed, setup.arithmetic)
         if not np.isfinite(trial.logits_NK).all():
             raise TrainingError(

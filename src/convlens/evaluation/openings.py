@@ -42,11 +42,17 @@ def record_opening(test_fingerprint: str, architecture: str, recipe: Recipe, see
     values = {name: value for name, value in recipe.to_json().items() if name not in unused}
     plan = files.sha256_of(json.dumps([architecture, values], sort_keys=True).encode())
     line = {
-        "test_fingerprint": test_fingerprint, "plan": plan, "architecture": architecture, "seed": seed,
+        "test_fingerprint": test_fingerprint,
+        "plan": plan,
+        "architecture": architecture,
+        "seed": seed,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-    }  # fmt: skip
+    }
     with files.lock(ledger.with_suffix(".lock")):
         files.append_line(ledger, line, durable=True)
-        opened = [entry for entry in files.read_lines(ledger)
-                  if isinstance(entry, dict) and entry.get("test_fingerprint") == test_fingerprint]  # fmt: skip
+        opened = [
+            entry
+            for entry in files.read_lines(ledger)
+            if isinstance(entry, dict) and entry.get("test_fingerprint") == test_fingerprint
+        ]
     return Openings(len(opened), len({entry.get("plan") for entry in opened}))

@@ -134,8 +134,9 @@ def _of_layer(recording: Recording, node: Node, unit: Unit, source: str) -> Work
             return _copied(node, unit, source, float(x[unit]), line, unit)
         case Scale():
             value = float(x[unit])
-            return _simple(node, unit, source, "function", [layer.factor * value],
-                           f"{number(layer.factor)} · {number(value)}")  # fmt: skip
+            return _simple(
+                node, unit, source, "function", [layer.factor * value], f"{number(layer.factor)} · {number(value)}"
+            )
         case Activation():
             value = float(x[unit])
             terms, line = activation_terms(layer, value)
@@ -162,8 +163,9 @@ def _of_conv(recording: Recording, node: Node, layer: Conv, unit: Unit, source: 
     lines.append(f"{number(total)} + bias {number(bias)} = {number(result)}" if bias is not None else "no bias")
     terms = np.append(products.ravel(), [] if bias is None else [bias])
     arrays = {"window": values, "kernel": kernel, "products": products, "inside": inside}
-    return Working(node.address, unit, "sum", tuple(lines), terms, result, 0.0, source, arrays, seen,
-                   (first, len(kernel)))  # fmt: skip
+    return Working(
+        node.address, unit, "sum", tuple(lines), terms, result, 0.0, source, arrays, seen, (first, len(kernel))
+    )
 
 
 def _cut_out(maps: NDArray[np.float32], seen: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -184,8 +186,20 @@ def _of_pool(node: Node, layer: MaxPool | AvgPool, x: NDArray[np.float32], unit:
         winner = (channel, int(seen.rows[i] or 0), int(seen.columns[j] or 0))
         best = float(values[0, i, j])
         line = f"the largest of {int(inside.sum())} values: {number(best)}, at row {winner[1]}, column {winner[2]}"
-        return Working(node.address, unit, "maximum", (line,), np.array([best]), best, 0.0, source, arrays, seen,
-                       (channel, 1), winner)  # fmt: skip
+        return Working(
+            node.address,
+            unit,
+            "maximum",
+            (line,),
+            np.array([best]),
+            best,
+            0.0,
+            source,
+            arrays,
+            seen,
+            (channel, 1),
+            winner,
+        )
     divisor = _divisor(layer, node.input_shape, row, column) if layer.count_include_pad else int(inside.sum())
     terms = values[0][inside].astype(np.float64) / divisor
     result = float(terms.sum())
@@ -212,8 +226,20 @@ def _of_global_pool(node: Node, x: NDArray[np.float32], unit: Unit, source: str)
     if isinstance(node.layer, GlobalMaxPool):
         i, j = (int(n) for n in np.unravel_index(int(maps.argmax()), maps.shape))
         line = f"the largest of the whole map: {number(float(maps[i, j]))}, at row {i}, column {j}"
-        return Working(node.address, unit, "maximum", (line,), np.array([float(maps[i, j])]), float(maps[i, j]), 0.0,
-                       source, arrays, seen, (unit[0], 1), (unit[0], i, j))  # fmt: skip
+        return Working(
+            node.address,
+            unit,
+            "maximum",
+            (line,),
+            np.array([float(maps[i, j])]),
+            float(maps[i, j]),
+            0.0,
+            source,
+            arrays,
+            seen,
+            (unit[0], 1),
+            (unit[0], i, j),
+        )
     terms = maps.astype(np.float64).ravel() / maps.size
     result = float(terms.sum())
     line = f"Σ map / {maps.size} = {number(result * maps.size)} / {maps.size} = {number(result)}"
@@ -242,8 +268,17 @@ def _of_sum(recording: Recording, node: Node, unit: Unit, reads: tuple[str, ...]
     terms = np.array([float(recording.values[source][unit]) for source in reads])
     result = float(terms.sum())
     what = [f"{source} {number(float(term))}" for source, term in zip(reads, terms, strict=True)]
-    return Working(node.address, unit, "add", (f"{' + '.join(what)} = {number(result)}",), terms, result, 0.0,
-                   reads[0], {"window": terms.reshape(-1, 1, 1)})  # fmt: skip
+    return Working(
+        node.address,
+        unit,
+        "add",
+        (f"{' + '.join(what)} = {number(result)}",),
+        terms,
+        result,
+        0.0,
+        reads[0],
+        {"window": terms.reshape(-1, 1, 1)},
+    )
 
 
 def _of_batchnorm(recording: Recording, node: Node, layer: BatchNorm, unit: Unit, source: str) -> Working:
@@ -285,9 +320,17 @@ def _variance_slack(x: float, mean: float, var: float, eps: float) -> float:
 
 
 def _normalised(
-    node: Node, unit: Unit, source: str, x: float, mean: float, var: float, eps: float, weight: float, bias: float,
+    node: Node,
+    unit: Unit,
+    source: str,
+    x: float,
+    mean: float,
+    var: float,
+    eps: float,
+    weight: float,
+    bias: float,
     of: str,
-) -> Working:  # fmt: skip
+) -> Working:
     """(x - mean) / √(var + eps) · weight + bias."""
     scale = weight / math.sqrt(var + eps)
     terms = [x * scale, -mean * scale, bias]
@@ -303,16 +346,35 @@ def _normalised(
 def _simple(node: Node, unit: Unit, source: str, operation: str, terms: list[float], line: str) -> Working:
     """A value made of the one value at the same place."""
     result = float(sum(terms))
-    return Working(node.address, unit, operation, (f"{line} = {number(result)}",), np.array(terms), result, 0.0, source,
-                   box=Window((unit[1],), (unit[2],)) if len(unit) == 3 else None,
-                   channels=(unit[0], 1) if len(unit) == 3 else None)  # fmt: skip
+    return Working(
+        node.address,
+        unit,
+        operation,
+        (f"{line} = {number(result)}",),
+        np.array(terms),
+        result,
+        0.0,
+        source,
+        box=Window((unit[1],), (unit[2],)) if len(unit) == 3 else None,
+        channels=(unit[0], 1) if len(unit) == 3 else None,
+    )
 
 
 def _copied(node: Node, unit: Unit, source: str, value: float, line: str, place: Unit) -> Working:
     is_map = len(place) == 3
-    return Working(node.address, unit, "copy", (line,), np.array([value]), value, 0.0, source,
-                   box=Window((place[1],), (place[2],)) if is_map else None,
-                   channels=(place[0], 1) if is_map else None, winner=place)  # fmt: skip
+    return Working(
+        node.address,
+        unit,
+        "copy",
+        (line,),
+        np.array([value]),
+        value,
+        0.0,
+        source,
+        box=Window((place[1],), (place[2],)) if is_map else None,
+        channels=(place[0], 1) if is_map else None,
+        winner=place,
+    )
 
 
 # ---------------------------------------------------------------- both ends
@@ -326,8 +388,18 @@ def _of_input(recording: Recording, unit: Unit) -> Working:
     terms = np.array([pixel / std, -mean / std])
     result = float(terms.sum())
     line = f"(pixel {pixel:.0f} − mean {number(mean)}) / standard deviation {number(std)} = {number(result)}"
-    return Working(INPUT, unit, "normalise", (line,), terms, result, float(recording.values[INPUT][unit]), "picture",
-                   box=Window((row,), (column,)), channels=(channel, 1))  # fmt: skip
+    return Working(
+        INPUT,
+        unit,
+        "normalise",
+        (line,),
+        terms,
+        result,
+        float(recording.values[INPUT][unit]),
+        "picture",
+        box=Window((row,), (column,)),
+        channels=(channel, 1),
+    )
 
 
 def _of_softmax(recording: Recording, unit: Unit) -> Working:
@@ -341,6 +413,14 @@ def _of_softmax(recording: Recording, unit: Unit) -> Working:
         f"over the sum of all {len(logits)}: {number(float(powers.sum()))}",
         f"{number(float(powers[unit[0]]))} / {number(float(powers.sum()))} = {number(result)}",
     )
-    return Working(SOFTMAX, unit, "share", lines, np.array([result]), result,
-                   float(softmax(recording.logits[None])[0, unit[0]]), list(recording.values)[-1],
-                   {"inputs": recording.logits, "products": powers})  # fmt: skip
+    return Working(
+        SOFTMAX,
+        unit,
+        "share",
+        lines,
+        np.array([result]),
+        result,
+        float(softmax(recording.logits[None])[0, unit[0]]),
+        list(recording.values)[-1],
+        {"inputs": recording.logits, "products": powers},
+    )

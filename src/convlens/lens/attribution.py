@@ -36,9 +36,13 @@ class Subject:
 
     @classmethod
     def of(
-        cls, forward: Forward, x_1CHW: Tensor, baseline_1CHW: Tensor, modules: Mapping[str, nn.Module],
+        cls,
+        forward: Forward,
+        x_1CHW: Tensor,
+        baseline_1CHW: Tensor,
+        modules: Mapping[str, nn.Module],
         shapes: Mapping[str, tuple[int, ...]],
-    ) -> Subject:  # fmt: skip
+    ) -> Subject:
         """The subject whose Grad-CAM layer is the last with maps above 1×1; `shapes` are of outputs, in order."""
         with_maps = [name for name, shape in shapes.items() if len(shape) == 3 and shape[1] * shape[2] > 1]
         last = with_maps[-1] if with_maps else None

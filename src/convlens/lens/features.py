@@ -46,10 +46,13 @@ class LayerValues:
     def to_json(self) -> dict[str, Any]:
         """Shape, range, and which maps are dead."""
         return {
-            "address": self.address, "layer": self.name, "shape": list(self.values.shape),
-            "min": float(self.values.min()), "max": float(self.values.max()),
+            "address": self.address,
+            "layer": self.name,
+            "shape": list(self.values.shape),
+            "min": float(self.values.min()),
+            "max": float(self.values.max()),
             "dead": np.flatnonzero(self.dead).tolist(),
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)
@@ -100,9 +103,16 @@ class Features:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything as arrays, under the names that `--arrays` gives them: `layer/ADDRESS` for the layers."""
-        found = {"original": self.original, "image": self.image, "input": self.input, "kernels": self.kernels,
-                 "probabilities": self.probabilities, "grad_cam": self.grad_cam,
-                 "integrated_gradients": self.integrated_gradients, "occlusion": self.occlusion}  # fmt: skip
+        found = {
+            "original": self.original,
+            "image": self.image,
+            "input": self.input,
+            "kernels": self.kernels,
+            "probabilities": self.probabilities,
+            "grad_cam": self.grad_cam,
+            "integrated_gradients": self.integrated_gradients,
+            "occlusion": self.occlusion,
+        }
         arrays: dict[str, NDArray[Any]] = {name: array for name, array in found.items() if array is not None}
         return arrays | {f"layer/{layer.address}": layer.values for layer in self.layers}
 
@@ -125,22 +135,32 @@ class Features:
             )
         if self.unit is not None:
             box = self.unit.box
-            where = "nothing but padding" if box is None else (
-                f"rows {box.top} to {box.bottom - 1}, columns {box.left} to {box.right - 1} of the input")  # fmt: skip
+            where = (
+                "nothing but padding"
+                if box is None
+                else (f"rows {box.top} to {box.bottom - 1}, columns {box.left} to {box.right - 1} of the input")
+            )
             lines.append(f"unit {self.unit.text}: value {self.unit.value:.5g}, sees {where}")
         return lines
 
     def to_json(self) -> dict[str, Any]:
         """For machines; the arrays themselves are `arrays()`."""
-        unit = self.unit and {"unit": self.unit.text, "value": self.unit.value,
-                              "sees": self.unit.box and list(self.unit.box)}  # fmt: skip
+        unit = self.unit and {
+            "unit": self.unit.text,
+            "value": self.unit.value,
+            "sees": self.unit.box and list(self.unit.box),
+        }
         probabilities = dict(zip(self.class_names, self.probabilities.tolist(), strict=True))
         return {
-            "title": self.title, "label": self.label, "probabilities": probabilities,
+            "title": self.title,
+            "label": self.label,
+            "probabilities": probabilities,
             "explained": self.class_names[self.explained],
-            "grad_cam_layer": self.grad_cam_layer, "baseline": self.baseline, "unit": unit,
+            "grad_cam_layer": self.grad_cam_layer,
+            "baseline": self.baseline,
+            "unit": unit,
             "layers": [layer.to_json() for layer in self.layers],
-        }  # fmt: skip
+        }
 
     def __str__(self) -> str:
         return "\n".join(self.lines())

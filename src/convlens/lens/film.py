@@ -51,9 +51,14 @@ class Film:
         frames = [Image.fromarray(f).quantize(128, dither=Image.Dither.NONE) for f in frames_of(self)]
         page = io.BytesIO()
         frames[0].save(
-            page, path.suffix[1:].upper(), save_all=True, append_images=frames[1:], loop=0, lossless=True,
+            page,
+            path.suffix[1:].upper(),
+            save_all=True,
+            append_images=frames[1:],
+            loop=0,
+            lossless=True,
             duration=[_FRAME_MS] * (len(frames) - 1) + [_LAST_MS],
-        )  # fmt: skip
+        )
         files.write_bytes(path, page.getvalue())
 
 

@@ -49,12 +49,23 @@ def look_into_module(module: nn.Module, image: Any, layers: Any, unit: str | Non
         maps: dict[str, Any] = {method: attribution(subject, method, explained) for method in METHODS}
     answer = int(probabilities.argmax())
     return Features(
-        f"{name_of(image)}: class {answer}, {100 * probabilities[answer]:.1f} %", original, None, array_of(x_1CHW[0]),
-        tuple(LayerValues(name, _module_words(modules, name), "", array) for name, array in arrays.items()
-              if name.partition("#")[0] in wanted),
-        None if first is None else array_of(first.weight.detach()), names, probabilities, explained,
-        "zeros, in the module's own units", grad_cam_layer=subject.layer_name, **maps,
-    )  # fmt: skip
+        f"{name_of(image)}: class {answer}, {100 * probabilities[answer]:.1f} %",
+        original,
+        None,
+        array_of(x_1CHW[0]),
+        tuple(
+            LayerValues(name, _module_words(modules, name), "", array)
+            for name, array in arrays.items()
+            if name.partition("#")[0] in wanted
+        ),
+        None if first is None else array_of(first.weight.detach()),
+        names,
+        probabilities,
+        explained,
+        "zeros, in the module's own units",
+        grad_cam_layer=subject.layer_name,
+        **maps,
+    )
 
 
 @contextmanager

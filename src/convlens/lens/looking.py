@@ -83,13 +83,22 @@ def _look_into_classifier(
     title = f"{name_of(image)}: {shown(names[answer], 40)}, {100 * probabilities[answer]:.1f} %"
     first = next((node for node in nodes.values() if isinstance(node.layer, Conv)), None)
     return Features(
-        title, original_of(image), framed, recording.values[INPUT],
+        title,
+        original_of(image),
+        framed,
+        recording.values[INPUT],
         tuple(LayerValues(a, title_of(nodes[a]), nodes[a].formula, recording.values[a]) for a in chosen),
-        None if first is None else recording.tensors[f"{first.address}.weight"], names, probabilities, explained,
-        baseline_of(spec)[1], grad_cam_layer=subject.layer_name, **maps,
-        unit=None if seen is None else UnitSeen(str(unit), float(recording.values[seen[0]][seen[1]]),
-                                                pixels_seen(plan, *seen)),
-    )  # fmt: skip
+        None if first is None else recording.tensors[f"{first.address}.weight"],
+        names,
+        probabilities,
+        explained,
+        baseline_of(spec)[1],
+        grad_cam_layer=subject.layer_name,
+        **maps,
+        unit=None
+        if seen is None
+        else UnitSeen(str(unit), float(recording.values[seen[0]][seen[1]]), pixels_seen(plan, *seen)),
+    )
 
 
 def subject_of(classifier: Classifier, image_HWC: Pixels) -> Subject:

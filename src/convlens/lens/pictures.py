@@ -126,8 +126,9 @@ def _overlay(
     axes.imshow(grey, cmap="gray", vmin=0, vmax=255, alpha=0.35)
     reach = float(np.abs(values).max()) or 1.0
     low = -reach if signed else 0.0
-    shown_map = axes.imshow(values, cmap="RdBu_r" if signed else "magma", vmin=low, vmax=reach, alpha=0.75,
-                            interpolation="nearest")  # fmt: skip
+    shown_map = axes.imshow(
+        values, cmap="RdBu_r" if signed else "magma", vmin=low, vmax=reach, alpha=0.75, interpolation="nearest"
+    )
     bar = sheet.axes(x, sheet.y + 0.28 + side + 0.36, side, 0.07)
     sheet.figure.colorbar(
         shown_map, cax=bar, orientation="horizontal", ticks=[low, 0, reach] if signed else [low, reach]
@@ -223,8 +224,9 @@ def _draw_layer(sheet: Sheet, layer: LayerValues) -> None:
     lines += [f"{num_dead} dead (zero everywhere), crossed out"] if num_dead else []
     lines += [f"the first {most} of {len(values):,} are shown"] if len(values) > most else []
     top = 0.30 + 0.15 * wrapped(f"{layer.address}  {layer.name}", 34).count("\n")
-    sheet.text(MARGIN, sheet.y + top, "\n".join(wrapped(line, 40) for line in lines), fontsize=7.5, color=DIM,
-               linespacing=1.35)  # fmt: skip
+    sheet.text(
+        MARGIN, sheet.y + top, "\n".join(wrapped(line, 40) for line in lines), fontsize=7.5, color=DIM, linespacing=1.35
+    )
     low, high = float(values.min()), float(values.max())
     reach = max(abs(low), abs(high)) or 1.0
     low, high = (0.0, reach) if low >= 0 else (-reach, reach)
@@ -288,8 +290,9 @@ def _draw_vector(sheet: Sheet, values: Values, low: float, high: float) -> None:
     field[: len(values)] = values
     height = 0.3 + 0.12 * rows
     axes = sheet.axes(x, sheet.y + 0.2, width, height)
-    drawn = axes.imshow(field.reshape(rows, -1), cmap=_colours(low), vmin=low, vmax=high, aspect="auto",
-                        interpolation="nearest")  # fmt: skip
+    drawn = axes.imshow(
+        field.reshape(rows, -1), cmap=_colours(low), vmin=low, vmax=high, aspect="auto", interpolation="nearest"
+    )
     axes.set_yticks([])
     axes.set_xticks([0, 31, 63, 95, 127])
     axes.tick_params(labelsize=6.5, length=2, pad=1, colors=DIM)

@@ -37,9 +37,14 @@ def explained(card: ModelCard, sentence: Any) -> dict[str, Any]:
     except SentenceError as error:
         return {"error": error.reason, "column": error.column}
     explanation = Explanation(network_plan)
-    return {"layers": rows_json(network_plan), "summary": explanation.summary(), "remarks": explanation.remarks,
-            "architecture": str(architecture), "num_parameters": network_plan.num_parameters,
-            "multiply_adds": network_plan.multiply_adds}  # fmt: skip
+    return {
+        "layers": rows_json(network_plan),
+        "summary": explanation.summary(),
+        "remarks": explanation.remarks,
+        "architecture": str(architecture),
+        "num_parameters": network_plan.num_parameters,
+        "multiply_adds": network_plan.multiply_adds,
+    }
 
 
 class Lab:
@@ -80,12 +85,18 @@ class Lab:
         self._tidy()
         place = files.reserve_folder(RUNS_FOLDER, "lab")  # another microscope may train in this folder too
         process = subprocess.Popen(
-            _command(dataset, str(sentence), recipe, seed, place, device), stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace",
+            _command(dataset, str(sentence), recipe, seed, place, device),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
             env={**os.environ, "PYTHONIOENCODING": "utf-8"},
             # A terminal's Ctrl-C is the server's; it ends the training itself.
-            start_new_session=True, creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-        )  # fmt: skip
+            start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+        )
         self._process, self.place = process, place
         self._sentence, self._was_stopped = str(sentence), False
         self._lines.clear()
@@ -128,15 +139,26 @@ class Lab:
         state = "running" if code is None else "stopped" if self._was_stopped else "complete" if code == 0 else "failed"
         run = Run(self.place)
         found: dict[str, Any] = {
-            "state": state, "sentence": self._sentence, "place": str(self.place), "lines": list(self._lines)[-8:],
-            "step": 0, "num_steps": None, "curve": [], "epochs": [], "can_open": False,
-        }  # fmt: skip
+            "state": state,
+            "sentence": self._sentence,
+            "place": str(self.place),
+            "lines": list(self._lines)[-8:],
+            "step": 0,
+            "num_steps": None,
+            "curve": [],
+            "epochs": [],
+            "can_open": False,
+        }
         if (self.place / RUN_FILE).is_file():
             try:
                 curve = run.curve
-                found |= {"num_steps": run.record["num_steps"], "curve": curve, "epochs": run.history,
-                          "step": curve[-1][0] if curve else 0,
-                          "can_open": code is not None and run.model.is_file()}  # fmt: skip
+                found |= {
+                    "num_steps": run.record["num_steps"],
+                    "curve": curve,
+                    "epochs": run.history,
+                    "step": curve[-1][0] if curve else 0,
+                    "can_open": code is not None and run.model.is_file(),
+                }
             except (RunError, KeyError, TypeError, ValueError):
                 pass  # being written; the next look finds it whole
         return found
@@ -146,10 +168,18 @@ def _command(dataset: Dataset, sentence: str, recipe: Recipe, seed: int, place: 
     """`convlens train`; each value in one word with its option, so that none is taken for another."""
     values = {**recipe.to_json(), "precision": "auto"}
     return [
-        sys.executable, "-m", "convlens", "train", str(dataset.folder.absolute()), f"--architecture={sentence}",
-        f"--out={place}", f"--seed={seed}", f"--val-frac={dataset.val_frac}", f"--device={device}",
+        sys.executable,
+        "-m",
+        "convlens",
+        "train",
+        str(dataset.folder.absolute()),
+        f"--architecture={sentence}",
+        f"--out={place}",
+        f"--seed={seed}",
+        f"--val-frac={dataset.val_frac}",
+        f"--device={device}",
         *(f"--set={name}={_setting(value)}" for name, value in values.items()),
-    ]  # fmt: skip
+    ]
 
 
 def _setting(value: Any) -> str:

@@ -68,10 +68,14 @@ class Microscope:
                 Route("/api/lab/open", self._lab_open, methods=post),
             ],
             exception_handlers={
-                ConvlensError: _one_line, HTTPException: _http_error, _BusyError: _busy, ClientDisconnect: _gone_away,
-                MemoryError: _no_memory, Exception: _our_mistake,
+                ConvlensError: _one_line,
+                HTTPException: _http_error,
+                _BusyError: _busy,
+                ClientDisconnect: _gone_away,
+                MemoryError: _no_memory,
+                Exception: _our_mistake,
             },
-        )  # fmt: skip
+        )
 
     def close(self) -> None:
         """End the lab's training and the worker."""

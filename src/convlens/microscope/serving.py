@@ -84,8 +84,15 @@ def serve(
             if open:
                 threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
-        config = uvicorn.Config(guard, log_level="warning", access_log=False, server_header=False, use_colors=False,
-                                timeout_graceful_shutdown=2, lifespan="off")  # fmt: skip
+        config = uvicorn.Config(
+            guard,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            use_colors=False,
+            timeout_graceful_shutdown=2,
+            lifespan="off",
+        )
         with suppress(KeyboardInterrupt):  # the ordinary end
             _run(_Server(config, started), listener)
 

@@ -81,15 +81,24 @@ class Session:
         explanation = Explanation(plan)
         run = _run_of(self.classifier.path)
         return {
-            "path": self.name, "architecture": card.architecture,
-            "input": card.input_spec.to_json(), "class_names": [shown(name, 80) for name in card.class_names],
-            "layers": rows_json(plan), "summary": explanation.summary(), "remarks": explanation.remarks,
-            "preset": card.preset, "recipe": str(card.recipe), "recipe_values": card.recipe.to_json(),
-            "seed": card.seed, "dataset": {**card.dataset, "name": shown(card.dataset["name"], 80)},
-            "training": dict(card.training), "created": card.created, "versions": dict(card.versions),
+            "path": self.name,
+            "architecture": card.architecture,
+            "input": card.input_spec.to_json(),
+            "class_names": [shown(name, 80) for name in card.class_names],
+            "layers": rows_json(plan),
+            "summary": explanation.summary(),
+            "remarks": explanation.remarks,
+            "preset": card.preset,
+            "recipe": str(card.recipe),
+            "recipe_values": card.recipe.to_json(),
+            "seed": card.seed,
+            "dataset": {**card.dataset, "name": shown(card.dataset["name"], 80)},
+            "training": dict(card.training),
+            "created": card.created,
+            "versions": dict(card.versions),
             "val": _score(card.metrics.get("val")),
             "test": _score(run.record["test"] if run else card.metrics.get("test")),
-        }  # fmt: skip
+        }
 
     def dataset(self) -> Dataset:
         """The data that the model was trained on. Raises DataError, the same each time, where it is not at hand."""
@@ -128,7 +137,7 @@ class Session:
             self._kept.popitem(last=False)
         probabilities = softmax(recording.logits[None])[0]
         about = {"id": number, "label": int(probabilities.argmax()), "model": self.name}
-        return packed(about, {"image": framed, "probabilities": probabilities, "logits": recording.logits})  # fmt: skip
+        return packed(about, {"image": framed, "probabilities": probabilities, "logits": recording.logits})
 
     def _record(self, framed: Pixels) -> Recording:
         with settled(resolve(self.classifier.device, "float32")):
@@ -155,8 +164,13 @@ class Session:
             part = values[: MAX_MAPS if values.ndim == 3 and values[0].size > 1 else MAX_VECTOR]
             arrays[address], low, high = quantised(part)
             dead = dead_maps(values)
-            about[address] = {"low": low, "high": high, "total": len(values), "num_dead": int(dead.sum()),
-                              "dead": np.flatnonzero(dead[:MAX_MAPS]).tolist()}  # fmt: skip
+            about[address] = {
+                "low": low,
+                "high": high,
+                "total": len(values),
+                "num_dead": int(dead.sum()),
+                "dead": np.flatnonzero(dead[:MAX_MAPS]).tolist(),
+            }
         return packed({"id": number, "maps": about}, arrays)
 
     def value(self, number: int, address: str, unit: Unit) -> bytes:
@@ -229,11 +243,13 @@ class Session:
         return packed(
             {"total": int(wanted.sum()), "first": first},
             {
-                "images": pixels, "positions": positions, "labels": found.labels_N[positions],
+                "images": pixels,
+                "positions": positions,
+                "labels": found.labels_N[positions],
                 "answers": found.answers_N[positions],
                 "probabilities": found.probabilities_NK[positions, found.answers_N[positions]],
             },
-        )  # fmt: skip
+        )
 
 
 def _validation_of(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Validation:
@@ -241,11 +257,13 @@ def _validation_of(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Va
     answers = probabilities.argmax(axis=1)
     measured = score(logits, labels)
     report = {
-        "split": "val", **measured.to_json(), "text": str(measured),
+        "split": "val",
+        **measured.to_json(),
+        "text": str(measured),
         "expected_calibration_error": calibration_error(probabilities, labels),
         "bins": [one._asdict() for one in calibration_bins(probabilities, labels)],
         "num_wrong": int((answers != labels).sum()),
-    }  # fmt: skip
+    }
     return Validation(probabilities, labels, answers, report, confusion_matrix(labels, answers, logits.shape[1]))
 
 
@@ -259,12 +277,21 @@ def _score(value: Any) -> dict[str, Any] | None:
 
 def _working_json(found: Working, sees: list[int] | None) -> dict[str, Any]:
     return {
-        "address": found.address, "unit": list(found.unit), "operation": found.operation, "lines": list(found.lines),
-        "value": found.value, "result": found.result, "magnitude": found.magnitude, "agrees": found.agrees,
-        "source": found.source, "rows": found.box and list(found.box.rows),
-        "columns": found.box and list(found.box.columns), "channels": found.channels and list(found.channels),
-        "winner": found.winner and list(found.winner), "sees": sees,
-    }  # fmt: skip
+        "address": found.address,
+        "unit": list(found.unit),
+        "operation": found.operation,
+        "lines": list(found.lines),
+        "value": found.value,
+        "result": found.result,
+        "magnitude": found.magnitude,
+        "agrees": found.agrees,
+        "source": found.source,
+        "rows": found.box and list(found.box.rows),
+        "columns": found.box and list(found.box.columns),
+        "channels": found.channels and list(found.channels),
+        "winner": found.winner and list(found.winner),
+        "sees": sees,
+    }
 
 
 def _near(path: Path) -> Path:

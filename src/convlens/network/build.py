@@ -116,9 +116,16 @@ def simple_module(layer: Layer, shape: Shape) -> nn.Module:
     match layer:
         case Conv(out_channels=int(out), groups=int(groups)):
             return nn.Conv2d(
-                shape[0], out, layer.kernel_size, layer.stride, layer.padding, layer.dilation,
-                groups, layer.bias, cast(Any, layer.padding_mode),
-            )  # fmt: skip
+                shape[0],
+                out,
+                layer.kernel_size,
+                layer.stride,
+                layer.padding,
+                layer.dilation,
+                groups,
+                layer.bias,
+                cast(Any, layer.padding_mode),
+            )
         case MaxPool():
             return nn.MaxPool2d(
                 layer.kernel_size, layer.stride, layer.padding, layer.dilation, ceil_mode=layer.ceil_mode
@@ -149,9 +156,14 @@ def simple_module(layer: Layer, shape: Shape) -> nn.Module:
         case Scale():
             return ScaleModule(layer.factor)
     plain: dict[type[Layer], type[nn.Module]] = {
-        ReLU: nn.ReLU, ReLU6: nn.ReLU6, SiLU: nn.SiLU, Hardswish: nn.Hardswish, Tanh: nn.Tanh,
-        Sigmoid: nn.Sigmoid, Flatten: nn.Flatten,
-    }  # fmt: skip
+        ReLU: nn.ReLU,
+        ReLU6: nn.ReLU6,
+        SiLU: nn.SiLU,
+        Hardswish: nn.Hardswish,
+        Tanh: nn.Tanh,
+        Sigmoid: nn.Sigmoid,
+        Flatten: nn.Flatten,
+    }
     return plain[type(layer)]()
 
 

@@ -108,8 +108,16 @@ class Batches:
     def of(cls, recipe: Recipe, labels_N: NDArray[np.int64], seed: int) -> Batches:
         """The batches that a recipe asks for, of training images with these labels."""
         balanced = labels_N if recipe.balance == "sampling" else None
-        return cls(len(labels_N), recipe.batch_size, seed, recipe.shift_px, recipe.flip, recipe.crop_frac,
-                   recipe.cutout_frac, balanced)  # fmt: skip
+        return cls(
+            len(labels_N),
+            recipe.batch_size,
+            seed,
+            recipe.shift_px,
+            recipe.flip,
+            recipe.crop_frac,
+            recipe.cutout_frac,
+            balanced,
+        )
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         if self.labels_N is None:

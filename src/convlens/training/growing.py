@@ -41,10 +41,13 @@ class Parent:
         """As run.json and the card have it."""
         dataset = self.card.dataset
         return {
-            "path": str(self.path.resolve()), "sha256": self.sha256, "created": self.card.created,
-            "class_names": list(self.card.class_names), "input": self.card.input_spec.to_json(),
+            "path": str(self.path.resolve()),
+            "sha256": self.sha256,
+            "created": self.card.created,
+            "class_names": list(self.card.class_names),
+            "input": self.card.input_spec.to_json(),
             "dataset": {"name": dataset["name"], "fingerprint": dataset["fingerprint"]},
-        }  # fmt: skip
+        }
 
 
 def read_parent(what: Any, progress: Any = "none") -> Parent:
@@ -87,8 +90,10 @@ def check_lineage(parent: Parent, dataset: Dataset) -> str | None:
     if dataset.counts["test"] == 0:
         return None
     if parent.seen is None:
-        return ("the images that the parent was trained on are not at hand: whether some of them are in the new test "
-                "split was not checked")  # fmt: skip
+        return (
+            "the images that the parent was trained on are not at hand: whether some of them are in the new test "
+            "split was not checked"
+        )
     leaked = np.isin(dataset.pixel_keys("test"), parent.seen)
     if leaked.any():
         names, rows = dataset.sample_names(), dataset.rows("test")

@@ -64,18 +64,35 @@ class Optimizer:
 
         if recipe.optimizer == "sgd":
             torch._fused_sgd_(
-                parameters, gradients, moment("momentum") if recipe.momentum else empty,
-                weight_decay=recipe.weight_decay, momentum=recipe.momentum, lr=lr, dampening=0.0,
-                nesterov=recipe.momentum > 0, maximize=False, is_first_step=False,
-            )  # fmt: skip
+                parameters,
+                gradients,
+                moment("momentum") if recipe.momentum else empty,
+                weight_decay=recipe.weight_decay,
+                momentum=recipe.momentum,
+                lr=lr,
+                dampening=0.0,
+                nesterov=recipe.momentum > 0,
+                maximize=False,
+                is_first_step=False,
+            )
         else:
             kernel = torch._fused_adam_ if recipe.optimizer == "adam" else torch._fused_adamw_
             steps = [torch.full((), float(number), device=parameters[0].device)] * len(parameters)
             kernel(
-                parameters, gradients, moment("exp_avg"), moment("exp_avg_sq"), empty, steps, lr=lr,
-                beta1=recipe.betas[0], beta2=recipe.betas[1], weight_decay=recipe.weight_decay, eps=ADAM_EPS,
-                amsgrad=False, maximize=False,
-            )  # fmt: skip
+                parameters,
+                gradients,
+                moment("exp_avg"),
+                moment("exp_avg_sq"),
+                empty,
+                steps,
+                lr=lr,
+                beta1=recipe.betas[0],
+                beta2=recipe.betas[1],
+                weight_decay=recipe.weight_decay,
+                eps=ADAM_EPS,
+                amsgrad=False,
+                maximize=False,
+            )
 
     def _kernels_step(self, lr: float) -> None:
         """Muon (K. Jordan et al., 2024): each kernel moves along its orthogonalised Nesterov momentum.

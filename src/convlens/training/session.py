@@ -113,9 +113,12 @@ class Session:
         setup = self.setup
         started = time.perf_counter()
         network = build(
-            setup.plan, setup.spec, seed=setup.seed, device=setup.arithmetic.device,
+            setup.plan,
+            setup.spec,
+            seed=setup.seed,
+            device=setup.arithmetic.device,
             memory_format=setup.arithmetic.memory_format,
-        )  # fmt: skip
+        )
         if setup.parent is not None:
             inherit(network, setup.plan, setup.parent, setup.dataset.class_names)
         state = new_state(network, setup.recipe)
@@ -215,10 +218,18 @@ class Session:
         self._validate(state)
         self._note_best(state)
         lr = setup.recipe.lr_at(state.step - 1, setup.num_steps)
-        files.append_line(self.run.path / LOG_FILE, {
-            "step": state.step, "epoch": round(epoch, 4), "lr": lr, "loss": loss,
-            "val": self.val.to_json() if self.val else None, "train_s": round(state.train_s, 3),
-        }, durable=True)  # fmt: skip
+        files.append_line(
+            self.run.path / LOG_FILE,
+            {
+                "step": state.step,
+                "epoch": round(epoch, 4),
+                "lr": lr,
+                "loss": loss,
+                "val": self.val.to_json() if self.val else None,
+                "train_s": round(state.train_s, 3),
+            },
+            durable=True,
+        )
         val = f"  val {100 * self.val.accuracy:6.2f} %  val loss {self.val.loss:.4f}" if self.val else ""
         self.bar.line(f"epoch {epoch:5.2f} of {setup.recipe.epochs:g}  loss {loss:.4f}{val}  {state.train_s:.1f} s")
 
@@ -270,9 +281,10 @@ class Session:
             "epoch_losses": self.epoch_losses,
             "val_s": self.val_s,
             "checkpoint_s": self.checkpoint_s,
-            "waited": self.waited, "best_step": self.best_step,
+            "waited": self.waited,
+            "best_step": self.best_step,
             "best_val": self.best_val.to_json() if self.best_val else None,
-        }  # fmt: skip
+        }
         checkpoint.save(self.run.path / CHECKPOINTS, state, extra)
         self.checkpoint_s += time.perf_counter() - started
 
@@ -293,10 +305,16 @@ class Session:
         write_model(self.run.path / MODEL_FILE, self._card(state, is_best=is_best), arrays)
         num_seen = state.step * setup.recipe.batch_size
         update_record(
-            self.run.path, status=status, step=state.step, ended=now(), train_s=state.train_s,
-            images_per_s=num_seen / state.train_s if state.train_s else None, val_s=self.val_s,
-            checkpoint_s=self.checkpoint_s, val=self.val.to_json() if self.val else None,
-        )  # fmt: skip
+            self.run.path,
+            status=status,
+            step=state.step,
+            ended=now(),
+            train_s=state.train_s,
+            images_per_s=num_seen / state.train_s if state.train_s else None,
+            val_s=self.val_s,
+            checkpoint_s=self.checkpoint_s,
+            val=self.val.to_json() if self.val else None,
+        )
 
     def _cross_validation(self) -> dict[str, Any]:
         found = Run(self.run.path).cross_validation
@@ -315,15 +333,18 @@ class Session:
             seed=setup.seed,
             dataset=setup.dataset.identity(),
             training={
-                "step": step, "num_steps": setup.num_steps, "epochs": round(epochs, 4),
-                "weights": "best" if is_best else "last" if state.ema is None else "ema", **setup.arithmetic.to_json(),
+                "step": step,
+                "num_steps": setup.num_steps,
+                "epochs": round(epochs, 4),
+                "weights": "best" if is_best else "last" if state.ema is None else "ema",
+                **setup.arithmetic.to_json(),
                 "train_s": round(state.train_s, 3),
                 **({} if setup.parent is None else {"parent": setup.parent.to_json()}),
             },
             metrics={"val": self.val.to_json() if self.val else None, **self._cross_validation()},
             versions=versions(),
             created=now(),
-        )  # fmt: skip
+        )
 
 
 def frames_between(before: int, step: int, num_steps: int) -> bool:

@@ -67,8 +67,14 @@ class Setup:
     @property
     def identity(self) -> str:
         """SHA-256 of what the bits depend on: a checkpoint belongs to this and nothing else."""
-        parts = [str(self.plan.architecture), self.recipe.to_json(), self.seed, self.dataset.fingerprint,
-                 self.dataset.val_frac, self.arithmetic.to_json()]  # fmt: skip
+        parts = [
+            str(self.plan.architecture),
+            self.recipe.to_json(),
+            self.seed,
+            self.dataset.fingerprint,
+            self.dataset.val_frac,
+            self.arithmetic.to_json(),
+        ]
         parts += [self.parent.sha256] if self.parent else []
         parts += ["merged"] if self.dataset.is_merged else []
         return sha256_of(json.dumps(parts, sort_keys=True).encode())
@@ -81,15 +87,34 @@ class Setup:
     def record(self) -> dict[str, Any]:
         """run.json before the first step."""
         return {
-            "kind": "convlens-run", "format_version": FORMAT_VERSION, "status": "running", "created": now(),
-            "dataset": self.dataset.identity(), "architecture": str(self.plan.architecture), "preset": self.preset,
-            "recipe": self.recipe.to_json(), "seed": self.seed, "arithmetic": self.arithmetic.to_json(),
-            "test_asked": self.test, "keep_filters": self.keep_filters,
-            "choices": list(self.choices), "parent": None if self.parent is None else self.parent.to_json(),
-            "folds": self.folds, "cross_validation": None, "num_parameters": self.plan.num_parameters,
-            "multiply_adds": self.plan.multiply_adds, "num_steps": self.num_steps, "step": 0, "versions": versions(),
-            "train_s": 0.0, "images_per_s": None, "val_s": 0.0, "checkpoint_s": 0.0, "val": None, "test": None,
-        }  # fmt: skip
+            "kind": "convlens-run",
+            "format_version": FORMAT_VERSION,
+            "status": "running",
+            "created": now(),
+            "dataset": self.dataset.identity(),
+            "architecture": str(self.plan.architecture),
+            "preset": self.preset,
+            "recipe": self.recipe.to_json(),
+            "seed": self.seed,
+            "arithmetic": self.arithmetic.to_json(),
+            "test_asked": self.test,
+            "keep_filters": self.keep_filters,
+            "choices": list(self.choices),
+            "parent": None if self.parent is None else self.parent.to_json(),
+            "folds": self.folds,
+            "cross_validation": None,
+            "num_parameters": self.plan.num_parameters,
+            "multiply_adds": self.plan.multiply_adds,
+            "num_steps": self.num_steps,
+            "step": 0,
+            "versions": versions(),
+            "train_s": 0.0,
+            "images_per_s": None,
+            "val_s": 0.0,
+            "checkpoint_s": 0.0,
+            "val": None,
+            "test": None,
+        }
 
 
 @dataclass(frozen=True)
@@ -123,8 +148,14 @@ class Given:
     @property
     def options(self) -> PackOptions:
         """How pictures are packed. Raises UsageError, DataError."""
-        return PackOptions(parse_size(self.size), self.channels, self.framing, self.group,
-                           region=parse_region(self.region), exclude=exclusions(self.exclude))  # fmt: skip
+        return PackOptions(
+            parse_size(self.size),
+            self.channels,
+            self.framing,
+            self.group,
+            region=parse_region(self.region),
+            exclude=exclusions(self.exclude),
+        )
 
 
 def wishes_of(given: Given) -> tuple[Preset, Architecture, Recipe, int]:
@@ -176,10 +207,18 @@ def new_setup(
     if recipe.patience and dataset.counts["val"] == 0:
         raise UsageError("patience looks at validation images, and there are none: leave it away, or --val-frac")
     return Setup(
-        dataset, network_plan, recipe.replace(precision=arithmetic.precision),
-        chosen.name if is_preset else None, seed, arithmetic, test, given.keep_filters, choices,
-        parent, given.folds,
-    )  # fmt: skip
+        dataset,
+        network_plan,
+        recipe.replace(precision=arithmetic.precision),
+        chosen.name if is_preset else None,
+        seed,
+        arithmetic,
+        test,
+        given.keep_filters,
+        choices,
+        parent,
+        given.folds,
+    )
 
 
 def _need_every_class(dataset: Dataset) -> None:
@@ -208,17 +247,31 @@ def setup_of(run: Run, given: Given, test: bool, data_root: str | Path | None, b
         else:
             options = PackOptions.from_json(record["dataset"]["options"])
             is_packed = isinstance(given.data, Dataset) or is_packed_folder(given.data)
-            dataset = open_data(given.data, None if is_packed else options, data_root=data_root,
-                                val_frac=float(record["dataset"]["val_frac"]), progress=bar)  # fmt: skip
+            dataset = open_data(
+                given.data,
+                None if is_packed else options,
+                data_root=data_root,
+                val_frac=float(record["dataset"]["val_frac"]),
+                progress=bar,
+            )
             dataset = dataset.merged() if record["dataset"].get("is_merged") else dataset
         if dataset.fingerprint != record["dataset"]["fingerprint"]:
-            raise RunError(f"{shown(run.path, 200)} was begun with other data (fingerprint "
-                           f"{record['dataset']['fingerprint'][:12]}, now {dataset.fingerprint[:12]})")  # fmt: skip
-        arithmetic = resolve(str(stored["device"]), str(stored["precision"]), int(stored["threads"]),
-                             stored.get("memory_format"), stored.get("compile"))  # fmt: skip
+            raise RunError(
+                f"{shown(run.path, 200)} was begun with other data (fingerprint "
+                f"{record['dataset']['fingerprint'][:12]}, now {dataset.fingerprint[:12]})"
+            )
+        arithmetic = resolve(
+            str(stored["device"]),
+            str(stored["precision"]),
+            int(stored["threads"]),
+            stored.get("memory_format"),
+            stored.get("compile"),
+        )
         if stored.get("compile") and not arithmetic.compile:
-            raise RunError(f"{shown(run.path, 200)} was begun compiled, and no compiler is here: its bits cannot be "
-                           "continued; begin a new run")  # fmt: skip
+            raise RunError(
+                f"{shown(run.path, 200)} was begun compiled, and no compiler is here: its bits cannot be "
+                "continued; begin a new run"
+            )
         network_plan = plan(architecture, dataset.input_spec.shape, len(dataset.class_names))
         return Setup(
             dataset,
@@ -284,9 +337,13 @@ def _refuse_changes(run: Run, given: Given, record: Mapping[str, Any], recipe: R
 def versions() -> dict[str, str]:
     """What the numbers were made with."""
     return {
-        "convlens": version("convlens"), "torch": torch.__version__, "numpy": np.__version__,
-        "python": platform.python_version(), "machine": platform.machine(), "system": sys.platform,
-    }  # fmt: skip
+        "convlens": version("convlens"),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": sys.platform,
+    }
 
 
 def now() -> str:
