@@ -1,4 +1,4 @@
-"""How far each preset's step is from what the machine could do, and what each choice of arithmetic is worth.
+"""How far each preset's step is from what the machine could do, and what each choice of compute is worth.
 
     python bench/ceilings.py [--json FILE]
 
@@ -28,7 +28,7 @@ from convlens.architecture import parse, plan
 from convlens.architecture.layers import BatchNorm, Conv, Linear, MaxPool
 from convlens.architecture.plan import Plan
 from convlens.network.build import build
-from convlens.network.device import Arithmetic, has_compiler, resolve, settled
+from convlens.network.compute import Compute, has_compiler, resolve, settled
 from convlens.presets import PRESETS, Preset
 from convlens.training.batches import Batches
 from convlens.training.loop import Losses, new_state, train_steps
@@ -60,23 +60,23 @@ def step_bytes(network_plan: Plan, batch_size: int, value_bytes: int) -> int:
 class Stepper:
     """A preset's training on MNIST, some steps at a time."""
 
-    def __init__(self, preset: Preset, arithmetic: Arithmetic) -> None:
-        self.arithmetic = arithmetic
+    def __init__(self, preset: Preset, compute: Compute) -> None:
+        self.compute = compute
         dataset = convlens.pack("mnist").with_val_frac(0)
         self.batch_size = preset.recipe.batch_size
         self.plan = plan(parse(preset.architecture), dataset.input_spec.shape, 10)
-        network = build(self.plan, dataset.input_spec, memory_format=arithmetic.memory_format)
+        network = build(self.plan, dataset.input_spec, memory_format=compute.memory_format)
         images, labels = dataset.images("train"), torch.from_numpy(dataset.labels("train"))
         batches = Batches.of(preset.recipe, np.zeros(len(images), np.int64), 0)
         self.state = new_state(network, preset.recipe)
         self.steps: Iterator[Losses] = train_steps(
-            self.state, images, labels, batches, preset.recipe, 1_000_000, arithmetic
+            self.state, images, labels, batches, preset.recipe, 1_000_000, compute
         )
 
     def take(self, num_steps: int) -> list[float]:
         """Seconds of each of the next steps."""
         seconds = []
-        with settled(self.arithmetic):
+        with settled(self.compute):
             for _ in range(num_steps):
                 before = self.state.train_s
                 next(self.steps)
@@ -86,18 +86,18 @@ class Stepper:
 
 def against_the_ceilings(preset: Preset) -> Figures:
     """Operations and bytes of a step, its time, and the least time that either ceiling allows."""
-    arithmetic = resolve(precision=preset.recipe.precision)
-    stepper = Stepper(preset, arithmetic)
+    compute = resolve(precision=preset.recipe.precision)
+    stepper = Stepper(preset, compute)
     stepper.take(WARM)
     limits, step_s = ceilings(), median(stepper.take(COUNTED))
-    value_bytes = 2 if arithmetic.precision == "bfloat16" else 4
+    value_bytes = 2 if compute.precision == "bfloat16" else 4
     flops = step_flops(stepper.plan, stepper.batch_size)
     num_bytes = step_bytes(stepper.plan, stepper.batch_size, value_bytes)
-    compute_s = flops / limits[f"{arithmetic.precision}_gflops"] / 1e9
+    compute_s = flops / limits[f"{compute.precision}_gflops"] / 1e9
     memory_s = num_bytes / limits["copy_gb_per_s"] / 1e9
     return {
         "preset": preset.name,
-        "precision": arithmetic.precision,
+        "precision": compute.precision,
         "batch_size": stepper.batch_size,
         "gflop": flops / 1e9,
         "megabytes": num_bytes / 1e6,
@@ -149,7 +149,7 @@ def main() -> None:
     arguments = parser.parse_args()
     presets = [PRESETS[name] for name in ("fast", "standard", "tutorial-fast", "tutorial")]
     limits = [against_the_ceilings(preset) for preset in presets]
-    print("| preset | batch | operations | bytes | least by arithmetic | least by memory | step | both of it |")
+    print("| preset | batch | operations | bytes | least by compute | least by memory | step | both of it |")
     print("|---|---|---|---|---|---|---|---|")
     for row in limits:
         print(

@@ -29,8 +29,8 @@ from common import surroundings
 from PIL import Image
 
 import convlens
-from convlens.data.dataset import FORMAT_VERSION, INDEX_DTYPE, Dataset, index_digest
-from convlens.data.folders import pictures_in
+from convlens.data.packed.dataset import FORMAT_VERSION, INDEX_DTYPE, Dataset, index_digest
+from convlens.data.sources.layouts import pictures_in
 
 ROUNDS = 5
 Figures = dict[str, Any]
@@ -128,7 +128,7 @@ def write_large(out: Path, num_bytes: int, side: int = 32) -> None:
     del images
     labels = rng.integers(0, 10, num)
     index = np.zeros(num, INDEX_DTYPE)
-    index["pixels"], index["draw"] = rng.integers(0, 2**63, (2, num)).astype(np.uint64) * np.uint64(2)
+    index["pixels"], index["split_key"] = rng.integers(0, 2**63, (2, num)).astype(np.uint64) * np.uint64(2)
     index["split"][: num // 100] = 2
     np.save(out / "labels.npy", labels.astype(np.uint16))
     np.save(out / "index.npy", index)
@@ -163,26 +163,26 @@ def train_large(packed: Path, images: int, *, resident: bool) -> Figures:
     import torch
 
     from convlens.architecture import parse, plan
-    from convlens.data.mapped import MappedImages
+    from convlens.data.packed.image_rows import ImageRows
     from convlens.network.build import build
-    from convlens.network.device import resolve, settled
+    from convlens.network.compute import resolve, settled
     from convlens.presets import FAST
     from convlens.training.batches import Batches
     from convlens.training.loop import new_state, train_steps
 
     dataset = Dataset.open(packed, val_frac=0.001)
-    train, arithmetic = dataset.images("train"), resolve()
+    train, compute = dataset.images("train"), resolve()
     if resident:  # as many as a copy may take, spread over the whole set
         rows = train.rows[:: max(1, train.nbytes // 1_000_000_000)]
-        train = MappedImages(np.asarray(MappedImages(train.mapped, rows)), np.arange(len(rows)))
+        train = ImageRows(np.asarray(ImageRows(train.mapped, rows)), np.arange(len(rows)))
     labels = torch.from_numpy(dataset.labels("train")[: len(train)])
     recipe = FAST.recipe.replace(epochs=images / len(train))
     network = build(plan(parse(FAST.architecture), dataset.input_spec.shape, 10), dataset.input_spec)
     batches = Batches.of(recipe, np.zeros(len(train), np.int64), 0)
     num_steps, peak, slowest = images // recipe.batch_size, 0, []
-    with settled(arithmetic):
+    with settled(compute):
         state = new_state(network, recipe)
-        for _ in train_steps(state, train, labels, batches, recipe, num_steps, arithmetic):
+        for _ in train_steps(state, train, labels, batches, recipe, num_steps, compute):
             slowest.append(state.train_s)
             peak = max(peak, anonymous_bytes()) if state.step % 20 == 1 else peak
     steps = np.diff(slowest)[20:]  # the first steps warm up, and draw the order of all images

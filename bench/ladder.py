@@ -132,7 +132,7 @@ def run_one(name: str, seed: int, num_images: int | None) -> Result:
         "accuracy": record_["test"]["accuracy"],
         "images_per_s": record_["images_per_s"],
         "from_data_to_report_s": report_s,
-        "arithmetic": record_["arithmetic"],
+        "compute": record_["compute"],
     }
 
 

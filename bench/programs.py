@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from convlens.architecture import parse, plan
 from convlens.data import mnist
-from convlens.data.framing import InputSpec
+from convlens.data.image.framing import InputSpec
 from convlens.network.build import build
 from convlens.presets import FAST
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import convlens
 from convlens.architecture import Explanation, parse, plan
 from convlens.architecture.layers import SIMPLE_LAYERS
-from convlens.data.framing import InputSpec
+from convlens.data.image.framing import InputSpec
 from convlens.errors import SentenceError, UsageError
 from convlens.network.build import build, tensors_of
 from convlens.presets import PRESETS

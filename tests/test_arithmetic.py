@@ -1,4 +1,4 @@
-"""Where the arithmetic is done: choices and their notes, memory, dropout, presets on images they cannot take."""
+"""Where the compute is done: choices and their notes, memory, dropout, presets on images they cannot take."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ import torch
 import convlens
 from convlens.architecture import parse, plan
 from convlens.cli import main
-from convlens.data.mapped import MappedImages
+from convlens.data.packed.image_rows import ImageRows
 from convlens.errors import RunError, SentenceError, TrainingError, UsageError
 from convlens.files import read_lines
-from convlens.network import device, memory
+from convlens.network import compute as device
+from convlens.network import memory
 from convlens.network.build import DropoutModule
-from convlens.network.device import Arithmetic, resolve
+from convlens.network.compute import Compute, resolve
 from convlens.presets import PRESETS
 from convlens.recipe import Recipe
 from convlens.run import update_record
@@ -31,7 +32,7 @@ def test_the_choices_are_one_line() -> None:
     """What is automatic and what was asked for can be read off one line, and round-trips through JSON."""
     chosen = resolve("cpu", "float32", 1, "contiguous")
     assert str(chosen) == "cpu, float32, 1 thread, contiguous, eager"
-    assert Arithmetic(**chosen.to_json()) == chosen
+    assert Compute(**chosen.to_json()) == chosen
     assert "channels last" in str(resolve("cpu"))
     with pytest.raises(UsageError, match="did you mean 'channels_last'"):
         resolve("cpu", memory_format="channel_last")
@@ -44,7 +45,7 @@ def test_bfloat16_without_the_hardware_is_honoured_with_a_warning(
     monkeypatch.setattr(device, "has_fast_bfloat16", lambda _: False)
     recipe = QUICK.replace(precision="bfloat16", epochs=0.2)
     run = convlens.train(arrays, architecture=TINY, recipe=recipe, progress="lines")
-    assert run.record["arithmetic"]["precision"] == "bfloat16"
+    assert run.record["compute"]["precision"] == "bfloat16"
     assert "emulated, and slower than float32" in capsys.readouterr().err
     assert resolve("cpu").precision == "float32"
 
@@ -56,7 +57,7 @@ def test_compilation_without_a_compiler_goes_on_eager(
     monkeypatch.setattr(device, "has_compiler", lambda _: False)
     recipe = QUICK.replace(epochs=0.2)
     run = convlens.train(arrays, architecture=TINY, recipe=recipe, compile=True, progress="lines")
-    assert run.record["arithmetic"]["compile"] is False
+    assert run.record["compute"]["compile"] is False
     assert capsys.readouterr().err.count("no compiler for cpu") == 1
 
 
@@ -69,7 +70,7 @@ def test_a_compiled_run_is_not_continued_without_a_compiler(
     run = convlens.train(arrays, architecture=TINY, recipe=QUICK, compile=True, stop=lambda: True)
     assert convlens.train(resume=run, compile=True).status == "complete"
     run = convlens.train(arrays, architecture=TINY, recipe=QUICK, stop=lambda: True)
-    update_record(run.path, arithmetic={**run.record["arithmetic"], "compile": True})
+    update_record(run.path, compute={**run.record["compute"], "compile": True})
     with pytest.raises(RunError, match="begun compiled, and no compiler is here"):
         convlens.train(resume=run.path)
 
@@ -159,7 +160,7 @@ def test_estimates_count_what_training_keeps() -> None:
 def test_mapped_images() -> None:
     """Rows are read when asked for, as NumPy would pick them, and never the others."""
     everything = np.arange(7 * 2 * 2, dtype=np.uint8).reshape(7, 2, 2, 1)
-    images = MappedImages(everything, np.array([5, 1, 3]))
+    images = ImageRows(everything, np.array([5, 1, 3]))
     assert len(images) == 3 and images.shape == (3, 2, 2, 1) and images.nbytes == 12
     wanted = everything[[5, 1, 3]]
     assert np.array_equal(np.asarray(images), wanted) and np.array_equal(np.stack(list(images)), wanted)

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import convlens
-from convlens.data.decode import MAX_PIXELS, decode, quiet_pillow
+from convlens.data.image.decode import MAX_PIXELS, decode, quiet_pillow
 from convlens.errors import ImageError
 from convlens.files import read_lines
 from convlens.recipe import Recipe

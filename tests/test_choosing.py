@@ -14,13 +14,13 @@ from PIL import Image, ImageDraw
 import convlens
 from convlens.architecture import parse, plan
 from convlens.choosing.augmenting import _DESIGN, KINDS, _main_effects, augmented, effects, parse_augment
-from convlens.choosing.glance import is_grey_inside, is_mostly_ink
-from convlens.choosing.lengths import EPOCHS, batch_size_for, epochs_for, epochs_within, parse_time
+from convlens.choosing.budget import EPOCHS, batch_size_for, epochs_for, epochs_within, parse_time
+from convlens.choosing.previews import is_grey_inside, is_mostly_ink
 from convlens.choosing.sizes import Tried, best_of
 from convlens.choosing.trial import Trial, images_in, material_of
-from convlens.data.sources import open_source
+from convlens.data.sources.named import open_source
 from convlens.errors import UsageError
-from convlens.network.device import resolve
+from convlens.network.compute import resolve
 from convlens.presets import NATURAL, natural_for
 from convlens.progress import Progress
 from convlens.recipe import Recipe

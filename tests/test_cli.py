@@ -142,7 +142,7 @@ def test_a_full_disk_is_found_before_training(workplace: Path, arrays: Any) -> N
     limited = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "from convlens.cli import main\n"
-        "import convlens, convlens.data.pack; convlens.data.pack.open_data('toy.npz')\n"
+        "import convlens, convlens.data.packed.pack; convlens.data.packed.pack.open_data('toy.npz')\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
         "sys.exit(main(sys.argv[1:]))"
     )

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import convlens
-from convlens.data.ahead import ahead
-from convlens.data.dataset import Dataset, lowest_share
-from convlens.data.idx import read_idx
-from convlens.data.pack import open_data, pack
+from convlens.data.packed.dataset import Dataset, in_split
+from convlens.data.packed.pack import open_data, pack
+from convlens.data.prefetch import prefetch
+from convlens.data.sources.idx import read_idx
 from convlens.errors import ConvlensError, DataError, RunError, UsageError
 from convlens.files import read_lines
 from tests.conftest import QUICK, TINY, shapes, write_folders
@@ -113,7 +113,7 @@ def test_lowest_share(samples: list[tuple[int, int]], share: float) -> None:
     """Equal draws go together; a class with two different draws is never wholly in or out by itself."""
     draws = np.array([d for d, _ in samples], np.uint64)
     labels = np.array([k for _, k in samples], np.int64)
-    inside = lowest_share(draws, labels, share)
+    inside = in_split(draws, labels, share)
     for draw in np.unique(draws):
         assert len(set(inside[draws == draw])) == 1
     for label in np.unique(labels):
@@ -550,10 +550,10 @@ def test_work_done_ahead_comes_in_order() -> None:
         return number * number
 
     for num in (0, 1, 32, 33, 700):
-        assert [r for group in ahead(square, range(num)) for r in group] == [i * i for i in range(num)]
+        assert [r for group in prefetch(square, range(num)) for r in group] == [i * i for i in range(num)]
     seen: list[int] = []
     with pytest.raises(ValueError, match="777"):
-        for group in ahead(square, range(2000)):
+        for group in prefetch(square, range(2000)):
             seen += group
     assert seen == [i * i for i in range(777 // 32 * 32)]
 

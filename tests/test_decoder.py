@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from convlens.data.decode import content_digest, decode, decode_reduced
-from convlens.data.framing import InputSpec, picture
+from convlens.data.image.decode import content_digest, decode, decode_reduced
+from convlens.data.image.framing import InputSpec, picture
 from convlens.errors import ImageError
 
 RAMP = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)  # 16 bits, from end to end

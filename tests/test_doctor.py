@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 import convlens
-from convlens.data.decode import decode
+from convlens.data.image.decode import decode
 from convlens.doctor.findings import FALSIFIES
-from convlens.doctor.likeness import Compared, same_pictures
+from convlens.doctor.near_duplicates import Compared, same_pictures
 from convlens.errors import DataError, UsageError
 from tests.conftest import Command, shared
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 import convlens
-from convlens.data.dataset import Dataset
+from convlens.data.packed.dataset import Dataset
 from convlens.errors import ConvlensError, DataError, RunError, UsageError
 from convlens.files import cache_folder
 from convlens.modelfile import read_model
 from convlens.recipe import Recipe
 from convlens.run import Run
-from convlens.training.growing import head_of
+from convlens.training.warm_start import head_of
 from tests.test_doctor import scene
 
 NET = (

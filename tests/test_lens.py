@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from convlens.architecture import Plan, parse, plan
 from convlens.architecture.layers import SIMPLE_LAYERS
 from convlens.architecture.windows import INPUT, nodes_by_address, parse_unit, pixels_seen, sources
-from convlens.data.framing import InputSpec
+from convlens.data.image.framing import InputSpec
 from convlens.errors import SentenceError, UsageError
 from convlens.lens.arithmetic import SOFTMAX, working
-from convlens.lens.record import record
+from convlens.lens.hooks import record
 from convlens.lens.recording import Recording
 from convlens.network.build import Network, build
 from convlens.presets import PRESETS

@@ -23,7 +23,7 @@ from PIL import Image
 
 import convlens
 from convlens.architecture import parse, plan
-from convlens.data.decode import MAX_PIXELS
+from convlens.data.image.decode import MAX_PIXELS
 from convlens.errors import UsageError
 from convlens.microscope import server
 from convlens.microscope.server import Microscope

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import convlens
-from convlens.data.options import PackOptions
-from convlens.data.pack import open_data
+from convlens.data.packed.options import PackOptions
+from convlens.data.packed.pack import open_data
 from convlens.errors import DataError, UsageError
-from convlens.evaluation.folds import deal
-from convlens.evaluation.openings import ledger_path
+from convlens.evaluation.cross_validation import deal
+from convlens.evaluation.test_ledger import ledger_path
 from convlens.files import read_lines
 from convlens.metrics import score
 from convlens.modelfile import read_model
@@ -246,7 +246,7 @@ def test_a_region_belongs_to_the_model(workplace: Path, command: Command) -> Non
     )
     assert model.card.input_spec.region == (4, 2, 12, 14)
     assert (model.card.input_spec.height, model.card.input_spec.width) == (14, 12)
-    from convlens.data.decode import decode
+    from convlens.data.image.decode import decode
 
     path = root / "ant" / "0.png"
     assert np.array_equal(model.frame(path), decode(path.read_bytes())[2:16, 4:16])
@@ -264,12 +264,12 @@ def test_new_augmentation_is_a_function_of_seed_and_step() -> None:
     """Crops and cutout are drawn per (seed, epoch), alike for every rank, and leave uint8 images of the same shape."""
     import torch
 
-    from convlens.data.mapped import MappedImages
+    from convlens.data.packed.image_rows import ImageRows
     from convlens.training.batches import gather
 
     x = np.random.default_rng(0).integers(0, 256, (50, 12, 10, 3), dtype=np.uint8)
     recipe = QUICK.replace(batch_size=20, crop_frac=0.4, cutout_frac=0.3)
-    batches, images = Batches.of(recipe, np.zeros(50, int), 4), MappedImages(x, np.arange(50))
+    batches, images = Batches.of(recipe, np.zeros(50, int), 4), ImageRows(x, np.arange(50))
     whole = gather(images, batches.at(7), "cpu")
     assert whole.dtype == torch.uint8 and whole.shape == (20, 12, 10, 3)
     parts = [gather(images, batches.at(7, rank, 2), "cpu") for rank in range(2)]

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 import convlens
-from convlens.lens.record import record
+from convlens.lens.hooks import record
 from tests.test_microscope import Server
 
 if TYPE_CHECKING:

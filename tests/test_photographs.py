@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from convlens.data.framing import InputSpec, fit
-from convlens.data.ink import is_framed_ink
-from convlens.data.pack import open_data
-from convlens.data.paper import components, contrast_to_paper
+from convlens.data.image.background import components, contrast_to_paper
+from convlens.data.image.framing import InputSpec, fit
+from convlens.data.image.ink import is_framed_ink
+from convlens.data.packed.pack import open_data
 from tests.photographs import KINDS, SIDE, photograph
 
 INK = InputSpec(28, 28, 1, "ink")

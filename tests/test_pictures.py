@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from convlens.data.decode import MAX_PIXELS, decode, decode_reduced, read_header
-from convlens.data.framing import FRAMINGS, InputSpec, fit, picture, spare, to_channels
-from convlens.data.ink import is_framed_ink
-from convlens.data.pack import open_data
+from convlens.data.image.decode import MAX_PIXELS, decode, decode_reduced, read_header
+from convlens.data.image.framing import FRAMINGS, InputSpec, fit, picture, spare, to_channels
+from convlens.data.image.ink import is_framed_ink
+from convlens.data.packed.pack import open_data
 from convlens.errors import ImageError, UsageError
 
 INK = InputSpec(28, 28, 1, "ink")

@@ -20,13 +20,13 @@ import convlens
 from convlens import files
 from convlens.architecture import parse, plan
 from convlens.data import mnist
-from convlens.data.framing import InputSpec
-from convlens.data.mapped import MappedImages
-from convlens.data.pack import open_data
+from convlens.data.image.framing import InputSpec
+from convlens.data.packed.image_rows import ImageRows
+from convlens.data.packed.pack import open_data
 from convlens.errors import ConvlensError, DeviceError, DivergedError, RunError, UsageError
 from convlens.modelfile import read_model
 from convlens.network.build import arrays_of, build, tensors_of
-from convlens.network.device import has_fast_bfloat16, resolve
+from convlens.network.compute import has_fast_bfloat16, resolve
 from convlens.presets import PRESETS
 from convlens.recipe import Recipe
 from convlens.training import checkpoint, session
@@ -81,7 +81,7 @@ def test_gather_moves_and_mirrors(seed: int, flip: bool, shift: int) -> None:
     batch = Batches(6, 6, seed, shift, flip).at(0)
     there = gather(torch.from_numpy(images), batch, "cpu").numpy()
     rows = np.arange(6)[::-1]
-    got = gather(MappedImages(images[::-1], rows), batch, "cpu").numpy()
+    got = gather(ImageRows(images[::-1], rows), batch, "cpu").numpy()
     assert np.array_equal(there, got)
     for i, position in enumerate(batch.positions):
         image = images[position]
@@ -165,7 +165,7 @@ def test_golden_losses_of_each_preset(preset: str) -> None:
     x, y = mnist.arrays("train")
     recipe = PRESETS[preset].recipe.replace(batch_size=100)
     state = new_state(build(plan(parse(PRESETS[preset].architecture), (1, 28, 28), 10), MNIST_SPEC, seed=0), recipe)
-    images, batches = MappedImages(x, np.arange(1000)), Batches.of(recipe, np.zeros(1000, int), 0)
+    images, batches = ImageRows(x, np.arange(1000)), Batches.of(recipe, np.zeros(1000, int), 0)
     steps = train_steps(state, images, torch.from_numpy(y[:1000]), batches, recipe, 400, resolve("cpu", "float32"))
     losses = [next(steps).values[0] for _ in range(4)]
     np.testing.assert_allclose(losses, GOLDEN_OF_PRESETS[preset], rtol=1e-2)
@@ -185,7 +185,7 @@ GOLDEN_OF_PRESETS = {
 def test_batches_of_each_preset_do_not_depend_on_rank(preset: str) -> None:
     """Whatever the number of processes, the same images get the same shifts in the same step."""
     batches = Batches.of(PRESETS[preset].recipe, np.zeros(1000, int), 7)
-    images = MappedImages(shapes(1000)[0][..., None], np.arange(1000))
+    images = ImageRows(shapes(1000)[0][..., None], np.arange(1000))
     for step in (0, 3, 9):
         whole = gather(images, batches.at(step), "cpu")
         for rank in range(3):

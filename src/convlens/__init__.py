@@ -13,11 +13,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convlens.architecture.sentence import Architecture, parse
+    from convlens.architecture.parser import Architecture, parse
     from convlens.classifier import Classifier, Prediction, load, predict
-    from convlens.data.dataset import Dataset
-    from convlens.data.framing import InputSpec
-    from convlens.data.pack import pack
+    from convlens.data.image.framing import InputSpec
+    from convlens.data.packed.dataset import Dataset
+    from convlens.data.packed.pack import pack
     from convlens.doctor.checking import check
     from convlens.doctor.findings import Findings
     from convlens.errors import ConvlensError
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from convlens.run import Run, Series, runs
 
 _HOMES = {
-    "Architecture": "convlens.architecture.sentence",
+    "Architecture": "convlens.architecture.parser",
     "Classifier": "convlens.classifier",
     "ConvlensError": "convlens.errors",
-    "Dataset": "convlens.data.dataset",
+    "Dataset": "convlens.data.packed.dataset",
     "Features": "convlens.lens.features",
     "Findings": "convlens.doctor.findings",
-    "InputSpec": "convlens.data.framing",
+    "InputSpec": "convlens.data.image.framing",
     "PRESETS": "convlens.presets",
     "Prediction": "convlens.classifier",
     "Recipe": "convlens.recipe",
@@ -52,8 +52,8 @@ _HOMES = {
     "film": "convlens.lens.film",
     "load": "convlens.classifier",
     "look": "convlens.lens.looking",
-    "pack": "convlens.data.pack",
-    "parse": "convlens.architecture.sentence",
+    "pack": "convlens.data.packed.pack",
+    "parse": "convlens.architecture.parser",
     "predict": "convlens.classifier",
     "runs": "convlens.run",
     "serve": "convlens.microscope.serving",

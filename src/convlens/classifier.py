@@ -15,18 +15,19 @@ import torch
 from numpy.typing import NDArray
 
 from convlens import modelfile
-from convlens.data.ahead import ahead, are_small
-from convlens.data.decode import Pixels, pixels_of, quiet_pillow, read_bytes
-from convlens.data.folders import pictures_in
-from convlens.data.framing import fit, picture
-from convlens.data.mapped import MappedImages
-from convlens.errors import ImageError, ModelFileError, UsageError, shown
+from convlens.data.image.decode import Pixels, pixels_of, quiet_pillow, read_bytes
+from convlens.data.image.framing import fit, picture
+from convlens.data.packed.image_rows import ImageRows
+from convlens.data.prefetch import prefetch, are_small
+from convlens.data.sources.layouts import pictures_in
+from convlens.errors import ImageError, ModelFileError, UsageError
 from convlens.metrics import softmax
 from convlens.modelfile import ModelCard
 from convlens.network.build import Network, build, copy_into
-from convlens.network.device import MEMORY_FORMATS, resolve, resolve_device, settled
+from convlens.network.compute import MEMORY_FORMATS, resolve, resolve_device, settled
 from convlens.network.forward import logits_of
 from convlens.run import Run, find_model
+from convlens.text import shown
 
 _BATCH_SIZE = 256
 
@@ -88,7 +89,7 @@ class Classifier:
                 raise ImageError(f"{shown(image, 200)}: {error}") from error
             raise
 
-    def logits(self, images_NHWC: Pixels | MappedImages) -> NDArray[np.float32]:
+    def logits(self, images_NHWC: Pixels | ImageRows) -> NDArray[np.float32]:
         """float32 (N, K) for framed images, uint8 (N, H, W, C). Raises ModelFileError where one is not finite."""
         with settled(resolve(self.device, "float32")):
             logits = logits_of(self.network, images_NHWC)
@@ -158,7 +159,7 @@ def _predictions(classifier: Classifier, images: list[Any], top: int) -> Iterato
 def _framed(classifier: Classifier, images: list[Any]) -> Iterator[list[Pixels]]:
     """All images framed, in order, a batch at a time; files are decoded ahead in threads."""
     if all(isinstance(image, str | Path | bytes | bytearray) for image in images):
-        groups = ahead(classifier.frame, images, threads=0 if are_small(images) else None)
+        groups = prefetch(classifier.frame, images, threads=0 if are_small(images) else None)
     else:  # a PIL image, which may be there twice, is no thing for two threads
         groups = ([classifier.frame(image)] for image in images)
     batch: list[Pixels] = []

@@ -19,8 +19,9 @@ from convlens import console
 from convlens.commands.checking import check
 from convlens.commands.measuring import evaluate, pack, predict, runs, train
 from convlens.commands.seeing import explain, look, serve
-from convlens.errors import ConvlensError, StorageError, shown
+from convlens.errors import ConvlensError, StorageError
 from convlens.signals import clean_up_on_sigterm
+from convlens.text import shown
 
 app = typer.Typer(
     name="convlens",

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from convlens import files
 from convlens.architecture.rows import padding_in_words
-from convlens.errors import UsageError, shown
+from convlens.errors import UsageError
 from convlens.files import read_lines, write_text
+from convlens.text import shown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from convlens.architecture.explain import Explanation
     from convlens.architecture.rows import Row
     from convlens.classifier import Prediction
-    from convlens.data.dataset import Dataset
+    from convlens.data.packed.dataset import Dataset
     from convlens.evaluation.evaluate import Report
     from convlens.run import Run
 

@@ -1,6 +1,6 @@
 """Every error that convlens raises on purpose.
 
-Owns the exception tree and the wording helper for "did you mean". Knows nothing of what the rest does.
+Owns the exception tree. Knows nothing of what the rest does.
 
     ConvlensError                 one line: what was wrong, where, what to do; exit code 2
     ├── UsageError                an option or argument that cannot be
@@ -19,9 +19,6 @@ Owns the exception tree and the wording helper for "did you mean". Knows nothing
 """
 
 from __future__ import annotations
-
-import difflib
-from collections.abc import Iterable
 
 
 class ConvlensError(Exception):
@@ -95,17 +92,3 @@ class DivergedError(TrainingError):
     def __init__(self, message: str, *, step: int) -> None:
         super().__init__(message)
         self.step = step
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`" (did you mean 'x'?)"` for the nearest of `known`, else an empty string."""
-    near = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
-    return f" (did you mean {near[0]!r}?)" if near else ""
-
-
-def shown(value: object, limit: int = 80) -> str:
-    """`value` as text that stays on one line and within `limit` characters: safe inside a message."""
-    text = str(value)
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")  # lone surrogates from odd file names
-    return text if len(text) <= limit else f"{text[: limit // 2]}…{text[-limit // 2 + 1 :]}"

@@ -1,6 +1,6 @@
 """`train`: data, plan, fit, save, evaluate. One training from beginning to end, resumable at any step.
 
-Owns the order of things and what a run folder holds at each moment. The arithmetic is `training/loop.py`'s.
+Owns the order of things and what a run folder holds at each moment. The compute is `training/loop.py`'s.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 
 from convlens import files
 from convlens.choosing.choose import choose
-from convlens.choosing.glance import draw_inputs
-from convlens.data.dataset import Dataset
-from convlens.data.options import parse_region, parse_size
-from convlens.data.pack import is_packed_folder
-from convlens.errors import TrainingError, UsageError, shown
+from convlens.choosing.previews import draw_inputs
+from convlens.data.packed.dataset import Dataset
+from convlens.data.packed.options import parse_region, parse_size
+from convlens.data.packed.pack import is_packed_folder
+from convlens.errors import TrainingError, UsageError
+from convlens.evaluation.cross_validation import check_folds, cross_validate
 from convlens.evaluation.evaluate import evaluate
-from convlens.evaluation.folds import check_folds, cross_validate
-from convlens.evaluation.openings import ledger_path
+from convlens.evaluation.test_ledger import ledger_path
 from convlens.metrics import Score
 from convlens.progress import Progress, open_progress
 from convlens.recipe import Recipe
@@ -31,9 +31,10 @@ from convlens.run import (
     new_run,
     update_record,
 )
-from convlens.training.growing import read_parent, same_input
+from convlens.text import shown
 from convlens.training.session import Session, Stop
 from convlens.training.setup import Given, Setup, new_setup, setup_of, wishes_of
+from convlens.training.warm_start import read_parent, same_input
 
 CHECKPOINT_EVERY_S = 30.0
 
@@ -141,14 +142,14 @@ def train(
         for number, place in enumerate(places):
             chosen = choices.given if seeds is None else replace(choices.given, seed=first + number)
             setup = new_setup(chosen, test, data_root, bar, choices.reasons)
-            if compile and not setup.arithmetic.compile:
-                bar.line(f"note: no compiler for {setup.arithmetic.device} is here: training goes on without, eager")
+            if compile and not setup.compute.compile:
+                bar.line(f"note: no compiler for {setup.compute.device} is here: training goes on without, eager")
             measured = cross_validate(setup, folds, bar) if folds is not None else None
             # From here on there is a run to end well: whoever handles signals hears it by being asked.
             ended = stop is not None and stop()
             runs.append(_new_folder(setup, place, measured))
-            if choices.looked_at and number == 0:
-                draw_inputs(choices.looked_at, runs[0].path / INPUTS_FILE)
+            if choices.previews and number == 0:
+                draw_inputs(choices.previews, runs[0].path / INPUTS_FILE)
                 bar.line(
                     f"twelve pictures as the network sees them: {runs[0].path / INPUTS_FILE}. Can you tell them apart?"
                 )
@@ -244,11 +245,11 @@ def _new_folder(setup: Setup, out: str | Path | None, measured: Score | None) ->
 def _introduce(setup: Setup, run: Run, bar: Progress) -> None:
     for line in (
         str(setup.dataset),
-        *(f"note: {note}" for note in (*setup.dataset.notes, *setup.arithmetic.notes)),
+        *(f"note: {note}" for note in (*setup.dataset.notes, *setup.compute.notes)),
         str(setup.plan.architecture),
         f"{setup.plan.num_parameters:,} parameters, {setup.plan.multiply_adds:,} multiply-adds an image",
         str(setup.recipe),
-        f"seed {setup.seed}, steps: {setup.num_steps:,}, on {setup.arithmetic}, in {run.path}",
+        f"seed {setup.seed}, steps: {setup.num_steps:,}, on {setup.compute}, in {run.path}",
     ):
         bar.line(line)
 
@@ -256,7 +257,7 @@ def _introduce(setup: Setup, run: Run, bar: Progress) -> None:
 def _tested(run: Run, setup: Setup, bar: Progress) -> Run:
     """Open test for the saved model, and write the score into run.json."""
     bar.line("evaluating on the test images")
-    report = evaluate(run, split="test", device=setup.arithmetic.device, progress="none")
+    report = evaluate(run, split="test", device=setup.compute.device, progress="none")
     bar.line(str(report.openings))
     update_record(run.path, test=report.score.to_json())
     return Run(run.path)

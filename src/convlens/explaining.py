@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from convlens.architecture import Architecture, Explanation, parse, plan
-from convlens.errors import UsageError, shown
+from convlens.errors import UsageError
 from convlens.run import LAST, RUN_FILE, Run, find_model
+from convlens.text import shown
 
 DEFAULT_INPUT = (28, 28, 1)
 DEFAULT_CLASSES = 10

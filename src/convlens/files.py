@@ -22,7 +22,8 @@ from typing import Any, BinaryIO
 import filelock
 import platformdirs
 
-from convlens.errors import ConvlensError, RunError, StorageError, UsageError, shown
+from convlens.errors import ConvlensError, RunError, StorageError, UsageError
+from convlens.text import shown
 
 
 def cache_folder() -> Path:

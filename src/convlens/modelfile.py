@@ -21,9 +21,10 @@ from safetensors.numpy import save as save_tensors
 
 from convlens import files
 from convlens.architecture import Plan, parse, plan
-from convlens.data.framing import InputSpec
-from convlens.errors import ConvlensError, ModelFileError, shown
+from convlens.data.image.framing import InputSpec
+from convlens.errors import ConvlensError, ModelFileError
 from convlens.recipe import Recipe
+from convlens.text import shown
 
 FORMAT_VERSION = 1
 MAX_FILE_BYTES = 8 * 1024**3

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from convlens.architecture import parse, plan
 from convlens.architecture.layers import Shape
-from convlens.data.framing import MAX_SIDE
-from convlens.errors import SentenceError, UsageError, did_you_mean, shown
+from convlens.data.image.framing import MAX_SIDE
+from convlens.errors import SentenceError, UsageError
 from convlens.recipe import Recipe
+from convlens.text import did_you_mean, shown
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from convlens.errors import UsageError, did_you_mean
+from convlens.errors import UsageError
+from convlens.text import did_you_mean
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -16,15 +16,17 @@ from statistics import mean, stdev
 from typing import Any
 
 from convlens import files
-from convlens.errors import ModelFileError, RunError, StorageError, did_you_mean, shown
+from convlens.errors import ModelFileError, RunError, StorageError
 from convlens.metrics import Score
+from convlens.text import did_you_mean, shown
 
 RUNS_FOLDER = Path("runs")
 RUN_FILE, LOG_FILE, MODEL_FILE, CHECKPOINTS = "run.json", "log.jsonl", "model.safetensors", "checkpoints"
 FILTERS = "filters"
 SEEN_FILE, INPUTS_FILE = "seen.npy", "inputs.png"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 is read too
 LAST = "last"
+_COMPUTE_IN_1 = "arithmetic"  # the key under which version 1 has what is `compute` since
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,9 @@ class Run:
         record = files.read_json(self.path / RUN_FILE, RunError)
         if not isinstance(record, dict) or record.get("kind") != "convlens-run":
             raise RunError(f"{shown(self.path, 200)} is no run folder: its run.json is something else")
-        if record.get("format_version") != FORMAT_VERSION:
+        if record.get("format_version") == 1:
+            record = {("compute" if key == _COMPUTE_IN_1 else key): value for key, value in record.items()}
+        elif record.get("format_version") != FORMAT_VERSION:
             raise RunError(
                 f"{shown(self.path, 200)} has format version {shown(record.get('format_version'))}, "
                 f"this convlens reads {FORMAT_VERSION}"
@@ -191,7 +195,7 @@ def _check_record(record: dict[str, Any]) -> None:
     for name in ("num_parameters", "num_steps", "step", "seed", "train_s"):
         if not isinstance(record[name], int | float) or not 0 <= record[name] < 2**64:
             raise TypeError(f"{name} is {shown(record[name])}")
-    for name in ("dataset", "recipe", "arithmetic", "versions"):
+    for name in ("dataset", "recipe", "compute", "versions"):
         if not isinstance(record[name], dict):
             raise TypeError(f"{name} is {shown(record[name])}")
     if not isinstance(record["dataset"]["name"], str) or not isinstance(record["preset"], str | None):

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from html import escape
 
-from convlens.architecture.layers import by
 from convlens.architecture.plan import Plan
 from convlens.architecture.rows import Row, padding_in_words, rows
 from convlens.architecture.windows import Box, pixels_seen
+from convlens.text import by
 
 _SIDE = 76  # drawn height or width of the input's longer side, in SVG units
 _TEXT_X, _MAPS_X, _FIELD_X, _WIDTH = 16, 430, 690, 860

@@ -20,11 +20,11 @@ from convlens.architecture.layers import (
     Linear,
     Residual,
     _Windowed,
-    by,
 )
 from convlens.architecture.plan import Node, Plan
 from convlens.architecture.rows import Row, by_axis, rows, rows_json, sees
 from convlens.architecture.torch_source import torch_source
+from convlens.text import by
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from convlens.architecture.arguments import (
     check_size,
     pair,
 )
+from convlens.text import by
 
 Shape = tuple[int, ...]
 
@@ -41,11 +42,6 @@ class Axis(NamedTuple):
     size: int
     step: int
     start: int
-
-
-def by(values: tuple[int, ...]) -> str:
-    """`28×28`, as sizes are written everywhere."""
-    return "×".join(str(v) for v in values)
 
 
 # ---------------------------------------------------------------- layers

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from convlens.architecture.layers import Axis, Layer, Linear, MisfitError, Repeat, Residual, Shape, by
-from convlens.architecture.sentence import Architecture
+from convlens.architecture.layers import Axis, Layer, Linear, MisfitError, Repeat, Residual, Shape
+from convlens.architecture.parser import Architecture
 from convlens.errors import SentenceError
+from convlens.text import by
 
 MAX_PARAMETERS = 1_000_000_000
 MAX_MAP_VALUES = 1 << 27  # values of one layer's output, for one image

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convlens.architecture.layers import AvgPool, Axis, Conv, Layer, MaxPool, Residual, Shape, _Windowed, by
+from convlens.architecture.layers import AvgPool, Axis, Conv, Layer, MaxPool, Residual, Shape, _Windowed
 from convlens.architecture.plan import Node, Plan
 from convlens.architecture.windows import sources
+from convlens.text import by
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from convlens.architecture.layers import (
-    Conv,
-    Flatten,
-    GroupNorm,
-    Linear,
-    Residual,
-    _GlobalPool,
-    _Windowed,
-    by,
-)
+from convlens.architecture.layers import Conv, Flatten, GroupNorm, Linear, Residual, _GlobalPool, _Windowed
 from convlens.architecture.plan import Node, Plan
-from convlens.errors import UsageError, shown
+from convlens.errors import UsageError
+from convlens.text import by, shown
 
 INPUT = "input"  # the address of the picture itself, normalised
 

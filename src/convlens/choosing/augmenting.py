@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from convlens.architecture import Plan
 from convlens.choosing.trial import Material, run_trial
-from convlens.errors import UsageError, did_you_mean, shown
-from convlens.network.device import Arithmetic
+from convlens.errors import UsageError
+from convlens.network.compute import Compute
 from convlens.progress import Progress
 from convlens.recipe import Recipe
+from convlens.text import did_you_mean, shown
 
 KINDS = ("flip", "shift", "crop", "cutout")
 CROP_FRAC, CUTOUT_FRAC, SHIFT_SHARE = 0.4, 0.35, 0.08
@@ -77,16 +78,14 @@ def augmented(recipe: Recipe, kinds: tuple[str, ...], side: int) -> Recipe:
     )
 
 
-def effects(
-    material: Material, plan: Plan, recipe: Recipe, seed: int, arithmetic: Arithmetic, bar: Progress
-) -> list[Effect]:
+def effects(material: Material, plan: Plan, recipe: Recipe, seed: int, compute: Compute, bar: Progress) -> list[Effect]:
     """The main effect of each kind, from eight trainings."""
     side = min(plan.input_shape[1:])
     bar.start("trying augmentation", len(_DESIGN), unit="trainings")
     losses, right = [], []
     for number, switched_on in enumerate(_DESIGN):
         kinds = tuple(kind for kind, on in zip(KINDS, switched_on, strict=True) if on)
-        trial = run_trial(material, plan, augmented(recipe, kinds, side), seed + number, arithmetic)
+        trial = run_trial(material, plan, augmented(recipe, kinds, side), seed + number, compute)
         losses.append(np.minimum(trial.losses_N, 20.0))  # a diverged one is bad, not infinitely so
         right.append(trial.right_N.astype(np.float64))
         bar.advance(1)

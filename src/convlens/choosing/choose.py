@@ -14,22 +14,23 @@ import numpy as np
 
 from convlens.architecture import Plan, parse, plan
 from convlens.choosing.augmenting import augmented, effects, parse_augment
-from convlens.choosing.glance import is_grey_inside, is_mostly_ink
-from convlens.choosing.lengths import USUAL_S, batch_size_for, epochs_for, epochs_within, parse_time
+from convlens.choosing.budget import USUAL_S, batch_size_for, epochs_for, epochs_within, parse_time
+from convlens.choosing.previews import is_grey_inside, is_mostly_ink
 from convlens.choosing.sizes import MANY_TIMES, SIDES, best_of, sample_of, try_sizes
 from convlens.choosing.trial import images_in, material_of, rate_of
-from convlens.data.dataset import DEFAULT_VAL_FRAC, Dataset
-from convlens.data.pack import is_packed_folder, open_data, open_listed
-from convlens.data.samples import FileSource
-from convlens.data.sources import NAMED_SETS, open_source
-from convlens.data.survey import DEFAULT_SIDE, Survey, survey, threads_for
-from convlens.errors import SentenceError, shown
+from convlens.data.packed.dataset import DEFAULT_VAL_FRAC, Dataset
+from convlens.data.packed.headers import DEFAULT_SIDE, Headers, read_headers, threads_for
+from convlens.data.packed.pack import is_packed_folder, open_data, open_listed
+from convlens.data.sources.base import FileSource
+from convlens.data.sources.named import NAMED_SETS, open_source
+from convlens.errors import SentenceError
 from convlens.metrics import IMBALANCED, wilson_interval
-from convlens.network.device import Arithmetic, resolve
+from convlens.network.compute import Compute, resolve
 from convlens.network.memory import check_memory
 from convlens.presets import DEFAULT_PRESET, NATURAL, STANDARD, natural_for, preset_named
 from convlens.progress import Progress
 from convlens.recipe import AUGMENTATION, Recipe
+from convlens.text import shown
 from convlens.training.setup import Given
 
 _MOST_HEADERS = 2_000
@@ -49,7 +50,7 @@ class Choices:
 
     given: Given
     reasons: tuple[str, ...] = ()
-    looked_at: tuple[Dataset, ...] = ()
+    previews: tuple[Dataset, ...] = ()
 
 
 def choose(given: Given, data_root: str | Path | None, bar: Progress) -> Choices:
@@ -73,13 +74,13 @@ class _Choosing:
         self.has_own_network = given.preset is not None or given.architecture is not None or given.recipe is not None
         self.settings = dict(given.settings or {})
         precision = str(self.settings.get("precision") or (given.recipe or Recipe()).precision)
-        self.arithmetic: Arithmetic = resolve(
+        self.compute: Compute = resolve(
             given.device or "auto", precision, given.threads, given.memory_format, given.compile
         )
         self.val_frac = DEFAULT_VAL_FRAC if given.val_frac is None else given.val_frac
         self.seed = given.seed if isinstance(given.seed, int) else 0
         self.reasons: list[str] = []
-        self.looked_at: list[Dataset] = []
+        self.previews: list[Dataset] = []
         self.are_photographs = self.are_files = False
 
     @property
@@ -108,16 +109,16 @@ class _Choosing:
         elif self.time_s is not None or self.given.augment is not None:
             self.adapt_recipe(dataset, tries=self.given.augment == "auto")
         self.warn(dataset)
-        others = [d for d in self.looked_at if d.input_spec.shape != dataset.input_spec.shape]
-        looked_at = (*others, dataset) if self.are_files else ()
-        return Choices(self.given, tuple(self.reasons), looked_at)
+        others = [d for d in self.previews if d.input_spec.shape != dataset.input_spec.shape]
+        previews = (*others, dataset) if self.are_files else ()
+        return Choices(self.given, tuple(self.reasons), previews)
 
     # ------------------------------------------------------------ input
 
     def choose_input(self, source: FileSource) -> None:
         given = self.given
         self.are_files = True
-        found = survey(source, self.bar, most=_MOST_HEADERS, threads=threads_for(source))
+        found = read_headers(source, self.bar, most=_MOST_HEADERS, threads=threads_for(source))
         if given.channels is None:
             channels, why = self.channels_of(source, found)
             self.given = replace(self.given, channels=channels)
@@ -136,7 +137,7 @@ class _Choosing:
             self.given = replace(self.given, size=size)
             self.say(f"input {size[0]}×{size[1]} px: {why}")
 
-    def channels_of(self, source: FileSource, found: Survey) -> tuple[int, str]:
+    def channels_of(self, source: FileSource, found: Headers) -> tuple[int, str]:
         num_read = sum(found.channels.values())
         if found.num_channels == 1:
             return 1, f"all {num_read:,} pictures looked at are"
@@ -144,7 +145,7 @@ class _Choosing:
             return 1, "the pictures are stored in colour, but none of those looked at has any"
         return 3, f"{found.channels[3]:,} of {num_read:,} pictures looked at are stored so"
 
-    def size_of(self, source: FileSource, found: Survey) -> tuple[tuple[int, int], str]:
+    def size_of(self, source: FileSource, found: Headers) -> tuple[tuple[int, int], str]:
         region, own = self.given.options.region, found.one_size
         if region is not None:
             own = (region[3], region[2])
@@ -167,7 +168,7 @@ class _Choosing:
         def open_at(side: int) -> Dataset:
             options = replace(self.given.options, size=(side, side), exclude=part.exclude)
             dataset = open_listed(part.source, options, val_frac=self.val_frac, progress=self.bar)
-            self.looked_at.append(dataset)
+            self.previews.append(dataset)
             return dataset
 
         def planned(dataset: Dataset) -> tuple[Plan, Recipe]:
@@ -176,13 +177,13 @@ class _Choosing:
             )
             num_images = round(dataset.counts["train"] * part.factor)
             recipe = NATURAL.recipe.replace(
-                precision=self.arithmetic.precision,
+                precision=self.compute.precision,
                 epochs=epochs_for(num_images),
                 batch_size=batch_size_for(dataset.counts["train"]),
             )
             return network, recipe
 
-        tried = try_sizes(open_at, planned, sides, part.factor, self.arithmetic, self.seed, self.trial_s, self.bar)
+        tried = try_sizes(open_at, planned, sides, part.factor, self.compute, self.seed, self.trial_s, self.bar)
         for one in tried:
             self.say(f"  tried {one}")
         chosen = best_of(tried)
@@ -223,13 +224,13 @@ class _Choosing:
         )
         sentence = self.given.architecture or preset_named(self.given.preset or DEFAULT_PRESET).architecture
         network = plan(parse(sentence), spec.shape, len(dataset.class_names))
-        recipe = recipe.replace(precision=self.arithmetic.precision)
+        recipe = recipe.replace(precision=self.compute.precision)
         if self.kinds is not None:
             recipe = augmented(recipe, self.kinds, min(spec.height, spec.width))
             self.say(f"augmentation: {recipe.augmentation()}, as --augment says")
-        check_memory(network, recipe, self.arithmetic)
+        check_memory(network, recipe, self.compute)
         self.bar.start("timing", 1)
-        rate = rate_of(material_of(dataset), network, recipe, self.seed, self.arithmetic)
+        rate = rate_of(material_of(dataset), network, recipe, self.seed, self.compute)
         if "epochs" not in self.settings and not self.has_own_network:
             epochs = min(epochs_for(num_images), epochs_within(USUAL_S, num_images, rate))
             recipe = recipe.replace(epochs=epochs)
@@ -258,7 +259,7 @@ class _Choosing:
             return plain
         material = material.limited(max(len(dataset.class_names), int(enough / min(recipe.epochs, _TRIAL_EPOCHS))))
         short = plain.replace(epochs=min(recipe.epochs, max(1.0, enough / len(material.images))))
-        found = effects(material, network, short, self.seed, self.arithmetic, self.bar)
+        found = effects(material, network, short, self.seed, self.compute, self.bar)
         for effect in found:
             self.say(f"  tried {effect}")
         kinds = tuple(effect.kind for effect in found if effect.helps)

@@ -12,9 +12,9 @@ import numpy as np
 
 from convlens.architecture import Plan
 from convlens.choosing.trial import Material, Trial, images_in, material_of, rate_of, run_trial, same_material
-from convlens.data.dataset import Dataset
-from convlens.data.samples import FileSource
-from convlens.network.device import Arithmetic
+from convlens.data.packed.dataset import Dataset
+from convlens.data.sources.base import FileSource
+from convlens.network.compute import Compute
 from convlens.progress import Progress
 from convlens.recipe import Recipe
 
@@ -69,7 +69,7 @@ def try_sizes(
     planned: Callable[[Dataset], tuple[Plan, Recipe]],
     sides: list[int],
     factor: float,
-    arithmetic: Arithmetic,
+    compute: Compute,
     seed: int,
     seconds: float,
     bar: Progress,
@@ -87,10 +87,10 @@ def try_sizes(
         material = material_of(dataset) if material is None else same_material(material, dataset)
         plan, recipe = planned(dataset)
         if not enough:
-            enough = images_in(seconds, rate_of(material, plan, recipe, seed, arithmetic))
+            enough = images_in(seconds, rate_of(material, plan, recipe, seed, compute))
         short = recipe.replace(epochs=min(recipe.epochs, max(1.0, enough / len(material.images))))
         bar.start(f"trying {side} px", 1, unit="trainings")
-        trial = run_trial(material, plan, short, seed, arithmetic)
+        trial = run_trial(material, plan, short, seed, compute)
         train_s = recipe.epochs * dataset.counts["train"] * factor / max(trial.images_per_s, 1e-6)
         tried.append(Tried(side, trial, train_s))
         if _SLOW * trial.images_per_s < tried[0].trial.images_per_s:

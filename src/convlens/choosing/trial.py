@@ -14,16 +14,17 @@ import torch
 from numpy.typing import NDArray
 
 from convlens.architecture import Plan
-from convlens.data.dataset import Dataset, lowest_share
-from convlens.data.mapped import MappedImages
-from convlens.data.splitting import mixed
-from convlens.errors import DataError, DivergedError, shown
+from convlens.data.packed.dataset import Dataset, in_split
+from convlens.data.packed.image_rows import ImageRows
+from convlens.data.packed.splits import mixed
+from convlens.errors import DataError, DivergedError
 from convlens.metrics import softmax
 from convlens.network.build import build
-from convlens.network.device import Arithmetic, settled
+from convlens.network.compute import Compute, settled
 from convlens.network.forward import logits_of
 from convlens.network.memory import on_device
 from convlens.recipe import Recipe
+from convlens.text import shown
 from convlens.training.batches import Batches
 from convlens.training.loop import averaged, new_state, train_steps
 
@@ -38,9 +39,9 @@ class Material:
     """What trials learn from (`images`, `labels_N`) and are measured on (`held_out`, `held_out_labels_N`)."""
 
     dataset: Dataset
-    images: MappedImages
+    images: ImageRows
     labels_N: NDArray[np.int64]
-    held_out: MappedImages
+    held_out: ImageRows
     held_out_labels_N: NDArray[np.int64]
 
     def limited(self, most: int) -> Material:
@@ -63,7 +64,7 @@ def material_of(dataset: Dataset) -> Material:
     train, val = dataset.rows("train"), dataset.rows("val")
     if len(val) < _HELD_OUT:
         rows = np.sort(np.concatenate([train, val]))
-        held = lowest_share(mixed(dataset.draws(rows), times=2), dataset.labels_at(rows), 1 / 3)
+        held = in_split(mixed(dataset.split_keys(rows), times=2), dataset.labels_at(rows), 1 / 3)
         train, val = (rows[~held], rows[held]) if not held.all() else (rows, rows[:0])
     val = val[:: -(-len(val) // _MOST_HELD_OUT)] if len(val) else val
     return Material(
@@ -107,19 +108,19 @@ class Trial:
         return float(self.losses_N.mean())
 
 
-def run_trial(material: Material, plan: Plan, recipe: Recipe, seed: int, arithmetic: Arithmetic) -> Trial:
+def run_trial(material: Material, plan: Plan, recipe: Recipe, seed: int, compute: Compute) -> Trial:
     """Train once and measure. A training that diverges is one that is wrong everywhere."""
     spec = material.dataset.input_spec
-    with settled(arithmetic):
-        network = build(plan, spec, seed=seed, device=arithmetic.device, memory_format=arithmetic.memory_format)
+    with settled(compute):
+        network = build(plan, spec, seed=seed, device=compute.device, memory_format=compute.memory_format)
         state = new_state(network, recipe.replace(patience=0))
-        images = on_device(material.images, plan, recipe, arithmetic)
-        labels = torch.from_numpy(material.labels_N).to(arithmetic.device)
+        images = on_device(material.images, plan, recipe, compute)
+        labels = torch.from_numpy(material.labels_N).to(compute.device)
         batches = Batches.of(recipe, material.labels_N, seed)
         num_steps = recipe.num_steps(len(material.images))
         rate, started, begun = 0.0, time.perf_counter(), 0
         try:
-            for _ in train_steps(state, images, labels, batches, recipe, num_steps, arithmetic):
+            for _ in train_steps(state, images, labels, batches, recipe, num_steps, compute):
                 if begun == 0 and state.step >= _WARM_UP_STEPS:
                     started, begun = time.perf_counter(), state.step
             seconds = time.perf_counter() - started
@@ -135,10 +136,10 @@ def run_trial(material: Material, plan: Plan, recipe: Recipe, seed: int, arithme
     return Trial(logits_NK, -np.log(np.maximum(chosen, 1e-12)), logits_NK.argmax(axis=1) == labels_N, rate)
 
 
-def rate_of(material: Material, plan: Plan, recipe: Recipe, seed: int, arithmetic: Arithmetic) -> float:
+def rate_of(material: Material, plan: Plan, recipe: Recipe, seed: int, compute: Compute) -> float:
     """Images a second that such a training learns from, by a dozen steps of it."""
     epochs = _TIMING_STEPS * recipe.batch_size / len(material.images)
-    return max(run_trial(material, plan, recipe.replace(epochs=epochs), seed, arithmetic).images_per_s, 1e-3)
+    return max(run_trial(material, plan, recipe.replace(epochs=epochs), seed, compute).images_per_s, 1e-3)
 
 
 def images_in(seconds: float, images_per_s: float) -> int:

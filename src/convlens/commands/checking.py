@@ -9,7 +9,8 @@ import typer
 
 from convlens import console
 from convlens.commands.options import DataRoot, Exclude, Group, Json
-from convlens.errors import UsageError, shown
+from convlens.errors import UsageError
+from convlens.text import shown
 
 if TYPE_CHECKING:
     from convlens.doctor.findings import Findings

@@ -8,8 +8,8 @@ import typer
 
 from convlens import console
 from convlens.commands.options import Channels, DataRoot, Device, Exclude, Framing, Group, Json, Model, Region, Size
-from convlens.errors import shown
 from convlens.signals import stopping_signals
+from convlens.text import shown
 
 
 def train(

@@ -15,23 +15,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convlens.data.dataset import DEFAULT_VAL_FRAC, Dataset, lowest_share
-from convlens.data.decode import decode, quiet_pillow, read_bytes
-from convlens.data.exclusions import exclusions
-from convlens.data.folders import hidden_pictures
-from convlens.data.options import PackOptions
-from convlens.data.pack import is_packed_folder, open_data, open_listed
-from convlens.data.samples import SPLITS, FileSource, Source, listed
-from convlens.data.sources import open_source
-from convlens.data.splitting import TEST_FRAC, mixed
-from convlens.data.survey import survey, threads_for
-from convlens.doctor.findings import FALSIFIES, NOTE, WARNING, Finding, Findings, Sample, counted
-from convlens.doctor.likeness import MOST, Compared, same_pictures
+from convlens.data.image.decode import decode, quiet_pillow, read_bytes
+from convlens.data.packed.dataset import DEFAULT_VAL_FRAC, Dataset, in_split
+from convlens.data.packed.exclusions import exclusions
+from convlens.data.packed.headers import read_headers, threads_for
+from convlens.data.packed.options import PackOptions
+from convlens.data.packed.pack import is_packed_folder, open_data, open_listed
+from convlens.data.packed.splits import TEST_FRAC, mixed
+from convlens.data.sources.base import SPLITS, FileSource, Source
+from convlens.data.sources.layouts import hidden_pictures
+from convlens.data.sources.named import open_source
+from convlens.doctor.findings import FALSIFIES, NOTE, WARNING, Finding, Findings, Sample
+from convlens.doctor.near_duplicates import MOST, Compared, same_pictures
 from convlens.doctor.registration import SIDE
-from convlens.errors import ImageError, shown
+from convlens.errors import ImageError
 from convlens.files import read_lines
 from convlens.metrics import IMBALANCED
 from convlens.progress import Progress, open_progress
+from convlens.text import counted, listed, shown
 
 _TINY_CLASS, _FEW_TEST = 20, 200
 _ORDER = {FALSIFIES: 0, WARNING: 1, NOTE: 2}
@@ -160,7 +161,7 @@ class _Check:
             ("classes", classes),
         ]
         if isinstance(self.source, FileSource):
-            found = survey(self.source, self.bar, threads=threads_for(self.source))
+            found = read_headers(self.source, self.bar, threads=threads_for(self.source))
             sizes = sorted(found.sizes, key=lambda size: size[0] * size[1])
             ratios = sorted(w / h for h, w in found.sizes.elements())
             few, many = sizes[0], sizes[-1]
@@ -424,8 +425,8 @@ def _splits_of(dataset: Dataset, source: Source | None) -> list[str]:
         return [found[row] for row in range(len(found))]
     rows = np.arange(sum(dataset.counts.values()))
     merged = dataset.merged()
-    draws, labels = merged.draws(rows), merged.labels_at(rows)
-    is_test = lowest_share(mixed(draws), labels, TEST_FRAC)
+    split_keys, labels = merged.split_keys(rows), merged.labels_at(rows)
+    is_test = in_split(mixed(split_keys), labels, TEST_FRAC)
     is_val = np.zeros(len(rows), bool)
-    is_val[~is_test] = lowest_share(draws[~is_test], labels[~is_test], DEFAULT_VAL_FRAC)
+    is_val[~is_test] = in_split(split_keys[~is_test], labels[~is_test], DEFAULT_VAL_FRAC)
     return ["test" if test else "val" if val else "train" for test, val in zip(is_test, is_val, strict=True)]

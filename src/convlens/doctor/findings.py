@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from convlens import files
-from convlens.errors import UsageError, shown
+from convlens.errors import UsageError
+from convlens.text import shown
 
 FALSIFIES, WARNING, NOTE = "falsifies", "warning", "note"
 
@@ -146,8 +147,3 @@ class Findings:
             f"<li><b>{escape(f.severity)}</b>: {escape(f.title)}. {escape(f.remedy)}</li>" for f in self.findings
         )
         return f"<p><b>{escape(self.name)}</b></p><ul>{rows or '<li>nothing was found</li>'}</ul>"
-
-
-def counted(number: int, thing: str) -> str:
-    """`1 pair`, `1,200 pairs`."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from convlens.data.decode import quiet_pillow, read_bytes
-from convlens.data.framing import InputSpec, picture
-from convlens.errors import ImageError, shown
+from convlens.data.image.decode import quiet_pillow, read_bytes
+from convlens.data.image.framing import InputSpec, picture
+from convlens.errors import ImageError
+from convlens.text import shown
 
 if TYPE_CHECKING:
     from convlens.doctor.findings import Finding, Findings, Sample

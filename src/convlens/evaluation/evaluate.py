@@ -15,16 +15,17 @@ from numpy.typing import NDArray
 
 from convlens import files
 from convlens.classifier import Classifier, load
-from convlens.data.dataset import Dataset
-from convlens.data.exclusions import exclusions, refuse_unknown
-from convlens.data.options import PackOptions
-from convlens.data.pack import is_packed_folder, open_data, reopen
-from convlens.data.samples import SPLITS
-from convlens.errors import DataError, RunError, StorageError, shown
-from convlens.evaluation.openings import Openings, record_opening
+from convlens.data.packed.dataset import Dataset
+from convlens.data.packed.exclusions import exclusions, refuse_unknown
+from convlens.data.packed.options import PackOptions
+from convlens.data.packed.pack import is_packed_folder, open_data, reopen
+from convlens.data.sources.base import SPLITS
+from convlens.errors import DataError, RunError, StorageError
+from convlens.evaluation.test_ledger import Openings, record_opening
 from convlens.metrics import Score, calibration_error, class_scores, confusion_matrix, score, softmax
 from convlens.progress import Progress
 from convlens.run import RUN_FILE, Run, update_record
+from convlens.text import shown
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ def evaluate(
 
 
 def _weights(classifier: Classifier) -> dict[str, Any]:
-    """Which weights the numbers come from, and the arithmetic they were measured in."""
+    """Which weights the numbers come from, and the compute they were measured in."""
     training = classifier.card.training
     return {
         "which": training["weights"],

@@ -18,12 +18,7 @@ from convlens.architecture.layers import (
     SiLU,
     Tanh,
 )
-
-
-def number(value: float, digits: int = 5) -> str:
-    """A number as people read it: so many significant digits, a real minus sign."""
-    text = f"{value:.{digits}g}"
-    return text.replace("-", "−")
+from convlens.text import number
 
 
 def activation_terms(layer: Activation, x: float) -> tuple[list[float], str]:

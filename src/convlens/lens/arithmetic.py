@@ -39,9 +39,10 @@ from convlens.architecture.windows import (
     sources,
     window,
 )
-from convlens.lens.activations import activation_terms, number
+from convlens.lens.activations import activation_terms
 from convlens.lens.recording import Recording
 from convlens.metrics import softmax
+from convlens.text import number
 
 TOLERANCE = 1e-5
 _UNDERFLOW = 1e-35  # below this float32 may hold 0 where float64 does not

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convlens.lens.record import Forward, array_of
+from convlens.lens.hooks import Forward, array_of
 from convlens.lens.recording import Values
 
 METHODS = ("grad_cam", "integrated_gradients", "occlusion")

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convlens.architecture.layers import by
 from convlens.architecture.windows import Box
-from convlens.data.decode import Pixels
+from convlens.data.image.decode import Pixels
 from convlens.lens.pictures import as_html, save
 from convlens.lens.recording import Values
+from convlens.text import by
 
 
 def dead_maps(values: Values) -> NDArray[np.bool_]:

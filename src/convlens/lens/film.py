@@ -15,12 +15,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from convlens import files
-from convlens.data.decode import Pixels
-from convlens.errors import RunError, shown
+from convlens.data.image.decode import Pixels
+from convlens.errors import RunError
 from convlens.lens.pictures import MAX_SHOWN, draw_grid, grid_height
 from convlens.lens.recording import Values
-from convlens.lens.sheet import DIM, MARGIN, SUFFIXES, Sheet, save_figure
+from convlens.render.figures import DIM, MARGIN, SUFFIXES, Sheet, save_figure
 from convlens.run import Run, find_run
+from convlens.text import shown
 
 FILM_SUFFIXES = (".gif", ".webp", *SUFFIXES)
 _FRAME_MS, _LAST_MS, _COLUMNS, _SIDE, _GAP, _FOOT = 90, 2500, 8, 72, 10, 34  # times in ms, places in pixels

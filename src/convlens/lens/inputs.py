@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from convlens.data.decode import Pixels, decode, pixels_of, read_bytes
-from convlens.data.framing import to_channels
-from convlens.errors import UsageError, did_you_mean, shown
+from convlens.data.image.decode import Pixels, decode, pixels_of, read_bytes
+from convlens.data.image.framing import to_channels
+from convlens.errors import UsageError
+from convlens.text import did_you_mean, shown
 
 
 def listed_names(layers: Any) -> list[str]:

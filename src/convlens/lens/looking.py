@@ -17,16 +17,17 @@ from convlens.architecture.plan import Plan
 from convlens.architecture.rows import title_of
 from convlens.architecture.windows import INPUT, check_address, nodes_by_address, parse_unit, pixels_seen
 from convlens.classifier import Classifier, load
-from convlens.data.decode import Pixels, quiet_pillow
-from convlens.data.framing import InputSpec
-from convlens.errors import UsageError, shown
+from convlens.data.image.decode import Pixels, quiet_pillow
+from convlens.data.image.framing import InputSpec
+from convlens.errors import UsageError
+from convlens.lens.any_module import look_into_module
 from convlens.lens.attribution import METHODS, Subject, attribution
 from convlens.lens.features import Features, LayerValues, UnitSeen
-from convlens.lens.foreign import look_into_module
+from convlens.lens.hooks import evaluating, modules_of, record
 from convlens.lens.inputs import class_number, listed_names, name_of, original_of
-from convlens.lens.record import evaluating, modules_of, record
 from convlens.metrics import softmax
-from convlens.network.device import resolve, settled
+from convlens.network.compute import resolve, settled
+from convlens.text import shown
 
 
 def look(

@@ -16,22 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlens import files
-from convlens.architecture.layers import by
-from convlens.errors import shown
-from convlens.lens.activations import number
 from convlens.lens.recording import Values
-from convlens.lens.sheet import (
-    ACCENT,
-    DIM,
-    INK,
-    MARGIN,
-    SUFFIXES,
-    WIDTH,
-    Sheet,
-    bare,
-    save_figure,
-    wrapped,
-)
+from convlens.render.figures import ACCENT, DIM, INK, MARGIN, SUFFIXES, WIDTH, Sheet, bare, save_figure
+from convlens.text import by, number, shown, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlens.architecture.plan import Plan
-from convlens.data.decode import Pixels
+from convlens.data.image.decode import Pixels
 
 Values = NDArray[np.float32]
 

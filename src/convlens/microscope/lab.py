@@ -18,11 +18,12 @@ from typing import Any
 from convlens import files
 from convlens.architecture import Explanation, parse, plan
 from convlens.architecture.rows import rows_json
-from convlens.data.dataset import Dataset
-from convlens.errors import RunError, SentenceError, UsageError, shown
+from convlens.data.packed.dataset import Dataset
+from convlens.errors import RunError, SentenceError, UsageError
 from convlens.modelfile import ModelCard
 from convlens.recipe import Recipe
 from convlens.run import RUN_FILE, RUNS_FOLDER, Run
+from convlens.text import shown
 
 MAX_PARAMETERS, MAX_MULTIPLY_ADDS, MAX_EPOCHS = 5_000_000, 500_000_000, 50.0
 _FIELDS = ("epochs", "batch_size", "lr")  # of the recipe, that the page may set

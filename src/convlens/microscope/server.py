@@ -22,9 +22,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from convlens.classifier import Classifier, load
-from convlens.errors import ConvlensError, SentenceError, UsageError, shown
+from convlens.errors import ConvlensError, SentenceError, UsageError
 from convlens.microscope.lab import Lab, explained
 from convlens.microscope.session import GoneError, Session
+from convlens.text import shown
 
 MAX_UPLOAD_BYTES, MAX_JSON_BYTES = 32 << 20, 1 << 20
 _MAX_WAITING = 8

@@ -20,10 +20,11 @@ from typing import Any
 import uvicorn
 
 from convlens.classifier import load
-from convlens.errors import UsageError, shown
-from convlens.microscope.guard import Guard
+from convlens.errors import UsageError
+from convlens.microscope.access import Access
 from convlens.microscope.server import Microscope
 from convlens.progress import Progress, open_progress
+from convlens.text import shown
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8023
 _TRIED_PORTS = 20
@@ -77,7 +78,7 @@ def serve(
     address = f"[{shown_host}]" if ":" in shown_host else shown_host
     url = f"http://{address}:{port}/" + (f"?token={token}" if token else "")
     with open_progress(progress) as bar, closing(listener), closing(Microscope(classifier)) as microscope:
-        guard = Guard(microscope.app, frozenset(names), allowed, not is_local, token, f"convlens_token_{port}")
+        access = Access(microscope.app, frozenset(names), allowed, not is_local, token, f"convlens_token_{port}")
 
         def started() -> None:
             bar.line(f"the microscope is open at {url}   (Ctrl-C ends it)")
@@ -85,7 +86,7 @@ def serve(
                 threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
         config = uvicorn.Config(
-            guard,
+            access,
             log_level="warning",
             access_log=False,
             server_header=False,

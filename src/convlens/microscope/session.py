@@ -19,21 +19,22 @@ from convlens.architecture.explain import Explanation
 from convlens.architecture.rows import rows_json
 from convlens.architecture.windows import INPUT, Unit, pixels_seen
 from convlens.classifier import Classifier
-from convlens.data.dataset import Dataset
-from convlens.data.decode import Pixels, quiet_pillow
-from convlens.data.pack import reopen
-from convlens.errors import ConvlensError, DataError, RunError, UsageError, shown
+from convlens.data.image.decode import Pixels, quiet_pillow
+from convlens.data.packed.dataset import Dataset
+from convlens.data.packed.pack import reopen
+from convlens.errors import ConvlensError, DataError, RunError, UsageError
 from convlens.lens.arithmetic import SOFTMAX, Working, working
 from convlens.lens.attribution import METHODS, attribution
 from convlens.lens.features import dead_maps
+from convlens.lens.hooks import evaluating, record
 from convlens.lens.looking import subject_of
-from convlens.lens.record import evaluating, record
 from convlens.lens.recording import Recording
 from convlens.metrics import calibration_bins, calibration_error, confusion_matrix, score, softmax, wilson_interval
 from convlens.microscope.wire import packed, quantised
 from convlens.network.build import arrays_of, tensors_of
-from convlens.network.device import resolve, settled
+from convlens.network.compute import resolve, settled
 from convlens.run import Run
+from convlens.text import shown
 
 MAX_MAPS, MAX_VECTOR = 64, 4096  # of a layer, that are sent
 _SLICE_MULTIPLY_ADDS = 1_000_000_000  # of the network, in one go

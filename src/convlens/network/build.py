@@ -40,7 +40,7 @@ from convlens.architecture.layers import (
     Tanh,
 )
 from convlens.architecture.plan import Node, Plan
-from convlens.data.framing import InputSpec
+from convlens.data.image.framing import InputSpec
 
 _PREFIX = "layers."
 

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from convlens.data.decode import Pixels
-from convlens.data.mapped import MappedImages
+from convlens.data.image.decode import Pixels
+from convlens.data.packed.image_rows import ImageRows
 from convlens.network.build import Network
 
 BATCH_SIZE = 500
 _MAX_VALUES = 1 << 27  # of one layer's output for one batch: half a gigabyte
 
 
-def logits_of(network: Network, images_NHWC: Pixels | MappedImages) -> NDArray[np.float32]:
+def logits_of(network: Network, images_NHWC: Pixels | ImageRows) -> NDArray[np.float32]:
     """float32 (N, K) from uint8 (N, H, W, C), read a batch at a time. Leaves the network in the mode it was in."""
     was_training = network.training
     largest = max(math.prod(leaf.output_shape) for leaf in network.plan.leaves)

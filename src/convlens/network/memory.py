@@ -16,9 +16,9 @@ from torch import Tensor
 
 from convlens.architecture.layers import BatchNorm, Dropout, GroupNorm, MaxPool
 from convlens.architecture.plan import Plan
-from convlens.data.mapped import MappedImages
+from convlens.data.packed.image_rows import ImageRows
 from convlens.errors import TrainingError
-from convlens.network.device import Arithmetic
+from convlens.network.compute import Compute
 from convlens.recipe import Recipe
 
 _KEPT_FREE = 0.15  # share of the free memory that is left to others, and to what the estimate misses
@@ -84,14 +84,14 @@ def free_bytes(device: str) -> int | None:
     return min(found, default=None)
 
 
-def on_device(images_NHWC: MappedImages, plan: Plan, recipe: Recipe, arithmetic: Arithmetic) -> Tensor | MappedImages:
+def on_device(images_NHWC: ImageRows, plan: Plan, recipe: Recipe, compute: Compute) -> Tensor | ImageRows:
     """The images as a uint8 tensor on an NVIDIA card, if half of what the training leaves free holds them.
 
     Otherwise, and on the CPU, they stay mapped: the pages that the operating system keeps are the copy in memory.
     """
-    device = arithmetic.device
+    device = compute.device
     free = free_bytes(device) if device.startswith("cuda") else None
-    if free is None or images_NHWC.nbytes > (free - needed_bytes(plan, recipe, arithmetic)) // 2:
+    if free is None or images_NHWC.nbytes > (free - needed_bytes(plan, recipe, compute)) // 2:
         return images_NHWC
     copied = torch.empty(images_NHWC.shape, dtype=torch.uint8, device=device)
     for start in range(0, len(images_NHWC), 4096):
@@ -99,45 +99,45 @@ def on_device(images_NHWC: MappedImages, plan: Plan, recipe: Recipe, arithmetic:
     return copied
 
 
-def largest_batch(plan: Plan, recipe: Recipe, arithmetic: Arithmetic) -> int | None:
+def largest_batch(plan: Plan, recipe: Recipe, compute: Compute) -> int | None:
     """About how many images a batch may have in the memory that is free now; None where nobody knows how much is."""
-    free = free_bytes(arithmetic.device)
+    free = free_bytes(compute.device)
     if free is None:
         return None
     room = free * (1 - _KEPT_FREE) - fixed_bytes(plan, recipe)
-    return max(0, int(room / bytes_per_image(plan, arithmetic.precision)))
+    return max(0, int(room / bytes_per_image(plan, compute.precision)))
 
 
-def check_memory(plan: Plan, recipe: Recipe, arithmetic: Arithmetic) -> None:
+def check_memory(plan: Plan, recipe: Recipe, compute: Compute) -> None:
     """Raises TrainingError where a training cannot fit into the memory that is free."""
-    most = largest_batch(plan, recipe, arithmetic)
+    most = largest_batch(plan, recipe, compute)
     if most is not None and recipe.batch_size > most:
-        line, free = _too_little(plan, recipe, arithmetic), free_bytes(arithmetic.device)
+        line, free = _too_little(plan, recipe, compute), free_bytes(compute.device)
         line += f", {_gigabytes(free or 0)} are free"
         if most == 0:
             raise TrainingError(line + "; the network itself is too large")
         raise TrainingError(line + f"; about {_rounded(most):,} would fit: use --batch-size {_rounded(most)}")
 
 
-def ran_out_of_memory(plan: Plan, recipe: Recipe, arithmetic: Arithmetic) -> TrainingError:
+def ran_out_of_memory(plan: Plan, recipe: Recipe, compute: Compute) -> TrainingError:
     """The error for a training that ran out in spite of the estimate. What is free now says nothing: the step that
     failed still holds its part. Half of the batch is the next thing to try."""
-    line = _too_little(plan, recipe, arithmetic) + " by estimate, and more in fact"
+    line = _too_little(plan, recipe, compute) + " by estimate, and more in fact"
     if recipe.batch_size == 1:
         return TrainingError(line + "; the network itself is too large")
     half = recipe.batch_size // 2
     return TrainingError(line + f"; about {half:,} may fit: use --batch-size {half}")
 
 
-def needed_bytes(plan: Plan, recipe: Recipe, arithmetic: Arithmetic) -> int:
+def needed_bytes(plan: Plan, recipe: Recipe, compute: Compute) -> int:
     """What a training needs, the images themselves aside."""
-    return fixed_bytes(plan, recipe) + recipe.batch_size * bytes_per_image(plan, arithmetic.precision)
+    return fixed_bytes(plan, recipe) + recipe.batch_size * bytes_per_image(plan, compute.precision)
 
 
-def _too_little(plan: Plan, recipe: Recipe, arithmetic: Arithmetic) -> str:
-    needed = needed_bytes(plan, recipe, arithmetic)
+def _too_little(plan: Plan, recipe: Recipe, compute: Compute) -> str:
+    needed = needed_bytes(plan, recipe, compute)
     return (
-        f"not enough memory on {arithmetic.device} for batches of {recipe.batch_size:,} images: they need about "
+        f"not enough memory on {compute.device} for batches of {recipe.batch_size:,} images: they need about "
         f"{_gigabytes(needed)}"
     )
 

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convlens.data.mapped import MappedImages
+from convlens.data.packed.image_rows import ImageRows
 from convlens.errors import DivergedError
 from convlens.network.build import Network, tensors_of
-from convlens.network.device import Arithmetic
+from convlens.network.compute import Compute
 from convlens.recipe import Recipe
 from convlens.training.batches import Batches, gather
 from convlens.training.optimizer import Optimizer
@@ -62,12 +62,12 @@ class Losses:
 
 def train_steps(
     state: State,
-    images_NHWC: Tensor | MappedImages,
+    images_NHWC: Tensor | ImageRows,
     labels_N: Tensor,
     batches: Batches,
     recipe: Recipe,
     num_steps: int,
-    arithmetic: Arithmetic,
+    compute: Compute,
 ) -> Iterator[Losses]:
     """Train from `state.step` to `num_steps`, yielding after each step (on a GPU after each few, and after each epoch).
 
@@ -76,20 +76,20 @@ def train_steps(
     finite.
     """
     network, optimizer = state.network, state.optimizer
-    use_bfloat16 = arithmetic.precision == "bfloat16"
-    device_type = arithmetic.device.partition(":")[0]
+    use_bfloat16 = compute.precision == "bfloat16"
+    device_type = compute.device.partition(":")[0]
     class_weights = class_weights_of(labels_N, network.plan.num_classes) if recipe.balance == "weights" else None
     has_dropout = any(isinstance(m, nn.Dropout) and m.p > 0 for m in network.modules())
     look_every = 1 if device_type == "cpu" else _STEPS_BETWEEN_LOOKS
     pending: list[Tensor] = []
     network.train()
-    compiled = torch.compile(network) if arithmetic.compile else network
+    compiled = torch.compile(network) if compute.compile else network
     for step in range(state.step, num_steps):
         started = time.perf_counter()
         if has_dropout:
             torch.manual_seed(_fold(batches.seed, step))
         batch = batches.at(step)
-        images = gather(images_NHWC, batch, arithmetic.device)
+        images = gather(images_NHWC, batch, compute.device)
         labels = labels_N[torch.from_numpy(batch.positions).to(labels_N.device)]
         with torch.autocast(device_type, torch.bfloat16, enabled=use_bfloat16):
             logits = compiled(images)

@@ -1,6 +1,6 @@
 """The optimizers: Adam, AdamW, SGD with Nesterov momentum, and Muon for convolution kernels.
 
-Owns the optimizer's state (its moments) and the one step. torch's fused kernels do the arithmetic of the first three;
+Owns the optimizer's state (its moments) and the one step. torch's fused kernels do the compute of the first three;
 torch's optimizer *classes* are not used, because making one imports torch's compiler: over a second, as long as
 preset `fast` trains in all (docs/speed.md). A test holds that weights come out as those classes would make them.
 """

@@ -1,6 +1,6 @@
 """One run being trained, between its lock and its model file: restore, fit, validate, checkpoint, save.
 
-Owns what a run folder holds at each moment. The arithmetic is `loop.py`'s; who asks for what is `experiment.py`'s.
+Owns what a run folder holds at each moment. The compute is `loop.py`'s; who asks for what is `experiment.py`'s.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from convlens import files
-from convlens.errors import DivergedError, RunError, TrainingError, shown
+from convlens.errors import DivergedError, RunError, TrainingError
 from convlens.metrics import Score, score
 from convlens.modelfile import ModelCard, write_model
 from convlens.network.build import arrays_of, build, tensors_of
-from convlens.network.device import settled
+from convlens.network.compute import settled
 from convlens.network.forward import logits_of
 from convlens.network.memory import on_device, ran_out_of_memory
 from convlens.progress import Progress
@@ -32,11 +32,12 @@ from convlens.run import (
     score_of,
     update_record,
 )
+from convlens.text import shown
 from convlens.training import checkpoint
 from convlens.training.batches import Batches
-from convlens.training.growing import inherit, seen_in
 from convlens.training.loop import State, averaged, new_state, train_steps
 from convlens.training.setup import Setup, now, versions
+from convlens.training.warm_start import inherit, seen_in
 
 Stop = Callable[[], bool]
 _CHECKPOINT_VERSION = 2
@@ -52,7 +53,7 @@ def _torchs_errors_in_one_line(setup: Setup) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         words = str(error).lower()
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(part in words for part in _NO_MEMORY):
-            raise ran_out_of_memory(setup.plan, setup.recipe, setup.arithmetic) from error
+            raise ran_out_of_memory(setup.plan, setup.recipe, setup.compute) from error
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise TrainingError(f"torch.compile failed ({shown(error)}): leave --compile away") from error
         raise
@@ -79,7 +80,7 @@ class Session:
     def run_to_end(self) -> Run:
         """Restore, train, save. Whatever happens, what is on disk can be loaded or resumed."""
         setup = self.setup
-        with settled(setup.arithmetic), _torchs_errors_in_one_line(setup):
+        with settled(setup.compute), _torchs_errors_in_one_line(setup):
             state = self._restored()
             interrupted = False
             try:
@@ -116,8 +117,8 @@ class Session:
             setup.plan,
             setup.spec,
             seed=setup.seed,
-            device=setup.arithmetic.device,
-            memory_format=setup.arithmetic.memory_format,
+            device=setup.compute.device,
+            memory_format=setup.compute.memory_format,
         )
         if setup.parent is not None:
             inherit(network, setup.plan, setup.parent, setup.dataset.class_names)
@@ -157,8 +158,8 @@ class Session:
     def _fit(self, state: State) -> bool:
         """Train to the end; True if `stop` ended it before."""
         setup, bar = self.setup, self.bar
-        dataset, recipe, device = setup.dataset, setup.recipe, setup.arithmetic.device
-        images = on_device(dataset.images("train"), setup.plan, recipe, setup.arithmetic)
+        dataset, recipe, device = setup.dataset, setup.recipe, setup.compute.device
+        images = on_device(dataset.images("train"), setup.plan, recipe, setup.compute)
         labels = torch.from_numpy(dataset.labels("train")).to(device)
         batches = Batches.of(recipe, dataset.labels("train"), setup.seed)
         bar.start("training", setup.num_steps, unit="steps")
@@ -170,7 +171,7 @@ class Session:
             return False
         if state.step == 0:
             self._keep_filters(state)
-        for losses in train_steps(state, images, labels, batches, recipe, setup.num_steps, setup.arithmetic):
+        for losses in train_steps(state, images, labels, batches, recipe, setup.num_steps, setup.compute):
             self.epoch_losses += losses.values
             time_now = time.monotonic()
             if time_now - shown_at >= 0.2:
@@ -337,7 +338,7 @@ class Session:
                 "num_steps": setup.num_steps,
                 "epochs": round(epochs, 4),
                 "weights": "best" if is_best else "last" if state.ema is None else "ema",
-                **setup.arithmetic.to_json(),
+                **setup.compute.to_json(),
                 "train_s": round(state.train_s, 3),
                 **({} if setup.parent is None else {"parent": setup.parent.to_json()}),
             },

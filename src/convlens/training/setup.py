@@ -19,21 +19,21 @@ import numpy as np
 import torch
 
 from convlens.architecture import Architecture, Plan, parse, plan
-from convlens.data.dataset import DEFAULT_VAL_FRAC, Dataset
-from convlens.data.exclusions import exclusions
-from convlens.data.framing import InputSpec
-from convlens.data.options import PackOptions, parse_region, parse_size
-from convlens.data.pack import is_packed_folder, open_data, reopen
-from convlens.data.samples import listed
-from convlens.errors import DataError, RunError, SentenceError, UsageError, shown
+from convlens.data.image.framing import InputSpec
+from convlens.data.packed.dataset import DEFAULT_VAL_FRAC, Dataset
+from convlens.data.packed.exclusions import exclusions
+from convlens.data.packed.options import PackOptions, parse_region, parse_size
+from convlens.data.packed.pack import is_packed_folder, open_data, reopen
+from convlens.errors import DataError, RunError, SentenceError, UsageError
 from convlens.files import sha256_of
-from convlens.network.device import Arithmetic, has_compiler, resolve
+from convlens.network.compute import Compute, has_compiler, resolve
 from convlens.network.memory import check_memory
 from convlens.presets import DEFAULT_PRESET, Preset, preset_named, what_it_takes
 from convlens.progress import Progress
 from convlens.recipe import Recipe
 from convlens.run import FORMAT_VERSION, RUN_FILE, Run, find_model
-from convlens.training.growing import Parent, check_lineage, parent_again, read_parent
+from convlens.text import listed, shown
+from convlens.training.warm_start import Parent, check_lineage, parent_again, read_parent
 
 MAX_SEED = 2**63 - 1
 
@@ -47,7 +47,7 @@ class Setup:
     recipe: Recipe
     preset: str | None
     seed: int
-    arithmetic: Arithmetic
+    compute: Compute
     test: bool
     keep_filters: bool = False
     choices: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ class Setup:
             self.seed,
             self.dataset.fingerprint,
             self.dataset.val_frac,
-            self.arithmetic.to_json(),
+            self.compute.to_json(),
         ]
         parts += [self.parent.sha256] if self.parent else []
         parts += ["merged"] if self.dataset.is_merged else []
@@ -96,7 +96,7 @@ class Setup:
             "preset": self.preset,
             "recipe": self.recipe.to_json(),
             "seed": self.seed,
-            "arithmetic": self.arithmetic.to_json(),
+            "compute": self.compute.to_json(),
             "test_asked": self.test,
             "keep_filters": self.keep_filters,
             "choices": list(self.choices),
@@ -180,7 +180,7 @@ def new_setup(
     cannot be."""
     chosen, architecture, recipe, seed = wishes_of(given)
     device = "auto" if given.device is None else given.device
-    arithmetic = resolve(device, recipe.precision, given.threads, given.memory_format, given.compile)
+    compute = resolve(device, recipe.precision, given.threads, given.memory_format, given.compile)
     val_frac = DEFAULT_VAL_FRAC if given.val_frac is None else given.val_frac
     data = "mnist" if given.data is None else given.data
     dataset = open_data(data, given.options, data_root=data_root, val_frac=val_frac, progress=bar)
@@ -198,7 +198,7 @@ def new_setup(
         if given.architecture is None:
             raise SentenceError(what_it_takes(chosen, dataset.input_spec.shape, len(dataset.class_names))) from None
         raise
-    check_memory(network_plan, recipe, arithmetic)
+    check_memory(network_plan, recipe, compute)
     if network_plan.num_parameters == 0:
         raise SentenceError("the network has nothing to learn: no layer of it has parameters")
     if given.keep_filters and not any(leaf.layer.name == "conv" for leaf in network_plan.leaves):
@@ -209,10 +209,10 @@ def new_setup(
     return Setup(
         dataset,
         network_plan,
-        recipe.replace(precision=arithmetic.precision),
+        recipe.replace(precision=compute.precision),
         chosen.name if is_preset else None,
         seed,
-        arithmetic,
+        compute,
         test,
         given.keep_filters,
         choices,
@@ -236,7 +236,7 @@ def setup_of(run: Run, given: Given, test: bool, data_root: str | Path | None, b
     """The setup that a run was begun with. Raises RunError where something else is asked for now."""
     record = run.record
     try:
-        stored = record["arithmetic"]
+        stored = record["compute"]
         recipe, seed = Recipe.from_json(record["recipe"]), record["seed"]
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
             raise ValueError(f"seed {seed}")
@@ -260,14 +260,14 @@ def setup_of(run: Run, given: Given, test: bool, data_root: str | Path | None, b
                 f"{shown(run.path, 200)} was begun with other data (fingerprint "
                 f"{record['dataset']['fingerprint'][:12]}, now {dataset.fingerprint[:12]})"
             )
-        arithmetic = resolve(
+        compute = resolve(
             str(stored["device"]),
             str(stored["precision"]),
             int(stored["threads"]),
             stored.get("memory_format"),
             stored.get("compile"),
         )
-        if stored.get("compile") and not arithmetic.compile:
+        if stored.get("compile") and not compute.compile:
             raise RunError(
                 f"{shown(run.path, 200)} was begun compiled, and no compiler is here: its bits cannot be "
                 "continued; begin a new run"
@@ -279,7 +279,7 @@ def setup_of(run: Run, given: Given, test: bool, data_root: str | Path | None, b
             recipe,
             record["preset"],
             seed,
-            arithmetic,
+            compute,
             test or bool(record["test_asked"]),
             bool(record.get("keep_filters")),
             tuple(record.get("choices", ())),
@@ -311,18 +311,18 @@ def _refuse_changes(run: Run, given: Given, record: Mapping[str, Any], recipe: R
             compare(name, now, then_json[name])
     compare("seed", given.seed, record["seed"])
     compare("val_frac", given.val_frac, record["dataset"]["val_frac"])
-    can_compile = has_compiler(str(record["arithmetic"]["device"]))  # a wish that fell back may be said again
+    can_compile = has_compiler(str(record["compute"]["device"]))  # a wish that fell back may be said again
     compiled = None if given.compile is None else given.compile and can_compile
-    compare("compile", compiled, bool(record["arithmetic"].get("compile")))
+    compare("compile", compiled, bool(record["compute"].get("compile")))
     compare("folds", given.folds, record.get("folds"))
     if given.parent is not None:
         parent = (record.get("parent") or {}).get("path")
         compare("from", str(find_model(given.parent).resolve()), parent)
     compare("keep_filters", given.keep_filters or None, bool(record.get("keep_filters")))
     for name in ("threads", "memory_format"):
-        compare(name, getattr(given, name), record["arithmetic"].get(name))
+        compare(name, getattr(given, name), record["compute"].get(name))
     device = None if given.device in (None, "auto") else resolve(str(given.device)).device
-    compare("device", device, record["arithmetic"]["device"])
+    compare("device", device, record["compute"]["device"])
     options = given.options.to_json()
     for name, then in record["dataset"]["options"].items():
         compare(name, options[name] or None, then)

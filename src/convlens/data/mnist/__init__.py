@@ -12,7 +12,7 @@ from importlib import resources
 import numpy as np
 from numpy.typing import NDArray
 
-from convlens.data.idx import parse_idx
+from convlens.data.sources.idx import parse_idx
 from convlens.errors import DataError
 from convlens.files import sha256_of
 

@@ -1,0 +1,313 @@
+"""Augmentation: what may happen to training images before they are learned from, one object a kind.
+
+Owns for each kind the recipe's fields and their ranges, the draw (a pure function of seed and epoch), what it does to a
+batch, and its words. A new kind is written here alone: fields in `Augmentation`, a class, a place in `KINDS`, whose order
+is that of application. Knows nothing of batches' order (`training/batches.py`). Stands above the torch wall: images come
+as tensors on any device, and torch itself, as `xp`, is handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlens.checks import Check, boolean, real, whole
+from convlens.errors import UsageError
+from convlens.text import did_you_mean, shown
+
+Draw = NDArray[Any]  # one row an image of the epoch
+_CROP_FRAC, _CUTOUT_FRAC, _SHIFT_SHARE = 0.4, 0.35, 0.08  # of a kind that is named without a strength
+
+
+def value(check: Check, default: Any, *, added: bool = False) -> Any:
+    """A field of a recipe: how it is checked, and its default. `added`: recipes of before do not have it, and its default
+    changes nothing there."""
+    return field(default=default, metadata={"check": check, "added": added})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """The fields of a recipe that change images before they are learned from. Each default changes nothing.
+
+    shift_px         each image is moved by up to so many pixels in both directions, edges repeated
+    flip             each image is mirrored left to right with probability 1/2
+    rotate_deg       each image is turned by up to so many degrees to either side
+    scale_frac       each image is enlarged or reduced by a factor between 1 / (1 + scale_frac) and 1 + scale_frac
+    shear_deg        each image is sheared by up to so many degrees; edges are repeated in all three
+    crop_frac        each image is enlarged from a random part of it, whose sides are down to 1 - crop_frac of its own
+    cutout_frac      in each image a square of this share of its sides is covered by the image's mean (DeVries and
+                     Taylor, 2017)
+    brightness_frac  each image is made brighter or darker by a factor of up to 1 ± brightness_frac
+    contrast_frac    each image's differences from its mean are multiplied by up to 1 ± contrast_frac
+    saturation_frac  each colour's difference from its grey is multiplied by up to 1 ± saturation_frac
+    """
+
+    shift_px: int = value(whole(0, 64), 0)
+    flip: bool = value(boolean, False)
+    rotate_deg: float = value(real(0, 180), 0.0, added=True)
+    scale_frac: float = value(real(0, 2), 0.0, added=True)
+    shear_deg: float = value(real(0, 60), 0.0, added=True)
+    crop_frac: float = value(real(0, 0.9), 0.0, added=True)
+    cutout_frac: float = value(real(0, 0.9), 0.0, added=True)
+    brightness_frac: float = value(real(0, 1), 0.0, added=True)
+    contrast_frac: float = value(real(0, 1), 0.0, added=True)
+    saturation_frac: float = value(real(0, 1), 0.0, added=True)
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """These fields alone."""
+        return Augmentation(**{name: getattr(self, name) for name in FIELDS})
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds that are on, in the order of application."""
+        return tuple(kind for kind in KINDS if kind.is_on(self))
+
+    def without_augmentation(self) -> Self:
+        """The same, learning from the images as they are."""
+        return replace(self, **{f.name: f.default for f in fields(Augmentation)})
+
+    def with_kinds(self, names: Iterable[str], side: int) -> Self:
+        """The same with these kinds and no others, at their usual strength for images whose shorter side is `side`
+        pixels."""
+        plain, names = self.without_augmentation(), set(names)
+        for kind in KINDS:
+            if kind.name in names:
+                plain = replace(plain, **kind.usual(side))
+        return plain
+
+    def augmentation_words(self) -> str:
+        """What images go through before they are learned from, in words."""
+        return ", ".join(kind.words(self) for kind in self.kinds) or "none"
+
+
+FIELDS = tuple(f.name for f in fields(Augmentation))
+
+
+class Kind:
+    """One kind of augmentation. `stream` numbers its random numbers, which no two kinds share; `is_tried` says whether
+    `augment="auto"` tries it."""
+
+    name: ClassVar[str]
+    stream: ClassVar[int]
+    own: ClassVar[tuple[str, ...]]  # the fields that switch it on
+    is_tried: ClassVar[bool] = False
+
+    def is_on(self, values: Augmentation) -> bool:
+        """Whether a recipe has it."""
+        return any(getattr(values, name) for name in self.own)
+
+    def usual(self, side: int) -> dict[str, Any]:
+        """The fields of this kind named without a strength, for images whose shorter side is `side` pixels."""
+        raise NotImplementedError
+
+    def words(self, values: Augmentation) -> str:
+        """What it does, in words."""
+        raise NotImplementedError
+
+    def draw(self, rng: np.random.Generator, num_images: int, values: Augmentation) -> Draw:
+        """What happens to each image of an epoch, (N, …)."""
+        raise NotImplementedError
+
+    def apply(self, xp: Any, images_NHWC: Any, draw: Any, values: Augmentation) -> Any:
+        """A batch after it: uint8 (B, H, W, C), from the same, which it may change, and the batch's rows of the draw, a
+        tensor (B, …) beside it."""
+        raise NotImplementedError
+
+
+class Flip(Kind):
+    """Mirrored left to right."""
+
+    name, stream, own, is_tried = "flip", 2, ("flip",), True
+
+    def usual(self, side: int) -> dict[str, Any]:
+        return {"flip": True}
+
+    def words(self, values: Augmentation) -> str:
+        return "flips"
+
+    def draw(self, rng: np.random.Generator, num_images: int, values: Augmentation) -> Draw:
+        return rng.random(num_images) < 0.5
+
+    def apply(self, xp: Any, images_NHWC: Any, draw: Any, values: Augmentation) -> Any:
+        images_NHWC[draw] = images_NHWC[draw].flip(2)
+        return images_NHWC
+
+
+class Shift(Kind):
+    """Moved by whole pixels (down, right), edges repeated."""
+
+    name, stream, own, is_tried = "shift", 1, ("shift_px",), True
+
+    def usual(self, side: int) -> dict[str, Any]:
+        return {"shift_px": min(64, max(1, round(_SHIFT_SHARE * side)))}
+
+    def words(self, values: Augmentation) -> str:
+        return f"shifts up to {values.shift_px} px"
+
+    def draw(self, rng: np.random.Generator, num_images: int, values: Augmentation) -> Draw:
+        return rng.integers(-values.shift_px, values.shift_px + 1, (num_images, 2), np.int8)
+
+    def apply(self, xp: Any, images_NHWC: Any, draw: Any, values: Augmentation) -> Any:
+        # All places that an image can be moved to are windows of the padded one: one copy of each.
+        num, height, width, channels = images_NHWC.shape
+        reach, device = values.shift_px, images_NHWC.device
+        rows, columns = (xp.arange(-reach, n + reach, device=device).clamp_(0, n - 1) for n in (height, width))
+        lines = images_NHWC[:, rows][:, :, columns].view(num, height + 2 * reach, -1)
+        windows = lines.unfold(1, height, 1).unfold(2, width * channels, channels)
+        down, right = (reach - draw.long()).unbind(1)
+        return windows[xp.arange(num, device=device), down, right].view(images_NHWC.shape)
+
+
+class Affine(Kind):
+    """Turned, scaled and sheared around the middle, in one bilinear resampling; edges repeated."""
+
+    name, stream, own = "affine", 5, ("rotate_deg", "scale_frac", "shear_deg")
+
+    def usual(self, side: int) -> dict[str, Any]:
+        return {"rotate_deg": 10.0, "scale_frac": 0.1, "shear_deg": 5.0}
+
+    def words(self, values: Augmentation) -> str:
+        parts = [f"rotations up to {values.rotate_deg:g}°"] if values.rotate_deg else []
+        parts += [f"scales up to {1 + values.scale_frac:g} times"] if values.scale_frac else []
+        return ", ".join(parts + ([f"shears up to {values.shear_deg:g}°"] if values.shear_deg else []))
+
+    def draw(self, rng: np.random.Generator, num_images: int, values: Augmentation) -> Draw:
+        """float32 (N, 2, 2): where the places (x, y) around the middle of the result come from."""
+        turn, grow, lean = 2 * rng.random((3, num_images)) - 1
+        angle, shear = np.deg2rad(values.rotate_deg) * turn, np.tan(np.deg2rad(values.shear_deg) * lean)
+        cos, sin, size = np.cos(angle), np.sin(angle), (1 + values.scale_frac) ** grow
+        # The inverse of scale · rotation · shear.
+        rows = [[cos + shear * sin, sin - shear * cos], [-sin, cos]]
+        return (np.moveaxis(np.array(rows), -1, 0) / size[:, None, None]).astype(np.float32)
+
+    def apply(self, xp: Any, images_NHWC: Any, draw: Any, values: Augmentation) -> Any:
+        _, height, width, _ = images_NHWC.shape
+        y, x = (xp.arange(n, device=images_NHWC.device) - (n - 1) / 2 for n in (height, width))
+        places = xp.stack(xp.broadcast_tensors(x[None, :], y[:, None]), -1).reshape(1, -1, 2)  # in pixels
+        sizes = xp.tensor([width / 2, height / 2], device=images_NHWC.device)
+        grid = (xp.matmul(places, draw.transpose(1, 2)) / sizes).view(-1, height, width, 2)
+        moved = xp.nn.functional.grid_sample(
+            images_NHWC.permute(0, 3, 1, 2).float(), grid, mode="bilinear", padding_mode="border", align_corners=False
+        )
+        return _as_bytes(xp, moved.permute(0, 2, 3, 1))
+
+
+class Crop(Kind):
+    """A part (top, left, side), in shares of the image, enlarged to its size, bilinearly.
+
+    Rows and columns are interpolated one after the other, each by a matrix of its own for each image.
+    """
+
+    name, stream, own, is_tried = "crop", 3, ("crop_frac",), True
+
+    def usual(self, side: int) -> dict[str, Any]:
+        return {"crop_frac": _CROP_FRAC}
+
+    def words(self, values: Augmentation) -> str:
+        return f"crops down to {1 - values.crop_frac:.2g} of the sides"
+
+    def draw(self, rng: np.random.Generator, num_images: int, values: Augmentation) -> Draw:
+        draws = rng.random((num_images, 3), np.float32)
+        draws[:, 2] = 1 - values.crop_frac * draws[:, 2]
+        draws[:, :2] *= 1 - draws[:, 2:]
+        return draws
+
+    def apply(self, xp: Any, images_NHWC: Any, draw: Any, values: Augmentation) -> Any:
+        num, height, width, channels = images_NHWC.shape
+        down = self._interpolation(xp, height, draw[:, 0], draw[:, 2])
+        across = self._interpolation(xp, width, draw[:, 1], draw[:, 2])
+        rows = xp.bmm(down, images_NHWC.float().reshape(num, height, -1)).view(num, height, width, channels)
+        columns = xp.bmm(across, rows.transpose(1, 2).reshape(num, width, -1))
+        return columns.view(num, width, height, channels).transpose(1, 2).round_().to(xp.uint8).contiguous()
+
+    @staticmethod
+    def _interpolation(xp: Any, size: int, start: Any, share: Any) -> Any:
+        """float32 (B, size, size): row i holds the weights of the two pixels that place i of the part lies between."""
+        places = xp.arange(size, device=start.device) + 0.5
+        at = (start[:, None] * size + places * share[:, None] - 0.5).clamp(0, size - 1)
+        return (1 - (at[:, :, None] - xp.arange(size, device=start.device)).abs()).clamp_(min=0)
+
+
+class Cutout(Kind):
+    """A square around (down, right), in shares of the image, covered by the image's mean colour."""
+
+    name, stream, own, is_tried = "cutout", 4, ("cutout_frac",), True
+
+    def usual(self, side: int) -> dict[str, Any]:
+        return {"cutout_frac": _CUTOUT_FRAC}
+
+    def words(self, values: Augmentation) -> str:
+        return f"cutout of {values.cutout_frac:.2g} of the sides"
+
+    def draw(self, rng: np.random.Generator, num_images: int, values: Augmentation) -> Draw:
+        return rng.random((num_images, 2), np.float32)
+
+    def apply(self, xp: Any, images_NHWC: Any, draw: Any, values: Augmentation) -> Any:
+        height, width = images_NHWC.shape[1:3]
+        half = values.cutout_frac * min(height, width) / 2
+
+        def near(middle: Any, size: int) -> Any:
+            places = xp.arange(size, device=images_NHWC.device) + 0.5
+            return (places - middle[:, None] * size).abs() <= half
+
+        hole = (near(draw[:, 0], height)[:, :, None] & near(draw[:, 1], width)[:, None, :])[..., None]
+        mean = images_NHWC.float().mean(dim=(1, 2), keepdim=True).round_().to(xp.uint8)
+        return xp.where(hole, mean, images_NHWC)
+
+
+class Colour(Kind):
+    """Brightness, then contrast around the image's mean, then saturation around each pixel's grey (ITU-R 601)."""
+
+    name, stream, own = "colour", 6, ("brightness_frac", "contrast_frac", "saturation_frac")
+
+    def usual(self, side: int) -> dict[str, Any]:
+        return {"brightness_frac": 0.2, "contrast_frac": 0.2, "saturation_frac": 0.2}
+
+    def words(self, values: Augmentation) -> str:
+        names = [name for name in self.own if getattr(values, name)]
+        return ", ".join(f"{name.removesuffix('_frac')} up to ±{100 * getattr(values, name):g} %" for name in names)
+
+    def draw(self, rng: np.random.Generator, num_images: int, values: Augmentation) -> Draw:
+        """float32 (N, 3): the three factors."""
+        reach = np.array([getattr(values, name) for name in self.own])
+        return (1 + reach * (2 * rng.random((num_images, 3)) - 1)).astype(np.float32)
+
+    def apply(self, xp: Any, images_NHWC: Any, draw: Any, values: Augmentation) -> Any:
+        brightness, contrast, saturation = draw[:, :, None, None, None].unbind(1)
+        colours = images_NHWC.float() * brightness
+        mean = colours.mean(dim=(1, 2, 3), keepdim=True)
+        colours = mean + (colours - mean) * contrast
+        if colours.shape[3] == 3:
+            grey = (colours * xp.tensor([0.299, 0.587, 0.114], device=colours.device)).sum(3, keepdim=True)
+            colours = grey + (colours - grey) * saturation
+        return _as_bytes(xp, colours)
+
+
+def _as_bytes(xp: Any, values: Any) -> Any:
+    return values.round_().clamp_(0, 255).to(xp.uint8).contiguous()
+
+
+KINDS: tuple[Kind, ...] = (Flip(), Shift(), Affine(), Crop(), Cutout(), Colour())
+KIND_NAMES = tuple(kind.name for kind in KINDS)
+TRIED = tuple(kind.name for kind in KINDS if kind.is_tried)
+
+
+def parse_augment(text: str | None) -> tuple[str, ...] | None:
+    """`none`, `auto` (None) or kinds like `flip,shift`. Raises UsageError."""
+    if text is None or text == "auto":
+        return None
+    if text == "none":
+        return ()
+    names = tuple(part.strip() for part in str(text).split(","))
+    for name in names:
+        if name not in KIND_NAMES:
+            raise UsageError(
+                f"unknown augmentation {shown(name)!r}{did_you_mean(name, KIND_NAMES)}: there are auto, none, "
+                f"{', '.join(KIND_NAMES)} (several with commas)"
+            )
+    return names

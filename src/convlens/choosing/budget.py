@@ -1,0 +1,57 @@
+"""How long to train: batch size and epochs from the number of images and the time that they take.
+
+Owns the rules. The clock is asked before the first step and never after: what it says becomes a number of epochs.
+"""
+
+from __future__ import annotations
+
+import math
+
+from convlens.errors import UsageError
+from convlens.text import shown
+
+# Epochs are rounded down to one of these, so that a second's more or less of a busy machine changes nothing.
+EPOCHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 30, 40, 50, 60)
+USUAL_S = 120.0  # what a training may take when nobody says a time
+
+
+def batch_size_for(num_images: int) -> int:
+    """32 images a step for a few hundred, up to 256 for tens of thousands: small sets need the steps."""
+    for batch_size, most in ((32, 1_000), (64, 3_000), (128, 30_000)):
+        if num_images <= most:
+            return batch_size
+    return 256
+
+
+def epochs_for(num_images: int) -> int:
+    """By the data alone: a few hundred images are seen sixty times, five thousand sixteen times, a million four times.
+
+    The number of images seen grows with the square root of those there are.
+    """
+    wanted = 16 * math.sqrt(5_000 / num_images)
+    return _down(min(60.0, max(4.0, wanted)))
+
+
+def epochs_within(seconds: float, num_images: int, images_per_s: float) -> int:
+    """As many epochs as fit into the time, at least one."""
+    return _down(seconds * images_per_s / num_images)
+
+
+def _down(epochs: float) -> int:
+    return max((n for n in EPOCHS if n <= epochs), default=EPOCHS[0])
+
+
+def parse_time(text: str | float | None) -> float | None:
+    """`90`, `90s`, `5m`, `1.5h` as seconds. Raises UsageError."""
+    if text is None:
+        return None
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    words = str(text).strip().lower()
+    factor = units.get(words[-1:], 1.0)
+    try:
+        seconds = float(words[:-1] if words[-1:] in units else words) * factor
+    except ValueError:
+        seconds = math.nan
+    if isinstance(text, bool) or not 1 <= seconds <= 30 * 86_400:
+        raise UsageError(f"time must be like 90s, 5m or 1.5h, from a second to thirty days, not {shown(text)!r}")
+    return seconds

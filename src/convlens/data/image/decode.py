@@ -1,0 +1,351 @@
+"""The only decoder: the bytes of a picture to uint8 pixels (H, W, C).
+
+Owns which formats are read, how each pixel mode becomes grey or RGB, and the ceiling on pixels, which is checked
+from the header before anything is decoded. Knows nothing of sizes or networks. docs/formats.md has the table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import stat
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+# Importing a plugin registers its format; Image.open knows only those that are registered.
+from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin  # isort: skip
+from PIL import PngImagePlugin, PpmImagePlugin, TiffImagePlugin, WebPImagePlugin  # isort: skip
+
+from convlens.errors import ImageError
+from convlens.text import shown
+
+Pixels = NDArray[np.uint8]
+
+DECODER_VERSION = 3  # raised whenever the same bytes would give other pixels; packed sets are then made anew
+MAX_PIXELS = 64_000_000
+MAX_FILE_BYTES = 256 * 1024 * 1024
+_ORIENTATION, _ON_THEIR_SIDE = 0x0112, (5, 6, 7, 8)  # of EXIF
+_PLUGINS = (
+    PngImagePlugin.PngImageFile,
+    JpegImagePlugin.JpegImageFile,
+    WebPImagePlugin.WebPImageFile,
+    BmpImagePlugin.BmpImageFile,
+    GifImagePlugin.GifImageFile,
+    TiffImagePlugin.TiffImageFile,
+    PpmImagePlugin.PpmImageFile,
+)
+FORMATS = tuple(plugin.format for plugin in _PLUGINS)
+SUFFIXES = frozenset(
+    {
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".webp",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".pgm",
+        ".ppm",
+        ".pbm",
+    }
+)
+# Pictures that people have and that are not read: they are quarantined by name rather than passed over.
+REFUSED_SUFFIXES = frozenset(
+    {
+        ".heic",
+        ".heif",
+        ".avif",
+        ".psd",
+        ".eps",
+        ".svg",
+        ".svgz",
+        ".pdf",
+        ".ai",
+        ".xcf",
+        ".dng",
+        ".cr2",
+        ".cr3",
+        ".nef",
+        ".arw",
+        ".orf",
+        ".raf",
+        ".rw2",
+        ".jp2",
+        ".j2k",
+        ".jxl",
+        ".ico",
+        ".tga",
+        ".exr",
+        ".dcm",
+        ".pcx",
+        ".wmf",
+        ".emf",
+    }
+)
+
+_SIGNATURES = (
+    (b"%PDF", "PDF"),
+    (b"%!PS", "EPS"),
+    (b"8BPS", "Photoshop"),
+    (b"<svg", "SVG"),
+    (b"<?xml", "XML or SVG"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"\x1f\x8b", "gzip"),
+    (b"<!DOCTYPE", "a web page"),
+    (b"<html", "a web page"),
+    (b"gimp xcf", "GIMP's XCF"),
+    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\0\0\x01\0", "an icon (ICO)"),
+    (b"\x76\x2f\x31\x01", "OpenEXR"),
+    (b"FUJIFILM", "a camera's raw file"),
+)
+_HEIF_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"heim", b"heis", b"hevc", b"hevx")
+_HEIC = (
+    "HEIC, which is not read: convert it to JPEG first, with 'heif-convert IN.heic OUT.jpg' or, on a Mac, "
+    "'sips -s format jpeg IN.heic --out OUT.jpg'"
+)
+
+
+class Header(NamedTuple):
+    """What a picture's header says: size in pixels as it will be shown, channels (1 grey, 3 colour), format."""
+
+    height: int
+    width: int
+    channels: int
+    format: str
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a picture file. Raises ImageError where it cannot be read, is empty or too large."""
+    try:
+        status = path.stat()
+        num_bytes = status.st_size
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device never ends
+            raise ImageError("no file, but a folder, pipe or device")
+        if num_bytes > MAX_FILE_BYTES:
+            raise ImageError(f"{num_bytes:,} bytes is more than the limit of {MAX_FILE_BYTES:,}")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # a null byte in the name
+        raise ImageError(f"cannot be read: {error}") from error
+    return data
+
+
+def read_header(data: bytes) -> Header:
+    """Size, channels and format from the header alone. Raises ImageError as `decode` does."""
+    with _open(data) as image:
+        width, height = image.size
+        try:
+            orientation = _orientation(image)
+        except Exception:  # decode() says what is wrong with it
+            orientation = 1
+        if orientation in _ON_THEIR_SIDE:
+            width, height = height, width
+        return Header(height, width, _num_channels(image), str(image.format))
+
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
+
+
+class Reduced(NamedTuple):
+    """Pixels uint8 (H, W, C), the box of them that the picture fills, and the whole picture's (height, width).
+
+    A picture of 333 rows is reduced to a quarter as 84 rows, of which it fills 83.25. `is_first` says that the file
+    has more frames or pages than this one, `is_jpeg` that it is compressed as JPEG.
+    """
+
+    pixels: Pixels
+    box: Box
+    whole: tuple[int, int]
+    is_first: bool = False
+    is_jpeg: bool = False
+
+
+def decode(data: bytes) -> Pixels:
+    """The pixels of a picture: uint8 (H, W, 1) for grey or (H, W, 3) for colour, upright (EXIF), first frame.
+
+    16 bits become 8 by rounding v / 257; transparency is laid on white (on black where it would vanish on
+    white); palettes and CMYK become RGB. Raises ImageError with the reason.
+    """
+    return decode_reduced(data, lambda height, width: 1).pixels
+
+
+def decode_reduced(data: bytes, spare: Callable[[int, int], float]) -> Reduced:
+    """As `decode`, a large JPEG at 1/2, 1/4 or 1/8 of its size: libjpeg's inverse DCT of the low frequencies alone.
+
+    `spare` says of an upright picture's (height, width) how many times larger than needed it is. Raises ImageError
+    with the reason.
+    """
+    with _open(data) as image:
+        try:
+            whole = image.size
+            if image.format in ("JPEG", "MPO"):
+                on_its_side = _orientation(image) in _ON_THEIR_SIDE
+                reduction = spare(*whole) if on_its_side else spare(whole[1], whole[0])
+                factor = next((f for f in (8, 4, 2) if f <= min(reduction, *whole)), 1)
+                if factor > 1:
+                    image.draft(None, (whole[0] // factor, whole[1] // factor))
+            drafted, orientation = image.size, _orientation(image)
+            pixels = pixels_of(image)
+            is_first = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
+        except (ImageError, MemoryError):
+            raise
+        except Exception as error:  # Pillow's plugins raise whatever their parsing runs into
+            raise ImageError(f"damaged or truncated {image.format}: {shown(error)}") from error
+    height, width = pixels.shape[:2]
+    is_jpeg = image.format in ("JPEG", "MPO")
+    if drafted == whole:
+        return Reduced(pixels, (0, 0, width, height), (height, width), is_first, is_jpeg)
+    # What the last row and column have too much lies where turning the picture upright has put it.
+    over_x, over_y = (n - m / factor for n, m in zip(drafted, whole, strict=True))
+    if orientation in _ON_THEIR_SIDE:
+        over_x, over_y = over_y, over_x
+    left, top = over_x if orientation in (2, 3, 6, 7) else 0, over_y if orientation in (3, 4, 7, 8) else 0
+    upright = whole if orientation in _ON_THEIR_SIDE else (whole[1], whole[0])
+    return Reduced(pixels, (left, top, left + width - over_x, top + height - over_y), upright, is_first, is_jpeg)
+
+
+def content_digest(data: bytes, decoded: Reduced) -> bytes:
+    """SHA-256 of what a picture shows, whatever size it is decoded or framed to: what splits are drawn from.
+
+    Of a JPEG the compressed image without its metadata; of others the decoded pixels as grey, so that the same
+    picture as PNG and as BMP, as grey and as RGB, has one digest.
+    """
+    if decoded.is_jpeg:
+        return _jpeg_digest(data)
+    pixels = decoded.pixels
+    grey = pixels[:, :, 0] if pixels.shape[2] == 1 else np.asarray(Image.fromarray(pixels).convert("L"))
+    digest = hashlib.sha256(str(grey.shape).encode())
+    digest.update(np.ascontiguousarray(grey).data)
+    return digest.digest()
+
+
+def _jpeg_digest(data: bytes) -> bytes:
+    """SHA-256 of a JPEG without its APPn and comment segments (ITU-T T.81, annex B)."""
+    digest, at = hashlib.sha256(), 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == 0xDA:  # start of scan: the compressed image follows
+            break
+        if not (0xE0 <= marker <= 0xEF or marker == 0xFE):
+            digest.update(data[at : at + 2 + length])
+        at += 2 + length
+    digest.update(memoryview(data)[at:])
+    return digest.digest()
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Without Pillow's warnings on odd metadata and on bombs above its own limit: ours is lower and final.
+
+    Filters are the process's: enter it in one thread, around those that decode.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
+def _open(data: bytes) -> Image.Image:
+    if not data:
+        raise ImageError("empty file (0 bytes)")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"too many pixels: the limit is {MAX_PIXELS:,}") from error
+    except Exception as error:
+        raise ImageError(_what_it_is_instead(data)) from error
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"too many pixels: {width}×{height}, the limit is {MAX_PIXELS:,}")
+    if width < 1 or height < 1:
+        raise ImageError(f"no pixels: {width}×{height}")
+    return image
+
+
+def _what_it_is_instead(data: bytes) -> str:
+    start = data[:64].lstrip()
+    if data[4:8] == b"ftyp":
+        brand = data[8:12]
+        if brand in _HEIF_BRANDS:
+            return _HEIC
+        if brand in (b"avif", b"avis"):
+            return "AVIF, which is not read: convert it to JPEG or PNG first"
+        return "not a picture that is read, but a video or a camera's raw file"
+    for signature, name in _SIGNATURES:
+        if start.lower().startswith(signature.lower()):
+            return f"not a picture that is read, but {name}"
+    if data.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")):
+        return "damaged or truncated: its header cannot be read"
+    return f"not a picture in a format that is read ({', '.join(FORMATS)})"
+
+
+def _orientation(image: Image.Image) -> int:
+    """How the picture is to be turned, as EXIF or XMP has it; 1 is upright."""
+    if image.format == "JPEG" and not image.info.keys() & {"exif", "xmp"}:
+        return 1  # to look takes as long as to decode a small picture
+    value = image.getexif().get(_ORIENTATION, 1)
+    return value if isinstance(value, int) else 1
+
+
+def _num_channels(image: Image.Image) -> int:
+    return 1 if image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;") else 3
+
+
+def pixels_of(image: Image.Image) -> Pixels:
+    """uint8 (H, W, C) of an open PIL image, as `decode` says. Raises ImageError where it cannot be read."""
+    try:
+        image.load()
+        if _orientation(image) != 1:
+            image = ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's plugins raise whatever their parsing runs into
+        raise ImageError(f"damaged or truncated {image.format or 'picture'}: {shown(error)}") from error
+    if image.mode == "F":
+        raise ImageError("floating-point pixels, whose range nobody knows: save it as 8 or 16 bits")
+    if image.mode == "I" or image.mode.startswith("I;"):
+        wide = np.asarray(image).astype(np.int64)
+        if wide.min() < 0 or wide.max() > 65535:
+            raise ImageError("32-bit pixels, whose range nobody knows: save it as 8 or 16 bits")
+        return ((wide + 128) // 257).astype(np.uint8)[:, :, None]
+    if image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
+        return _flattened(image)
+    mode = "L" if _num_channels(image) == 1 else "RGB"
+    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def _flattened(image: Image.Image) -> Pixels:
+    return without_transparency(np.asarray(image.convert("RGBA")))[:, :, : _num_channels(image)]
+
+
+def without_transparency(rgba: Pixels) -> Pixels:
+    """uint8 (H, W, 4) laid on white as (H, W, 3); on black where it would vanish on white."""
+    alpha = rgba[:, :, 3]
+
+    def laid_on(ground: int) -> Pixels:
+        pixels = np.empty((*alpha.shape, 3), np.uint8)
+        for start in range(0, len(rgba), 64):  # few rows at a time: the products need four times the memory
+            part = rgba[start : start + 64].astype(np.uint32)
+            opaque = part[:, :, 3:]
+            pixels[start : start + 64] = (part[:, :, :3] * opaque + ground * (255 - opaque) + 127) // 255
+        return pixels
+
+    pixels = laid_on(255)
+    if alpha.min() != alpha.max() and pixels.min() == pixels.max():
+        pixels = laid_on(0)  # white strokes on a transparent ground
+    return pixels

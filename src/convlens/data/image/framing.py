@@ -1,0 +1,221 @@
+"""Framing: fitting any picture to a network's input the way its training pictures were made.
+
+Owns `InputSpec` and the four framings. All of it is decided once, because a change moves every fingerprint:
+Pillow's antialiased bicubic filter; pictures smaller than the input are enlarged like any other, so that an
+object has one size; `pad` fills with the mean colour of the edges it extends; RGB becomes grey by ITU-R 601.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from convlens.data.image.decode import Box, Pixels, Reduced, decode_reduced, without_transparency
+from convlens.data.image.ink import MAX_INK_SIDE, framed_ink
+from convlens.errors import ImageError, UsageError
+from convlens.text import did_you_mean, shown
+
+FRAMINGS = ("pad", "crop", "stretch", "ink")
+FRAMING_VERSION = 2  # raised whenever the same pixels would be framed otherwise
+MAX_SIDE = 1024
+MAX_ASPECT = 200  # a longer strip leaves less than a pixel of its shorter side
+
+_OVERSAMPLING = 2  # what a reduced JPEG keeps beyond the size it is resized to: the bicubic filter needs it
+
+
+Region = tuple[int, int, int, int]  # x, y, width, height, in pixels of the upright picture
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a network takes: size in pixels, channels (1 or 3), mean and std per channel in 0..255, framing.
+
+    `region` (x, y, width, height) is cut from every upright picture, in its own pixels, before it is framed; None
+    takes all of it.
+    """
+
+    height: int
+    width: int
+    channels: int
+    framing: str = "pad"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    region: Region | None = None
+
+    def __post_init__(self) -> None:
+        if self.framing not in FRAMINGS:
+            raise UsageError(
+                f"unknown framing {shown(self.framing)!r}{did_you_mean(str(self.framing), FRAMINGS)}: "
+                f"there are {', '.join(FRAMINGS)}"
+            )
+        if any(isinstance(v, bool) or not isinstance(v, int) for v in (self.height, self.width, self.channels)):
+            raise UsageError("size and channels must be whole numbers")
+        if self.channels not in (1, 3):
+            raise UsageError(f"channels must be 1 (grey) or 3 (RGB), not {self.channels}")
+        if not (1 <= self.height <= MAX_SIDE and 1 <= self.width <= MAX_SIDE):
+            raise UsageError(f"size must be from 1 to {MAX_SIDE} pixels a side, not {self.height}×{self.width}")
+        if self.framing == "ink" and self.channels != 1:
+            raise UsageError("framing 'ink' is for grey pictures: add --channels 1")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W), as architectures take it."""
+        return (self.channels, self.height, self.width)
+
+    def with_statistics(self, mean: tuple[float, ...], std: tuple[float, ...]) -> InputSpec:
+        """The same with the training images' mean and standard deviation per channel, in 0..255."""
+        return replace(self, mean=mean, std=std)
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored in data sets and model files."""
+        return {
+            "height": self.height,
+            "width": self.width,
+            "channels": self.channels,
+            "framing": self.framing,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "region": None if self.region is None else list(self.region),
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> InputSpec:
+        """Raises KeyError, TypeError or UsageError where `value` is not an input spec."""
+        mean, std = (tuple(float(v) for v in value[k]) for k in ("mean", "std"))
+        region = value.get("region")  # specs written before have none
+        if region is not None:
+            x, y, width, height = map(int, region)
+            region = (x, y, width, height)
+        spec = cls(
+            int(value["height"]), int(value["width"]), int(value["channels"]), value["framing"], mean, std, region
+        )
+        sound = all(0 <= m <= 255 for m in mean) and all(0 < s <= 255 for s in std)
+        if len(mean) != spec.channels or len(std) != spec.channels or not sound:
+            raise UsageError("mean and std must have one value in 0..255 for each channel, std above 0")
+        return spec
+
+
+def picture(data: bytes, spec: InputSpec) -> Pixels:
+    """The bytes of a picture file, decoded and framed: uint8 (spec.height, spec.width, C).
+
+    Packing and prediction both come through here, so that the same bytes give the same input. Large JPEGs are
+    decoded at a fraction of their size (a quarter of the pixels or less), never to less than twice what is needed (ink:
+    than what is looked at). Raises ImageError.
+    """
+    return framed(data, spec)[0]
+
+
+def framed(data: bytes, spec: InputSpec) -> tuple[Pixels, Reduced]:
+    """As `picture`, with the decoded picture beside it."""
+    decoded = decode_reduced(data, lambda height, width: spare(*_region_size(height, width, spec), spec))
+    return _fit(to_channels(decoded.pixels, spec.channels), decoded.box, decoded.whole, spec), decoded
+
+
+def _region_size(height: int, width: int, spec: InputSpec) -> tuple[int, int]:
+    return (height, width) if spec.region is None else (spec.region[3], spec.region[2])
+
+
+def spare(height: int, width: int, spec: InputSpec) -> float:
+    """How many times larger than needed a picture of height × width pixels is, for being framed to `spec`."""
+    if spec.framing == "ink":
+        return max(height, width) / MAX_INK_SIDE
+    ratios = height / spec.height, width / spec.width
+    return (max(ratios) if spec.framing == "pad" else min(ratios)) / _OVERSAMPLING
+
+
+def fit(pixels_HWC: NDArray[Any], spec: InputSpec) -> Pixels:
+    """Frame one picture: uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) to uint8 (spec.height, spec.width, C).
+
+    A picture that already meets the convention comes back unchanged. Raises ImageError for other arrays.
+    """
+    pixels = to_channels(pixels_HWC, spec.channels)
+    height, width = pixels.shape[:2]
+    return _fit(pixels, (0, 0, width, height), (height, width), spec)
+
+
+def _region_of(pixels: Pixels, box: Box, whole: tuple[int, int], region: Region) -> tuple[Pixels, Box]:
+    """The pixels that a region of the whole picture touches, and the box of them that it fills."""
+    x, y, width, height = region
+    if x + width > whole[1] or y + height > whole[0]:
+        raise ImageError(
+            f"the region {x},{y},{width},{height} (x,y,width,height) reaches outside a picture {whole[1]} pixels wide "
+            f"and {whole[0]} high"
+        )
+    across, down = (box[2] - box[0]) / whole[1], (box[3] - box[1]) / whole[0]
+    left, top = box[0] + x * across, box[1] + y * down
+    right, bottom = left + width * across, top + height * down
+    first_row, first_column = math.floor(top), math.floor(left)
+    cut = np.ascontiguousarray(pixels[first_row : math.ceil(bottom), first_column : math.ceil(right)])
+    return cut, (left - first_column, top - first_row, right - first_column, bottom - first_row)
+
+
+def _fit(pixels: Pixels, box: Box, whole: tuple[int, int], spec: InputSpec) -> Pixels:
+    if spec.region is not None:
+        pixels, box = _region_of(pixels, box, whole, spec.region)
+    if spec.framing == "ink":
+        return framed_ink(pixels[:, :, 0], spec.height, spec.width)[:, :, None]
+    height, width = box[3] - box[1], box[2] - box[0]
+    if (height, width) == (spec.height, spec.width):
+        return pixels
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        ratio = max(height, width) / min(height, width)  # of a reduced JPEG's box, too
+        raise ImageError(f"a strip whose sides differ {ratio:.0f} times: {MAX_ASPECT} is the limit")
+    if spec.framing == "stretch":
+        return _resized(pixels, box, spec.height, spec.width)
+    if spec.framing == "crop":
+        return _cropped(pixels, box, spec.height, spec.width)
+    return _padded(pixels, box, spec.height, spec.width)
+
+
+def to_channels(pixels: NDArray[Any], channels: int) -> Pixels:
+    """uint8 pixels as (H, W, channels): RGB to grey by ITU-R 601, grey to RGB by repeating, alpha as `decode` has it.
+
+    Raises ImageError where the array is not a picture.
+    """
+    if pixels.dtype != np.uint8:
+        raise ImageError(f"pixels must be uint8 in 0..255, not {pixels.dtype}")
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or 0 in pixels.shape:
+        raise ImageError(f"a picture is an array (height, width) or (height, width, 1, 3 or 4), not {pixels.shape}")
+    if pixels.shape[2] == 4:
+        pixels = without_transparency(pixels)
+    if pixels.shape[2] == channels:
+        return np.ascontiguousarray(pixels)
+    if channels == 3:
+        return np.repeat(pixels, 3, axis=2)
+    return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))[:, :, None]
+
+
+def _resized(pixels: Pixels, box: Box, height: int, width: int) -> Pixels:
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    resized = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box))
+    return resized[:, :, None] if resized.ndim == 2 else resized
+
+
+def _cropped(pixels: Pixels, box: Box, height: int, width: int) -> Pixels:
+    rows, columns = box[3] - box[1], box[2] - box[0]
+    scale = max(height / rows, width / columns)
+    grown = _resized(pixels, box, max(height, round(rows * scale)), max(width, round(columns * scale)))
+    top, left = (grown.shape[0] - height) // 2, (grown.shape[1] - width) // 2
+    return np.ascontiguousarray(grown[top : top + height, left : left + width])
+
+
+def _padded(pixels: Pixels, box: Box, height: int, width: int) -> Pixels:
+    rows, columns = box[3] - box[1], box[2] - box[0]
+    scale = min(height / rows, width / columns)
+    inner = _resized(pixels, box, min(height, max(1, round(rows * scale))), min(width, max(1, round(columns * scale))))
+    if inner.shape[:2] == (height, width):
+        return inner
+    edges = inner[[0, -1]] if inner.shape[0] < height else inner[:, [0, -1]]
+    fill = np.rint(edges.reshape(-1, inner.shape[2]).mean(axis=0)).astype(np.uint8)
+    framed = np.empty((height, width, inner.shape[2]), np.uint8)
+    framed[:] = fill
+    top, left = (height - inner.shape[0]) // 2, (width - inner.shape[1]) // 2
+    framed[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
+    return framed

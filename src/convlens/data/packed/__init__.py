@@ -1,0 +1,1 @@
+"""Samples to a packed data set, and the set itself."""

@@ -1,0 +1,96 @@
+"""How pictures become inputs: the options of packing.
+
+Owns their values and text forms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from convlens.data.image.framing import InputSpec, Region
+from convlens.errors import UsageError
+from convlens.text import shown
+
+
+@dataclass(frozen=True)
+class PackOptions:
+    """How pictures become inputs. None: as found. `all_test` makes every sample of a set without splits test;
+    `exclude` names samples that are left out."""
+
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+    framing: str | None = None
+    group: str | None = None
+    all_test: bool = False
+    region: Region | None = None
+    exclude: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored in dataset.json and in the cache's key."""
+        size = None if self.size is None else list(self.size)
+        region = None if self.region is None else list(self.region)
+        return {
+            "size": size,
+            "channels": self.channels,
+            "framing": self.framing,
+            "group": self.group,
+            "all_test": self.all_test,
+            "region": region,
+            "exclude": list(self.exclude),
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> PackOptions:
+        """Raises KeyError or TypeError where `value` is something else."""
+        size = value["size"]
+        return cls(
+            None if size is None else (int(size[0]), int(size[1])),
+            value["channels"],
+            value["framing"],
+            value["group"],
+            bool(value["all_test"]),
+            parse_region(value.get("region")),
+            tuple(map(str, value.get("exclude", ()))),
+        )
+
+    @classmethod
+    def for_input(cls, spec: InputSpec, *, group: str | None = None, all_test: bool = False) -> PackOptions:
+        """The options that frame pictures as a model's InputSpec says."""
+        return cls((spec.height, spec.width), spec.channels, spec.framing, group, all_test, spec.region)
+
+
+def parse_size(size: int | str | Sequence[int] | None) -> tuple[int, int] | None:
+    """`32`, `"32"`, `"24x32"` (height x width) or a pair as (height, width). Raises UsageError."""
+    if size is None:
+        return None
+    parts = (
+        size.lower().replace("×", "x").split("x")
+        if isinstance(size, str)
+        else [size]
+        if isinstance(size, int)
+        else size
+    )
+    try:
+        numbers = [int(p) for p in parts]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) not in (1, 2) or min(numbers) < 1:
+        raise UsageError(f"size must be like 32 or 24x32 (height x width, in pixels), not {shown(size)!r}")
+    return numbers[0], numbers[-1]
+
+
+def parse_region(region: str | Sequence[int] | None) -> Region | None:
+    """`"10,20,64,48"` or four numbers as (x, y, width, height) in pixels. Raises UsageError."""
+    if region is None:
+        return None
+    try:
+        x, y, width, height = (int(part) for part in (region.split(",") if isinstance(region, str) else region))
+    except (TypeError, ValueError):
+        x = y = width = height = -1
+    if min(x, y) < 0 or min(width, height) < 1:
+        raise UsageError(
+            f"region must be x,y,width,height in pixels of the upright picture, like 10,20,64,48, not {shown(region)!r}"
+        )
+    return x, y, width, height

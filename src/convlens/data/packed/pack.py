@@ -1,0 +1,172 @@
+"""Packing and opening: from whatever names data to an open Dataset.
+
+Owns the cache that packed folders live in, and when a folder is packed anew. `writing.py` fills the folders.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from convlens import files
+from convlens.data.image.decode import DECODER_VERSION
+from convlens.data.image.framing import FRAMING_VERSION
+from convlens.data.packed.dataset import DEFAULT_VAL_FRAC, FORMAT_VERSION, Dataset
+from convlens.data.packed.exclusions import exclusions
+from convlens.data.packed.options import PackOptions, parse_region, parse_size
+from convlens.data.packed.writing import write_packed
+from convlens.data.sources.base import Source
+from convlens.data.sources.named import NAMED_SETS, open_source
+from convlens.errors import DataError, UsageError
+from convlens.progress import Progress
+from convlens.text import shown
+
+
+def pack(
+    data: Any,
+    out: str | Path | None = None,
+    *,
+    size: int | str | tuple[int, int] | None = None,
+    channels: int | None = None,
+    framing: str | None = None,
+    group: str | None = None,
+    region: str | tuple[int, int, int, int] | None = None,
+    exclude: str | Path | Iterable[str] | None = None,
+    data_root: str | Path | None = None,
+    progress: str | Progress = "auto",
+) -> Dataset:
+    """Decode a source once into a packed data set, and open it.
+
+    `data` is a set's name, a path or arrays. Without `out` the folder lies in the user's cache and is made only
+    if the source or an option changed. `region` (x, y, width, height) is cut from every picture; `exclude` is a list
+    of samples to leave out, or a file of their names. Raises DataError, UsageError, StorageError; RunError where `out`
+    exists.
+    """
+    options = PackOptions(
+        parse_size(size), channels, framing, group, region=parse_region(region), exclude=exclusions(exclude)
+    )
+    if out is not None:
+        files.refuse_existing(Path(out))  # before a large folder is decoded
+    source = open_source(data, group=group, data_root=data_root)
+    if out is None:
+        return _cached(source, options, progress)
+    out = Path(out)
+    with files.new_folder(out) as folder:
+        write_packed(source, options, folder, progress)
+    return Dataset.open(out)
+
+
+def open_data(
+    data: Any,
+    options: PackOptions | None = None,
+    *,
+    data_root: str | Path | None = None,
+    val_frac: float = DEFAULT_VAL_FRAC,
+    progress: str | Progress = "auto",
+) -> Dataset:
+    """Open whatever names data: a Dataset, a packed folder, or a source (packed into the cache if need be).
+
+    Raises as `pack` does.
+    """
+    options = options or PackOptions()
+    is_packed = is_packed_folder(data)
+    if (isinstance(data, Dataset) or is_packed) and options != PackOptions():
+        raise UsageError(
+            f"{shown(data, 200)} is packed already: size, channels, framing, group, region and exclusions are fixed"
+        )
+    if isinstance(data, Dataset):
+        return data.with_val_frac(val_frac)
+    if is_packed:
+        return Dataset.open(data, val_frac)
+    if isinstance(data, str) and data == "mnist" and options == PackOptions():
+        # Its source ships with convlens and cannot change: no need to unpack it to see.
+        with suppress(DataError):  # not there yet, or damaged
+            return Dataset.open(_packed_sets() / _mnist_folder_name(), val_frac)
+    source = open_source(data, group=options.group, data_root=data_root)
+    return open_listed(source, options, val_frac=val_frac, progress=progress)
+
+
+def open_listed(source: Source, options: PackOptions, *, val_frac: float, progress: str | Progress) -> Dataset:
+    """Open a source that was listed already, packed into the cache if need be. Raises as `pack` does."""
+    return _cached(source, options, progress).with_val_frac(val_frac)
+
+
+def is_packed_folder(data: Any) -> bool:
+    """Whether `data` is the path of a packed folder (a named set is none, whatever lies in the working folder)."""
+    if not isinstance(data, str | Path) or str(data) in NAMED_SETS:
+        return False
+    try:
+        return (Path(data) / "dataset.json").is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _packed_sets() -> Path:
+    return files.cache_folder() / "packed"
+
+
+def _versions() -> list[int]:
+    return [FORMAT_VERSION, DECODER_VERSION, FRAMING_VERSION]
+
+
+def _mnist_folder_name() -> str:
+    return "mnist-embedded-" + "-".join(map(str, _versions()))
+
+
+def _cache_name(source: Source, options: PackOptions) -> str:
+    if source.location == "mnist" and options == PackOptions():
+        return _mnist_folder_name()
+    identity = json.dumps([source.identity(), options.to_json(), _versions()])
+    return f"{source.name[:60]}-{files.sha256_of(identity.encode())[:16]}"
+
+
+def _cached(source: Source, options: PackOptions, progress: str | Progress) -> Dataset:
+    folder = _packed_sets() / _cache_name(source, options)
+    with files.lock(folder.with_name(folder.name + ".lock")):
+        try:
+            return Dataset.open(folder)
+        except DataError:
+            pass  # not there yet, or damaged: make it
+        files.remove_leftovers(folder.parent, of=folder.name)
+        with files.new_folder(folder, replace=True) as new:
+            write_packed(source, options, new, progress)
+    return Dataset.open(folder)
+
+
+def reopen(
+    identity: Mapping[str, Any], *, data_root: str | Path | None = None, progress: str | Progress = "none"
+) -> Dataset:
+    """The data set that a run or a model names, checked by its fingerprint.
+
+    The folder it was packed in serves, or a copy in the cache, if it is the same; else the source is packed again.
+    Raises DataError where none gives the same data.
+    """
+    fingerprint, val_frac = str(identity["fingerprint"]), float(identity["val_frac"])
+    packed = [Path(str(identity["packed"]))] if identity.get("packed") else []
+    same: list[tuple[bool, Path]] = []
+    for folder in [*packed, *sorted(path.parent for path in _packed_sets().glob("[!.]*/dataset.json"))]:
+        with suppress(DataError):
+            card = files.read_json(folder / "dataset.json", DataError)
+            if card.get("fingerprint") == fingerprint:
+                same.append((card.get("name") != identity["name"], folder))
+    for _, folder in sorted(same, key=lambda found: found[0]):  # one of the same name first: reports are named by it
+        with suppress(DataError):
+            return _as_merged(Dataset.open(folder, val_frac), identity)
+    source = str(identity["source"])
+    if source not in NAMED_SETS and not Path(source).exists():
+        raise DataError(f"the data set {identity['name']} ({shown(source, 200)}) is not there any more: name it anew")
+    options = PackOptions.from_json(identity["options"])
+    dataset = open_data(source, options, data_root=data_root, val_frac=val_frac, progress=progress)
+    if dataset.fingerprint != fingerprint:
+        raise DataError(
+            f"{shown(source, 200)} has changed since it was used (fingerprint {dataset.fingerprint[:12]}, "
+            f"then {fingerprint[:12]}): its splits are no longer the same"
+        )
+    return _as_merged(dataset, identity)
+
+
+def _as_merged(dataset: Dataset, identity: Mapping[str, Any]) -> Dataset:
+    return dataset.merged() if identity.get("is_merged") else dataset

@@ -1,0 +1,90 @@
+"""Which samples of a source become test when it has no split of its own, and what straddles one that it has.
+
+Owns the split_key: a number for each sample from its content or its group. Validation is drawn from the same numbers when
+a set is opened (`dataset.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlens.data.packed.dataset import in_split
+from convlens.data.sources.base import SPLITS
+
+TEST_FRAC = 0.2
+
+
+def split_key_of(digest: bytes) -> int:
+    """A number in 0..2^64 from a SHA-256: its second eight bytes (the first are an image's key)."""
+    return int.from_bytes(digest[8:16], "little")
+
+
+def split_key_of_group(group: str) -> int:
+    """The split_key that all samples of a group share."""
+    return split_key_of(hashlib.sha256(group.encode("utf-8", "surrogatepass")).digest())
+
+
+def join_equal(index: NDArray[Any]) -> None:
+    """Samples that share a picture, pixel for pixel as framed, get one split_key, and so do whole groups that share one:
+    they must not straddle a split."""
+    keys, inverse, counts = np.unique(index["pixels"], return_inverse=True, return_counts=True)
+    if len(keys) == len(index):
+        return
+    lowest: dict[int, int] = {}  # split_key -> a lower split_key of the same component (union-find)
+
+    def root(split_key: int) -> int:
+        while split_key in lowest:
+            split_key = lowest[split_key]
+        return split_key
+
+    first_key: dict[int, int] = {}
+    repeated = index[counts[inverse] > 1]
+    for key, split_key in zip(repeated["pixels"].tolist(), repeated["split_key"].tolist(), strict=True):
+        a, b = root(split_key), root(first_key.setdefault(key, split_key))
+        if a != b:
+            lowest[max(a, b)] = min(a, b)
+    if lowest:
+        index["split_key"] = [root(split_key) for split_key in index["split_key"].tolist()]
+
+
+def draw_test(index: NDArray[Any], labels_N: NDArray[np.int64]) -> None:
+    """Fix the test split: about 20 % by split_key, whole groups at a time. A validation split of the source's stays."""
+    if len(index) == 0:
+        return
+    # Validation is drawn from the same number when the set is opened, so test takes another part of the hash:
+    # the split_key is mixed once more (splitmix64's finaliser, S. Vigna), which keeps equal split_keys equal.
+    is_test = in_split(mixed(index["split_key"]), labels_N, TEST_FRAC) & (index["split"] != SPLITS.index("val"))
+    index["split"][is_test] = SPLITS.index("test")
+
+
+def mixed(split_key_N: NDArray[np.uint64], times: int = 1) -> NDArray[np.uint64]:
+    """Other split_keys made of these, equal where these are equal."""
+    split_key = split_key_N.copy()
+    with np.errstate(over="ignore"):
+        for _ in range(times):
+            for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+                split_key = (split_key ^ (split_key >> np.uint64(shift))) * np.uint64(factor)
+            split_key ^= split_key >> np.uint64(31)
+    return split_key
+
+
+def overlap_notes(index: NDArray[Any], groups: Sequence[str | None]) -> list[str]:
+    """Equal pictures, and groups, on both sides of a split that came with the data: counted, not moved."""
+    notes = []
+    parts = {name: index["split"] == number for number, name in enumerate(SPLITS)}
+    names = np.array([g or "" for g in groups], dtype=object)
+    for a, b in (("train", "test"), ("val", "test"), ("train", "val")):
+        shared = int(np.isin(index["pixels"][parts[b]], index["pixels"][parts[a]]).sum())
+        if shared:
+            notes.append(f"{shared:,} of the {int(parts[b].sum()):,} {b} images are, pixel for pixel, in {a} too")
+        straddling = set(names[parts[a]]) & set(names[parts[b]]) - {""}
+        if straddling:
+            notes.append(
+                f"{len(straddling):,} groups are in both {a} and {b}, as the split that came with the data has it"
+            )
+    return notes

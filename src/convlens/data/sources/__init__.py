@@ -1,0 +1,1 @@
+"""What people have, as samples: one file a kind."""

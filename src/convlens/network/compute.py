@@ -1,0 +1,177 @@
+"""Where and how the compute is done: device, precision, threads, memory format, compilation, determinism.
+
+Owns their choice, in this one place; the choice is printed, stored in the run and used again on resuming. The
+automatic choices are those that bench/ceilings.py measured to be fastest for small networks (docs/speed.md).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from convlens.errors import DeviceError, UsageError
+from convlens.text import did_you_mean, shown
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+MEMORY_FORMATS = ("channels_last", "contiguous")
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _KEPT_BYTES = -1, -3, 1 << 30  # of glibc's mallopt
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Resolved: device ("cpu", "cuda:0", "mps"), precision (float32 or bfloat16), CPU threads, memory format
+    (channels_last or contiguous), and whether torch.compile makes the training step."""
+
+    device: str
+    precision: str
+    threads: int
+    memory_format: str = MEMORY_FORMATS[0]
+    compile: bool = False
+
+    def __str__(self) -> str:
+        threads = [f"{self.threads} thread{'s' if self.threads != 1 else ''}"] if self.device == "cpu" else []
+        compiled = "compiled" if self.compile else "eager"
+        return ", ".join([self.device, self.precision, *threads, self.memory_format.replace("_", " "), compiled])
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored in runs and model files."""
+        return asdict(self)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of these choices."""
+        if self.precision == "bfloat16" and not has_fast_bfloat16(self.device):
+            return [f"{self.device} has no bfloat16 compute of its own: it is emulated, and slower than float32"]
+        return []
+
+
+def resolve(
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    memory_format: str | None = None,
+    compile: bool | None = None,
+) -> Compute:
+    """Turn wishes into facts.
+
+    Automatic: the best device there, bfloat16 where the hardware has it, torch's number of threads, channels_last,
+    no compilation (for networks this small it costs more time than it saves). Where no compiler is found the answer
+    is eager. Raises DeviceError for a device that is not there, UsageError for odd threads or memory formats.
+    """
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024):
+        raise UsageError(f"threads must be a whole number from 1 to 1024, not {shown(threads)}")
+    if memory_format is not None and memory_format not in MEMORY_FORMATS:
+        raise UsageError(
+            f"unknown memory_format {shown(memory_format)!r}{did_you_mean(str(memory_format), MEMORY_FORMATS)}: "
+            f"there are {', '.join(MEMORY_FORMATS)}"
+        )
+    found = resolve_device(device)
+    if precision == "auto":
+        precision = "bfloat16" if has_fast_bfloat16(found) else "float32"
+    compiled = bool(compile) and has_compiler(found)
+    return Compute(found, precision, threads or torch.get_num_threads(), memory_format or MEMORY_FORMATS[0], compiled)
+
+
+def has_compiler(device: str) -> bool:
+    """Whether torch.compile finds what it generates code with: a C++ compiler on the CPU, Triton on NVIDIA cards."""
+    if device.startswith("cuda"):
+        return find_spec("triton") is not None
+    names = (os.environ.get("CXX"), *(("cl",) if os.name == "nt" else ("g++", "clang++", "c++")))
+    return any(shutil.which(name) for name in names if name)
+
+
+def resolve_device(device: str) -> str:
+    """A device that is there. Raises DeviceError."""
+    kind, _, number = str(device).partition(":")
+    if kind not in DEVICES or (number and (kind != "cuda" or not (number.isascii() and number.isdigit()))):
+        raise DeviceError(
+            f"unknown device {shown(device)!r}{did_you_mean(device, DEVICES)}: there are {', '.join(DEVICES)}"
+        )
+    num_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    has_mps = torch.backends.mps.is_available()
+    if kind == "auto":
+        return "cuda:0" if num_cuda else "mps" if has_mps else "cpu"
+    if kind == "cuda" and int(number or 0) >= num_cuda:
+        there = (
+            f"this machine has {num_cuda} CUDA device{'s' if num_cuda != 1 else ''}"
+            if num_cuda
+            else "no CUDA device is here"
+        )
+        raise DeviceError(f"device {device!r}: {there}; use --device cpu or auto")
+    if kind == "mps" and not has_mps:
+        raise DeviceError("device 'mps' is not here; use --device cpu or auto")
+    return f"cuda:{int(number or 0)}" if kind == "cuda" else kind
+
+
+def has_fast_bfloat16(device: str) -> bool:
+    """Whether the hardware multiplies bfloat16 by itself (emulation is slower than float32)."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device == "cpu":
+        # torch offers no public question for this; both names exist from 2.4 to 2.13, and absence means float32.
+        ask = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+        return any(question() for question in ask if question is not None)
+    return False
+
+
+@cache
+def _reuse_freed_memory() -> None:
+    """Have the C library keep what tensors free for the tensors that come, for the rest of the process.
+
+    By itself glibc gives a step's memory back to the system and asks for it anew in the next: up to 2,400 page faults
+    a step of a small network, a fifth of its time. Other C libraries have no such dial, and are left alone. Older
+    glibcs take no threshold above 32 MB for mapping; what is kept is only said once that is taken.
+    """
+    with suppress(OSError, AttributeError, TypeError):
+        libc = ctypes.CDLL(None)
+        if any(libc.mallopt(_M_MMAP_THRESHOLD, threshold) for threshold in (_KEPT_BYTES, 32 << 20)):
+            libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+@contextmanager
+def settled(compute: Compute) -> Iterator[None]:
+    """Within it torch has the compute's threads, deterministic kernels and a random state of its own.
+
+    All of it is as before afterwards: a library must not move its caller's random numbers. Only that freed memory is
+    kept stays so on Linux. On the CPU, whose kernels are deterministic, `use_deterministic_algorithms` is not called:
+    it would import torch's compiler.
+    """
+    threads = torch.get_num_threads()
+    deterministic, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    cudnn = torch.backends.cudnn
+    benchmark, tf32, matmul = cudnn.benchmark, cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    devices = [compute.device] if compute.device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=devices):
+        try:
+            torch.set_num_threads(compute.threads)
+            if sys.platform == "linux":
+                _reuse_freed_memory()
+            cudnn.benchmark = False
+            cudnn.allow_tf32 = False  # float32 means float32
+            if matmul != "highest":
+                torch.set_float32_matmul_precision("highest")
+            if devices:
+                # cuBLAS reads it when a process first uses a GPU, and is deterministic only with it.
+                os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+                torch.use_deterministic_algorithms(True, warn_only=True)
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            cudnn.benchmark, cudnn.allow_tf32 = benchmark, tf32
+            if matmul != "highest":
+                torch.set_float32_matmul_precision(matmul)
+            if devices:
+                torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)

@@ -1,0 +1,57 @@
+"""Words and numbers as people read them.
+
+Owns the small helpers that messages, tables and pictures share. Knows nothing of what they speak about.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def shown(value: object, limit: int = 80) -> str:
+    """`value` as text that stays on one line and within `limit` characters: safe inside a message."""
+    text = str(value)
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")  # lone surrogates from odd file names
+    return text if len(text) <= limit else f"{text[: limit // 2]}…{text[-limit // 2 + 1 :]}"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`" (did you mean 'x'?)"` for the nearest of `known`, else an empty string."""
+    near = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def listed(names: Iterable[object], most: int = 5) -> str:
+    """The first names, quoted, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(repr(shown(n)) for n in names[:most]) + more
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 pair`, `1,200 pairs`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def by(values: Iterable[object]) -> str:
+    """`28×28`, as sizes are written everywhere."""
+    return "×".join(map(str, values))
+
+
+def number(value: float, digits: int = 5) -> str:
+    """A number as people read it: so many significant digits, a real minus sign."""
+    return f"{value:.{digits}g}".replace("-", "−")
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    """`99.56 %` of a share in 0..1; a dash where there is none."""
+    return "–" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def wrapped(text: str, width: int) -> str:
+    """Text in lines of at most `width` characters."""
+    import textwrap
+
+    return "\n".join(textwrap.wrap(text, width)) or text

@@ -1,0 +1,147 @@
+"""Growing: a training that starts from the weights of a finished model.
+
+Owns which tensors are taken over and which are made anew, what a run and a card say of the parent, and the check that
+no image the parent learned from stands in the new test split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from convlens import files
+from convlens.architecture import Plan, parse, plan
+from convlens.data.image.framing import InputSpec
+from convlens.data.packed.dataset import Dataset
+from convlens.data.packed.pack import reopen
+from convlens.errors import DataError, RunError, UsageError
+from convlens.modelfile import ModelCard, read_model
+from convlens.network.build import Network, tensors_of
+from convlens.run import SEEN_FILE, find_model
+from convlens.text import shown
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The model that a training starts from. `seen` holds the pixel keys, uint64 and sorted, of all images that it or
+    its own parents were trained or validated on; None where that cannot be known any more."""
+
+    path: Path
+    sha256: str
+    card: ModelCard
+    tensors: Mapping[str, NDArray[Any]]
+    seen: NDArray[np.uint64] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As run.json and the card have it."""
+        dataset = self.card.dataset
+        return {
+            "path": str(self.path.resolve()),
+            "sha256": self.sha256,
+            "created": self.card.created,
+            "class_names": list(self.card.class_names),
+            "input": self.card.input_spec.to_json(),
+            "dataset": {"name": dataset["name"], "fingerprint": dataset["fingerprint"]},
+        }
+
+
+def read_parent(what: Any, progress: Any = "none") -> Parent:
+    """The parent named by whatever names a model. Raises ModelFileError, RunError."""
+    path = find_model(what)
+    file = read_model(path)
+    return Parent(path, files.sha256_of_file(path), file.card, file.tensors, _seen_by(path, file.card, progress))
+
+
+def _seen_by(path: Path, card: ModelCard, progress: Any) -> NDArray[np.uint64] | None:
+    beside = path.parent / SEEN_FILE
+    if beside.is_file():
+        try:
+            keys = np.load(beside, allow_pickle=False)
+            if keys.dtype == np.uint64 and keys.ndim == 1:
+                return np.asarray(keys)
+        except (OSError, ValueError, EOFError):
+            pass  # damaged: the data itself may still be at hand
+    if card.training.get("parent"):
+        return None  # what its own parents saw stood in that file alone
+    try:
+        return seen_in(reopen(card.dataset, progress=progress), None)
+    except DataError:
+        return None
+
+
+def seen_in(dataset: Dataset, parent: Parent | None) -> NDArray[np.uint64]:
+    """The keys, sorted, of all that a training on this data set looks at: train, val, and what its parent saw."""
+    keys = [dataset.pixel_keys("train"), dataset.pixel_keys("val")]
+    if parent is not None and parent.seen is not None:
+        keys.append(parent.seen)
+    return np.unique(np.concatenate(keys))
+
+
+def check_lineage(parent: Parent, dataset: Dataset) -> str | None:
+    """Raises DataError where the new test split holds an image that the parent learned from.
+
+    Returns a line to say where that cannot be known.
+    """
+    if dataset.counts["test"] == 0:
+        return None
+    if parent.seen is None:
+        return (
+            "the images that the parent was trained on are not at hand: whether some of them are in the new test "
+            "split was not checked"
+        )
+    leaked = np.isin(dataset.pixel_keys("test"), parent.seen)
+    if leaked.any():
+        names, rows = dataset.sample_names(), dataset.rows("test")
+        raise DataError(
+            f"{int(leaked.sum()):,} of the {len(leaked):,} test images of {dataset.name} were used to train the "
+            f"parent, {shown(names[rows[int(leaked.argmax())]])} among them: their score would be worth nothing. Put "
+            "them into train, leave them out (--exclude), or train without --from"
+        )
+    return None
+
+
+def same_input(parent: Parent, given: Mapping[str, Any]) -> InputSpec:
+    """The parent's input. Raises UsageError where the caller asked for another."""
+    spec = parent.card.input_spec
+    own = {"size": (spec.height, spec.width), "channels": spec.channels, "framing": spec.framing, "region": spec.region}
+    for name, wanted in given.items():
+        if wanted is not None and wanted != own[name]:
+            raise UsageError(
+                f"--from takes pictures as its model does ({name} {shown(own[name])}), not {shown(wanted)}"
+            )
+    return spec
+
+
+def inherit(network: Network, network_plan: Plan, parent: Parent, class_names: tuple[str, ...]) -> list[str]:
+    """Copy the parent's tensors into a freshly made network; returns the names of those that stay as they were made.
+
+    These are the ones whose shape the number of classes decides, where the classes are not the same in the same order.
+    """
+    head = set(head_of(network_plan)) if class_names != parent.card.class_names else set()
+    with torch.no_grad():
+        for name, tensor in tensors_of(network).items():
+            if name not in head:
+                tensor.copy_(torch.from_numpy(np.array(parent.tensors[name])))
+    return sorted(head)
+
+
+def head_of(network_plan: Plan) -> list[str]:
+    """The names of the tensors whose shape depends on the number of classes."""
+    more = plan(parse(str(network_plan.architecture)), network_plan.input_shape, network_plan.num_classes + 1)
+    return [name for name, shape in network_plan.tensors.items() if more.tensors[name] != shape]
+
+
+def parent_again(record: Mapping[str, Any] | None) -> Parent | None:
+    """The parent of a run that is resumed. Raises RunError where its file is not the one that it was."""
+    if record is None:
+        return None
+    path = Path(str(record["path"]))
+    if not path.is_file() or files.sha256_of_file(path) != record["sha256"]:
+        raise RunError(f"the parent {shown(path, 200)} is not there any more, or has changed: begin a new run")
+    return read_parent(path)
