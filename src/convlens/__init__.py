@@ -91,7 +91,14 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        try:
+            return getattr(import_module(_HOMES[name]), name)
+        except ImportError as error:
+            if not str(error.name).startswith("convlens."):
+                raise
+            from convlens.errors import UsageError
+
+            raise UsageError(f"{name} is not part of this installation: {error.name} is missing") from error
     raise AttributeError(f"module 'convlens' has no attribute {name!r}")
 
 

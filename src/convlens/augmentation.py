@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from convlens.checks import Check, boolean, real, whole
@@ -69,7 +70,8 @@ class Augmentation:
 
     def without_augmentation(self) -> Self:
         """The same, learning from the images as they are."""
-        return replace(self, **{f.name: f.default for f in fields(Augmentation)})
+        plain: dict[str, Any] = {f.name: f.default for f in fields(Augmentation)}
+        return replace(self, **plain)
 
     def with_kinds(self, names: Iterable[str], side: int) -> Self:
         """The same with these kinds and no others, at their usual strength for images whose shorter side is `side`
@@ -153,14 +155,21 @@ class Shift(Kind):
         return rng.integers(-values.shift_px, values.shift_px + 1, (num_images, 2), np.int8)
 
     def apply(self, xp: Any, images_NHWC: Any, draw: Any, values: Augmentation) -> Any:
-        # All places that an image can be moved to are windows of the padded one: one copy of each.
         num, height, width, channels = images_NHWC.shape
-        reach, device = values.shift_px, images_NHWC.device
-        rows, columns = (xp.arange(-reach, n + reach, device=device).clamp_(0, n - 1) for n in (height, width))
-        lines = images_NHWC[:, rows][:, :, columns].view(num, height + 2 * reach, -1)
-        windows = lines.unfold(1, height, 1).unfold(2, width * channels, channels)
-        down, right = (reach - draw.long()).unbind(1)
-        return windows[xp.arange(num, device=device), down, right].view(images_NHWC.shape)
+        if images_NHWC.device.type == "cpu":
+            # All places that an image can be moved to are windows of the padded one: a fifth of the time of looking up
+            # each pixel.
+            reach, moves = values.shift_px, draw.numpy().astype(np.int64)
+            padded = np.pad(images_NHWC.numpy(), ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
+            lines = padded.reshape(num, height + 2 * reach, -1)
+            windows = sliding_window_view(lines, (height, width * channels), axis=(1, 2))[:, :, ::channels]
+            moved = windows[np.arange(num), reach - moves[:, 0], reach - moves[:, 1]]
+            return xp.from_numpy(moved.reshape(images_NHWC.shape))
+        down, right = draw.long()[:, :, None].unbind(1)
+        rows, columns = (
+            (xp.arange(n, device=draw.device) - by).clamp_(0, n - 1) for n, by in ((height, down), (width, right))
+        )
+        return images_NHWC[xp.arange(num, device=draw.device)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 class Affine(Kind):
@@ -183,7 +192,8 @@ class Affine(Kind):
         cos, sin, size = np.cos(angle), np.sin(angle), (1 + values.scale_frac) ** grow
         # The inverse of scale · rotation · shear.
         rows = [[cos + shear * sin, sin - shear * cos], [-sin, cos]]
-        return (np.moveaxis(np.array(rows), -1, 0) / size[:, None, None]).astype(np.float32)
+        inverse: Draw = np.moveaxis(np.array(rows), -1, 0) / size[:, None, None]
+        return inverse.astype(np.float32)
 
     def apply(self, xp: Any, images_NHWC: Any, draw: Any, values: Augmentation) -> Any:
         _, height, width, _ = images_NHWC.shape
@@ -275,7 +285,8 @@ class Colour(Kind):
     def draw(self, rng: np.random.Generator, num_images: int, values: Augmentation) -> Draw:
         """float32 (N, 3): the three factors."""
         reach = np.array([getattr(values, name) for name in self.own])
-        return (1 + reach * (2 * rng.random((num_images, 3)) - 1)).astype(np.float32)
+        factors: Draw = 1 + reach * (2 * rng.random((num_images, 3)) - 1)
+        return factors.astype(np.float32)
 
     def apply(self, xp: Any, images_NHWC: Any, draw: Any, values: Augmentation) -> Any:
         brightness, contrast, saturation = draw[:, :, None, None, None].unbind(1)

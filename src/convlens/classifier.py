@@ -6,8 +6,10 @@ Owns the way from a person's picture to an answer: decode, frame as the training
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -15,17 +17,19 @@ import torch
 from numpy.typing import NDArray
 
 from convlens import modelfile
+from convlens.checks import checked, whole
 from convlens.data.image.decode import Pixels, pixels_of, quiet_pillow, read_bytes
 from convlens.data.image.framing import fit, picture
 from convlens.data.packed.image_rows import ImageRows
-from convlens.data.prefetch import prefetch, are_small
+from convlens.data.prefetch import is_small, prefetch
 from convlens.data.sources.layouts import pictures_in
 from convlens.errors import ImageError, ModelFileError, UsageError
 from convlens.metrics import softmax
 from convlens.modelfile import ModelCard
 from convlens.network.build import Network, build, copy_into
-from convlens.network.compute import MEMORY_FORMATS, resolve, resolve_device, settled
+from convlens.network.compute import MEMORY_FORMATS, resolve_compute, resolve_device, settled
 from convlens.network.forward import logits_of
+from convlens.render.pages import notebook
 from convlens.run import Run, find_model
 from convlens.text import shown
 
@@ -91,7 +95,7 @@ class Classifier:
 
     def logits(self, images_NHWC: Pixels | ImageRows) -> NDArray[np.float32]:
         """float32 (N, K) for framed images, uint8 (N, H, W, C). Raises ModelFileError where one is not finite."""
-        with settled(resolve(self.device, "float32")):
+        with settled(resolve_compute(self.device, "float32")):
             logits = logits_of(self.network, images_NHWC)
         if not np.isfinite(logits).all():
             raise ModelFileError(f"{shown(self.path, 200)} gives values that are not finite: it cannot be used")
@@ -106,9 +110,7 @@ class Classifier:
         )
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<p><b>Classifier</b> {escape(str(self))}</p><pre>{escape(self.card.architecture)}</pre>"
+        return notebook("Classifier", lines=[str(self)], source=self.card.architecture)
 
 
 def load(model: str | Path | Run | Classifier = "last", device: str | None = "auto") -> Classifier:
@@ -122,7 +124,7 @@ def load(model: str | Path | Run | Classifier = "last", device: str | None = "au
     file = modelfile.read_model(find_model(model))
     found = resolve_device(device)
     # Weights made in a caller's inference mode could never be explained by gradients.
-    with settled(resolve(found, "float32")), torch.inference_mode(False):
+    with settled(resolve_compute(found, "float32")), torch.inference_mode(False):
         memory_format = str(file.card.training.get("memory_format", MEMORY_FORMATS[0]))  # as validation had it
         network = build(file.plan, file.card.input_spec, device=found, memory_format=memory_format)
         copy_into(network, file.tensors)
@@ -137,8 +139,7 @@ def predict(model: Any, images: Any, *, top: int = 3, device: str = "auto") -> l
     in it), bytes, uint8 arrays (H, W) or (H, W, C), PIL images. Raises ImageError at the first that cannot be
     read, UsageError, and as `load` does.
     """
-    if isinstance(top, bool) or not isinstance(top, int) or top < 1:
-        raise UsageError(f"top must be a whole number from 1 on, not {shown(top)}")
+    checked("top", top, whole(1))
     classifier = load(model, device)
     return list(_predictions(classifier, _listed(images), top))
 
@@ -159,7 +160,7 @@ def _predictions(classifier: Classifier, images: list[Any], top: int) -> Iterato
 def _framed(classifier: Classifier, images: list[Any]) -> Iterator[list[Pixels]]:
     """All images framed, in order, a batch at a time; files are decoded ahead in threads."""
     if all(isinstance(image, str | Path | bytes | bytearray) for image in images):
-        groups = prefetch(classifier.frame, images, threads=0 if are_small(images) else None)
+        groups = prefetch(classifier.frame, images, threads=0 if is_small(_typical_bytes(images)) else None)
     else:  # a PIL image, which may be there twice, is no thing for two threads
         groups = ([classifier.frame(image)] for image in images)
     batch: list[Pixels] = []
@@ -170,6 +171,15 @@ def _framed(classifier: Classifier, images: list[Any]) -> Iterator[list[Pixels]]
             batch = []
     if batch:
         yield batch
+
+
+def _typical_bytes(images: list[Any]) -> float:
+    """The median size of up to 33 files or byte strings, evenly spread."""
+    sizes = []
+    for image in images[:: max(1, len(images) // 32)]:
+        with suppress(OSError, ValueError):
+            sizes.append(len(image) if isinstance(image, bytes | bytearray) else Path(image).stat().st_size)
+    return median(sizes) if sizes else 0
 
 
 def _listed(images: Any) -> list[Any]:

@@ -15,11 +15,18 @@ from typing import Annotated
 
 import typer
 
-from convlens import console
-from convlens.commands.checking import check
-from convlens.commands.measuring import evaluate, pack, predict, runs, train
-from convlens.commands.seeing import explain, look, serve
+from convlens.commands import terminal
+from convlens.commands.check import check
+from convlens.commands.evaluate import evaluate
+from convlens.commands.explain import explain
+from convlens.commands.look import look
+from convlens.commands.pack import pack
+from convlens.commands.predict import predict
+from convlens.commands.runs import runs
+from convlens.commands.serve import serve
+from convlens.commands.train import train
 from convlens.errors import ConvlensError, StorageError
+from convlens.render import tables
 from convlens.signals import clean_up_on_sigterm
 from convlens.text import shown
 
@@ -28,7 +35,6 @@ app = typer.Typer(
     help="Train, honestly evaluate, look inside and ship small convolutional image classifiers.",
     epilog="Start with: convlens train   (MNIST ships with convlens; half a minute on two cores)",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -38,7 +44,7 @@ def _version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
 
-        console.print_text(f"convlens {version('convlens')}")
+        tables.print_text(f"convlens {version('convlens')}")
         raise typer.Exit
 
 
@@ -62,33 +68,30 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code. One line for whatever is wrong with the input."""
     arguments = sys.argv[1:] if arguments is None else arguments
     clean_up_on_sigterm()
-    click_exception: type[Exception] = typer.BadParameter.__mro__[2]  # click's own, wherever typer keeps it
     try:
         code = app(arguments, standalone_mode=False)
         return int(code) if isinstance(code, int) else 0
     except ConvlensError as error:
-        return _complain(str(error))
-    except click_exception as error:
-        if type(error).__name__ == "NoArgsIsHelpError":
-            console.print_text(str(getattr(error, "message", "")) or str(error))
-            return 2
-        return _complain(" ".join(_message_of(error).split()))
+        return _complain(terminal.as_typed(str(error)))
     except (typer.Abort, KeyboardInterrupt):
         return 128 + signal.SIGINT
     except MemoryError:
         return _complain("out of memory: try smaller images, a smaller network or fewer of them at a time")
     except OSError as error:
         return _complain(str(StorageError(f"{shown(error.filename or 'the output', 200)}: {error.strerror or error}")))
-
-
-def _message_of(error: Exception) -> str:
-    message: str = error.format_message() if hasattr(error, "format_message") else str(error)
-    return message
+    except Exception as error:
+        message = getattr(error, "format_message", None)  # what the library of this command line says of its input
+        if message is None:
+            raise
+        if not arguments:  # no command: its help, which has been asked for without being named
+            tables.print_text(str(getattr(error, "message", "")))
+            return 2
+        return _complain(" ".join(str(message()).split()))
 
 
 def _complain(message: str) -> int:
     with suppress(OSError, ValueError, AttributeError):  # nobody listens
-        print(console.showable(f"convlens: {message}", sys.stderr.encoding), file=sys.stderr, flush=True)
+        print(tables.showable(f"convlens: {message}", sys.stderr.encoding), file=sys.stderr, flush=True)
     return 2
 
 

@@ -1,6 +1,7 @@
-"""`train`: data, plan, fit, save, evaluate. One training from beginning to end, resumable at any step.
+"""`train`: from a request to runs.
 
-Owns the order of things and what a run folder holds at each moment. The compute is `training/loop.py`'s.
+Owns the resolution of a request into a plan, and the order of seeds, folds, resumption and the run folder. Choices are
+`choosing/`'s, the training is `training/`'s, scores are `evaluation/`'s.
 """
 
 from __future__ import annotations
@@ -11,30 +12,26 @@ from pathlib import Path
 from typing import Any
 
 from convlens import files
-from convlens.choosing.choose import choose
-from convlens.choosing.previews import draw_inputs
+from convlens.architecture import parse, plan
+from convlens.checks import checked, real
 from convlens.data.packed.dataset import Dataset
-from convlens.data.packed.options import parse_region, parse_size
-from convlens.data.packed.pack import is_packed_folder
-from convlens.errors import TrainingError, UsageError
-from convlens.evaluation.cross_validation import check_folds, cross_validate
+from convlens.data.packed.options import PackOptions
+from convlens.data.packed.pack import is_packed, open_data, reopen
+from convlens.errors import DataError, RunError, SentenceError, TrainingError, UsageError
+from convlens.evaluation.cross_validation import cross_validate
 from convlens.evaluation.evaluate import evaluate
-from convlens.evaluation.test_ledger import ledger_path
-from convlens.metrics import Score
+from convlens.evaluation.test_ledger import ledger_path, open_test
+from convlens.network.compute import resolve_compute, resolve_device
+from convlens.network.memory import check_memory
+from convlens.presets import what_it_takes
 from convlens.progress import Progress, open_progress
 from convlens.recipe import Recipe
-from convlens.run import (
-    INPUTS_FILE,
-    RUNS_FOLDER,
-    Run,
-    find_run,
-    new_run,
-    update_record,
-)
-from convlens.text import shown
-from convlens.training.session import Session, Stop
-from convlens.training.setup import Given, Setup, new_setup, setup_of, wishes_of
-from convlens.training.warm_start import read_parent, same_input
+from convlens.run import INPUTS_FILE, RUN_FILE, RUNS_FOLDER, Run, find_model, find_run, new_run, update_record
+from convlens.text import listed, shown
+from convlens.training.plan import TrainingPlan
+from convlens.training.request import Draft, TrainRequest
+from convlens.training.trainer import Stop, Watch, train_run
+from convlens.training.warm_start import Parent, check_lineage, parent_again, read_parent
 
 CHECKPOINT_EVERY_S = 30.0
 
@@ -44,8 +41,7 @@ def train(
     *,
     preset: str | None = None,
     architecture: str | None = None,
-    recipe: Recipe | None = None,
-    settings: Mapping[str, Any] | None = None,
+    recipe: Recipe | Mapping[str, Any] | None = None,
     seed: int | None = None,
     seeds: int | None = None,
     out: str | Path | None = None,
@@ -59,7 +55,6 @@ def train(
     device: str | None = None,
     threads: int | None = None,
     memory_format: str | None = None,
-    compile: bool | None = None,
     checkpoint_every: float = CHECKPOINT_EVERY_S,
     keep_filters: bool = False,
     size: int | str | tuple[int, int] | None = None,
@@ -75,18 +70,19 @@ def train(
     """Train a network and leave a run folder with a model file.
 
     `data` (default "mnist") is a set's name, a path, arrays or a Dataset; `size`, `channels`, `framing`, `group`,
-    `region` and `exclude` say how pictures are packed. `preset` gives sentence and recipe, which `architecture` and
-    `recipe` replace; `settings` changes values of the recipe. For the named sets the preset is "standard". For other
-    data what is not given is chosen, and each choice said with its reason: input size, channels, framing, preset, batch
-    size, epochs, and augmentation ("auto" tries it on held-out images; "none", or kinds as "flip,shift").
+    `region` and `exclude` say how images are packed. `preset` gives sentence and recipe, which `architecture` and
+    `recipe` replace; of a `recipe` that is a mapping, those fields alone. For the named sets the preset is "standard". For
+    other data what is not said is chosen, and each choice said with its reason: input size, channels, framing, preset,
+    batch size, epochs, and augmentation ("auto" tries it on held-out images; "none", or kinds as "flip,shift"). What was
+    said is never overridden.
 
     `time` ("5m", seconds) fits the epochs into a time. Seed 0, `val_frac` 0.1, device "auto", torch's number of
-    threads, memory format "channels_last" and no compilation are the defaults. Test stays sealed unless `test`. `folds`
-    measures every image by a network that did not learn from it, and then trains on all of them. `parent` is a model
-    to start from. The run folder is `out`, or the next `runs/DATA-N`. `seeds` trains so many times, from `seed` on
-    (`out` is then a folder of runs); the last run is returned, and its `series` has all of them.
+    threads and memory format "channels_last" are the defaults. Test stays sealed unless `test`. `folds` measures every
+    image by a network that did not learn from it, and then trains on all of them. `parent` is a model to start from. The
+    run folder is `out`, or the next `runs/DATA-N`. `seeds` trains so many times, from `seed` on (`out` is then a folder of
+    runs); the last run is returned, and its `series` has all of them.
 
-    `resume` goes on with a run to the same bits; whatever else is given must be what the run has. `checkpoint_every`
+    `resume` goes on with a run to the same bits; whatever else is said must be what the run has. `checkpoint_every`
     is in seconds (0: after every step). `keep_filters` keeps the first convolution's filters at some sixty steps, for
     `look --film`. `stop` is asked after each step: when it says True, the run is saved and
     returned. KeyboardInterrupt does the same, from the last consistent weights.
@@ -94,120 +90,252 @@ def train(
     Raises ConvlensError: DataError, SentenceError, RecipeError, UsageError, DeviceError, RunError, StorageError,
     TrainingError (too little memory), DivergedError.
     """
-    if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, int | float) or not checkpoint_every >= 0:
-        raise UsageError(f"checkpoint_every must be seconds from 0 on, not {shown(checkpoint_every)}")
-    given = Given(
-        data,
-        preset,
-        architecture,
-        recipe,
-        seed,
-        val_frac,
-        device,
-        threads,
-        memory_format,
-        compile,
-        size,
-        channels,
-        framing,
-        group,
-        keep_filters,
-        region,
-        exclude,
-        settings,
-        augment,
-        time,
-        folds,
-        parent,
+    every = checked("checkpoint_every", checkpoint_every, real(0, 1e9))
+    request = TrainRequest(
+        data=data,
+        preset=preset,
+        architecture=architecture,
+        recipe=recipe,
+        seed=seed,
+        seeds=seeds,
+        val_frac=val_frac,
+        test=test,
+        folds=folds,
+        parent=parent,
+        augment=augment,
+        time=time,
+        device=device,
+        threads=threads,
+        memory_format=memory_format,
+        keep_filters=keep_filters,
+        size=size,
+        channels=channels,
+        framing=framing,
+        group=group,
+        region=region,
+        exclude=exclude,
+        data_root=data_root,
     )
-    every = float(checkpoint_every)
     with open_progress(progress) as bar:
-        if resume is not None:
-            wishes = {"out": out, "seeds": seeds, "time": time, "augment": augment}
-            if wish := next((name for name, value in wishes.items() if value is not None), None):
-                raise UsageError(f"a resumed run keeps its folder and its plan: leave --{wish} away")
-            run = find_run(resume)
-            setup = setup_of(run, given, test, data_root, bar)
-            return _finished(setup, run, bar, every, stop, ended=stop is not None and stop())
-        _check_wishes(given, test, seeds)
-        wishes_of(given)
-        places = _places(out, seeds)
-        for place in places:
-            _check_places(place, test)
-        given = given if given.parent is None else _as_parent_has_it(given)
-        num_trainings = len(places) * (1 if folds is None else folds + 1)
-        choices = choose(replace(given, num_trainings=num_trainings), data_root, bar)
-        first = 0 if given.seed is None else given.seed
-        runs: list[Run] = []
-        for number, place in enumerate(places):
-            chosen = choices.given if seeds is None else replace(choices.given, seed=first + number)
-            setup = new_setup(chosen, test, data_root, bar, choices.reasons)
-            if compile and not setup.compute.compile:
-                bar.line(f"note: no compiler for {setup.compute.device} is here: training goes on without, eager")
-            measured = cross_validate(setup, folds, bar) if folds is not None else None
-            # From here on there is a run to end well: whoever handles signals hears it by being asked.
-            ended = stop is not None and stop()
-            runs.append(_new_folder(setup, place, measured))
-            if choices.previews and number == 0:
-                draw_inputs(choices.previews, runs[0].path / INPUTS_FILE)
-                bar.line(
-                    f"twelve pictures as the network sees them: {runs[0].path / INPUTS_FILE}. Can you tell them apart?"
-                )
-            runs[-1] = _finished(setup, runs[-1], bar, every, stop, ended=ended)
-            if runs[-1].status != "complete":
-                break
-        if seeds is not None:
-            for run in runs:
-                update_record(run.path, series=[one.path.name for one in runs])
-        return Run(runs[-1].path)
+        watch = Watch(bar, every, stop)
+        if resume is None:
+            return _train_new(request, out, watch)
+        if out is not None:
+            raise UsageError("a resumed run keeps its folder: leave `out` away")
+        run = find_run(resume)
+        return _finished(plan_of(run, request, bar), run, watch, ended=watch.is_stopped())
 
 
-def _finished(setup: Setup, run: Run, bar: Progress, every_s: float, stop: Stop | None, *, ended: bool) -> Run:
+def _train_new(request: TrainRequest, out: str | Path | None, watch: Watch) -> Run:
+    """Each seed's run, one after the other; the last one."""
+    places = _places(out, request.seeds)
+    for place in places:
+        _check_place(place, opens_test=request.test)
+    first, previews = resolve(request, watch.bar)
+    runs: list[Run] = []
+    for number, place in enumerate(places):
+        training_plan = replace(first, seed=first.seed + number)
+        measured: dict[str, Any] = {}
+        if training_plan.folds is not None:
+            training_plan, measured = _cross_validated(training_plan, watch.bar)
+        # From here on there is a run to end well: whoever handles signals hears it by being asked.
+        ended = watch.is_stopped()
+        runs.append(_new_folder(training_plan, place, measured))
+        if previews and number == 0:
+            _draw_previews(previews, runs[0].path / INPUTS_FILE, watch.bar)
+        runs[-1] = _finished(training_plan, runs[-1], watch, ended=ended)
+        if runs[-1].status != "complete":
+            break
+    if request.seeds is not None:
+        for run in runs:
+            update_record(run.path, series=[one.path.name for one in runs])
+    return Run(runs[-1].path)
+
+
+def _finished(training_plan: TrainingPlan, run: Run, watch: Watch, *, ended: bool) -> Run:
     """Train to the end, and open test where that was asked for."""
-    _introduce(setup, run, bar)
+    _introduce(training_plan, run, watch.bar)
     busy = f"{shown(run.path, 200)} is being trained by another process"
     with files.lock(run.path / ".lock", busy=busy):
         if run.status == "complete" and run.model.is_file():
-            bar.line(f"{run.path} is complete: nothing to resume")
+            watch.bar.line(f"{run.path} is complete: nothing to resume")
         else:
-            run = Session(setup, run, bar, every_s, stop, ended=ended).run_to_end()
-        return _tested(run, setup, bar) if setup.test and run.status == "complete" and run.test is None else run
+            run = train_run(training_plan, run, watch, ended=ended)
+        if not training_plan.test or run.status != "complete" or run.test is not None:
+            return run
+        watch.bar.line("evaluating on the test images")
+        report = evaluate(run, split="test", device=training_plan.compute.device, progress="none")
+        watch.bar.line(str(report.openings))
+        update_record(run.path, test=report.score.to_json())
+        return Run(run.path)
 
 
-def _check_wishes(given: Given, test: bool, seeds: int | None) -> None:
-    if seeds is not None and (isinstance(seeds, bool) or not isinstance(seeds, int) or not 1 <= seeds <= 1_000):
-        raise UsageError(f"seeds must be a whole number from 1 to 1,000, not {shown(seeds)}")
-    if given.folds is None:
-        return
-    check_folds(given.folds)
-    if test or given.val_frac is not None:
-        raise UsageError(
-            "with --folds every image is measured, and the model then learns from all of them: leave "
-            "--test and --val-frac away"
-        )
-    if (given.settings or {}).get("patience") or (given.recipe is not None and given.recipe.patience):
-        raise UsageError("--folds trains on every image, so that none is left for --patience to look at")
-
-
-def _as_parent_has_it(given: Given) -> Given:
-    """The wishes with the parent's input, sentence and recipe in them. Raises UsageError where they contradict it."""
-    if given.preset is not None or given.architecture is not None:
-        raise UsageError("--from takes its model's architecture: leave --preset and --architecture away")
-    parent = read_parent(given.parent)
-    card = parent.card
-    wanted = {
-        "size": parse_size(given.size),
-        "channels": given.channels,
-        "framing": given.framing,
-        "region": parse_region(given.region),
-    }
-    spec = same_input(parent, wanted)
-    given = replace(given, architecture=card.architecture, recipe=card.recipe if given.recipe is None else given.recipe)
-    if isinstance(given.data, Dataset) or is_packed_folder(given.data):
-        return given
-    return replace(
-        given, size=(spec.height, spec.width), channels=spec.channels, framing=spec.framing, region=spec.region
+def _cross_validated(training_plan: TrainingPlan, bar: Progress) -> tuple[TrainingPlan, dict[str, Any]]:
+    """The plan with its data open, test among it, and what cross-validation adds to the run's record."""
+    dataset, _ = open_test(
+        training_plan.dataset, str(training_plan.network.architecture), training_plan.recipe, training_plan.seed
     )
+    training_plan = replace(training_plan, dataset=dataset)
+    score, num_known = cross_validate(training_plan, bar)
+    if num_known:
+        bar.line(
+            f"note: {num_known:,} images that the parent was made with, or that share a group with one, were learned from "
+            "in every fold and are not counted"
+        )
+    return training_plan, {"cross_validation": score.to_json(), "num_not_held_out": num_known}
+
+
+# ---------------------------------------------------------------- from request to plan
+
+
+def resolve(request: TrainRequest, bar: Progress) -> tuple[TrainingPlan, tuple[Dataset, ...]]:
+    """The plan that a request comes to, everything automatic chosen, and the data sets to show previews of.
+
+    Opens (and if need be packs) the data. Raises ConvlensError for whatever cannot be.
+    """
+    pinned = request.said
+    request = request.with_defaults()
+    parent = None if request.parent is None else read_parent(request.parent, bar)
+    draft = request.draft(parent)
+    reasons: tuple[str, ...] = ()
+    previews: tuple[Dataset, ...] = ()
+    if not request.is_named_set or request.time is not None or request.augment is not None:
+        from convlens.choosing.choose import choose
+
+        choices = choose(request, draft, bar)
+        draft, dataset, reasons, previews = choices.draft, choices.dataset, choices.reasons, choices.previews
+    else:
+        dataset = open_data(
+            request.data, draft.options, data_root=request.data_root, val_frac=request.val_share, progress=bar
+        )
+    dataset = dataset if request.folds is None else dataset.merged()
+    _check_data(dataset, parent, draft.recipe, bar, opens_test=request.test)
+    try:
+        network = plan(parse(draft.architecture), dataset.input_spec.shape, len(dataset.class_names))
+    except SentenceError:
+        if request.architecture is None and parent is None and draft.preset is not None:
+            line = what_it_takes(draft.preset, dataset.input_spec.shape, len(dataset.class_names))
+            raise SentenceError(line) from None
+        raise
+    check_memory(network, draft.recipe, draft.compute)
+    if network.num_parameters == 0:
+        raise SentenceError("the network has nothing to learn: no layer of it has parameters")
+    if draft.recipe.batch_size == 1 and any(leaf.layer.name == "batchnorm" for leaf in network.leaves):
+        raise TrainingError("batchnorm cannot learn from batches of one image: use a batch size of at least 2")
+    if request.keep_filters and not any(leaf.layer.name == "conv" for leaf in network.leaves):
+        raise UsageError("`keep_filters` keeps those of the first convolution, and this network has none")
+    training_plan = TrainingPlan(
+        dataset=dataset,
+        network=network,
+        recipe=draft.recipe.replace(precision=draft.compute.precision),
+        seed=request.seed or 0,
+        compute=draft.compute,
+        preset=_preset_name(draft),
+        parent=parent,
+        test=request.test,
+        folds=request.folds,
+        keep_filters=request.keep_filters,
+        reasons=reasons,
+        pinned=pinned,
+    )
+    return training_plan, previews
+
+
+def _preset_name(draft: Draft) -> str | None:
+    """The preset's name, where neither its sentence nor its recipe was changed."""
+    preset = draft.preset
+    if preset is None or draft.recipe != preset.recipe or parse(draft.architecture) != parse(preset.architecture):
+        return None
+    return preset.name
+
+
+def _check_data(dataset: Dataset, parent: Parent | None, recipe: Recipe, bar: Progress, *, opens_test: bool) -> None:
+    """Raises DataError, UsageError where a training on this data could not be measured or could not learn."""
+    counts = dataset.class_counts("train")
+    empty = [name for name, count in zip(dataset.class_names, counts, strict=True) if count == 0]
+    if empty:
+        raise DataError(
+            f"{dataset.name} has no training image of class {listed(empty)} once validation is set aside: give more "
+            "pictures, another `group`, or a smaller `val_frac`"
+        )
+    if parent is not None and (note := check_lineage(parent, dataset)) is not None:
+        bar.line(f"note: {note}")
+    if opens_test and dataset.counts["test"] == 0:
+        raise DataError(f"{dataset.name} has no test images: leave `test` away")
+    if recipe.patience and dataset.counts["val"] == 0:
+        raise UsageError("patience looks at validation images, and there are none: leave it away, or `val_frac`")
+
+
+def plan_of(run: Run, request: TrainRequest, bar: Progress) -> TrainingPlan:
+    """The plan that a run was begun with. Raises RunError where something else is asked for now."""
+    record, where = run.record, shown(run.path, 200)
+    request.refuse(("seeds", "time", "augment"), "a resumed run keeps its plan")
+    try:
+        recipe = Recipe.from_json(record["recipe"])
+        _refuse_changes(run, request, record, recipe)
+        identity, stored = record["dataset"], record["compute"]
+        if stored.get("compile"):
+            raise RunError(f"{where} was begun compiled, which this convlens does not do: begin a new run")
+        if request.data is None:
+            dataset = reopen(identity, data_root=request.data_root, progress=bar)
+        else:
+            options = None if is_packed(request.data) else PackOptions.from_json(identity["options"])
+            val_frac = float(identity["val_frac"])
+            dataset = open_data(request.data, options, data_root=request.data_root, val_frac=val_frac, progress=bar)
+            dataset = dataset.merged() if identity.get("is_merged") else dataset
+        if dataset.fingerprint != identity["fingerprint"]:
+            raise RunError(
+                f"{where} was begun with other data (fingerprint {identity['fingerprint'][:12]}, now "
+                f"{dataset.fingerprint[:12]})"
+            )
+        seed, architecture = TrainRequest(seed=record["seed"]).seed or 0, parse(record["architecture"])
+        if dataset.is_merged:
+            dataset, _ = open_test(dataset, str(architecture), recipe, seed, again=True)
+        return TrainingPlan(
+            dataset=dataset,
+            network=plan(architecture, dataset.input_spec.shape, len(dataset.class_names)),
+            recipe=recipe,
+            seed=seed,
+            compute=resolve_compute(
+                str(stored["device"]), str(stored["precision"]), int(stored["threads"]), stored.get("memory_format")
+            ),
+            preset=record["preset"],
+            parent=parent_again(record.get("parent")),
+            test=request.test or bool(record["test_asked"]),
+            folds=record.get("folds"),
+            keep_filters=bool(record.get("keep_filters")),
+            reasons=tuple(record.get("choices", ())),
+            pinned=tuple(record.get("pinned", ())),
+        )
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, UsageError) as error:
+        raise RunError(f"{shown(run.path / RUN_FILE, 200)} is damaged ({shown(error)})") from error
+
+
+def _refuse_changes(run: Run, request: TrainRequest, record: Mapping[str, Any], recipe: Recipe) -> None:
+    """Raises RunError for the first thing that was said and is not what the run has."""
+    then = dict(recipe.to_json()) | {name: record[name] for name in ("preset", "architecture", "seed")}
+    then |= {name: record["compute"].get(name) for name in ("threads", "memory_format", "device")}
+    then |= {"val_frac": record["dataset"]["val_frac"], "folds": record.get("folds")}
+    then |= {"keep_filters": bool(record.get("keep_filters")), "parent": (record.get("parent") or {}).get("path")}
+    now = {name: getattr(request, name) for name in ("preset", "seed", "threads", "memory_format", "val_frac", "folds")}
+    now |= request.pinned
+    if request.preset is not None and record["preset"] is not None:
+        now = request.draft(None).recipe.to_json() | now
+    if now.get("precision") == "auto":
+        del now["precision"]
+    now["architecture"] = None if request.architecture is None else str(parse(str(request.architecture)))
+    now["device"] = None if request.device in (None, "auto") else resolve_device(str(request.device))
+    now["keep_filters"] = request.keep_filters or None
+    now["parent"] = None if request.parent is None else str(find_model(request.parent).resolve())
+    asked = request.options.to_json()
+    then |= record["dataset"]["options"]
+    now |= {name: asked[name] or None for name in record["dataset"]["options"]}
+    for name, value in now.items():
+        if value is not None and value != then[name]:
+            raise RunError(
+                f"{shown(run.path, 200)} was begun with {name} {shown(then[name])}, not {shown(value)}: a resumed run "
+                "keeps its values; leave it away, or begin a new run"
+            )
 
 
 # ---------------------------------------------------------------- the run folder
@@ -220,44 +348,39 @@ def _places(out: str | Path | None, seeds: int | None) -> list[Path | None]:
     return [Path(out) / str(number + 1) for number in range(seeds)]
 
 
-def _check_places(out: str | Path | None, test: bool) -> None:
+def _check_place(out: Path | None, *, opens_test: bool) -> None:
     """Find out before anything long begins that results can be written."""
     if out is not None:
-        files.refuse_existing(Path(out))
-    files.check_room(RUNS_FOLDER if out is None else Path(out), num_bytes=1_000_000)
-    if test:
+        files.refuse_existing(out)
+    files.check_room(RUNS_FOLDER if out is None else out, num_bytes=1_000_000)
+    if opens_test:
         files.check_room(ledger_path().parent, num_bytes=10_000)
 
 
-def _new_folder(setup: Setup, out: str | Path | None, measured: Score | None) -> Run:
-    if setup.recipe.batch_size == 1 and any(leaf.layer.name == "batchnorm" for leaf in setup.plan.leaves):
-        raise TrainingError("batchnorm cannot learn from batches of one image: use a batch size of at least 2")
+def _new_folder(training_plan: TrainingPlan, out: Path | None, measured: Mapping[str, Any]) -> Run:
     # Two checkpoints and one being written, each of weights, two moments and an average; and the model.
-    files.check_room(
-        RUNS_FOLDER if out is None else Path(out), num_bytes=4 * setup.plan.num_parameters * (3 * 4 + 2) + 1_000_000
-    )
-    record = setup.record() | ({"cross_validation": measured.to_json()} if measured is not None else {})
-    with new_run(setup.dataset.name, out, record) as (_, path):
+    num_bytes = 4 * training_plan.network.num_parameters * (3 * 4 + 2) + 1_000_000
+    files.check_room(RUNS_FOLDER if out is None else out, num_bytes=num_bytes)
+    with new_run(training_plan.dataset.name, out, {**training_plan.record(), **measured}) as (_, path):
         pass
     return Run(path)
 
 
-def _introduce(setup: Setup, run: Run, bar: Progress) -> None:
+def _draw_previews(previews: tuple[Dataset, ...], path: Path, bar: Progress) -> None:
+    from convlens.choosing.previews import draw_previews
+
+    draw_previews(previews, path)
+    bar.line(f"twelve pictures as the network sees them: {path}. Can you tell them apart?")
+
+
+def _introduce(training_plan: TrainingPlan, run: Run, bar: Progress) -> None:
+    network, compute = training_plan.network, training_plan.compute
     for line in (
-        str(setup.dataset),
-        *(f"note: {note}" for note in (*setup.dataset.notes, *setup.compute.notes)),
-        str(setup.plan.architecture),
-        f"{setup.plan.num_parameters:,} parameters, {setup.plan.multiply_adds:,} multiply-adds an image",
-        str(setup.recipe),
-        f"seed {setup.seed}, steps: {setup.num_steps:,}, on {setup.compute}, in {run.path}",
+        str(training_plan.dataset),
+        *(f"note: {note}" for note in (*training_plan.dataset.notes, *compute.notes)),
+        str(network.architecture),
+        f"{network.num_parameters:,} parameters, {network.multiply_adds:,} multiply-adds an image",
+        str(training_plan.recipe),
+        f"seed {training_plan.seed}, steps: {training_plan.num_steps:,}, on {compute}, in {run.path}",
     ):
         bar.line(line)
-
-
-def _tested(run: Run, setup: Setup, bar: Progress) -> Run:
-    """Open test for the saved model, and write the score into run.json."""
-    bar.line("evaluating on the test images")
-    report = evaluate(run, split="test", device=setup.compute.device, progress="none")
-    bar.line(str(report.openings))
-    update_record(run.path, test=report.score.to_json())
-    return Run(run.path)

@@ -6,7 +6,7 @@ Owns the formulas; knows nothing of networks, files or splits. N samples, K clas
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,6 +156,19 @@ class Score(NamedTuple):
             "majority_baseline": self.majority,
             "imbalance": self.imbalance,
         }
+
+    @classmethod
+    def from_json(cls, value: Any) -> Score:
+        """Raises KeyError, TypeError, ValueError where `value` is no score."""
+        low, high = value["interval"]
+        others = (value.get(name) for name in ("balanced_accuracy", "majority_baseline", "imbalance"))
+        return cls(
+            float(value["accuracy"]),
+            (float(low), float(high)),
+            int(value["n"]),
+            float(value["loss"]),
+            *(None if other is None else float(other) for other in others),
+        )
 
     def __str__(self) -> str:
         low, high = self.interval

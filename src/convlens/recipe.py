@@ -7,7 +7,6 @@ seed, which stands beside it in every run, says *which sample of it*.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -84,18 +83,8 @@ class Recipe(Augmentation):
                 )
         return replace(self, **values)
 
-    def parsed(self, settings: Iterable[str]) -> dict[str, Any]:
-        """The values of `field=value` texts, as `--set` gives them, for `replace`. Raises RecipeError."""
-        values = {}
-        for text in settings:
-            name, equals, value = text.partition("=")
-            if not equals:
-                raise RecipeError(f"--set takes field=value, not {shown(text)!r}")
-            values[name.strip()] = self._parsed(name.strip(), value.strip())
-        self.replace(**values)
-        return values
-
-    def _parsed(self, name: str, text: str) -> Any:
+    def parsed(self, name: str, text: str) -> Any:
+        """The value of a field as text, as a terminal gives it. Raises RecipeError where it is not of the field's kind."""
         default = getattr(self, name, None)
         try:
             if isinstance(default, bool):

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from statistics import mean, stdev
@@ -18,6 +19,7 @@ from typing import Any
 from convlens import files
 from convlens.errors import ModelFileError, RunError, StorageError
 from convlens.metrics import Score
+from convlens.render.pages import notebook
 from convlens.text import did_you_mean, shown
 
 RUNS_FOLDER = Path("runs")
@@ -133,10 +135,7 @@ class Run:
         return "\n".join(f"{what:<14}{value}" for what, value in self.summary())
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        rows = "".join(f"<tr><th>{escape(w)}</th><td>{escape(v)}</td></tr>" for w, v in self.summary())
-        return f"<table>{rows}</table>"
+        return notebook(rows=self.summary())
 
 
 @dataclass(frozen=True)
@@ -214,17 +213,12 @@ def _check_record(record: dict[str, Any]) -> None:
 
 def score_of(value: Any) -> Score | None:
     """A score from its JSON form; None where there is none. Raises KeyError, TypeError, ValueError."""
-    if value is None:
-        return None
-    low, high = value["interval"]
-    others = (value.get(name) for name in ("balanced_accuracy", "majority_baseline", "imbalance"))
-    return Score(
-        float(value["accuracy"]),
-        (float(low), float(high)),
-        int(value["n"]),
-        float(value["loss"]),
-        *(None if other is None else float(other) for other in others),
-    )
+    return None if value is None else Score.from_json(value)
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 # ---------------------------------------------------------------- making

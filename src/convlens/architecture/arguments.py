@@ -5,9 +5,10 @@ Owns the checks. A check returns the normal form of a value or raises ValueError
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import MISSING, field
 from typing import Any
+
+from convlens.checks import Check, whole
 
 Pair = int | tuple[int, int]
 Size = int | str  # a number, or one of WORDS
@@ -22,34 +23,26 @@ def pair(value: Pair) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
 
 
-Check = Callable[[Any], Any]
-
-
-def check_whole(value: Any, low: int) -> int:
-    """A whole number from `low` to MAX_PIXELS."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= MAX_PIXELS:
-        raise ValueError(f"a whole number from {low} to {MAX_PIXELS:,}")
-    return value
-
-
 def check_size(value: Any) -> Size:
     """A number of channels or features, or a word that stands for one."""
     if isinstance(value, str) and value in WORDS:
         return value
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_NUMBER:
-        raise ValueError(f"a whole number from 1 to {MAX_NUMBER:,}, or one of the words {' and '.join(WORDS)}")
-    return value
+    try:
+        return int(whole(1, MAX_NUMBER)(value))
+    except ValueError as error:
+        raise ValueError(f"{error}, or one of the words {' and '.join(WORDS)}") from None
 
 
 def check_pair(low: int) -> Check:
     """Checks a number from `low` on, or a (height, width) pair of them; equal pairs become one number."""
+    number = whole(low, MAX_PIXELS)
 
     def check(value: Any) -> Pair:
         if isinstance(value, tuple) and len(value) == 2:
-            height, width = check_whole(value[0], low), check_whole(value[1], low)
+            height, width = number(value[0]), number(value[1])
             return height if height == width else (height, width)
         try:
-            return check_whole(value, low)
+            return int(number(value))
         except ValueError as error:
             raise ValueError(f"{error}, or a pair of them") from None
 
@@ -74,17 +67,6 @@ def check_boolean(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError("True or False")
     return value
-
-
-def check_number(low: float, high: float) -> Check:
-    """Checks a number within bounds; it becomes a float."""
-
-    def check(value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise ValueError(f"a number from {low:g} to {high:g}")
-        return float(value)
-
-    return check
 
 
 def check_choice(*known: str) -> Check:

@@ -10,7 +10,7 @@ import math
 from html import escape
 
 from convlens.architecture.plan import Plan
-from convlens.architecture.rows import Row, padding_in_words, rows
+from convlens.architecture.rows import Row, rows
 from convlens.architecture.windows import Box, pixels_seen
 from convlens.text import by
 
@@ -81,7 +81,7 @@ def _middle(shape: tuple[int, ...], last_map: tuple[int, ...]) -> tuple[int, ...
 
 def _row(plan: Plan, row: Row, unit: tuple[int, ...], scale: float, y: float) -> str:
     node = row.node
-    under = [text for text in (node.formula, padding_in_words(node)) if text]
+    under = [text for text in (node.formula, node.layer.padding_words(node.input_shape)) if text]
     drawn = _lines(y, f"{node.address}  {row.title}", under, row.depth) + _maps(node.output_shape, scale, y)
     seen = pixels_seen(plan, node.address, unit)
     return drawn + _field(plan.input_shape, seen, scale, y)

@@ -24,6 +24,7 @@ from convlens.architecture.layers import (
 from convlens.architecture.plan import Node, Plan
 from convlens.architecture.rows import Row, by_axis, rows, rows_json, sees
 from convlens.architecture.torch_source import torch_source
+from convlens.render.pages import notebook
 from convlens.text import by
 
 
@@ -119,13 +120,8 @@ class Explanation:
         return "\n".join([str(self.plan.architecture), *lines, self.summary(), *(f"- {r}" for r in self.remarks)])
 
     def _repr_html_(self) -> str:
-        from html import escape
-
         header, cells = self.table()
-        head = "".join(f"<th>{escape(h)}</th>" for h in header)
-        body = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in cells)
-        notes = "".join(f"<li>{escape(r)}</li>" for r in self.remarks)
-        return f"<table><tr>{head}</tr>{body}</table><p>{escape(self.summary())}</p><ul>{notes}</ul>"
+        return notebook(header=header, rows=cells, lines=[self.summary()], items=self.remarks)
 
 
 def _count(number: int) -> str:

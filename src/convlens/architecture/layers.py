@@ -1,29 +1,32 @@
-"""One frozen dataclass per layer of the sentence: its arguments, output shape, formula, tensors and cost.
+"""One frozen dataclass per layer of the sentence: arguments, shape, formula, padding in words, tensors, cost, torch form.
 
-Owns what a layer *is*, in pure Python. Knows nothing of text (`sentence.py`), of how layers follow one another
-(`plan.py`) or of torch. Names and defaults are torch.nn's; shapes are (C, H, W) for maps and (C,) for vectors.
+Owns all that a layer *is*, in pure Python; a new one is written here, and its arithmetic in `lens/arithmetic.py`. Knows
+nothing of text (`parser.py`) or of how layers follow one another (`plan.py`), and imports no torch. Names and defaults are torch.nn's; shapes are (C, H, W) for maps and (C,) for vectors.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Self
 
 from convlens.architecture.arguments import (
+    MAX_PIXELS,
     WORDS,
     Pair,
     Size,
     argument,
     check_boolean,
     check_choice,
-    check_number,
     check_optional,
     check_padding,
     check_pair,
     check_size,
     pair,
 )
+from convlens.checks import real, whole
 from convlens.text import by
 
 Shape = tuple[int, ...]
@@ -31,6 +34,18 @@ Shape = tuple[int, ...]
 
 class MisfitError(ValueError):
     """A layer that cannot take the shape it gets. The plan turns it into a SentenceError with its place."""
+
+
+class TorchForm(NamedTuple):
+    """A layer as torch.nn has it, as data: the class's name and the arguments that it is made with.
+
+    `fixed` names parameters that training leaves alone. `Scale` is the one class that torch.nn does not have.
+    """
+
+    name: str
+    arguments: tuple[Any, ...] = ()
+    keywords: Mapping[str, Any] = MappingProxyType({})
+    fixed: tuple[str, ...] = ()
 
 
 class Axis(NamedTuple):
@@ -52,6 +67,7 @@ class Layer:
     """What every layer answers. The default is a layer without parameters that keeps its shape."""
 
     name: ClassVar[str]
+    torch_name: ClassVar[str] = ""  # the class in torch.nn
 
     column: int | None = field(default=None, compare=False, repr=False, kw_only=True)
 
@@ -109,6 +125,21 @@ class Layer:
         """
         return 0
 
+    def padding_words(self, shape: Shape) -> str:
+        """What a window meets beyond the edge of maps of `shape`; empty for layers without windows."""
+        return ""
+
+    def torch_form(self, shape: Shape) -> TorchForm:
+        """The layer in torch.nn, its words bound, for an input of `shape`."""
+        positional, keywords = self._shown_arguments()
+        return TorchForm(self.torch_name, tuple(positional), keywords)
+
+    def _shown_arguments(self) -> tuple[list[Any], dict[str, Any]]:
+        """The values that always stand in the sentence, and by name the others that differ from their defaults."""
+        of = {f: getattr(self, f.name) for f in self.arguments()}
+        positional = [value for f, value in of.items() if f.metadata["positional"]]
+        return positional, {f.name: v for f, v in of.items() if not f.metadata["positional"] and v != f.default}
+
     def receptive(self, axes: tuple[Axis, Axis], extent: tuple[int, int]) -> tuple[Axis, Axis]:
         """Receptive field of an output unit, from that of its input units.
 
@@ -117,13 +148,8 @@ class Layer:
         return axes
 
     def __str__(self) -> str:
-        shown = []
-        for f in self.arguments():
-            value = getattr(self, f.name)
-            if f.metadata["positional"]:
-                shown.append(_text(value))
-            elif value != f.default:
-                shown.append(f"{f.name}={_text(value)}")
+        positional, keywords = self._shown_arguments()
+        shown = [*map(_text, positional), *(f"{name}={_text(value)}" for name, value in keywords.items())]
         return f"{self.name}({', '.join(shown)})" if shown else self.name
 
 
@@ -164,6 +190,23 @@ class _Windowed(Layer):
 
     def rounds_up(self) -> bool:
         return False
+
+    def beyond(self) -> str:
+        """What lies in the padding, in words."""
+        return "zeros"
+
+    def padding_words(self, shape: Shape) -> str:
+        (above, below), (left, right) = self.paddings()
+        if not any((above, below, left, right)):
+            return "no padding (valid)"
+        if above == below == left == right:
+            text = (
+                f"padding: {above} {self.beyond()} all around" if above > 1 else f"padding: a ring of {self.beyond()}"
+            )
+        else:
+            sides = zip((above, below, left, right), ("above", "below", "left", "right"), strict=True)
+            text = f"padding: {', '.join(f'{n} {side}' for n, side in sides if n)}, {self.beyond()}"
+        return text + (" (same: keeps the size)" if self.output_shape(shape)[1:] == shape[1:] else "")
 
     def spans(self) -> tuple[int, int]:
         """Rows and columns from the first to the last that one window reads: d·(k − 1) + 1."""
@@ -247,6 +290,7 @@ class Conv(_Windowed):
     """torch.nn.Conv2d. `padding='same'` puts the odd row or column below and to the right, as torch does."""
 
     name: ClassVar[str] = "conv"
+    torch_name: ClassVar[str] = "Conv2d"
 
     out_channels: Size = argument(check_size)
     kernel_size: Pair = argument(check_pair(1))
@@ -256,6 +300,16 @@ class Conv(_Windowed):
     groups: Size = argument(check_size, 1)
     bias: bool = argument(check_boolean, True)
     padding_mode: str = argument(check_choice("zeros", "reflect", "replicate", "circular"), "zeros")
+
+    def torch_form(self, shape: Shape) -> TorchForm:
+        return _with_inputs(super().torch_form(shape), shape)
+
+    def beyond(self) -> str:
+        return {
+            "reflect": "mirrored values",
+            "replicate": "repeated edge values",
+            "circular": "values from the far side",
+        }.get(self.padding_mode, "zeros")
 
     def kernel(self) -> tuple[int, int]:
         return pair(self.kernel_size)
@@ -301,6 +355,42 @@ class Conv(_Windowed):
         return out_h * out_w * math.prod(self.tensors(shape)["weight"])
 
 
+def _with_inputs(form: TorchForm, shape: Shape) -> TorchForm:
+    return form._replace(arguments=(shape[0], *form.arguments))
+
+
+@dataclass(frozen=True)
+class ZeroPad(_Windowed):
+    """torch.nn.ZeroPad2d: rows and columns of zeros around each map; as a layer with windows of 1×1."""
+
+    name: ClassVar[str] = "zeropad"
+    torch_name: ClassVar[str] = "ZeroPad2d"
+
+    left: int = argument(whole(0, MAX_PIXELS))
+    right: int = argument(whole(0, MAX_PIXELS))
+    top: int = argument(whole(0, MAX_PIXELS))
+    bottom: int = argument(whole(0, MAX_PIXELS))
+
+    def kernel(self) -> tuple[int, int]:
+        return (1, 1)
+
+    def strides(self) -> tuple[int, int]:
+        return (1, 1)
+
+    def paddings(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        return (self.top, self.bottom), (self.left, self.right)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        channels, height, width = _need_map(self, shape)
+        return (channels, *self.output_size((height, width)))
+
+    def torch_form(self, shape: Shape) -> TorchForm:
+        return TorchForm(self.torch_name, ((self.left, self.right, self.top, self.bottom),))
+
+    def _axis_formula(self, n: int, k: int, stride: int, padding: tuple[int, int], dilation: int, out: int) -> str:
+        return f"{n} + {padding[0]} + {padding[1]} = {out}"
+
+
 @dataclass(frozen=True)
 class _Pool(_Windowed):
     kernel_size: Pair = argument(check_pair(1))
@@ -333,6 +423,7 @@ class MaxPool(_Pool):
     """torch.nn.MaxPool2d; the stride is the window's size unless given."""
 
     name: ClassVar[str] = "maxpool"
+    torch_name: ClassVar[str] = "MaxPool2d"
 
     dilation: Pair = argument(check_pair(1), 1)
     ceil_mode: bool = argument(check_boolean, False)
@@ -342,6 +433,9 @@ class MaxPool(_Pool):
 
     def rounds_up(self) -> bool:
         return self.ceil_mode
+
+    def beyond(self) -> str:
+        return "places that do not count"
 
     def output_shape(self, shape: Shape) -> Shape:
         found = super().output_shape(shape)
@@ -363,6 +457,7 @@ class AvgPool(_Pool):
     """torch.nn.AvgPool2d; the stride is the window's size unless given."""
 
     name: ClassVar[str] = "avgpool"
+    torch_name: ClassVar[str] = "AvgPool2d"
 
     ceil_mode: bool = argument(check_boolean, False)
     count_include_pad: bool = argument(check_boolean, True)
@@ -370,9 +465,15 @@ class AvgPool(_Pool):
     def rounds_up(self) -> bool:
         return self.ceil_mode
 
+    def beyond(self) -> str:
+        return "zeros" if self.count_include_pad else "places that do not count"
+
 
 @dataclass(frozen=True)
 class _GlobalPool(Layer):
+    def torch_form(self, shape: Shape) -> TorchForm:
+        return TorchForm(self.torch_name, (1,))
+
     def output_shape(self, shape: Shape) -> Shape:
         return (_need_map(self, shape)[0], 1, 1)
 
@@ -388,6 +489,7 @@ class GlobalAvgPool(_GlobalPool):
     """torch.nn.AdaptiveAvgPool2d(1): the mean of each map, C×1×1."""
 
     name: ClassVar[str] = "globalavgpool"
+    torch_name: ClassVar[str] = "AdaptiveAvgPool2d"
 
 
 @dataclass(frozen=True)
@@ -395,6 +497,7 @@ class GlobalMaxPool(_GlobalPool):
     """torch.nn.AdaptiveMaxPool2d(1): the largest value of each map, C×1×1."""
 
     name: ClassVar[str] = "globalmaxpool"
+    torch_name: ClassVar[str] = "AdaptiveMaxPool2d"
 
 
 @dataclass(frozen=True)
@@ -403,13 +506,18 @@ class BatchNorm(Layer):
 
     name: ClassVar[str] = "batchnorm"
 
-    eps: float = argument(check_number(1e-12, 1.0), 1e-5)
-    momentum: float = argument(check_number(0.0, 1.0), 0.1)
+    eps: float = argument(real(1e-12, 1.0), 1e-5)
+    momentum: float = argument(real(0.0, 1.0), 0.1)
     scale: bool = argument(check_boolean, True)
 
     def tensors(self, shape: Shape) -> dict[str, Shape]:
         c = (shape[0],)
         return {"weight": c, "bias": c, "running_mean": c, "running_var": c, "num_batches_tracked": ()}
+
+    def torch_form(self, shape: Shape) -> TorchForm:
+        keywords = {name: v for name, v in self._shown_arguments()[1].items() if name != "scale"}
+        name = "BatchNorm2d" if len(shape) == 3 else "BatchNorm1d"
+        return TorchForm(name, (shape[0],), keywords, () if self.scale else ("weight",))
 
     def num_parameters(self, shape: Shape) -> int:
         return shape[0] * (2 if self.scale else 1)
@@ -423,9 +531,10 @@ class GroupNorm(Layer):
     """torch.nn.GroupNorm: each group of channels is normalised over the whole map."""
 
     name: ClassVar[str] = "groupnorm"
+    torch_name: ClassVar[str] = "GroupNorm"
 
     num_groups: Size = argument(check_size)
-    eps: float = argument(check_number(1e-12, 1.0), 1e-5)
+    eps: float = argument(real(1e-12, 1.0), 1e-5)
     affine: bool = argument(check_boolean, True)
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -435,6 +544,10 @@ class GroupNorm(Layer):
         if math.prod(shape) == self.num_groups:
             raise MisfitError("each group has a single value, whose normalised value is always 0; use fewer groups")
         return shape
+
+    def torch_form(self, shape: Shape) -> TorchForm:
+        form = super().torch_form(shape)
+        return form._replace(arguments=(*form.arguments, shape[0]))
 
     def tensors(self, shape: Shape) -> dict[str, Shape]:
         return {"weight": (shape[0],), "bias": (shape[0],)} if self.affine else {}
@@ -456,6 +569,7 @@ class ReLU(Activation):
     """max(0, x)"""
 
     name: ClassVar[str] = "relu"
+    torch_name: ClassVar[str] = "ReLU"
 
 
 @dataclass(frozen=True)
@@ -463,6 +577,7 @@ class ReLU6(Activation):
     """min(max(0, x), 6)"""
 
     name: ClassVar[str] = "relu6"
+    torch_name: ClassVar[str] = "ReLU6"
 
 
 @dataclass(frozen=True)
@@ -470,8 +585,9 @@ class LeakyReLU(Activation):
     """x where positive, else negative_slope · x"""
 
     name: ClassVar[str] = "leakyrelu"
+    torch_name: ClassVar[str] = "LeakyReLU"
 
-    negative_slope: float = argument(check_number(0.0, 10.0), 0.01)
+    negative_slope: float = argument(real(0.0, 10.0), 0.01)
 
 
 @dataclass(frozen=True)
@@ -479,6 +595,7 @@ class GELU(Activation):
     """x · Φ(x), exactly or by its tanh approximation"""
 
     name: ClassVar[str] = "gelu"
+    torch_name: ClassVar[str] = "GELU"
 
     approximate: str = argument(check_choice("none", "tanh"), "none")
 
@@ -488,6 +605,7 @@ class SiLU(Activation):
     """x · sigmoid(x)"""
 
     name: ClassVar[str] = "silu"
+    torch_name: ClassVar[str] = "SiLU"
 
 
 @dataclass(frozen=True)
@@ -495,6 +613,7 @@ class Hardswish(Activation):
     """x · relu6(x + 3) / 6"""
 
     name: ClassVar[str] = "hardswish"
+    torch_name: ClassVar[str] = "Hardswish"
 
 
 @dataclass(frozen=True)
@@ -502,6 +621,7 @@ class Tanh(Activation):
     """tanh(x)"""
 
     name: ClassVar[str] = "tanh"
+    torch_name: ClassVar[str] = "Tanh"
 
 
 @dataclass(frozen=True)
@@ -509,6 +629,7 @@ class Sigmoid(Activation):
     """1 / (1 + e^-x)"""
 
     name: ClassVar[str] = "sigmoid"
+    torch_name: ClassVar[str] = "Sigmoid"
 
 
 @dataclass(frozen=True)
@@ -516,8 +637,9 @@ class Dropout(Layer):
     """torch.nn.Dropout: in training each value is zeroed with probability p, the others divided by 1 − p."""
 
     name: ClassVar[str] = "dropout"
+    torch_name: ClassVar[str] = "Dropout"
 
-    p: float = argument(check_number(0.0, 0.99), 0.5, always_shown=True)
+    p: float = argument(real(0.0, 0.99), 0.5, always_shown=True)
 
 
 @dataclass(frozen=True)
@@ -525,6 +647,7 @@ class Flatten(Layer):
     """torch.nn.Flatten: C×H×W to one vector, channel by channel, row by row."""
 
     name: ClassVar[str] = "flatten"
+    torch_name: ClassVar[str] = "Flatten"
 
     def output_shape(self, shape: Shape) -> Shape:
         _need_map(self, shape)
@@ -539,9 +662,13 @@ class Linear(Layer):
     """torch.nn.Linear: every number that comes in takes part in every number that goes out."""
 
     name: ClassVar[str] = "linear"
+    torch_name: ClassVar[str] = "Linear"
 
     out_features: Size = argument(check_size)
     bias: bool = argument(check_boolean, True)
+
+    def torch_form(self, shape: Shape) -> TorchForm:
+        return _with_inputs(super().torch_form(shape), shape)
 
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != 1:
@@ -566,8 +693,9 @@ class Scale(Layer):
     """Each value times a fixed factor."""
 
     name: ClassVar[str] = "scale"
+    torch_name: ClassVar[str] = "Scale"
 
-    factor: float = argument(check_number(-1e6, 1e6))
+    factor: float = argument(real(-1e6, 1e6))
 
     def multiply_adds(self, shape: Shape) -> int:
         return math.prod(shape)
@@ -612,6 +740,7 @@ SIMPLE_LAYERS: dict[str, type[Layer]] = {
     kind.name: kind
     for kind in (
         Conv,
+        ZeroPad,
         MaxPool,
         AvgPool,
         GlobalAvgPool,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convlens.architecture.layers import AvgPool, Axis, Conv, Layer, MaxPool, Residual, Shape, _Windowed
+from convlens.architecture.layers import Axis, Layer, Residual, Shape, _Windowed
 from convlens.architecture.plan import Node, Plan
 from convlens.architecture.windows import sources
 from convlens.text import by
@@ -64,31 +64,6 @@ def sees(receptive: tuple[Axis, Axis], input_shape: Shape) -> str:
     return f"{by((high.size, wide.size))}{' (all)' if whole else ''}"
 
 
-def padding_in_words(node: Node) -> str:
-    """What a window meets beyond the edge of its map; empty for layers without windows."""
-    layer = node.layer
-    if not isinstance(layer, _Windowed):
-        return ""
-    (above, below), (left, right) = layer.paddings()
-    if not any((above, below, left, right)):
-        return "no padding (valid)"
-    what = "zeros"
-    if isinstance(layer, Conv):
-        what = {
-            "reflect": "mirrored values",
-            "replicate": "repeated edge values",
-            "circular": "values from the far side",
-        }.get(layer.padding_mode, what)
-    elif isinstance(layer, MaxPool) or (isinstance(layer, AvgPool) and not layer.count_include_pad):
-        what = "places that do not count"
-    if above == below == left == right:
-        text = f"padding: {above} {what} all around" if above > 1 else f"padding: a ring of {what}"
-    else:
-        sides = zip((above, below, left, right), ("above", "below", "left", "right"), strict=True)
-        text = f"padding: {', '.join(f'{n} {side}' for n, side in sides if n)}, {what}"
-    return text + (" (same: keeps the size)" if node.output_shape[1:] == node.input_shape[1:] else "")
-
-
 def rows_json(plan: Plan) -> list[dict[str, Any]]:
     """The rows for machines. Shapes are [C, H, W] or [C]; receptive fields in input pixels."""
     reads = sources(plan)
@@ -105,7 +80,7 @@ def _row_json(row: Row, reads: Sequence[str]) -> dict[str, Any]:
         "layer": node.layer.name if node.body else str(node.layer),
         "title": row.title,
         "window": _window_json(node.layer),
-        "padding": padding_in_words(node),
+        "padding": node.layer.padding_words(node.input_shape),
         "input_shape": list(node.input_shape),
         "output_shape": list(node.output_shape),
         "formula": node.formula,

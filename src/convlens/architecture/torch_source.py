@@ -1,6 +1,6 @@
 """A network as plain, runnable torch source: what `explain --torch` prints.
 
-Owns the spelling of each layer in torch.nn. Writes text; imports no torch. The module it prints has the same
+Owns the text around the layers, which say themselves what they are in torch.nn. Writes text; imports no torch. The module it prints has the same
 tensor names as a convlens model file, so that its weights load with `load_state_dict`.
 """
 
@@ -8,38 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from convlens.architecture.layers import (
-    SIMPLE_LAYERS,
-    BatchNorm,
-    Conv,
-    GlobalAvgPool,
-    GlobalMaxPool,
-    GroupNorm,
-    Layer,
-    Linear,
-    Repeat,
-    Residual,
-    Scale,
-)
+from convlens.architecture.layers import Layer, Repeat, Residual, Scale, Shape
 from convlens.architecture.plan import Node, Plan
-
-_CLASSES = {
-    "conv": "Conv2d",
-    "maxpool": "MaxPool2d",
-    "avgpool": "AvgPool2d",
-    "relu": "ReLU",
-    "relu6": "ReLU6",
-    "leakyrelu": "LeakyReLU",
-    "gelu": "GELU",
-    "silu": "SiLU",
-    "hardswish": "Hardswish",
-    "tanh": "Tanh",
-    "sigmoid": "Sigmoid",
-    "dropout": "Dropout",
-    "flatten": "Flatten",
-    "linear": "Linear",
-}
-assert set(_CLASSES) <= set(SIMPLE_LAYERS)
 
 _RESIDUAL = '''
 class Residual(nn.Sequential):
@@ -95,7 +65,7 @@ def torch_source(plan: Plan, loading: Sequence[str] = ()) -> str:
         parts.append(_RESIDUAL + "\n")
     if any(isinstance(layer, Scale) for layer in layers):
         parts.append(_SCALE + "\n")
-    if any(isinstance(layer, BatchNorm) and not layer.scale for layer in layers):
+    if any(leaf.layer.torch_form(leaf.input_shape).fixed for leaf in plan.leaves):
         parts.append(_UNSCALED + "\n")
     channels, height, width = plan.input_shape
     parts.append(f"# {plan.architecture}\n")
@@ -135,30 +105,9 @@ def _named(nodes: tuple[Node, ...], indent: str) -> str:
     return f"OrderedDict([\n{''.join(lines)}{indent}])"
 
 
-def simple_module(layer: Layer, input_shape: tuple[int, ...]) -> str:
+def simple_module(layer: Layer, input_shape: Shape) -> str:
     """One simple layer as a torch.nn expression."""
-    if isinstance(layer, Conv):
-        return f"nn.Conv2d({input_shape[0]}, {_arguments(layer)})"
-    if isinstance(layer, Linear):
-        return f"nn.Linear({input_shape[0]}, {_arguments(layer)})"
-    if isinstance(layer, BatchNorm):
-        kind = "BatchNorm2d" if len(input_shape) == 3 else "BatchNorm1d"
-        eps = "" if layer.eps == 1e-5 else f", eps={layer.eps!r}"
-        momentum = "" if layer.momentum == 0.1 else f", momentum={layer.momentum!r}"
-        module = f"nn.{kind}({input_shape[0]}{eps}{momentum})"
-        return module if layer.scale else f"without_scale({module})"
-    if isinstance(layer, GroupNorm):
-        eps = "" if layer.eps == 1e-5 else f", eps={layer.eps!r}"
-        affine = "" if layer.affine else ", affine=False"
-        return f"nn.GroupNorm({layer.num_groups}, {input_shape[0]}{eps}{affine})"
-    if isinstance(layer, GlobalAvgPool):
-        return "nn.AdaptiveAvgPool2d(1)"
-    if isinstance(layer, GlobalMaxPool):
-        return "nn.AdaptiveMaxPool2d(1)"
-    if isinstance(layer, Scale):
-        return f"Scale({layer.factor!r})"
-    return f"nn.{_CLASSES[layer.name]}({_arguments(layer)})"
-
-
-def _arguments(layer: Layer) -> str:
-    return str(layer).partition("(")[2][:-1]
+    form = layer.torch_form(input_shape)
+    arguments = [*map(repr, form.arguments), *(f"{name}={value!r}" for name, value in form.keywords.items())]
+    module = f"{'' if isinstance(layer, Scale) else 'nn.'}{form.name}({', '.join(arguments)})"
+    return f"without_scale({module})" if form.fixed else module

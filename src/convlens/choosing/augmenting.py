@@ -9,21 +9,16 @@ mean over all eight trainings, four with it and four without, and costs an eight
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convlens.architecture import Plan
-from convlens.choosing.trial import Material, run_trial
-from convlens.errors import UsageError
-from convlens.network.compute import Compute
+from convlens.augmentation import TRIED
+from convlens.choosing.probe import Material
 from convlens.progress import Progress
-from convlens.recipe import Recipe
-from convlens.text import did_you_mean, shown
+from convlens.training.plan import TrainingPlan
 
-KINDS = ("flip", "shift", "crop", "cutout")
-CROP_FRAC, CUTOUT_FRAC, SHIFT_SHARE = 0.4, 0.35, 0.08
 # An effect must be this many standard errors to the better: one in ten useless candidates then stays by chance.
 _STANDARD_ERRORS = 1.28
 _DESIGN = tuple((a, b, c, a ^ b ^ c) for a in (False, True) for b in (False, True) for c in (False, True))
@@ -52,40 +47,14 @@ class Effect:
         )
 
 
-def parse_augment(text: str | None) -> tuple[str, ...] | None:
-    """`none`, `auto` (None) or kinds like `flip,shift`. Raises UsageError."""
-    if text is None or text == "auto":
-        return None
-    if text == "none":
-        return ()
-    kinds = tuple(part.strip() for part in str(text).split(","))
-    for kind in kinds:
-        if kind not in KINDS:
-            raise UsageError(
-                f"unknown augmentation {shown(kind)!r}{did_you_mean(kind, KINDS)}: there are auto, none, "
-                f"{', '.join(KINDS)} (several with commas)"
-            )
-    return kinds
-
-
-def augmented(recipe: Recipe, kinds: tuple[str, ...], side: int) -> Recipe:
-    """The recipe with these kinds of augmentation and no others, for images whose shorter side is `side` pixels."""
-    return recipe.replace(
-        flip="flip" in kinds,
-        shift_px=min(64, max(1, round(SHIFT_SHARE * side))) if "shift" in kinds else 0,
-        crop_frac=CROP_FRAC if "crop" in kinds else 0.0,
-        cutout_frac=CUTOUT_FRAC if "cutout" in kinds else 0.0,
-    )
-
-
-def effects(material: Material, plan: Plan, recipe: Recipe, seed: int, compute: Compute, bar: Progress) -> list[Effect]:
-    """The main effect of each kind, from eight trainings."""
-    side = min(plan.input_shape[1:])
+def effects(material: Material, plan: TrainingPlan, bar: Progress) -> list[Effect]:
+    """The main effect of each kind on a plan without augmentation, from eight trainings."""
+    side = min(plan.network.input_shape[1:])
     bar.start("trying augmentation", len(_DESIGN), unit="trainings")
     losses, right = [], []
     for number, switched_on in enumerate(_DESIGN):
-        kinds = tuple(kind for kind, on in zip(KINDS, switched_on, strict=True) if on)
-        trial = run_trial(material, plan, augmented(recipe, kinds, side), seed + number, compute)
+        kinds = [kind for kind, on in zip(TRIED, switched_on, strict=True) if on]
+        trial = material.try_out(replace(plan, recipe=plan.recipe.with_kinds(kinds, side), seed=plan.seed + number))
         losses.append(np.minimum(trial.losses_N, 20.0))  # a diverged one is bad, not infinitely so
         right.append(trial.right_N.astype(np.float64))
         bar.advance(1)
@@ -103,7 +72,7 @@ def _main_effects(losses_RN: NDArray[np.float64], right_RN: NDArray[np.float64])
     left_over = np.stack([signs[:, 0] * signs[:, 1], signs[:, 0] * signs[:, 2], signs[:, 0] * signs[:, 3]]) / scale
     of_trainings = math.sqrt(float(((left_over @ losses_RN.mean(axis=1)) ** 2).mean()))
     found = []
-    for place, kind in enumerate(KINDS):
+    for place, kind in enumerate(TRIED):
         sign = signs[:, place] / scale
         per_image_N = sign @ losses_RN
         of_images = float(per_image_N.std(ddof=1)) / math.sqrt(len(per_image_N)) if len(per_image_N) > 1 else math.inf

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import math
 
-from convlens.errors import UsageError
-from convlens.text import shown
-
 # Epochs are rounded down to one of these, so that a second's more or less of a busy machine changes nothing.
 EPOCHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 30, 40, 50, 60)
 USUAL_S = 120.0  # what a training may take when nobody says a time
@@ -39,19 +36,3 @@ def epochs_within(seconds: float, num_images: int, images_per_s: float) -> int:
 
 def _down(epochs: float) -> int:
     return max((n for n in EPOCHS if n <= epochs), default=EPOCHS[0])
-
-
-def parse_time(text: str | float | None) -> float | None:
-    """`90`, `90s`, `5m`, `1.5h` as seconds. Raises UsageError."""
-    if text is None:
-        return None
-    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
-    words = str(text).strip().lower()
-    factor = units.get(words[-1:], 1.0)
-    try:
-        seconds = float(words[:-1] if words[-1:] in units else words) * factor
-    except ValueError:
-        seconds = math.nan
-    if isinstance(text, bool) or not 1 <= seconds <= 30 * 86_400:
-        raise UsageError(f"time must be like 90s, 5m or 1.5h, from a second to thirty days, not {shown(text)!r}")
-    return seconds

@@ -1,5 +1,4 @@
-"""A glance at the pictures: whether colour files hold colour, whether grey ones are drawn as MNIST's are, and a sheet
-of them as the network will see them.
+"""Previews: whether colour files hold colour, and a sheet of training images as the network will see them.
 
 Owns what is decoded for a choice. Looks at train and val only.
 """
@@ -12,51 +11,34 @@ from pathlib import Path
 
 import numpy as np
 
-from convlens.data.image.decode import decode, quiet_pillow, read_bytes
-from convlens.data.image.framing import InputSpec, picture, to_channels
-from convlens.data.image.ink import is_framed_ink
+from convlens.data.image.decode import quiet_pillow
+from convlens.data.image.framing import InputSpec, fit, picture
 from convlens.data.packed.dataset import Dataset
-from convlens.data.sources.base import FileSample, FileSource
+from convlens.data.sources.base import Source, some
 from convlens.errors import ImageError
 from convlens.text import shown
 
 _LOOKED_AT = 64
 _COLOURLESS = 10  # levels that the channels of a grey picture may differ by: JPEG's rounding
-_INK_SHARE = 0.95
 NUM_SHOWN = 12
 
 
-def _some(source: FileSource, most: int) -> list[FileSample]:
-    samples = [sample for sample in source.samples if sample.split != "test"]
-    return samples[:: max(1, len(samples) // most)]
-
-
-def is_grey_inside(source: FileSource) -> bool:
+def is_grey_inside(source: Source) -> bool:
     """Whether pictures stored in colour have none: in each of 64, 99 % of the pixels are grey within JPEG's
     rounding."""
     spec, num_grey, num_seen = InputSpec(32, 32, 3), 0, 0
     with quiet_pillow():
-        for sample in _some(source, _LOOKED_AT):
+        for sample in some(source, _LOOKED_AT):
             with suppress(ImageError):
-                pixels = picture(read_bytes(sample.path), spec).astype(np.int16)
+                content = sample.read()
+                framed = picture(content, spec) if isinstance(content, bytes) else fit(content, spec)
+                pixels = framed.astype(np.int16)
                 num_seen += 1
                 num_grey += np.percentile(pixels.max(axis=2) - pixels.min(axis=2), 99) <= _COLOURLESS
     return num_seen > 0 and num_grey == num_seen
 
 
-def is_mostly_ink(source: FileSource) -> bool:
-    """Whether 95 % of 64 pictures already are as MNIST's: bright ink on 0, its box and its middle where they belong."""
-    num_ink = num_seen = 0
-    with quiet_pillow():
-        for sample in _some(source, _LOOKED_AT):
-            with suppress(ImageError):
-                pixels = to_channels(decode(read_bytes(sample.path)), 1)[:, :, 0]
-                num_seen += 1
-                num_ink += is_framed_ink(pixels)
-    return num_seen > 0 and num_ink >= _INK_SHARE * num_seen
-
-
-def draw_inputs(datasets: Sequence[Dataset], path: Path) -> None:
+def draw_previews(datasets: Sequence[Dataset], path: Path) -> None:
     """Draw twelve training pictures as the network sees them, a row for each input size, the chosen one last.
 
     Raises StorageError.

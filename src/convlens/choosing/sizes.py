@@ -10,13 +10,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from convlens.architecture import Plan
-from convlens.choosing.trial import Material, Trial, images_in, material_of, rate_of, run_trial, same_material
+from convlens.choosing.probe import Material, images_in, material_of, rate_of
 from convlens.data.packed.dataset import Dataset
-from convlens.data.sources.base import FileSource
-from convlens.network.compute import Compute
+from convlens.data.sources.base import Source
 from convlens.progress import Progress
-from convlens.recipe import Recipe
+from convlens.training.plan import TrainingPlan
+from convlens.training.trial import Trial
 
 SIDES = (32, 64, 128, 224)
 MANY_TIMES = 4  # photographs more than so many times the smallest input are probed
@@ -45,53 +44,50 @@ class Tried:
 class Part:
     """A part of a source, the exclusions that concern it, and how many times as many pictures the whole has."""
 
-    source: FileSource
+    source: Source
     exclude: tuple[str, ...]
     factor: float
 
 
-def sample_of(source: FileSource, exclude: tuple[str, ...]) -> Part:
+def sample_of(source: Source, exclude: tuple[str, ...]) -> Part:
     """A part of a large source, evenly spread; the whole of a small one.
 
-    Whether a picture is test depends on that picture alone, so test pictures of the whole stay out of trials here.
+    Whether an image is test depends on that image alone, so test images of the whole stay out of probes here.
     """
-    step = -(-len(source.samples) // MOST_PICTURES)
+    step = -(-source.num_samples // MOST_PICTURES)
     if step == 1:
         return Part(source, exclude, 1.0)
-    samples = source.samples[::step]
-    names = {sample.relative for sample in samples}
-    part = replace(source, samples=samples)
-    return Part(part, tuple(name for name in exclude if name in names), len(source.samples) / len(samples))
+    part = source.every(step)
+    names = {sample.name for sample in part.samples()}
+    return Part(part, tuple(name for name in exclude if name in names), source.num_samples / part.num_samples)
 
 
 def try_sizes(
     open_at: Callable[[int], Dataset],
-    planned: Callable[[Dataset], tuple[Plan, Recipe]],
+    planned: Callable[[Dataset], TrainingPlan],
     sides: list[int],
     factor: float,
-    compute: Compute,
-    seed: int,
     seconds: float,
     bar: Progress,
 ) -> list[Tried]:
-    """Train shortly at each size, on the same pictures, and measure on the same held-out ones.
+    """Train shortly at each size, on the same images, and measure on the same held-out ones.
 
-    `open_at` packs at a size, `planned` gives the network and the recipe of a whole training for a data set, which has
-    `factor` times the pictures. At the smallest size a training takes about `seconds`.
+    `open_at` packs at a size, `planned` gives the plan of a whole training for a data set, which has `factor` times the
+    images. At the smallest size a training takes about `seconds`.
     """
     tried: list[Tried] = []
     material: Material | None = None
     enough = 0
     for side in sides:
         dataset = open_at(side)
-        material = material_of(dataset) if material is None else same_material(material, dataset)
-        plan, recipe = planned(dataset)
+        material = material_of(dataset) if material is None else material.on(dataset)
+        plan = planned(dataset)
         if not enough:
-            enough = images_in(seconds, rate_of(material, plan, recipe, seed, compute))
-        short = recipe.replace(epochs=min(recipe.epochs, max(1.0, enough / len(material.images))))
+            enough = images_in(seconds, rate_of(material, plan))
+        epochs = min(plan.recipe.epochs, max(1.0, enough / len(material.rows)))
         bar.start(f"trying {side} px", 1, unit="trainings")
-        trial = run_trial(material, plan, short, seed, compute)
-        train_s = recipe.epochs * dataset.counts["train"] * factor / max(trial.images_per_s, 1e-6)
+        trial = material.try_out(replace(plan, recipe=plan.recipe.replace(epochs=epochs)))
+        train_s = plan.recipe.epochs * dataset.counts["train"] * factor / max(trial.images_per_s, 1e-6)
         tried.append(Tried(side, trial, train_s))
         if _SLOW * trial.images_per_s < tried[0].trial.images_per_s:
             break  # the next size would take longer still

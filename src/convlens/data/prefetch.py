@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from itertools import islice
-from pathlib import Path
-from statistics import median
 from threading import Event
 from typing import TypeVar
 
@@ -24,16 +21,10 @@ _SMALL_BYTES = 8_000  # about 100×100 pixels as JPEG
 _AHEAD = 512  # items in flight at most, however many threads
 
 
-def are_small(files: Sequence[Path | str | bytes | bytearray]) -> bool:
-    """Whether most files are so small that reading them is all Python's work, which threads only slow down.
-
-    Judged by the median of up to 33 of them, evenly spread.
-    """
-    sizes = []
-    for file in files[:: max(1, len(files) // 32)]:
-        with suppress(OSError, ValueError):
-            sizes.append(len(file) if isinstance(file, bytes | bytearray) else Path(file).stat().st_size)
-    return not sizes or median(sizes) < _SMALL_BYTES
+def is_small(num_bytes: float) -> bool:
+    """Whether files of such a typical size are so small that reading them is all Python's work, which threads only slow
+    down."""
+    return num_bytes < _SMALL_BYTES
 
 
 def prefetch(function: Callable[[In], Out], items: Iterable[In], *, threads: int | None = None) -> Iterator[list[Out]]:

@@ -1,34 +1,35 @@
 """`check`: looks a data set over before anything is trained on it.
 
 Owns what is looked for, and in which order. Every sample is decoded once, into the cache; near duplicates are looked
-for over all splits, test among them: no model sees it, so nothing is opened.
+for over all splits, test among them: no model sees it, so that is written down as an inspection and is no opening.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from convlens.data.image.decode import decode, quiet_pillow, read_bytes
+from convlens.data.image.decode import Pixels, decode, quiet_pillow
 from convlens.data.packed.dataset import DEFAULT_VAL_FRAC, Dataset, in_split
 from convlens.data.packed.exclusions import exclusions
-from convlens.data.packed.headers import read_headers, threads_for
+from convlens.data.packed.headers import read_headers
 from convlens.data.packed.options import PackOptions
 from convlens.data.packed.pack import is_packed_folder, open_data, open_listed
 from convlens.data.packed.splits import TEST_FRAC, mixed
-from convlens.data.sources.base import SPLITS, FileSource, Source
+from convlens.data.sources.base import SPLITS, Source
 from convlens.data.sources.layouts import hidden_pictures
-from convlens.data.sources.named import open_source
+from convlens.data.sources.recognise import open_source
 from convlens.doctor.findings import FALSIFIES, NOTE, WARNING, Finding, Findings, Sample
 from convlens.doctor.near_duplicates import MOST, Compared, same_pictures
 from convlens.doctor.registration import SIDE
 from convlens.errors import ImageError
+from convlens.evaluation.test_ledger import inspect_test
 from convlens.files import read_lines
 from convlens.metrics import IMBALANCED
 from convlens.progress import Progress, open_progress
@@ -87,13 +88,15 @@ class _Check:
 
     def __init__(self, dataset: Dataset, source: Source | None, problems: list[Finding], bar: Progress) -> None:
         self.source, self.bar, self.found = source, bar, problems
-        self.dataset = dataset.merged()
+        opened = inspect_test(dataset, "check")
+        self.dataset = opened.merged()
         self.rows = self.dataset.rows("train")
         self.labels = self.dataset.labels("train")
-        self.splits = _splits_of(dataset, source)
+        self.splits = _splits_of(opened, source)
         self.lines = read_lines(dataset.folder / "samples.jsonl")
         names = dataset.sample_names()
-        self.paths = {s.relative: s.path for s in source.samples} if isinstance(source, FileSource) else {}
+        # Of files, how each is read; arrays are packed as they are.
+        self.readers = {s.name: s.read for s in source.samples()} if source is not None and source.shape is None else {}
         self.samples = [
             Sample(name, dataset.class_names[label], split, row)
             for row, (name, label, split) in enumerate(zip(names, self.labels.tolist(), self.splits, strict=True))
@@ -128,7 +131,7 @@ class _Check:
             tuple(exclude),
             tuple(self.samples),
             self.has_own_splits,
-            self.dataset.card.get("arrays") is None,
+            self.source.folder if self.source is not None else _folder_of(self.dataset),
             self.views(),
         )
 
@@ -160,8 +163,8 @@ class _Check:
             ("splits", f"{splits} ({made})"),
             ("classes", classes),
         ]
-        if isinstance(self.source, FileSource):
-            found = read_headers(self.source, self.bar, threads=threads_for(self.source))
+        if self.source is not None and self.readers:
+            found = read_headers(self.source, self.bar)
             sizes = sorted(found.sizes, key=lambda size: size[0] * size[1])
             ratios = sorted(w / h for h, w in found.sizes.elements())
             few, many = sizes[0], sizes[-1]
@@ -213,9 +216,9 @@ class _Check:
                 f"{num} with several frames or pages; the first is used",
                 "save the one that you mean as a picture of its own",
             )
-        if isinstance(self.source, FileSource):
-            root = Path(self.source.location)
-            hidden = hidden_pictures(root) if root.is_dir() else {}
+        if self.source is not None:
+            tree = self.source.tree
+            hidden = hidden_pictures(tree) if tree is not None and tree.resolved() == self.source.location else {}
             if hidden:
                 num = counted(sum(hidden.values()), "picture")
                 self.add(
@@ -309,10 +312,10 @@ class _Check:
 
     def are_same_pixels(self, a: int, b: int) -> bool:
         """Whether two samples agree in every pixel, as they are in their files."""
-        if not isinstance(self.source, FileSource):
+        if not self.readers:
             return True
         try:
-            first, second = (read_bytes(self.paths[self.samples[row].name]) for row in (a, b))
+            first, second = (bytes(self.readers[self.samples[row].name]()) for row in (a, b))
             if first == second:
                 return True
             with quiet_pillow():
@@ -410,12 +413,11 @@ class _Check:
                     )
         return sorted(reasons.items())
 
-    def views(self) -> dict[int, Path | NDArray[np.uint8]]:
-        """What can be drawn of each sample in a finding: its file, or its pixels."""
+    def views(self) -> dict[int, Callable[[], bytes | Pixels]]:
+        """What can be drawn of each sample in a finding: how its file, or its pixels, are read."""
         rows = {s.picture for f in self.found for one in f.sets for s in one if s.picture is not None}
-        if isinstance(self.source, FileSource):
-            return {row: self.paths[self.samples[row].name] for row in rows}
-        return {row: self.dataset.images_at(np.array([row]))[0] for row in rows}
+        images = self.dataset.images_at(self.rows)
+        return {row: self.readers.get(self.samples[row].name, partial(images.__getitem__, row)) for row in rows}
 
 
 def _splits_of(dataset: Dataset, source: Source | None) -> list[str]:
@@ -424,9 +426,16 @@ def _splits_of(dataset: Dataset, source: Source | None) -> list[str]:
         found = {row: split for split in SPLITS for row in dataset.rows(split).tolist()}
         return [found[row] for row in range(len(found))]
     rows = np.arange(sum(dataset.counts.values()))
-    merged = dataset.merged()
-    split_keys, labels = merged.split_keys(rows), merged.labels_at(rows)
+    split_keys, labels = dataset.split_keys(rows), dataset.labels_at(rows)
     is_test = in_split(mixed(split_keys), labels, TEST_FRAC)
     is_val = np.zeros(len(rows), bool)
     is_val[~is_test] = in_split(split_keys[~is_test], labels[~is_test], DEFAULT_VAL_FRAC)
     return ["test" if test else "val" if val else "train" for test, val in zip(is_test, is_val, strict=True)]
+
+
+def _folder_of(dataset: Dataset) -> Path | None:
+    """The folder that a packed set's names are relative to; None for arrays and archives."""
+    location = Path(dataset.source)
+    if dataset.card.get("arrays") is not None or location.suffix.lower() == ".zip":
+        return None
+    return location.parent if location.suffix.lower() in (".csv", ".tsv") else location

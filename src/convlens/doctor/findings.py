@@ -9,14 +9,19 @@ import csv
 import io
 import json
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from convlens import files
-from convlens.errors import UsageError
+from convlens.data.image.decode import Pixels, quiet_pillow
+from convlens.data.image.framing import InputSpec, picture
+from convlens.errors import ImageError, UsageError
+from convlens.render.pages import notebook, page, thumbnail
 from convlens.text import shown
 
+_SETS, _PER_SET, _VIEW_PX = 60, 8, 112  # of a finding that the page draws; the rest are counted
 FALSIFIES, WARNING, NOTE = "falsifies", "warning", "note"
 
 
@@ -71,7 +76,7 @@ class Finding:
 class Findings:
     """All findings on one data set, the gravest first. `facts` are its sizes and counts as (what, value);
     `clusters` the samples that show the same pictures, proposed as groups; `exclusions` what must go for a score to
-    mean something, as (name, reason); `views` files or pixels of samples, by number."""
+    mean something, as (name, reason); `views` how samples' files or pixels are read, by number."""
 
     name: str
     location: str
@@ -81,8 +86,8 @@ class Findings:
     exclusions: tuple[tuple[str, str], ...] = ()
     samples: tuple[Sample, ...] = ()
     has_own_splits: bool = False
-    has_files: bool = False
-    views: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
+    folder: Path | None = None
+    views: Mapping[int, Callable[[], bytes | Pixels]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def falsifies(self) -> bool:
@@ -103,11 +108,50 @@ class Findings:
 
     def save(self, path: str | Path) -> None:
         """Write the page with the pictures (.html). Raises UsageError, StorageError."""
-        from convlens.doctor.page import as_html
-
         path = Path(path)
         files.check_new_file(path, (".html", ".htm"))
-        files.write_text(path, as_html(self))
+        with quiet_pillow():
+            text = page(
+                "findings.html",
+                name=shown(self.name, 200),
+                location=shown(self.location, 400),
+                facts=self.facts,
+                findings=[self._shown(finding) for finding in self.findings],
+                falsifies=self.falsifies,
+            )
+        files.write_text(path, text)
+
+    def _shown(self, finding: Finding) -> dict[str, Any]:
+        """A finding as plain rows, the first of its samples as pictures."""
+        rows = []
+        for number, samples in enumerate(finding.sets[:_SETS]):
+            views = [
+                {"name": shown(s.name, 120), "label": shown(s.label, 40), "split": s.split, "src": self._view(s)}
+                for s in samples[:_PER_SET]
+            ]
+            detail = finding.details[number] if number < len(finding.details) else ""
+            rows.append({"views": views, "detail": detail, "more": max(0, len(samples) - _PER_SET)})
+        more = max(0, len(finding.sets) - _SETS)
+        return {
+            "severity": finding.severity,
+            "title": finding.title,
+            "remedy": finding.remedy,
+            "rows": rows,
+            "more": more,
+        }
+
+    def _view(self, sample: Sample) -> str:
+        """A small view of a sample as a data URL; empty where there is none."""
+        read = self.views.get(-1 if sample.picture is None else sample.picture)
+        if read is None:
+            return ""
+        try:
+            content = read()
+            if isinstance(content, bytes):
+                content = picture(content, InputSpec(_VIEW_PX, _VIEW_PX, 3, "pad"))
+        except ImageError:
+            return ""
+        return thumbnail(content, _VIEW_PX)
 
     def write_exclusions(self, path: str | Path) -> None:
         """Write the list of samples to leave out, for `exclude`. Raises UsageError, StorageError."""
@@ -119,13 +163,14 @@ class Findings:
     def write_groups(self, path: str | Path) -> None:
         """Write a table path,label[,split],group that `train` takes in the folder's place: samples that show the same
         picture share a group, and so never straddle a split. Raises UsageError for arrays, StorageError."""
-        path, root = Path(path), Path(self.location)
+        path, root = Path(path), self.folder
         files.check_new_file(path, (".csv",))
-        if not self.has_files:
-            raise UsageError("groups are for picture files; arrays have no paths to write down")
+        if root is None:
+            raise UsageError(
+                "groups are for picture files in a folder; arrays and archives have no paths to write down"
+            )
         if not root.exists():
             raise UsageError(f"the pictures {shown(root, 200)} are not there any more: there is nothing to write down")
-        root = root if root.is_dir() else root.parent
         group_of = {s.name: f"same-{n}" for n, cluster in enumerate(self.clusters, 1) for s in cluster}
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
@@ -141,9 +186,5 @@ class Findings:
         files.write_text(path, text.getvalue())
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        rows = "".join(
-            f"<li><b>{escape(f.severity)}</b>: {escape(f.title)}. {escape(f.remedy)}</li>" for f in self.findings
-        )
-        return f"<p><b>{escape(self.name)}</b></p><ul>{rows or '<li>nothing was found</li>'}</ul>"
+        items = [f"{f.severity}: {f.title}. {f.remedy}" for f in self.findings] or ["nothing was found"]
+        return notebook(self.name, items=items)

@@ -1,7 +1,7 @@
-"""Cross-validation: every image is measured once, by a network that did not learn from it.
+"""Cross-validation: images are measured once each, by a network that did not learn from them.
 
 Owns how images are dealt into folds. Where a test split would have a few dozen images, its accuracy says little; over
-all folds each image counts. The ledger of openings is written first: all of test is looked at.
+all folds each image counts. All of test is looked at: the data set comes with the permit for it.
 """
 
 from __future__ import annotations
@@ -11,61 +11,59 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from convlens.choosing.trial import Material, run_trial
 from convlens.data.packed.splits import mixed
-from convlens.errors import DataError, TrainingError, UsageError
-from convlens.evaluation.test_ledger import record_opening
+from convlens.errors import DataError, TrainingError
 from convlens.metrics import Score, score
 from convlens.progress import Progress
-from convlens.text import shown
-from convlens.training.setup import Setup
-
-MOST_FOLDS = 100
-
-
-def check_folds(folds: int) -> None:
-    """Raises UsageError unless it is a number of folds."""
-    if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= MOST_FOLDS:
-        raise UsageError(f"folds must be a whole number from 2 to {MOST_FOLDS}, not {shown(folds)}")
+from convlens.text import percent, shown
+from convlens.training.plan import TrainingPlan
+from convlens.training.trial import run_trial
 
 
-def cross_validate(setup: Setup, folds: int, bar: Progress) -> Score:
-    """Train `folds` times with the setup's plan, each time without one fold, and score every image by the network that
-    did not see it. `setup.dataset` has every image in train.
+def cross_validate(plan: TrainingPlan, bar: Progress) -> tuple[Score, int]:
+    """Train `plan.folds` times, each time without one fold, and score every image by the network that did not see it.
 
-    Raises DataError where a class is too small, TrainingError where a training diverges.
+    `plan.dataset` has every image in train. Images that the plan's parent was made with, and whatever shares a group with
+    one of them, are learned from in every fold and never held out: the second number says how many they are. Raises
+    DataError where too little is left to hold out, or a class is too small; TrainingError where a training diverges.
     """
-    dataset = setup.dataset
-    rows = dataset.rows("train")
-    fold_N = deal(dataset.split_keys(rows), dataset.labels("train"), folds)
+    dataset, folds, bar_name = plan.dataset, plan.folds or 0, plan.dataset.name
+    rows, labels_N = dataset.rows("train"), dataset.labels("train")
+    fold_N = deal(dataset.split_keys(rows), labels_N, folds)
+    known_N = _known_to_parent(plan, rows)
+    fold_N[known_N] = -1  # in no fold
     for fold in range(folds):
-        kept = np.bincount(dataset.labels("train")[fold_N != fold], minlength=len(dataset.class_names))
+        kept = np.bincount(labels_N[fold_N != fold], minlength=len(dataset.class_names))
         if (kept == 0).any() or not (fold_N == fold).any():
-            raise DataError(
-                f"{dataset.name} cannot be dealt into {folds} folds: class "
-                f"{shown(dataset.class_names[int(kept.argmin())])!r} has too few images or groups; use fewer folds"
-            )
-    if dataset.test_fingerprint is not None:
-        record_opening(dataset.test_fingerprint, str(setup.plan.architecture), setup.recipe, setup.seed)
+            few = f"class {shown(dataset.class_names[int(kept.argmin())])!r} has too few images or groups"
+            few = few if (kept == 0).any() else "too few images that the parent was not made with are left to hold out"
+            raise DataError(f"{bar_name} cannot be dealt into {folds} folds: {few}; use fewer folds")
     logits_NK = np.zeros((len(rows), len(dataset.class_names)), np.float32)
     for fold in range(folds):
         bar.start(f"fold {fold + 1} of {folds}", 1)
         out = fold_N == fold
-        material = Material(
-            dataset,
-            dataset.images_at(rows[~out]),
-            dataset.labels_at(rows[~out]),
-            dataset.images_at(rows[out]),
-            dataset.labels_at(rows[out]),
-        )
-        trial = run_trial(material, setup.plan, setup.recipe, setup.seed, setup.compute)
+        trial = run_trial(plan, rows[~out], rows[out])
         if not np.isfinite(trial.logits_NK).all():
             raise TrainingError(
-                f"fold {fold + 1} of {folds} has diverged: try a lower learning rate (it was {setup.recipe.rates})"
+                f"fold {fold + 1} of {folds} has diverged: try a lower learning rate (it was {plan.recipe.rates})"
             )
         logits_NK[out] = trial.logits_NK
-        bar.line(f"fold {fold + 1} of {folds}: {100 * trial.accuracy:.2f} % of {int(out.sum()):,}")
-    return score(logits_NK, dataset.labels("train"))
+        bar.line(f"fold {fold + 1} of {folds}: {percent(trial.accuracy)} of {int(out.sum()):,}")
+    return score(logits_NK[~known_N], labels_N[~known_N]), int(known_N.sum())
+
+
+def _known_to_parent(plan: TrainingPlan, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which images the parent was made with, or share a split key (a group, equal images) with one that it was."""
+    if plan.parent is None:
+        return np.zeros(len(rows), bool)
+    if plan.parent.seen is None:
+        raise DataError(
+            "which images the parent was made with is not known any more, so that none could be held out from it: leave "
+            "`folds` away"
+        )
+    split_keys = plan.dataset.split_keys(rows)
+    known = np.isin(plan.dataset.pixel_keys("train"), plan.parent.seen)
+    return np.isin(split_keys, split_keys[known])
 
 
 def deal(split_key_N: NDArray[np.uint64], labels_N: NDArray[np.int64], folds: int) -> NDArray[np.int64]:

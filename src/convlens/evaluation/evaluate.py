@@ -1,4 +1,4 @@
-"""Evaluation: the only door to the test images.
+"""Evaluation: a model measured on a split.
 
 Owns which images a model is measured on, the matching of class names, and the report's numbers.
 """
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlens import files
+from convlens.checks import checked, choice
 from convlens.classifier import Classifier, load
 from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.exclusions import exclusions, refuse_unknown
@@ -21,11 +22,12 @@ from convlens.data.packed.options import PackOptions
 from convlens.data.packed.pack import is_packed_folder, open_data, reopen
 from convlens.data.sources.base import SPLITS
 from convlens.errors import DataError, RunError, StorageError
-from convlens.evaluation.test_ledger import Openings, record_opening
+from convlens.evaluation.test_ledger import Openings, open_test
 from convlens.metrics import Score, calibration_error, class_scores, confusion_matrix, score, softmax
 from convlens.progress import Progress
+from convlens.render.pages import notebook
 from convlens.run import RUN_FILE, Run, update_record
-from convlens.text import shown
+from convlens.text import percent, shown
 
 
 @dataclass(frozen=True)
@@ -124,19 +126,18 @@ class Report:
     def __str__(self) -> str:
         return "\n".join(self.lines())
 
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        def cell(value: float | None) -> str:
-            return "–" if value is None else f"{100 * value:.2f} %"
-
-        head = "<tr><th>class</th><th>precision</th><th>recall</th><th>F1</th><th>n</th></tr>"
-        rows = "".join(
-            f"<tr><td>{escape(c['label'])}</td><td>{cell(c['precision'])}</td><td>{cell(c['recall'])}</td>"
-            f"<td>{cell(c['f1'])}</td><td>{c['support']}</td></tr>"
+    def class_rows(self) -> tuple[list[str], list[list[str]]]:
+        """Header and cells as text, one row a class."""
+        header = ["class", "precision", "recall", "F1", "n"]
+        rows = [
+            [shown(c["label"], 40), *(percent(c[name]) for name in ("precision", "recall", "f1")), f"{c['support']:,}"]
             for c in self.classes()
-        )
-        return f"<p>{'<br>'.join(map(escape, self.lines()))}</p><table>{head}{rows}</table>"
+        ]
+        return header, rows
+
+    def _repr_html_(self) -> str:
+        header, rows = self.class_rows()
+        return notebook(lines=self.lines(), header=header, rows=rows)
 
 
 def _number(value: float) -> float | None:
@@ -162,8 +163,7 @@ def evaluate(
     those that `exclude` names (a list, or a file of names). Raises DataError where a class is unknown to the model,
     nothing is left to measure, or the counts do not add up.
     """
-    if split not in SPLITS:
-        raise DataError(f"unknown split {shown(split)!r}: there are {', '.join(SPLITS)}")
+    checked("split", split, choice(SPLITS), DataError)
     classifier = load(model, device)
     chosen = _without(_choose(classifier, data, split, group, data_root, progress), split, exclusions(exclude))
     dataset = chosen.dataset
@@ -181,8 +181,8 @@ def evaluate(
     openings = None
     if split == "test":
         card = classifier.card
-        openings = record_opening(str(dataset.test_fingerprint), card.architecture, card.recipe, card.seed)
-    images, labels = dataset.sealed_test() if split == "test" else (dataset.images(split), dataset.labels(split))
+        dataset, openings = open_test(dataset, card.architecture, card.recipe, card.seed)
+    images, labels = dataset.images(split), dataset.labels(split)
     images, labels = images.only(chosen.keep), mapping[labels[chosen.keep]]
     logits = classifier.logits(images)
     num_samples = sum(dataset.counts.values())

@@ -27,6 +27,7 @@ from convlens.architecture.layers import (
     Linear,
     MaxPool,
     Scale,
+    ZeroPad,
 )
 from convlens.architecture.plan import Node
 from convlens.architecture.windows import (
@@ -116,6 +117,8 @@ def _of_layer(recording: Recording, node: Node, unit: Unit, source: str) -> Work
     match layer:
         case Conv():
             return _of_conv(recording, node, layer, unit, source)
+        case ZeroPad():
+            return _of_zeropad(node, layer, x, unit, source)
         case MaxPool() | AvgPool():
             return _of_pool(node, layer, x, unit, source)
         case GlobalAvgPool() | GlobalMaxPool():
@@ -206,6 +209,14 @@ def _of_pool(node: Node, layer: MaxPool | AvgPool, x: NDArray[np.float32], unit:
     result = float(terms.sum())
     line = f"Σ window / {divisor} = {number(result * divisor)} / {divisor} = {number(result)}"
     return Working(node.address, unit, "mean", (line,), terms, result, 0.0, source, arrays, seen, (channel, 1))
+
+
+def _of_zeropad(node: Node, layer: ZeroPad, x: NDArray[np.float32], unit: Unit, source: str) -> Working:
+    (row,), (column,) = window(layer, node.input_shape, unit[1], unit[2])
+    if row is None or column is None:
+        return Working(node.address, unit, "copy", ("padding: 0",), np.array([0.0]), 0.0, 0.0, source)
+    line = f"row {row}, column {column} of layer {source}, moved and not changed"
+    return _copied(node, unit, source, float(x[unit[0], row, column]), line, (unit[0], row, column))
 
 
 def _divisor(layer: AvgPool, shape: tuple[int, ...], row: int, column: int) -> int:

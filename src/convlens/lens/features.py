@@ -1,10 +1,11 @@
-"""What `look` returns: the arrays behind every picture of `pictures.py`, and the text about them.
+"""What `look` returns: the arrays behind every picture of its sheet, and the text about them.
 
 Owns `Features`. How they come about is `looking.py`'s business.
 """
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convlens import files
 from convlens.architecture.windows import Box
 from convlens.data.image.decode import Pixels
-from convlens.lens.pictures import as_html, save
 from convlens.lens.recording import Values
-from convlens.text import by
+from convlens.render.feature_sheet import Content, MapRow, Panel, figure_of
+from convlens.render.figures import SUFFIXES, save_figure
+from convlens.render.pages import data_url, notebook
+from convlens.text import by, number, shown
 
 
 def dead_maps(values: Values) -> NDArray[np.bool_]:
@@ -121,7 +125,39 @@ class Features:
 
         Nothing is replaced. Raises UsageError for other suffixes or where the file exists, StorageError.
         """
-        save(self, Path(path))
+        path = Path(path)
+        files.check_new_file(path, (*SUFFIXES, ".npz"))
+        if path.suffix.lower() == ".npz":
+            arrays = self.arrays()
+            files.write_with(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
+        else:
+            save_figure(figure_of(self._content()), path)
+
+    def _content(self) -> Content:
+        """Everything as the sheet takes it."""
+        image = self.image if self.image is not None else _stretched(self.input)
+        explained, unit = shown(self.class_names[self.explained], 14), self.unit
+        panels = []
+        if self.original is not None:
+            panels.append(Panel("as it came", f"{by(self.original.shape[:2])} pixels", self.original))
+        box, words = None, ""
+        if unit is not None:
+            box = unit.box
+            words = f"unit {unit.text} = {number(unit.value, 3)}"
+            words += f",\nsees {by((box[2] - box[0], box[3] - box[1]))} pixels" if box is not None else ""
+        panels.append(Panel("as the network sees it", f"{by(image.shape[:2])} pixels", image, False, box, words))
+        if self.grad_cam is not None:
+            under = f"maps of layer {shown(self.grad_cam_layer, 20)}"
+            panels.append(Panel(f"Grad-CAM for {explained}", under, self.grad_cam))
+        if self.integrated_gradients is not None:
+            summed = self.integrated_gradients.sum(axis=0)
+            panels.append(Panel("integrated gradients", f"baseline: {self.baseline}", summed, True))
+        if self.occlusion is not None:
+            panels.append(Panel("occlusion", "logit lost where covered", self.occlusion, True))
+        rows = [MapRow(f"{one.address}  {one.name}", one.formula, one.values, one.dead) for one in self.layers]
+        return Content(
+            self.title, image, panels, self.class_names, self.probabilities, self.explained, self.kernels, rows
+        )
 
     def lines(self) -> list[str]:
         """The answer and what is remarkable, as text."""
@@ -168,4 +204,14 @@ class Features:
     __repr__ = __str__  # a notebook or a terminal is not flooded with arrays
 
     def _repr_html_(self) -> str:
-        return as_html(self)
+        written = io.BytesIO()
+        figure_of(self._content()).savefig(written, format="png", dpi=80)
+        return notebook(self.title, image=data_url(written.getvalue(), "image/png"))
+
+
+def _stretched(input_CHW: Values) -> Pixels:
+    """A normalised input as a picture: its own range from black to white."""
+    low, high = float(input_CHW.min()), float(input_CHW.max())
+    scaled = (input_CHW - low) / ((high - low) or 1.0) * 255
+    picture: Pixels = scaled.transpose(1, 2, 0)[:, :, : 3 if len(input_CHW) >= 3 else 1].astype(np.uint8)
+    return picture

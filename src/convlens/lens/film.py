@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 from convlens import files
 from convlens.data.image.decode import Pixels
 from convlens.errors import RunError
-from convlens.lens.pictures import MAX_SHOWN, draw_grid, grid_height
 from convlens.lens.recording import Values
+from convlens.render.feature_sheet import MAX_SHOWN, draw_grid, grid_height
 from convlens.render.figures import DIM, MARGIN, SUFFIXES, Sheet, save_figure
 from convlens.run import Run, find_run
 from convlens.text import shown

@@ -26,7 +26,7 @@ from convlens.lens.features import Features, LayerValues, UnitSeen
 from convlens.lens.hooks import evaluating, modules_of, record
 from convlens.lens.inputs import class_number, listed_names, name_of, original_of
 from convlens.metrics import softmax
-from convlens.network.compute import resolve, settled
+from convlens.network.compute import resolve_compute, settled
 from convlens.text import shown
 
 
@@ -56,7 +56,7 @@ def look(
         return look_into_module(model, image, layers, unit, label)
     classifier = load(model, device)
     with (
-        settled(resolve(classifier.device, "float32")),
+        settled(resolve_compute(classifier.device, "float32")),
         quiet_pillow(),
         torch.inference_mode(False),
         torch.enable_grad(),

@@ -32,7 +32,7 @@ from convlens.lens.recording import Recording
 from convlens.metrics import calibration_bins, calibration_error, confusion_matrix, score, softmax, wilson_interval
 from convlens.microscope.wire import packed, quantised
 from convlens.network.build import arrays_of, tensors_of
-from convlens.network.compute import resolve, settled
+from convlens.network.compute import resolve_compute, settled
 from convlens.run import Run
 from convlens.text import shown
 
@@ -141,7 +141,7 @@ class Session:
         return packed(about, {"image": framed, "probabilities": probabilities, "logits": recording.logits})
 
     def _record(self, framed: Pixels) -> Recording:
-        with settled(resolve(self.classifier.device, "float32")):
+        with settled(resolve_compute(self.classifier.device, "float32")):
             return record(self.classifier.network, framed, self.tensors)
 
     def _kept_bytes(self) -> int:
@@ -195,7 +195,7 @@ class Session:
         if not 0 <= label < self.plan.num_classes:
             raise UsageError(f"there is no class number {label}: there are {self.plan.num_classes}")
         classifier = self.classifier
-        with settled(resolve(classifier.device, "float32")), evaluating(classifier.network):
+        with settled(resolve_compute(classifier.device, "float32")), evaluating(classifier.network):
             found = attribution(subject_of(classifier, self.recording(number).image), method, label)
         if found is None:
             raise UsageError("Grad-CAM needs a layer with maps, and this network has none")

@@ -15,30 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convlens.architecture.layers import (
-    GELU,
-    AvgPool,
-    BatchNorm,
-    Conv,
-    Dropout,
-    Flatten,
-    GlobalAvgPool,
-    GlobalMaxPool,
-    GroupNorm,
-    Hardswish,
-    Layer,
-    LeakyReLU,
-    Linear,
-    MaxPool,
-    ReLU,
-    ReLU6,
-    Residual,
-    Scale,
-    Shape,
-    Sigmoid,
-    SiLU,
-    Tanh,
-)
+from convlens.architecture.layers import Layer, Residual, Shape
 from convlens.architecture.plan import Node, Plan
 from convlens.data.image.framing import InputSpec
 
@@ -111,60 +88,17 @@ def _module(node: Node) -> nn.Module:
     return simple_module(node.layer, node.input_shape)
 
 
+_OURS: dict[str, type[nn.Module]] = {"Scale": ScaleModule, "Dropout": DropoutModule}
+
+
 def simple_module(layer: Layer, shape: Shape) -> nn.Module:
     """The torch module of one simple layer whose words are bound, for an input of `shape` (without N)."""
-    match layer:
-        case Conv(out_channels=int(out), groups=int(groups)):
-            return nn.Conv2d(
-                shape[0],
-                out,
-                layer.kernel_size,
-                layer.stride,
-                layer.padding,
-                layer.dilation,
-                groups,
-                layer.bias,
-                cast(Any, layer.padding_mode),
-            )
-        case MaxPool():
-            return nn.MaxPool2d(
-                layer.kernel_size, layer.stride, layer.padding, layer.dilation, ceil_mode=layer.ceil_mode
-            )
-        case AvgPool():
-            return nn.AvgPool2d(
-                layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode, layer.count_include_pad
-            )
-        case GlobalAvgPool():
-            return nn.AdaptiveAvgPool2d(1)
-        case GlobalMaxPool():
-            return nn.AdaptiveMaxPool2d(1)
-        case BatchNorm():
-            kind = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
-            norm = kind(shape[0], layer.eps, layer.momentum)
-            norm.weight.requires_grad_(layer.scale)
-            return norm
-        case GroupNorm(num_groups=int(num_groups)):
-            return nn.GroupNorm(num_groups, shape[0], layer.eps, layer.affine)
-        case LeakyReLU():
-            return nn.LeakyReLU(layer.negative_slope)
-        case GELU():
-            return nn.GELU(layer.approximate)
-        case Dropout():
-            return DropoutModule(layer.p)
-        case Linear(out_features=int(out)):
-            return nn.Linear(shape[0], out, layer.bias)
-        case Scale():
-            return ScaleModule(layer.factor)
-    plain: dict[type[Layer], type[nn.Module]] = {
-        ReLU: nn.ReLU,
-        ReLU6: nn.ReLU6,
-        SiLU: nn.SiLU,
-        Hardswish: nn.Hardswish,
-        Tanh: nn.Tanh,
-        Sigmoid: nn.Sigmoid,
-        Flatten: nn.Flatten,
-    }
-    return plain[type(layer)]()
+    form = layer.torch_form(shape)
+    kind = _OURS.get(form.name) or getattr(nn, form.name)
+    module: nn.Module = kind(*form.arguments, **form.keywords)
+    for name in form.fixed:
+        module.get_parameter(name).requires_grad_(False)
+    return module
 
 
 class Network(nn.Module):

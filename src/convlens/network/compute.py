@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shutil
+import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib.util import find_spec
+from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import torch
 
-from convlens.errors import DeviceError, UsageError
-from convlens.text import did_you_mean, shown
+from convlens.checks import checked, choice, whole
+from convlens.errors import DeviceError
+from convlens.text import counted, did_you_mean, shown
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 MEMORY_FORMATS = ("channels_last", "contiguous")
@@ -30,18 +32,16 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _KEPT_BYTES = -1, -3, 1 << 30  # of glibc'
 @dataclass(frozen=True)
 class Compute:
     """Resolved: device ("cpu", "cuda:0", "mps"), precision (float32 or bfloat16), CPU threads, memory format
-    (channels_last or contiguous), and whether torch.compile makes the training step."""
+    (channels_last or contiguous)."""
 
     device: str
     precision: str
     threads: int
     memory_format: str = MEMORY_FORMATS[0]
-    compile: bool = False
 
     def __str__(self) -> str:
-        threads = [f"{self.threads} thread{'s' if self.threads != 1 else ''}"] if self.device == "cpu" else []
-        compiled = "compiled" if self.compile else "eager"
-        return ", ".join([self.device, self.precision, *threads, self.memory_format.replace("_", " "), compiled])
+        threads = [counted(self.threads, "thread")] if self.device == "cpu" else []
+        return ", ".join([self.device, self.precision, *threads, self.memory_format.replace("_", " ")])
 
     def to_json(self) -> dict[str, Any]:
         """As stored in runs and model files."""
@@ -55,39 +55,22 @@ class Compute:
         return []
 
 
-def resolve(
-    device: str = "auto",
-    precision: str = "auto",
-    threads: int | None = None,
-    memory_format: str | None = None,
-    compile: bool | None = None,
+def resolve_compute(
+    device: str | None = None, precision: str = "auto", threads: int | None = None, memory_format: str | None = None
 ) -> Compute:
-    """Turn wishes into facts.
+    """Turn what was asked for into what is there.
 
-    Automatic: the best device there, bfloat16 where the hardware has it, torch's number of threads, channels_last,
-    no compilation (for networks this small it costs more time than it saves). Where no compiler is found the answer
-    is eager. Raises DeviceError for a device that is not there, UsageError for odd threads or memory formats.
+    Automatic: the best device there, bfloat16 where the hardware has it, torch's number of threads, channels_last.
+    Raises DeviceError for a device that is not there, UsageError for odd threads or memory formats.
     """
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024):
-        raise UsageError(f"threads must be a whole number from 1 to 1024, not {shown(threads)}")
-    if memory_format is not None and memory_format not in MEMORY_FORMATS:
-        raise UsageError(
-            f"unknown memory_format {shown(memory_format)!r}{did_you_mean(str(memory_format), MEMORY_FORMATS)}: "
-            f"there are {', '.join(MEMORY_FORMATS)}"
-        )
-    found = resolve_device(device)
+    if threads is not None:
+        checked("threads", threads, whole(1, 1024))
+    if memory_format is not None:
+        checked("memory_format", memory_format, choice(MEMORY_FORMATS))
+    found = resolve_device("auto" if device is None else device)
     if precision == "auto":
         precision = "bfloat16" if has_fast_bfloat16(found) else "float32"
-    compiled = bool(compile) and has_compiler(found)
-    return Compute(found, precision, threads or torch.get_num_threads(), memory_format or MEMORY_FORMATS[0], compiled)
-
-
-def has_compiler(device: str) -> bool:
-    """Whether torch.compile finds what it generates code with: a C++ compiler on the CPU, Triton on NVIDIA cards."""
-    if device.startswith("cuda"):
-        return find_spec("triton") is not None
-    names = (os.environ.get("CXX"), *(("cl",) if os.name == "nt" else ("g++", "clang++", "c++")))
-    return any(shutil.which(name) for name in names if name)
+    return Compute(found, precision, threads or torch.get_num_threads(), memory_format or MEMORY_FORMATS[0])
 
 
 def resolve_device(device: str) -> str:
@@ -102,14 +85,10 @@ def resolve_device(device: str) -> str:
     if kind == "auto":
         return "cuda:0" if num_cuda else "mps" if has_mps else "cpu"
     if kind == "cuda" and int(number or 0) >= num_cuda:
-        there = (
-            f"this machine has {num_cuda} CUDA device{'s' if num_cuda != 1 else ''}"
-            if num_cuda
-            else "no CUDA device is here"
-        )
-        raise DeviceError(f"device {device!r}: {there}; use --device cpu or auto")
+        there = f"this machine has {counted(num_cuda, 'CUDA device')}" if num_cuda else "no CUDA device is here"
+        raise DeviceError(f"device {device!r}: {there}; use `device=cpu` or auto")
     if kind == "mps" and not has_mps:
-        raise DeviceError("device 'mps' is not here; use --device cpu or auto")
+        raise DeviceError("device 'mps' is not here; use `device=cpu` or auto")
     return f"cuda:{int(number or 0)}" if kind == "cuda" else kind
 
 
@@ -125,13 +104,16 @@ def has_fast_bfloat16(device: str) -> bool:
 
 
 @cache
-def _reuse_freed_memory() -> None:
-    """Have the C library keep what tensors free for the tensors that come, for the rest of the process.
+def reuse_freed_memory() -> None:
+    """Have the C library keep what tensors free for the tensors that come, for the rest of the process;
+    training alone asks for it.
 
     By itself glibc gives a step's memory back to the system and asks for it anew in the next: up to 2,400 page faults
     a step of a small network, a fifth of its time. Other C libraries have no such dial, and are left alone. Older
     glibcs take no threshold above 32 MB for mapping; what is kept is only said once that is taken.
     """
+    if sys.platform != "linux":
+        return
     with suppress(OSError, AttributeError, TypeError):
         libc = ctypes.CDLL(None)
         if any(libc.mallopt(_M_MMAP_THRESHOLD, threshold) for threshold in (_KEPT_BYTES, 32 << 20)):
@@ -142,8 +124,7 @@ def _reuse_freed_memory() -> None:
 def settled(compute: Compute) -> Iterator[None]:
     """Within it torch has the compute's threads, deterministic kernels and a random state of its own.
 
-    All of it is as before afterwards: a library must not move its caller's random numbers. Only that freed memory is
-    kept stays so on Linux. On the CPU, whose kernels are deterministic, `use_deterministic_algorithms` is not called:
+    All of it is as before afterwards: a library must not move its caller's random numbers. On the CPU, whose kernels are deterministic, `use_deterministic_algorithms` is not called:
     it would import torch's compiler.
     """
     threads = torch.get_num_threads()
@@ -157,8 +138,6 @@ def settled(compute: Compute) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         try:
             torch.set_num_threads(compute.threads)
-            if sys.platform == "linux":
-                _reuse_freed_memory()
             cudnn.benchmark = False
             cudnn.allow_tf32 = False  # float32 means float32
             if matmul != "highest":
@@ -175,3 +154,15 @@ def settled(compute: Compute) -> Iterator[None]:
                 torch.set_float32_matmul_precision(matmul)
             if devices:
                 torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+
+
+def versions() -> dict[str, str]:
+    """What numbers are made with here."""
+    return {
+        "convlens": version("convlens"),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": sys.platform,
+    }

@@ -116,7 +116,7 @@ def check_memory(plan: Plan, recipe: Recipe, compute: Compute) -> None:
         line += f", {_gigabytes(free or 0)} are free"
         if most == 0:
             raise TrainingError(line + "; the network itself is too large")
-        raise TrainingError(line + f"; about {_rounded(most):,} would fit: use --batch-size {_rounded(most)}")
+        raise TrainingError(line + f"; about {_rounded(most):,} would fit: use `batch_size={_rounded(most)}`")
 
 
 def ran_out_of_memory(plan: Plan, recipe: Recipe, compute: Compute) -> TrainingError:
@@ -126,7 +126,7 @@ def ran_out_of_memory(plan: Plan, recipe: Recipe, compute: Compute) -> TrainingE
     if recipe.batch_size == 1:
         return TrainingError(line + "; the network itself is too large")
     half = recipe.batch_size // 2
-    return TrainingError(line + f"; about {half:,} may fit: use --batch-size {half}")
+    return TrainingError(line + f"; about {half:,} may fit: use `batch_size={half}`")
 
 
 def needed_bytes(plan: Plan, recipe: Recipe, compute: Compute) -> int:

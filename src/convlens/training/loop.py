@@ -1,6 +1,6 @@
 """The training loop: learning rate, batch, forward, loss, backward, step.
 
-Owns the state that training changes and the order in which it changes. Knows nothing of files, validation or
+Owns the order in which the state changes. Knows nothing of files, validation or
 progress: it is a generator, and whoever drives it does those between its steps.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -17,40 +16,14 @@ from torch import Tensor, nn
 
 from convlens.data.packed.image_rows import ImageRows
 from convlens.errors import DivergedError
-from convlens.network.build import Network, tensors_of
+from convlens.network.build import tensors_of
 from convlens.network.compute import Compute
 from convlens.recipe import Recipe
 from convlens.training.batches import Batches, gather
-from convlens.training.optimizer import Optimizer
+from convlens.training.state import TrainingState
 
 # A look at the loss makes a GPU wait for it; there the losses are looked at this many steps at a time.
 _STEPS_BETWEEN_LOOKS = 20
-
-
-@dataclass
-class State:
-    """All that training changes. `step` counts finished steps; `train_s` the seconds spent in them.
-
-    `ema` averages parameters and floating-point buffers by name (None without one). `best` holds the tensors of the
-    lowest validation loss so far, where the recipe has patience. `network` is always the raw module.
-    """
-
-    network: Network
-    optimizer: Optimizer
-    ema: dict[str, Tensor] | None
-    best: dict[str, Tensor] | None = None
-    step: int = 0
-    train_s: float = 0.0
-
-
-def new_state(network: Network, recipe: Recipe) -> State:
-    """The state before the first step."""
-    ema = None
-    if recipe.ema:
-        ema = {name: t.detach().clone() for name, t in tensors_of(network).items() if t.is_floating_point()}
-    trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
-    best = {name: t.detach().clone() for name, t in tensors_of(network).items()} if recipe.patience else None
-    return State(network, Optimizer(trainable, recipe), ema, best)
 
 
 @dataclass(frozen=True)
@@ -61,7 +34,7 @@ class Losses:
 
 
 def train_steps(
-    state: State,
+    state: TrainingState,
     images_NHWC: Tensor | ImageRows,
     labels_N: Tensor,
     batches: Batches,
@@ -83,7 +56,6 @@ def train_steps(
     look_every = 1 if device_type == "cpu" else _STEPS_BETWEEN_LOOKS
     pending: list[Tensor] = []
     network.train()
-    compiled = torch.compile(network) if compute.compile else network
     for step in range(state.step, num_steps):
         started = time.perf_counter()
         if has_dropout:
@@ -92,7 +64,7 @@ def train_steps(
         images = gather(images_NHWC, batch, compute.device)
         labels = labels_N[torch.from_numpy(batch.positions).to(labels_N.device)]
         with torch.autocast(device_type, torch.bfloat16, enabled=use_bfloat16):
-            logits = compiled(images)
+            logits = network(images)
         loss = F.cross_entropy(logits.float(), labels, class_weights, label_smoothing=recipe.label_smoothing)
         loss.backward()
         optimizer.step(recipe.lr_at(step, num_steps), step + 1)
@@ -128,35 +100,17 @@ def _finite(losses: list[Tensor], num_done: int, recipe: Recipe) -> tuple[float,
             step = num_done - len(values) + offset
             raise DivergedError(
                 f"the loss is {value} at step {step}: the training has diverged; try a lower learning rate "
-                f"(it was {recipe.rates}) or --precision float32",
+                f"(it was {recipe.rates}) or `precision=float32`",
                 step=step,
             )
     return values
 
 
 @torch.no_grad()
-def _average(state: State, decay: float, step: int) -> None:
+def _average(state: TrainingState, decay: float, step: int) -> None:
     """Move the average towards the weights. Early on it forgets faster, so that it does not cling to the start."""
     if state.ema is None:
         return
     now = min(decay, (1 + step) / (10 + step))
     current = tensors_of(state.network)
     torch._foreach_lerp_(list(state.ema.values()), [current[name] for name in state.ema], 1 - now)
-
-
-@contextmanager
-def averaged(state: State) -> Iterator[Network]:
-    """The network with the average as its weights (unchanged without one); the raw weights come back after."""
-    if state.ema is None:
-        yield state.network
-        return
-    current = tensors_of(state.network)
-    kept = {name: current[name].detach().clone() for name in state.ema}
-    with torch.no_grad():
-        for name, average in state.ema.items():
-            current[name].copy_(average)
-        try:
-            yield state.network
-        finally:
-            for name, raw in kept.items():
-                current[name].copy_(raw)

@@ -1,4 +1,4 @@
-"""Growing: a training that starts from the weights of a finished model.
+"""Warm start: a training that begins with the weights of a finished model, its parent.
 
 Owns which tensors are taken over and which are made anew, what a run and a card say of the parent, and the check that
 no image the parent learned from stands in the new test split.
@@ -7,7 +7,7 @@ no image the parent learned from stands in the new test split.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from convlens import files
 from convlens.architecture import Plan, parse, plan
-from convlens.data.image.framing import InputSpec
 from convlens.data.packed.dataset import Dataset
-from convlens.data.packed.pack import reopen
+from convlens.data.packed.options import PackOptions
+from convlens.data.packed.pack import is_packed, reopen
 from convlens.errors import DataError, RunError, UsageError
 from convlens.modelfile import ModelCard, read_model
 from convlens.network.build import Network, tensors_of
@@ -37,6 +37,19 @@ class Parent:
     card: ModelCard
     tensors: Mapping[str, NDArray[Any]]
     seen: NDArray[np.uint64] | None
+
+    def options_for(self, asked: PackOptions, data: Any) -> PackOptions:
+        """The options that pack images as the parent takes them; of a set that is packed already, those asked for. Raises
+        UsageError where others were asked for."""
+        spec = self.card.input_spec
+        own = {"size": (spec.height, spec.width)} | {n: getattr(spec, n) for n in ("channels", "framing", "region")}
+        for name, value in own.items():
+            wanted = getattr(asked, name)
+            if wanted is not None and wanted != value:
+                raise UsageError(
+                    f"a training from a parent takes images as it does ({name} {shown(value)}), not {shown(wanted)}"
+                )
+        return asked if is_packed(data) else replace(asked, **own)
 
     def to_json(self) -> dict[str, Any]:
         """As run.json and the card have it."""
@@ -101,29 +114,17 @@ def check_lineage(parent: Parent, dataset: Dataset) -> str | None:
         raise DataError(
             f"{int(leaked.sum()):,} of the {len(leaked):,} test images of {dataset.name} were used to train the "
             f"parent, {shown(names[rows[int(leaked.argmax())]])} among them: their score would be worth nothing. Put "
-            "them into train, leave them out (--exclude), or train without --from"
+            "them into train, leave them out (`exclude`), or train without `parent`"
         )
     return None
 
 
-def same_input(parent: Parent, given: Mapping[str, Any]) -> InputSpec:
-    """The parent's input. Raises UsageError where the caller asked for another."""
-    spec = parent.card.input_spec
-    own = {"size": (spec.height, spec.width), "channels": spec.channels, "framing": spec.framing, "region": spec.region}
-    for name, wanted in given.items():
-        if wanted is not None and wanted != own[name]:
-            raise UsageError(
-                f"--from takes pictures as its model does ({name} {shown(own[name])}), not {shown(wanted)}"
-            )
-    return spec
-
-
-def inherit(network: Network, network_plan: Plan, parent: Parent, class_names: tuple[str, ...]) -> list[str]:
+def inherit(network: Network, parent: Parent, class_names: tuple[str, ...]) -> list[str]:
     """Copy the parent's tensors into a freshly made network; returns the names of those that stay as they were made.
 
     These are the ones whose shape the number of classes decides, where the classes are not the same in the same order.
     """
-    head = set(head_of(network_plan)) if class_names != parent.card.class_names else set()
+    head = set(head_of(network.plan)) if class_names != parent.card.class_names else set()
     with torch.no_grad():
         for name, tensor in tensors_of(network).items():
             if name not in head:

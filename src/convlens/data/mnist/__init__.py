@@ -5,14 +5,9 @@ Made by Yann LeCun, Corinna Cortes and Christopher J. C. Burges; CC BY-SA 3.0 (s
 
 from __future__ import annotations
 
-import io
 import lzma
 from importlib import resources
 
-import numpy as np
-from numpy.typing import NDArray
-
-from convlens.data.sources.idx import parse_idx
 from convlens.errors import DataError
 from convlens.files import sha256_of
 
@@ -24,21 +19,12 @@ SHA256 = {
 }
 
 
-def arrays(split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """uint8 images (N, 28, 28, 1) and class numbers (N,) of "train" (60,000) or "test" (10,000).
-
-    Raises DataError where the files of the installation are damaged.
-    """
-    prefix = {"train": "train", "test": "t10k"}[split]
-    images = _read(f"{prefix}-images-idx3-ubyte", 3)
-    return images[..., None], _read(f"{prefix}-labels-idx1-ubyte", 1).astype(np.int64)
-
-
-def _read(name: str, num_dims: int) -> NDArray[np.uint8]:
+def read(name: str) -> bytes:
+    """The uncompressed bytes of one of the four files. Raises DataError where the installation is damaged."""
     try:
         raw = lzma.decompress(resources.files(__name__).joinpath(f"{name}.xz").read_bytes())
     except (OSError, lzma.LZMAError) as error:
         raise DataError(f"the embedded MNIST is damaged ({name}): reinstall convlens") from error
     if sha256_of(raw) != SHA256[name]:
         raise DataError(f"the embedded MNIST is damaged ({name}: wrong SHA-256): reinstall convlens")
-    return parse_idx(io.BytesIO(raw), num_dims, len(raw), name)
+    return raw

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +24,7 @@ from convlens.data.packed.image_rows import ImageRows
 from convlens.data.sources.base import SPLITS, clean_name
 from convlens.errors import DataError, UsageError
 from convlens.files import cache_folder, read_json, read_lines
+from convlens.render.pages import notebook
 from convlens.text import shown
 
 FORMAT_VERSION = 1
@@ -34,19 +35,36 @@ _FILES = ("images.npy", "labels.npy", "index.npy")
 
 
 @dataclass(frozen=True)
+class Permit:
+    """Proof that a look at a test set was written down before: the line of the ledger, and the ledger that holds it.
+
+    `evaluation/test_ledger.py` makes it. One made elsewhere opens nothing unless such a line really stands there.
+    """
+
+    ledger: Path
+    line: Mapping[str, Any]
+
+    def check(self, test_fingerprint: str | None) -> None:
+        """Raises DataError unless the line is about this test set and stands in the ledger."""
+        if self.line.get("test_fingerprint") != test_fingerprint or dict(self.line) not in read_lines(self.ledger):
+            raise DataError("this look at test is not written down in the ledger: test stays sealed")
+
+
+@dataclass(frozen=True)
 class Dataset:
     """An open packed data set.
 
-    `images_NHWC` uint8 and `labels_N` int64 hold every sample of every split; go through `images()` and
-    `labels()`, which keep test sealed. `val_frac` is the share of training images set aside for validation
-    where the source has no validation split of its own; 0 trains on everything that is not test. `is_merged` makes
-    one training split of all three, for the model that is delivered after cross-validation.
+    Samples come out through `images`, `labels` and their `_at` forms. Those of test come out of none of them, whichever
+    split they are counted in, unless the set has a `permit` for them. `val_frac` is the share of training images set aside
+    for validation where the source has no validation split of its own; 0 trains on everything that is not test.
+    `is_merged` makes one training split of all three, for cross-validation and the model that is delivered after it.
     """
 
     folder: Path
     card: Mapping[str, Any]
     val_frac: float = DEFAULT_VAL_FRAC
     is_merged: bool = False
+    permit: Permit | None = field(default=None, compare=False)
 
     @classmethod
     def open(cls, folder: Path | str, val_frac: float = DEFAULT_VAL_FRAC) -> Self:
@@ -214,41 +232,42 @@ class Dataset:
             raise DataError(f"unknown split {shown(split)!r}: there are {', '.join(SPLITS)}")
         return self._rows[split]
 
-    def _unsealed(self, split: str) -> NDArray[np.int64]:
-        if split == "test":
-            raise DataError("test is sealed: its images and labels come out through evaluate() alone")
-        return self.rows(split)
+    def class_counts(self, split: str) -> NDArray[np.int64]:
+        """int64 (K,): samples of each class in a split."""
+        return np.bincount(self._labels[self.rows(split)], minlength=len(self.class_names))
 
     def images(self, split: str) -> ImageRows:
-        """uint8 (N, H, W, C) of train or val, read when indexed. Raises DataError for test, which is sealed."""
-        return ImageRows(self._images, self._unsealed(split))
+        """uint8 (N, H, W, C) of a split, read when indexed. Raises DataError where test rows are among them, sealed."""
+        return self.images_at(self.rows(split))
 
     def labels(self, split: str) -> NDArray[np.int64]:
-        """int64 (N,) class numbers of train or val. Raises DataError for test, which is sealed."""
-        return self._labels[self._unsealed(split)]
+        """int64 (N,) class numbers of a split. Raises DataError where test rows are among them, sealed."""
+        return self.labels_at(self.rows(split))
 
     def images_at(self, rows: NDArray[np.int64]) -> ImageRows:
-        """Images by row number. Raises DataError where one of them is test, which is sealed."""
-        return ImageRows(self._images, self._not_test(rows))
+        """Images by row number. Raises DataError where one of them is test, and sealed."""
+        return ImageRows(self._images, self._unsealed(rows))
 
     def labels_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """int64 (N,) class numbers by row number. Raises DataError where one of them is test, which is sealed."""
-        return self._labels[self._not_test(rows)]
+        """int64 (N,) class numbers by row number. Raises DataError where one of them is test, and sealed."""
+        return self._labels[self._unsealed(rows)]
 
     def split_keys(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-        """uint64 (N,): the numbers that splits are drawn from, equal within a group and for equal pictures."""
+        """uint64 (N,): the numbers that splits are drawn from, equal within a group and for equal images."""
         split_keys: NDArray[np.uint64] = self._index["split_key"][rows]
         return split_keys
 
-    def _not_test(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        if np.isin(rows, self.rows("test")).any():
-            raise DataError("test is sealed: use evaluate(), which writes each opening down")
+    def _unsealed(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows, all of which may be looked at. The one place where that is decided."""
+        if (self._index["split"][rows] == SPLITS.index("test")).any() and not self._is_permitted:
+            raise DataError("test is sealed: its images and labels come out through evaluate, which writes that down")
         return rows
 
-    def sealed_test(self) -> tuple[ImageRows, NDArray[np.int64]]:
-        """Test images and labels. For `evaluation/evaluate.py` alone, which writes each opening down."""
-        rows = self.rows("test")
-        return ImageRows(self._images, rows), self._labels[rows]
+    @cached_property
+    def _is_permitted(self) -> bool:
+        if self.permit is not None:
+            self.permit.check(self.test_fingerprint)
+        return self.permit is not None
 
     def pixel_keys(self, split: str) -> NDArray[np.uint64]:
         """uint64 (N,): the start of each image's pixel hash. Equal keys are equal pictures."""
@@ -271,8 +290,13 @@ class Dataset:
         return names
 
     def merged(self) -> Dataset:
-        """The same data with every image in train: for cross-validation, which writes down that test was opened."""
+        """The same data with every image counted in train; those of test stay sealed without a permit."""
         return replace(self, is_merged=True)
+
+    def with_permit(self, permit: Permit) -> Dataset:
+        """The same data with test open. Raises DataError where the permit is not for it."""
+        permit.check(self.test_fingerprint)
+        return replace(self, permit=permit)
 
     def with_val_frac(self, val_frac: float) -> Dataset:
         """The same data with another share set aside for validation. Raises UsageError outside 0 to below 1."""
@@ -290,9 +314,7 @@ class Dataset:
         )
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<p><b>Dataset</b> {escape(str(self))}</p>"
+        return notebook("Dataset", lines=[str(self)])
 
 
 def index_digest(labels_N: NDArray[np.int64], index: NDArray[Any]) -> str:

@@ -6,17 +6,20 @@ Owns the reading of headers and the input that follows from them where no option
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from convlens.data.image.decode import Header, read_bytes, read_header
-from convlens.data.image.framing import InputSpec
+from convlens.data.image.decode import Header, decode, quiet_pillow, read_header
+from convlens.data.image.framing import InputSpec, to_channels
+from convlens.data.image.ink import is_framed_ink
 from convlens.data.packed.options import PackOptions
-from convlens.data.prefetch import prefetch, are_small
-from convlens.data.sources.base import FileSample, FileSource
+from convlens.data.prefetch import is_small, prefetch
+from convlens.data.sources.base import Sample, Source, some
 from convlens.errors import DataError, ImageError
 from convlens.progress import Progress
 from convlens.text import shown
 
+_LOOKED_AT, _INK_SHARE = 500, 0.95  # of arrays, whether they are ink
 DEFAULT_SIDE = 32
 
 
@@ -48,20 +51,17 @@ class Headers:
         return DEFAULT_SIDE
 
 
-def read_headers(
-    source: FileSource, bar: Progress, *, most: int | None = None, until_clear: bool = False, threads: int | None = None
-) -> Headers:
-    """Read the headers of a source's pictures: of all, or of `most` of them, evenly spread.
+def read_headers(source: Source, bar: Progress, *, most: int | None = None, until_clear: bool = False) -> Headers:
+    """Read the headers of a source's images: of all, or of `most` of them, evenly spread.
 
     `until_clear` stops as soon as the others can change neither `one_size` nor `num_channels`. Raises DataError where
     none can be read.
     """
-    samples = source.samples
-    if most is not None and len(samples) > most:
-        samples = samples[:: -(-len(samples) // most)]
+    if most is not None and source.num_samples > most:
+        source = source.every(-(-source.num_samples // most))
     found = Headers()
-    bar.start(f"reading headers of {source.name}", len(samples), unit="images")
-    for group in prefetch(_header, samples, threads=threads):
+    bar.start(f"reading headers of {source.name}", source.num_samples, unit="images")
+    for group in prefetch(_header, source.samples(), threads=threads_for(source)):
         bar.advance(len(group))
         for header in group:
             if header is not None:
@@ -70,32 +70,56 @@ def read_headers(
         if until_clear and len(found.sizes) > 1 and 3 in found.channels:
             break
     if not found.sizes:
-        raise DataError(f"none of the {len(samples):,} pictures of {shown(source.location, 200)} can be read")
+        raise DataError(f"none of the {source.num_samples:,} pictures of {shown(source.location, 200)} can be read")
     return found
 
 
-def _header(sample: FileSample) -> Header | None:
+def _header(sample: Sample) -> Header | None:
     try:
-        return read_header(read_bytes(sample.path))
+        content = sample.read()
+        return (
+            read_header(content)
+            if isinstance(content, bytes)
+            else Header(content.shape[0], content.shape[1], content.shape[2], "array")
+        )
     except ImageError:
         return None  # it is quarantined, with its reason, when it is decoded
 
 
-def threads_for(source: FileSource) -> int | None:
-    """Threads to read a source's files with: none for small files, which are all Python's work."""
-    return 0 if are_small([sample.path for sample in source.samples]) else None
+def threads_for(source: Source) -> int | None:
+    """Threads to read a source's samples with: none for small files, which are all Python's work."""
+    return 0 if is_small(source.typical_bytes()) else None
 
 
-def input_of(source: FileSource, options: PackOptions, bar: Progress) -> InputSpec:
-    """The input that the options say; where they do not, the pictures' own size if all agree, else 32 pixels, and grey
-    only if all are grey."""
-    size, channels = options.size, options.channels
-    if size is None and options.region is not None:
-        size = (options.region[3], options.region[2]) if max(options.region[2:]) <= 2 * DEFAULT_SIDE else None
+def is_mostly_ink(source: Source, most: int) -> bool:
+    """Whether 95 % of so many images, none of them test, already are as MNIST's are: bright ink on 0, its box and its
+    middle where they belong."""
+    num_ink = num_seen = 0
+    with quiet_pillow():
+        for sample in some(source, most):
+            with suppress(ImageError):
+                content = sample.read()
+                pixels = decode(content) if isinstance(content, bytes) else content
+                num_ink += is_framed_ink(to_channels(pixels, 1)[:, :, 0])
+                num_seen += 1
+    return num_seen > 0 and num_ink >= _INK_SHARE * num_seen
+
+
+def input_of(source: Source, options: PackOptions, bar: Progress) -> InputSpec:
+    """The input that the options say; where they do not, the images' own size if all agree, else 32 pixels, and grey
+    only if all are grey. Arrays are framed as ink where nearly all of them are."""
+    size, channels, framing, region = options.size, options.channels, options.framing, options.region
+    if source.shape is not None:
+        own = source.shape[:2] if region is None else (region[3], region[2])
+        size = own if size is None else size
+        channels = source.shape[2] if channels is None else channels
+        if framing is None and channels == 1 and is_mostly_ink(source, _LOOKED_AT):
+            framing = "ink"
+    elif size is None and region is not None and max(region[2:]) <= 2 * DEFAULT_SIDE:
+        size = (region[3], region[2])
     if size is None or channels is None:
-        found = read_headers(source, bar, until_clear=True, threads=threads_for(source))
-        if size is None:
-            own = found.one_size if options.region is None else None
-            size = own if own is not None else (DEFAULT_SIDE, DEFAULT_SIDE)
+        found = read_headers(source, bar, until_clear=True)
+        one_size = found.one_size if region is None else None
+        size = size or one_size or (DEFAULT_SIDE, DEFAULT_SIDE)
         channels = found.num_channels if channels is None else channels
-    return InputSpec(size[0], size[1], channels, options.framing or "pad", region=options.region)
+    return InputSpec(size[0], size[1], channels, framing or "pad", region=region)

@@ -5,6 +5,7 @@ Owns the cache that packed folders live in, and when a folder is packed anew. `w
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -19,7 +20,8 @@ from convlens.data.packed.exclusions import exclusions
 from convlens.data.packed.options import PackOptions, parse_region, parse_size
 from convlens.data.packed.writing import write_packed
 from convlens.data.sources.base import Source
-from convlens.data.sources.named import NAMED_SETS, open_source
+from convlens.data.sources.named import NAMED_SETS
+from convlens.data.sources.recognise import open_source
 from convlens.errors import DataError, UsageError
 from convlens.progress import Progress
 from convlens.text import shown
@@ -94,6 +96,11 @@ def open_listed(source: Source, options: PackOptions, *, val_frac: float, progre
     return _cached(source, options, progress).with_val_frac(val_frac)
 
 
+def is_packed(data: Any) -> bool:
+    """Whether `data` is a packed data set, open or as a folder."""
+    return isinstance(data, Dataset) or is_packed_folder(data)
+
+
 def is_packed_folder(data: Any) -> bool:
     """Whether `data` is the path of a packed folder (a named set is none, whatever lies in the working folder)."""
     if not isinstance(data, str | Path) or str(data) in NAMED_SETS:
@@ -119,8 +126,12 @@ def _mnist_folder_name() -> str:
 def _cache_name(source: Source, options: PackOptions) -> str:
     if source.location == "mnist" and options == PackOptions():
         return _mnist_folder_name()
-    identity = json.dumps([source.identity(), options.to_json(), _versions()])
-    return f"{source.name[:60]}-{files.sha256_of(identity.encode())[:16]}"
+    rest = json.dumps([options.to_json(), _versions()])
+    digest = hashlib.sha256(b"[")
+    for piece in source.identity():
+        digest.update(piece.encode())
+    digest.update(f", {rest[1:]}".encode())
+    return f"{source.name[:60]}-{digest.hexdigest()[:16]}"
 
 
 def _cached(source: Source, options: PackOptions, progress: str | Progress) -> Dataset:

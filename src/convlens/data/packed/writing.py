@@ -15,27 +15,24 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convlens import files
-from convlens.data.image.decode import DECODER_VERSION, Pixels, content_digest, quiet_pillow, read_bytes
+from convlens.data.image.decode import DECODER_VERSION, Pixels, content_digest, quiet_pillow
 from convlens.data.image.framing import FRAMING_VERSION, InputSpec, fit, framed
-from convlens.data.image.ink import is_framed_ink
 from convlens.data.packed.dataset import FORMAT_VERSION, INDEX_DTYPE, INDEX_FILE_DTYPE, index_digest
 from convlens.data.packed.exclusions import refuse_unknown
 from convlens.data.packed.headers import input_of, threads_for
 from convlens.data.packed.options import PackOptions
-from convlens.data.packed.splits import split_key_of, split_key_of_group, draw_test, join_equal, overlap_notes
+from convlens.data.packed.splits import draw_test, join_equal, overlap_notes, split_key_of, split_key_of_group
 from convlens.data.prefetch import prefetch
-from convlens.data.sources.base import SPLITS, ArraySource, FileSample, FileSource, Source
+from convlens.data.sources.base import SPLITS, Sample, Source
 from convlens.errors import DataError, ImageError
 from convlens.progress import Progress, open_progress
 from convlens.text import shown
-
-_INK_SHARE = 0.95  # a set is framed as ink if this share of its images already is
 
 
 @dataclass(frozen=True)
@@ -52,10 +49,7 @@ class _Packed:
 def write_packed(source: Source, options: PackOptions, folder: Path, progress: str | Progress) -> None:
     """Fill `folder` with the packed form of `source`. Raises DataError where too little can be read."""
     with open_progress(progress) as bar:
-        if isinstance(source, FileSource):
-            spec, packed = _write_files(source, options, folder, bar)
-        else:
-            spec, packed = _write_arrays(source, options, folder, bar)
+        spec, packed = _write_samples(source, options, folder, bar)
     join_equal(packed.index)
     if options.all_test and not source.has_splits:
         packed.index["split"] = SPLITS.index("test")
@@ -83,7 +77,7 @@ def write_packed(source: Source, options: PackOptions, folder: Path, progress: s
         "num_samples": len(packed.index),
         "num_quarantined": sum(line["status"] == "quarantined" for line in packed.lines),
         "num_excluded": len(options.exclude),
-        "arrays": _array_lengths(source),
+        "arrays": None if source.lengths is None else [list(one) for one in source.lengths],
         "split_by": "source" if source.has_splits else "evaluation" if options.all_test else "hash",
         "index_sha256": index_digest(packed.labels_N, packed.index),
         "fingerprint": _fingerprint(images, packed, source.class_names, None),
@@ -101,13 +95,6 @@ def _digest(pixels: Pixels) -> bytes:
 def _key(digest: bytes) -> int:
     """An image's key: the first eight bytes of its SHA-256."""
     return int.from_bytes(digest[:8], "little")
-
-
-def _array_lengths(source: Source) -> list[list[Any]] | None:
-    """How many samples each array has, in order: what `Dataset.sample_names` numbers them by."""
-    if isinstance(source, FileSource):
-        return None
-    return [[split or "all", len(part.labels_N)] for split, part in source.splits.items()]
 
 
 @contextmanager
@@ -134,88 +121,57 @@ def _images_file(folder: Path, shape: tuple[int, int, int]) -> Iterator[Callable
         assert file.tell() == length, "NumPy leaves room for the number to grow"
 
 
-def _write_arrays(source: ArraySource, options: PackOptions, folder: Path, bar: Progress) -> tuple[InputSpec, _Packed]:
-    first = next(iter(source.splits.values())).images_NHWC
-    sample = [s.images_NHWC for name, s in source.splits.items() if name != "test"] or [first]
-    own_size, own_channels = (first.shape[1], first.shape[2]), int(first.shape[3])
-    size = own_size if options.size is None else options.size
-    channels = own_channels if options.channels is None else options.channels
-    framing = options.framing
-    if framing is None:
-        framing = "ink" if channels == 1 and _mostly_ink(sample[0]) else "pad"
-    if options.region is not None and options.size is None:
-        size = (options.region[3], options.region[2])
-    spec = InputSpec(size[0], size[1], channels, framing, region=options.region)
-    unchanged = size == own_size and channels == own_channels and options.region is None
-    lengths = [(split or "all", len(part.labels_N)) for split, part in source.splits.items()]
-    names = (f"{split}/{number}" for split, length in lengths for number in range(length))
-    excluded = set(options.exclude)
+class _Written(NamedTuple):
+    """One image on its way into the packed folder: framed, with its key and split key."""
+
+    pixels: Pixels
+    key: int
+    split_key: int
+
+
+def _write_samples(source: Source, options: PackOptions, folder: Path, bar: Progress) -> tuple[InputSpec, _Packed]:
+    rows: list[tuple[int, int, int]] = []
+    labels: list[int] = []
+    lines: list[dict[str, Any]] = []
+    groups: list[str | None] = []
+    num_read = num_first = 0
+    excluded, numbers = set(options.exclude), {name: number for number, name in enumerate(source.class_names)}
     if excluded:
-        refuse_unknown(options.exclude, (f"{s}/{n}" for s, length in lengths for n in range(length)), source.name)
-    total = source.num_samples - len(excluded)
-    index, labels = np.zeros(total, INDEX_DTYPE), np.zeros(total, np.int64)
-    row = 0
-    bar.start(f"packing {source.name}", total, unit="images")
-    with _images_file(folder, (spec.height, spec.width, spec.channels)) as write:
-        for name, split in source.splits.items():
-            for image, label in zip(split.images_NHWC, split.labels_N, strict=True):
-                if excluded and next(names) in excluded:
-                    continue
-                # An array set of the asked-for size is its own convention: it is not framed a second time.
-                pixels = image if unchanged else fit(image, spec)
-                write(pixels)
-                digest = _digest(image)  # of the array as it came: the split does not depend on the framing
-                key = _key(digest if unchanged else _digest(pixels))
-                index[row] = (SPLITS.index(name or "train"), key, split_key_of(digest))
-                labels[row] = label
-                row += 1
-                if row % 1024 == 0:
-                    bar.advance(1024)
-    lines = [{"path": file, "sha256": digest, "status": "ok"} for file, digest in source.hashes.items()]
-    return spec, _Packed(index, labels, lines, (None,) * total)
-
-
-def _mostly_ink(images_NHWC: Pixels) -> bool:
-    sample = images_NHWC[:: max(1, len(images_NHWC) // 500)]
-    return float(np.mean([is_framed_ink(image[:, :, 0]) for image in sample])) >= _INK_SHARE
-
-
-def _write_files(source: FileSource, options: PackOptions, folder: Path, bar: Progress) -> tuple[InputSpec, _Packed]:
+        refuse_unknown(options.exclude, (sample.name for sample in source.samples()), shown(source.location, 200))
     with quiet_pillow():
-        refuse_unknown(options.exclude, (sample.relative for sample in source.samples), shown(source.location, 200))
-        excluded, threads, num_first = set(options.exclude), threads_for(source), 0
         spec = input_of(source, options, bar)
-        numbers = {name: number for number, name in enumerate(source.class_names)}
-        rows: list[tuple[int, int, int]] = []
-        labels: list[int] = []
-        lines: list[dict[str, Any]] = []
-        groups: list[str | None] = []
-        bar.start(f"packing {source.name}", len(source.samples), unit="images")
-        samples = iter(source.samples)
+        bar.start(f"packing {source.name}", source.num_samples, unit="images")
+
+        def read(sample: Sample) -> tuple[Sample, _Written | None, dict[str, Any]]:
+            return sample, *_read(sample, spec, excluded)
+
         with _images_file(folder, (spec.height, spec.width, spec.channels)) as write:
-            for group in prefetch(lambda sample: _read(sample, spec, excluded), source.samples, threads=threads):
+            for group in prefetch(read, source.samples(), threads=threads_for(source)):
                 bar.advance(len(group))
-                for (read, line), sample in zip(group, samples, strict=False):
-                    lines.append(line)
-                    if read is None:
+                num_read += len(group)
+                for sample, written, line in group:
+                    if source.hashes is None:
+                        lines.append(line)
+                    if written is None:
                         continue
-                    pixels, key, split_key = read
-                    write(pixels)
+                    write(written.pixels)
                     num_first += "remark" in line
-                    split_key = split_key_of_group(sample.group) if sample.group is not None else split_key
-                    rows.append((SPLITS.index(sample.split or "train"), key, split_key))
+                    split_key = written.split_key if sample.group is None else split_key_of_group(sample.group)
+                    rows.append((SPLITS.index(sample.split or "train"), written.key, split_key))
                     labels.append(numbers[sample.label])
                     groups.append(sample.group)
+    if num_read != source.num_samples:
+        raise DataError(f"{shown(source.location, 200)} changed while it was read: pack it again")
+    if source.hashes is not None:
+        lines = [{"path": file, "sha256": digest, "status": "ok"} for file, digest in source.hashes.items()]
     notes = (f"{num_first:,} pictures have several frames or pages: the first is used",) if num_first else ()
     return spec, _Packed(np.array(rows, INDEX_DTYPE), np.array(labels, np.int64), lines, tuple(groups), notes)
 
 
-def _read(
-    sample: FileSample, spec: InputSpec, excluded: Set[str]
-) -> tuple[tuple[Pixels, int, int] | None, dict[str, Any]]:
-    """One picture: its framed pixels with their key and split_key (None where there are none), and its line."""
+def _read(sample: Sample, spec: InputSpec, excluded: Set[str]) -> tuple[_Written | None, dict[str, Any]]:
+    """One sample as it is packed (None where there is nothing to pack), and its line."""
     line: dict[str, Any] = {
-        "path": sample.relative,
+        "path": sample.name,
         "sha256": None,
         "pixels_sha256": None,
         "label": sample.label,
@@ -223,20 +179,31 @@ def _read(
         "split": sample.split,
         "status": "ok",
     }
-    if sample.relative in excluded:
+    if sample.name in excluded:
         return None, line | {"status": "excluded", "reason": "named in the list of exclusions"}
     try:
-        data = read_bytes(sample.path)
-        line["sha256"] = files.sha256_of(data)
-        pixels, decoded = framed(data, spec)
+        content = sample.read()
+        if not isinstance(content, bytes):
+            return _of_pixels(content, spec), line
+        line["sha256"] = files.sha256_of(content)
+        pixels, decoded = framed(content, spec)
         digest = _digest(pixels)
         line["pixels_sha256"] = digest.hex()
         if decoded.is_first:
             line["remark"] = "the first of several frames or pages"
-        return (pixels, _key(digest), split_key_of(content_digest(data, decoded))), line
+        return _Written(pixels, _key(digest), split_key_of(content_digest(content, decoded))), line
     except ImageError as error:
-        line |= {"status": "quarantined", "reason": str(error)}
-        return None, line
+        return None, line | {"status": "quarantined", "reason": str(error)}
+
+
+def _of_pixels(image: Pixels, spec: InputSpec) -> _Written:
+    """Pixels of the asked-for size are their own convention: they are not framed a second time. The split key is that of
+    the array as it came, so that the split does not depend on the framing."""
+    digest = _digest(image)
+    if image.shape == (spec.height, spec.width, spec.channels) and spec.region is None:
+        return _Written(image, _key(digest), split_key_of(digest))
+    pixels = fit(image, spec)
+    return _Written(pixels, _key(_digest(pixels)), split_key_of(digest))
 
 
 def _need_training_images(packed: _Packed, source: Source, *, all_test: bool) -> None:

@@ -1,4 +1,4 @@
-"""Sources that come with their pixels: IDX folders, .npz files, NumPy arrays in Python.
+"""NumPy arrays as a source.
 
 Owns the checks of shapes, types, ranges and lengths, and the numbering of classes.
 """
@@ -6,56 +6,15 @@ Owns the checks of shapes, types, ranges and lengths, and the numbering of class
 from __future__ import annotations
 
 import unicodedata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convlens.data.image.decode import Pixels
-from convlens.data.sources import idx
-from convlens.data.sources.base import SPLITS, ArraySource, ArraySplit, name_of, need_classes
+from convlens.data.sources.base import SPLITS, ArraySource, ArraySplit, need_classes
 from convlens.errors import DataError
 from convlens.files import sha256_of
-from convlens.text import shown
-
-
-def from_idx(folder: Path, name: str) -> ArraySource:
-    """Folder of IDX files. Raises DataError."""
-    found = idx.read_folder(folder)
-    labels = np.concatenate([split.labels_N for split in found.values()])
-    num_classes = int(labels.max()) + 1
-    need_classes(np.bincount(labels, minlength=num_classes), tuple(map(str, range(num_classes))), shown(folder, 200))
-    splits: dict[str | None, ArraySplit] = {
-        (split if len(found) > 1 else None): ArraySplit(f.images_NHW[..., None], f.labels_N.astype(np.int64))
-        for split, f in found.items()
-    }
-    hashes = {file: digest for f in found.values() for file, digest in f.hashes.items()}
-    return ArraySource(name, str(folder.resolve()), splits, tuple(map(str, range(num_classes))), hashes)
-
-
-def from_npz(path: Path) -> ArraySource:
-    """An .npz of x_train y_train x_test y_test (x_val y_val), or x y. Raises DataError."""
-    where = shown(path, 200)
-    known = ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test", "x", "y")
-    arrays = idx.read_npz(path, known)
-    if {"x_train", "y_train"} <= arrays.keys():
-        pairs = {s: (arrays[f"x_{s}"], arrays[f"y_{s}"]) for s in SPLITS if {f"x_{s}", f"y_{s}"} <= arrays.keys()}
-        missing = [
-            f"{b}_{s}"
-            for s in SPLITS
-            for a, b in (("x", "y"), ("y", "x"))
-            if f"{a}_{s}" in arrays and f"{b}_{s}" not in arrays
-        ]
-        if missing:
-            raise DataError(f"{where} has no {missing[0]}")
-        splits: dict[str | None, tuple[Any, Any]] = {s if len(pairs) > 1 else None: pair for s, pair in pairs.items()}
-    elif {"x", "y"} <= arrays.keys():
-        splits = {None: (arrays["x"], arrays["y"])}
-    else:
-        has = ", ".join(arrays) or "none of them"
-        raise DataError(f"{where} must have x_train, y_train, x_test and y_test, or x and y; it has {has}")
-    return _array_source(splits, name_of(path), str(path.resolve()), where)
 
 
 def from_arrays(what: Any) -> ArraySource:
@@ -74,10 +33,10 @@ def from_arrays(what: Any) -> ArraySource:
         splits = {"train": (what[0], what[1]), "test": (what[2], what[3])}
     else:
         raise DataError(f"arrays come as (x, y) or (x_train, y_train, x_test, y_test), not {len(what)} of them")
-    return _array_source(splits, "arrays", "arrays in memory", "the arrays")
+    return array_source(splits, "arrays", "arrays in memory", "the arrays")
 
 
-def _array_source(splits: dict[str | None, tuple[Any, Any]], name: str, location: str, where: str) -> ArraySource:
+def array_source(splits: dict[str | None, tuple[Any, Any]], name: str, location: str, where: str) -> ArraySource:
     """Check images and labels of each split, and give the classes numbers over all of them."""
     checked: dict[str | None, tuple[Pixels, NDArray[Any]]] = {}
     for split, (x, y) in splits.items():

@@ -1,34 +1,48 @@
-"""What a source is: samples in picture files, or arrays that come with their pixels.
+"""What a source is: labelled samples, iterated over, with what is known of all of them before any is read.
 
-Owns the two values that packing takes, and what is asked of every source. Knows no layout of files.
+Owns the sample, and the two kinds of sources: files in a tree, and arrays that come with their pixels. Whoever packs,
+surveys or checks asks a source and not what kind it is. Knows no layout of files.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convlens.data.image.decode import Pixels
+from convlens.data.sources.tree import Tree
 from convlens.errors import DataError
 from convlens.text import listed, shown
 
 SPLITS = ("train", "val", "test")
 MAX_CLASSES = 65_535  # labels are kept as uint16
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
-@dataclass(frozen=True)
-class FileSample:
-    """One picture file: where it lies, its path relative to the source's root (POSIX), label, split and group."""
+class Sample(NamedTuple):
+    """One labelled image. `name` is a file's path relative to the source's root (POSIX), or an array's split/number;
+    `read` gives the bytes of its file, or its pixels, uint8 (H, W, C), and raises ImageError where it cannot."""
 
-    path: Path
-    relative: str
+    name: str
+    label: str
+    split: str | None
+    group: str | None
+    read: Callable[[], bytes | Pixels]
+
+
+class Row(NamedTuple):
+    """What a layout says of one file: its name, which is its path in the tree, and its label, split and group."""
+
+    name: str
     label: str
     split: str | None = None
     group: str | None = None
@@ -36,34 +50,63 @@ class FileSample:
 
 @dataclass(frozen=True)
 class FileSource:
-    """Picture files with labels. `notes` say what a person should know (a wrapper folder, files passed over)."""
+    """Image files with labels, in a tree; `rows` lists them anew whenever it is called.
+
+    `counts` has the samples of each split, None for those without one; `notes` say what a person should know (a wrapper
+    folder, files passed over); `folder` is where the names lie on a disk, None where they lie in an archive.
+    """
 
     name: str
     location: str
-    samples: tuple[FileSample, ...]
+    tree: Tree
+    rows: Callable[[], Iterator[Row]]
+    counts: Mapping[str | None, int]
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
+    shape = None  # sizes differ, and stand in the files
+    hashes = None
+    lengths = None
+
     @property
-    def has_splits(self) -> bool:
-        """Whether the source says itself which samples are test."""
-        return any(sample.split == "test" for sample in self.samples)
+    def folder(self) -> Path | None:
+        """The folder that the names are relative to, if there is one."""
+        return self.tree.folder
 
     @property
     def num_samples(self) -> int:
         """Samples listed."""
-        return len(self.samples)
+        return sum(self.counts.values())
 
-    def identity(self) -> list[Any]:
-        """What changes when the source does: each file's name, size and time, and what is said of it."""
-        rows = []
-        for s in self.samples:
-            try:
-                status = s.path.stat()
-                rows.append([s.relative, status.st_size, status.st_mtime_ns, s.label, s.split, s.group])
-            except (OSError, ValueError):
-                rows.append([s.relative, None, None, s.label, s.split, s.group])
-        return [self.location, list(self.class_names), rows]
+    @property
+    def has_splits(self) -> bool:
+        """Whether the source says itself which samples are test."""
+        return self.counts.get("test", 0) > 0
+
+    def samples(self) -> Iterator[Sample]:
+        """Every sample, in a fixed order."""
+        return (Sample(*row, partial(self.tree.read, row.name)) for row in self.rows())
+
+    def every(self, step: int) -> FileSource:
+        """Each `step`-th sample, the first among them."""
+        counts: dict[str | None, int] = {}
+        for row in islice(self.rows(), None, None, step):
+            counts[row.split] = counts.get(row.split, 0) + 1
+        return replace(self, rows=lambda: islice(self.rows(), None, None, step), counts=counts)
+
+    def typical_bytes(self) -> float:
+        """The median size of up to 33 files, evenly spread."""
+        rows = islice(self.rows(), None, None, max(1, self.num_samples // 32))
+        sizes = [size for row in rows if (size := self.tree.stat(row.name)[0]) is not None]
+        return median(sizes) if sizes else 0
+
+    def identity(self) -> Iterator[str]:
+        """What changes when the source does, as pieces of JSON: each file's name, size and time, and what is said of it."""
+        yield f"[{json.dumps(self.location)}, {json.dumps(list(self.class_names))}, ["
+        for number, row in enumerate(self.rows()):
+            line = [row.name, *self.tree.stat(row.name), row.label, row.split, row.group]
+            yield (", " if number else "") + json.dumps(line)
+        yield "]]"
 
 
 @dataclass(frozen=True)
@@ -76,31 +119,77 @@ class ArraySplit:
 
 @dataclass(frozen=True)
 class ArraySource:
-    """Pictures that come as arrays; `splits` may be train, val and test, or `None` for those without a split."""
+    """Images that come as arrays; `splits` may be train, val and test, or `None` for those without a split.
+
+    `hashes` has the SHA-256 of what the arrays came from, by name.
+    """
 
     name: str
     location: str
-    splits: dict[str | None, ArraySplit]
+    splits: Mapping[str | None, ArraySplit]
     class_names: tuple[str, ...]
-    hashes: dict[str, str]  # what the arrays came from -> its SHA-256
+    hashes: Mapping[str, str]
     notes: tuple[str, ...] = ()
+
+    folder = None
+    tree = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of all of them."""
+        height, width, channels = next(iter(self.splits.values())).images_NHWC.shape[1:]
+        return height, width, channels
+
+    @property
+    def lengths(self) -> list[tuple[str, int]]:
+        """How many samples each array has, in order: what their names number."""
+        return [(split or "all", len(part.labels_N)) for split, part in self.splits.items()]
+
+    @property
+    def counts(self) -> dict[str | None, int]:
+        """Samples of each split, None for those without one."""
+        return {split: len(part.labels_N) for split, part in self.splits.items()}
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in all splits."""
+        return sum(self.counts.values())
 
     @property
     def has_splits(self) -> bool:
         """Whether the source says itself which samples are test."""
         return "test" in self.splits
 
-    @property
-    def num_samples(self) -> int:
-        """Samples in all splits."""
-        return sum(len(split.labels_N) for split in self.splits.values())
+    def samples(self) -> Iterator[Sample]:
+        """Every sample, in the order of the arrays."""
+        names = self.class_names
+        for split, part in self.splits.items():
+            images, where = part.images_NHWC, split or "all"
+            for number, label in enumerate(part.labels_N.tolist()):
+                yield Sample(f"{where}/{number}", names[label], split, None, partial(images.__getitem__, number))
 
-    def identity(self) -> list[Any]:
-        """What changes when the source does."""
-        return [self.name, list(self.class_names), self.hashes]
+    def every(self, step: int) -> ArraySource:
+        """Each `step`-th sample of each array."""
+        parts = {s: ArraySplit(p.images_NHWC[::step], p.labels_N[::step]) for s, p in self.splits.items()}
+        return replace(self, splits=parts)
+
+    def typical_bytes(self) -> float:
+        """Nothing has to be read."""
+        return 0
+
+    def identity(self) -> Iterator[str]:
+        """What changes when the source does, as JSON."""
+        yield json.dumps([self.name, list(self.class_names), dict(self.hashes)])
 
 
 Source = FileSource | ArraySource
+
+
+def some(source: Source, most: int) -> Iterator[Sample]:
+    """About `most` samples, evenly spread, none of them test unless all are."""
+    num = source.num_samples - source.counts.get("test", 0)
+    samples = (sample for sample in source.samples() if sample.split != "test" or num == 0)
+    return islice(samples, None, None, max(1, (num or source.num_samples) // most))
 
 
 def name_of(path: Path) -> str:

@@ -1,6 +1,6 @@
-"""Array files: IDX (MNIST's own format) and .npz, read so that a header can promise nothing it does not hold.
+"""IDX, MNIST's own format, in any tree of names, read so that a header can promise nothing that it does not hold.
 
-Owns both formats' checks. Formats: IDX as described with MNIST (yann.lecun.com/exdb/mnist): two zero bytes, a type
+Owns the format and its checks. The format is as described with MNIST (yann.lecun.com/exdb/mnist): two zero bytes, a type
 byte (8 = uint8), the number of dimensions, each dimension as a big-endian uint32, the values.
 """
 
@@ -11,20 +11,20 @@ import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convlens.data.sources.base import ArraySource, ArraySplit, need_classes
+from convlens.data.sources.tree import Tree
 from convlens.errors import DataError
 from convlens.files import sha256_of
 from convlens.text import shown
 
 Array = NDArray[np.uint8]
-_MAX_DEFLATE_RATIO = 1040  # deflate cannot shrink further than 1 : 1032
+MAX_DEFLATE_RATIO = 1040  # deflate cannot shrink further than 1 : 1032
 _SPLIT_PREFIXES = {"train": "train", "test": "t10k"}
 
 
@@ -37,62 +37,77 @@ class IdxSplit:
     hashes: dict[str, str]
 
 
-def _find(folder: Path, prefix: str, what: str, dims: int) -> Path | None:
+def _find(tree: Tree, prefix: str, what: str, dims: int) -> str | None:
     for middle in (f"{what}-idx{dims}-ubyte", f"{what}.idx{dims}-ubyte"):
         for suffix in ("", ".gz"):
-            path = folder / f"{prefix}-{middle}{suffix}"
-            if path.is_file():
-                return path
+            name = f"{prefix}-{middle}{suffix}"
+            if tree.is_file(name):
+                return name
     return None
 
 
-def has_idx_files(folder: Path) -> bool:
-    """Whether a folder holds at least one of MNIST's file names."""
+def has_idx_files(tree: Tree) -> bool:
+    """Whether a tree holds at least one of MNIST's file names."""
     return any(
-        _find(folder, prefix, what, dims)
+        _find(tree, prefix, what, dims)
         for prefix in _SPLIT_PREFIXES.values()
         for what, dims in (("images", 3), ("labels", 1))
     )
 
 
-def read_folder(folder: Path) -> dict[str, IdxSplit]:
-    """The splits in a folder of IDX files: train, and test where it is there. Raises DataError."""
+def from_idx(tree: Tree, name: str) -> ArraySource:
+    """A tree of IDX files. Raises DataError."""
+    found = _read_splits(tree)
+    labels = np.concatenate([split.labels_N for split in found.values()])
+    num_classes = int(labels.max()) + 1
+    names = tuple(map(str, range(num_classes)))
+    need_classes(np.bincount(labels, minlength=num_classes), names, tree.where(""))
+    splits: dict[str | None, ArraySplit] = {
+        (split if len(found) > 1 else None): ArraySplit(f.images_NHW[..., None], f.labels_N.astype(np.int64))
+        for split, f in found.items()
+    }
+    hashes = {file: digest for f in found.values() for file, digest in f.hashes.items()}
+    return ArraySource(name, tree.resolved(), splits, names, hashes)
+
+
+def _read_splits(tree: Tree) -> dict[str, IdxSplit]:
+    """The splits in a tree of IDX files: train, and test where it is there. Raises DataError."""
     splits = {}
     for split, prefix in _SPLIT_PREFIXES.items():
-        images_path, labels_path = _find(folder, prefix, "images", 3), _find(folder, prefix, "labels", 1)
+        images_path, labels_path = _find(tree, prefix, "images", 3), _find(tree, prefix, "labels", 1)
         if images_path is None and labels_path is None and split == "test":
             continue
         if images_path is None or labels_path is None:
             missing = f"{prefix}-{'images-idx3' if images_path is None else 'labels-idx1'}-ubyte"
-            raise DataError(f"{shown(folder, 200)} has no {missing} (plain or .gz)")
-        images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
+            raise DataError(f"{tree.where('')} has no {missing} (plain or .gz)")
+        images, labels = read_idx(tree, images_path, 3), read_idx(tree, labels_path, 1)
         if len(images) != len(labels):
             raise DataError(
-                f"{shown(images_path, 200)} has {len(images):,} images, its labels file {len(labels):,} labels"
+                f"{tree.where(images_path)} has {len(images):,} images, its labels file {len(labels):,} labels"
             )
         if images.size == 0:
-            raise DataError(f"{shown(images_path, 200)} is empty")
-        hashes = {images_path.name: sha256_of(images.data), labels_path.name: sha256_of(labels.data)}
+            raise DataError(f"{tree.where(images_path)} is empty")
+        hashes = {images_path: sha256_of(images.data), labels_path: sha256_of(labels.data)}
         splits[split] = IdxSplit(images, labels, hashes)
     shapes = {split.images_NHW.shape[1:] for split in splits.values()}
     if len(shapes) > 1:
         raise DataError(
-            f"{shown(folder, 200)}: train and test images differ in size: {' and '.join(map(str, sorted(shapes)))}"
+            f"{tree.where('')}: train and test images differ in size: {' and '.join(map(str, sorted(shapes)))}"
         )
     return splits
 
 
-def read_idx(path: Path, num_dims: int) -> Array:
+def read_idx(tree: Tree, path: str, num_dims: int) -> Array:
     """One IDX file of uint8 with `num_dims` dimensions, plain or .gz. Raises DataError."""
-    where = shown(path, 200)
+    where = tree.where(path)
     try:
-        num_stored = path.stat().st_size
-        if path.suffix == ".gz":
-            with gzip.open(path, "rb") as file:
-                return parse_idx(cast(BinaryIO, file), num_dims, num_stored * _MAX_DEFLATE_RATIO, where)
-        with path.open("rb") as file:
+        num_stored = tree.stat(path)[0] or 0
+        with tree.open(path) as file:
+            if path.endswith(".gz"):
+                with gzip.open(file, "rb") as unzipped:
+                    return parse_idx(cast(BinaryIO, unzipped), num_dims, num_stored * MAX_DEFLATE_RATIO, where)
             return parse_idx(file, num_dims, num_stored, where)
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise DataError(f"{where} cannot be read: {shown(error)}") from error
 
 
@@ -120,39 +135,3 @@ def parse_idx(file: BinaryIO, num_dims: int, max_bytes: int, where: str) -> Arra
     if file.read(1):
         raise DataError(f"{where} has bytes after its last value")
     return np.frombuffer(values, np.uint8).reshape(shape)
-
-
-def read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Those of the arrays `names` that an .npz holds; nothing pickled is read. Raises DataError."""
-    where = shown(path, 200)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            found = {}
-            for name in names:
-                if f"{name}.npy" in archive.namelist():
-                    found[name] = _npz_member(archive, archive.getinfo(f"{name}.npy"), where)
-            return found
-    except DataError:
-        raise
-    except MemoryError:
-        raise
-    except Exception as error:  # zip, its codecs and NumPy's reading of headers raise whatever they run into
-        raise DataError(f"{where} cannot be read as .npz: {shown(error)}") from error
-
-
-def _npz_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> NDArray[Any]:
-    with archive.open(info) as file:
-        version = np.lib.format.read_magic(file)
-        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        if version not in read_header:
-            raise DataError(f"{where}: {info.filename} has .npy version {version}, which is not read")
-        shape, _, dtype = read_header[version](file)
-        if dtype.hasobject:
-            raise DataError(f"{where}: {info.filename} holds pickled objects, which are never read")
-        expected = math.prod(shape) * dtype.itemsize
-        if expected > info.file_size or info.file_size > _MAX_DEFLATE_RATIO * max(1, info.compress_size):
-            raise DataError(
-                f"{where}: {info.filename} promises {expected:,} bytes and holds at most {info.file_size:,}"
-            )
-    with archive.open(info) as file:
-        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))

@@ -1,69 +1,87 @@
-"""The picture that `look` draws: one sheet from the photograph to the answer, as PNG, SVG or PDF.
+"""The sheet of one picture: from the photograph through each layer's maps to the answer, as a figure.
 
 Owns its layout and colours: magma from 0 up, red-blue around 0 (both keep their order for the colour-blind).
 """
 
 from __future__ import annotations
 
-import base64
-import io
 import math
-from html import escape
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convlens import files
-from convlens.lens.recording import Values
-from convlens.render.figures import ACCENT, DIM, INK, MARGIN, SUFFIXES, WIDTH, Sheet, bare, save_figure
+from convlens.render.figures import (
+    ACCENT,
+    DIM,
+    INK,
+    MARGIN,
+    WIDTH,
+    Sheet,
+    bare,
+)
 from convlens.text import by, number, shown, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from convlens.lens.features import Features, LayerValues
-
+Values = NDArray[np.float32]
 MAX_SHOWN = 64  # channels of a layer that are drawn
 _LABELS = 2.9  # inches: the column of words
-_SEEN_NAME = "as the network sees it"
 _PER_ROW, _MOST_IN_VECTOR, _PER_VECTOR_ROW = 16, 1024, 128
 
 
-def save(features: Features, path: Path) -> None:
-    """Draw into `path` by its suffix, or keep the arrays (.npz). Raises UsageError, StorageError."""
-    files.check_new_file(path, (*SUFFIXES, ".npz"))
-    if path.suffix.lower() == ".npz":
-        files.write_with(path, lambda file: np.savez_compressed(file, **features.arrays()))  # type: ignore[arg-type]
-    else:
-        save_figure(figure_of(features), path)
+class Panel(NamedTuple):
+    """A picture of the first row: its name, what stands under it, and its values: uint8 (H, W, C) drawn as they are, or
+    float32 (H, W) drawn over the faint picture, in red and blue around 0 if `is_signed`. `box` (top, left, bottom, right)
+    is framed, and `box_words` said of it."""
+
+    name: str
+    under: str
+    values: NDArray[Any]
+    is_signed: bool = False
+    box: tuple[int, int, int, int] | None = None
+    box_words: str = ""
 
 
-def as_html(features: Features) -> str:
-    """The sheet as one image for notebooks."""
-    page = io.BytesIO()
-    figure_of(features).savefig(page, format="png", dpi=80)
-    encoded = base64.b64encode(page.getvalue()).decode("ascii")
-    return (
-        f'<img style="max-width:100%" alt="{escape(features.title, quote=True)}" src="data:image/png;base64,{encoded}">'
-    )
+class MapRow(NamedTuple):
+    """A layer: its name, how its size follows, its values, float32 maps (C, h, w) or a vector (K,), and which of them are
+    dead, bool (C,)."""
+
+    name: str
+    formula: str
+    values: Values
+    dead: NDArray[np.bool_]
 
 
-def figure_of(features: Features) -> Figure:
+class Content(NamedTuple):
+    """What stands on the sheet. `image` uint8 (H, W, C) is what maps are laid over; `explained` the number of the class
+    that they explain; `kernels` float32 (O, I, kh, kw)."""
+
+    title: str
+    image: NDArray[np.uint8]
+    panels: list[Panel]
+    class_names: tuple[str, ...]
+    probabilities: NDArray[np.float64]
+    explained: int
+    kernels: Values | None
+    layers: list[MapRow]
+
+
+def figure_of(content: Content) -> Figure:
     """Everything on one sheet: pictures and answer, filters, then a row of maps for each layer."""
-    heights = [_layer_height(layer) for layer in features.layers]
-    filters = 0.0 if features.kernels is None else grid_height(min(len(features.kernels), MAX_SHOWN)) + 0.55
+    heights = [_layer_height(layer) for layer in content.layers]
+    filters = 0.0 if content.kernels is None else grid_height(min(len(content.kernels), MAX_SHOWN)) + 0.55
     sheet = Sheet(0.75 + 2.95 + filters + sum(heights) + 0.3)
-    sheet.text(MARGIN, 0.22, features.title, fontsize=16, weight="bold")
+    sheet.text(MARGIN, 0.22, content.title, fontsize=16, weight="bold")
     sheet.y = 0.75
-    _draw_pictures(sheet, features)
+    _draw_pictures(sheet, content)
     sheet.y += 2.95
-    if features.kernels is not None:
-        _draw_filters(sheet, features.kernels)
+    if content.kernels is not None:
+        _draw_filters(sheet, content.kernels)
         sheet.y += filters
-    for layer, height in zip(features.layers, heights, strict=True):
+    for layer, height in zip(content.layers, heights, strict=True):
         _draw_layer(sheet, layer)
         sheet.y += height
     return sheet.figure
@@ -72,42 +90,27 @@ def figure_of(features: Features) -> Figure:
 # ---------------------------------------------------------------- pictures and answer
 
 
-def _draw_pictures(sheet: Sheet, features: Features) -> None:
+def _draw_pictures(sheet: Sheet, content: Content) -> None:
     side, gap = 1.72, 0.2
-    image = features.image if features.image is not None else _stretched(features.input)
-    explained = shown(features.class_names[features.explained], 14)
-    panels: list[tuple[str, str, Any, bool]] = []  # name, what stands under it, values, whether they have two signs
-    if features.original is not None:
-        panels.append(("as it came", f"{by(features.original.shape[:2])} pixels", features.original, False))
-    panels.append((_SEEN_NAME, f"{by(image.shape[:2])} pixels", image, False))
-    if features.grad_cam is not None:
-        under = f"maps of layer {shown(features.grad_cam_layer, 20)}"
-        panels.append((f"Grad-CAM for {explained}", under, features.grad_cam, False))
-    if features.integrated_gradients is not None:
-        summed = features.integrated_gradients.sum(axis=0)
-        panels.append(("integrated gradients", f"baseline: {features.baseline}", summed, True))
-    if features.occlusion is not None:
-        panels.append(("occlusion", "logit lost where covered", features.occlusion, True))
     x = MARGIN
-    for name, under, values, signed in panels:
-        axes = sheet.axes(x, sheet.y + 0.28, side, side)
-        sheet.text(x, sheet.y + 0.06, name, weight="bold")
-        sheet.text(x, sheet.y + 0.28 + side + 0.05, wrapped(under, 30), fontsize=7.5, color=DIM)
+    for panel in content.panels:
+        axes, values = sheet.axes(x, sheet.y + 0.28, side, side), panel.values
+        sheet.text(x, sheet.y + 0.06, panel.name, weight="bold")
+        sheet.text(x, sheet.y + 0.28 + side + 0.05, wrapped(panel.under, 30), fontsize=7.5, color=DIM)
         if values.dtype == np.uint8:
             axes.imshow(_rgb(values), interpolation="nearest" if max(values.shape[:2]) <= 128 else "antialiased")
         else:
-            _overlay(sheet, axes, x, side, values, image, signed=signed)
-        if name == _SEEN_NAME and features.unit is not None:
-            _draw_unit(sheet, axes, features, x, side)
+            _overlay(sheet, axes, x, side, panel, content.image)
+        if panel.box_words:
+            _draw_box(sheet, axes, panel, x, side)
         bare(axes)
         x += side + gap
-    _draw_answer(sheet, features, x + 0.15)
+    _draw_answer(sheet, content, x + 0.15)
 
 
-def _overlay(
-    sheet: Sheet, axes: Axes, x: float, side: float, values: Values, image: NDArray[np.uint8], *, signed: bool
-) -> None:
+def _overlay(sheet: Sheet, axes: Axes, x: float, side: float, panel: Panel, image: NDArray[np.uint8]) -> None:
     """An attribution over the faint picture, with its scale under it."""
+    values, signed = panel.values, panel.is_signed
     grey = _rgb(image).astype(np.float64)
     grey = grey.mean(axis=2) if grey.ndim == 3 else grey
     axes.imshow(grey, cmap="gray", vmin=0, vmax=255, alpha=0.35)
@@ -127,32 +130,28 @@ def _overlay(
     labels[-1].set_ha("right")
 
 
-def _draw_unit(sheet: Sheet, axes: Axes, features: Features, x: float, side: float) -> None:
+def _draw_box(sheet: Sheet, axes: Axes, panel: Panel, x: float, side: float) -> None:
     from matplotlib.patches import Rectangle
 
-    unit = features.unit
-    assert unit is not None
-    text = f"unit {unit.text} = {number(unit.value, 3)}"
-    if unit.box is not None:
-        top, left, bottom, right = unit.box
+    if panel.box is not None:
+        top, left, bottom, right = panel.box
         axes.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, ec=ACCENT, lw=2.5))
-        text += f",\nsees {by((bottom - top, right - left))} pixels"
-    sheet.text(x, sheet.y + 0.28 + side + 0.2, text, fontsize=7.5, color="#a4500f")
+    sheet.text(x, sheet.y + 0.28 + side + 0.2, panel.box_words, fontsize=7.5, color="#a4500f")
 
 
-def _draw_answer(sheet: Sheet, features: Features, x: float) -> None:
+def _draw_answer(sheet: Sheet, content: Content, x: float) -> None:
     """The likeliest ten classes as bars."""
-    order = np.argsort(-features.probabilities, kind="stable")[:10]
-    name_width = 0.09 * max(len(shown(features.class_names[k], 16)) for k in order) + 0.12
+    order = np.argsort(-content.probabilities, kind="stable")[:10]
+    name_width = 0.09 * max(len(shown(content.class_names[k], 16)) for k in order) + 0.12
     width = WIDTH - MARGIN - x - name_width - 0.5
     axes = sheet.axes(x + name_width, sheet.y + 0.28, max(0.5, width), 1.72)
-    values = features.probabilities[order]
-    colours = [ACCENT if k == features.explained else "#1f5f99" for k in order]
+    values = content.probabilities[order]
+    colours = [ACCENT if k == content.explained else "#1f5f99" for k in order]
     axes.barh(range(len(order)), values, color=colours, height=0.7)
     axes.set_ylim(max(len(order), 5) - 0.5, -0.5)
     axes.set_xlim(0, 1)
     axes.set_yticks(range(len(order)))
-    axes.set_yticklabels([shown(features.class_names[k], 16) for k in order], fontsize=8, parse_math=False)
+    axes.set_yticklabels([shown(content.class_names[k], 16) for k in order], fontsize=8, parse_math=False)
     axes.set_xticks([0, 0.5, 1])
     axes.set_xticklabels(["0", "50", "100 %"], fontsize=7)
     axes.tick_params(length=2, colors=INK)
@@ -193,16 +192,16 @@ def _cell() -> float:
     return (WIDTH - 2 * MARGIN - _LABELS - 0.75) / _PER_ROW - 0.06
 
 
-def _layer_height(layer: LayerValues) -> float:
+def _layer_height(layer: MapRow) -> float:
     values = layer.values
     if values.ndim == 3 and values[0].size > 1:
         return max(1.1, grid_height(min(len(values), MAX_SHOWN)) + 0.4)
     return 1.25 + 0.12 * math.ceil(min(values.size, _MOST_IN_VECTOR) / _PER_VECTOR_ROW)
 
 
-def _draw_layer(sheet: Sheet, layer: LayerValues) -> None:
+def _draw_layer(sheet: Sheet, layer: MapRow) -> None:
     values = layer.values
-    sheet.text(MARGIN, sheet.y + 0.08, wrapped(f"{layer.address}  {layer.name}", 34), weight="bold")
+    sheet.text(MARGIN, sheet.y + 0.08, wrapped(layer.name, 34), weight="bold")
     lines = [f"{by(values.shape)} values" if values.ndim == 3 else f"{len(values):,} values"]
     lines += [layer.formula] if layer.formula else []
     is_vector = values.ndim != 3 or values[0].size == 1
@@ -210,7 +209,7 @@ def _draw_layer(sheet: Sheet, layer: LayerValues) -> None:
     num_dead = int(layer.dead.sum())
     lines += [f"{num_dead} dead (zero everywhere), crossed out"] if num_dead else []
     lines += [f"the first {most} of {len(values):,} are shown"] if len(values) > most else []
-    top = 0.30 + 0.15 * wrapped(f"{layer.address}  {layer.name}", 34).count("\n")
+    top = 0.30 + 0.15 * wrapped(layer.name, 34).count("\n")
     sheet.text(
         MARGIN, sheet.y + top, "\n".join(wrapped(line, 40) for line in lines), fontsize=7.5, color=DIM, linespacing=1.35
     )
@@ -300,11 +299,3 @@ def _colours(low: float) -> str:
 
 def _rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
-
-
-def _stretched(input_CHW: Values) -> NDArray[np.uint8]:
-    """A normalised input as a picture: its own range from black to white."""
-    low, high = float(input_CHW.min()), float(input_CHW.max())
-    scaled = (input_CHW - low) / ((high - low) or 1.0) * 255
-    picture: NDArray[np.uint8] = scaled.transpose(1, 2, 0)[:, :, : 3 if len(input_CHW) >= 3 else 1].astype(np.uint8)
-    return picture

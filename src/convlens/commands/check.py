@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convlens import console
-from convlens.commands.options import DataRoot, Exclude, Group, Json
+from convlens.commands import terminal
+from convlens.commands.options import DataRoot, Exclude, Group, Json, complete_data
 from convlens.errors import UsageError
+from convlens.render import tables
 from convlens.text import shown
 
 if TYPE_CHECKING:
     from convlens.doctor.findings import Findings
 
+_SETS_SHOWN = 5  # of a finding, in the terminal; the page and --json have more
+_SEVERITY = {"falsifies": "bold red", "warning": "yellow", "note": "cyan"}
+
 
 def check(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="What train takes: a name, a folder, an .npz, a .csv.")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="What train takes: a name, a folder, a .zip, an .npz, a .csv.",
+            autocompletion=complete_data,
+        ),
+    ],
     out: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="The page with the pictures: .html.", show_default="check-DATA.html"),
@@ -39,17 +49,18 @@ def check(
 
     Exit code 1 where something would falsify a score, else 0.
     """
-    console.check_new_file(out, "--out", (".html", ".htm"))
-    console.check_new_file(write_exclusions, "--write-exclusions")
-    console.check_new_file(write_groups, "--write-groups", (".csv",))
+    terminal.check_new_file(out, "--out", (".html", ".htm"))
+    terminal.check_new_file(write_exclusions, "--write-exclusions")
+    terminal.check_new_file(write_groups, "--write-groups", (".csv",))
     places = [place for place in (out, write_exclusions, write_groups) if place is not None]
     if len(set(places)) < len(places):
         raise UsageError("--out, --write-exclusions and --write-groups must name different files")
     import convlens
 
-    findings = convlens.check(data, group=group, exclude=exclude, data_root=data_root, progress=console.progress_mode())
+    with terminal.progress() as bar:
+        findings = convlens.check(data, group=group, exclude=exclude, data_root=data_root, progress=bar)
     if out is None and not json:
-        out = console.free_name(f"check-{findings.name}", ".html")
+        out = terminal.free_name(f"check-{findings.name}", ".html")
     written = []
     if write_groups is not None:
         findings.write_groups(write_groups)
@@ -61,39 +72,29 @@ def check(
         findings.save(out)
         written.append(out)
     if json:
-        console.print_json(findings.to_json() | {"files": written})
+        tables.print_json(findings.to_json() | {"files": written})
     else:
         _print(findings)
-        console.print_text(f"written: {', '.join(console.as_argument(path) for path in written)}")
+        tables.print_text(f"written: {', '.join(terminal.as_argument(path) for path in written)}")
     if findings.falsifies:
         raise typer.Exit(1)
 
 
-_SETS_SHOWN = 5  # of a finding, in the terminal; the page and --json have more
-_SEVERITY = {"falsifies": "bold red", "warning": "yellow", "note": "cyan"}
-
-
 def _print(findings: Findings) -> None:
     """What the data is, what was found, the gravest first, with a few names each, and what to do."""
-    console.print_rows([("data", shown(findings.location, 200)), *((what, value) for what, value in findings.facts)])
+    tables.print_rows([("data", shown(findings.location, 200)), *findings.facts])
     if not findings.findings:
-        console.print_text("\nnothing was found")
-    from rich.console import Console
-    from rich.text import Text
-
+        tables.print_text("\nnothing was found")
     for finding in findings.findings:
-        page = io.StringIO()
-        head = Text().append(finding.severity, _SEVERITY[finding.severity]).append(f": {finding.title}")
-        Console(file=page, force_terminal=console.is_terminal(), width=console.terminal_width()).print(head)
-        console.print_text("\n" + "\n".join(line.rstrip() for line in page.getvalue().splitlines()))
+        tables.print_text("")
+        tables.print_styled(finding.severity, _SEVERITY[finding.severity], f": {finding.title}")
         for number, samples in enumerate(finding.sets[:_SETS_SHOWN]):
             detail = f": {finding.details[number]}" if number < len(finding.details) else ""
-            names = " = ".join(
-                f"{shown(s.name, 60)} ({s.split})" if s.split else shown(s.name, 60) for s in samples[:3]
-            ) + (" = …" if len(samples) > 3 else "")
-            console.print_text(f"  {names}{shown(detail, 200)}")
+            names = " = ".join(shown(s.name, 60) + (f" ({s.split})" if s.split else "") for s in samples[:3])
+            more = " = …" if len(samples) > 3 else ""
+            tables.print_text(f"  {names}{more}{shown(detail, 200)}")
         if len(finding.sets) > _SETS_SHOWN:
-            console.print_text(f"  … and {len(finding.sets) - _SETS_SHOWN:,} more")
-        console.print_text(f"  do: {finding.remedy}")
+            tables.print_text(f"  … and {len(finding.sets) - _SETS_SHOWN:,} more")
+        tables.print_text(f"  do: {terminal.as_typed(finding.remedy)}")
     verdict = "a score on this data would be wrong" if findings.falsifies else "nothing here would falsify a score"
-    console.print_text(f"\n{verdict}")
+    tables.print_text(f"\n{verdict}")

@@ -1,0 +1,74 @@
+"""evaluate: a model measured on a split."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from convlens.commands import terminal
+from convlens.commands.options import DataRoot, Device, Exclude, Group, Json, Model, complete_data
+from convlens.render import tables
+from convlens.text import shown
+
+if TYPE_CHECKING:
+    from convlens.evaluation.evaluate import Report
+
+_MOST_IN_TABLE = 20  # classes of a confusion matrix that is printed
+
+
+def evaluate(
+    model: Model,
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DATA",
+            help="Other data to measure on; its classes are matched by name.",
+            show_default="what it was trained on",
+            autocompletion=complete_data,
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="test (each opening is written down), val or train.")] = "test",
+    device: Device = None,
+    group: Group = None,
+    exclude: Exclude = None,
+    data_root: DataRoot = None,
+    json: Json = False,
+) -> None:
+    """Measure a model: accuracy with its interval, per class, confusion, calibration."""
+    import convlens
+
+    with terminal.progress() as bar:
+        report = convlens.evaluate(
+            model,
+            data,
+            split=split,
+            device="auto" if device is None else device,
+            group=group,
+            exclude=exclude,
+            data_root=data_root,
+            progress=bar,
+        )
+    if json:
+        tables.print_json(report.to_json())
+    else:
+        _print(report)
+
+
+def _print(report: Report) -> None:
+    """The score, the classes, the confusion matrix."""
+    for line in report.lines():
+        tables.print_text(line)
+    header, rows = report.class_rows()
+    table = tables.new_table(*header, right=header[1:])
+    for row in rows:
+        tables.add_row(table, *row)
+    tables.print_text("")
+    tables.print_table(table)
+    if len(report.class_names) <= _MOST_IN_TABLE:
+        tables.print_text("\nconfusion matrix: row = true class, column = predicted class\n")
+        names = [shown(name, 12) for name in report.class_names]
+        confusion = tables.new_table("", *names, right=names)
+        for name, counts in zip(report.class_names, report.confusion_KK.tolist(), strict=True):
+            tables.add_row(confusion, shown(name, 20), *("·" if n == 0 else f"{n:,}" for n in counts))
+        tables.print_table(confusion)

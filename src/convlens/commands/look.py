@@ -1,0 +1,67 @@
+"""look: into a network, on one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from convlens.commands import terminal
+from convlens.commands.options import Device, Json, Model
+from convlens.errors import UsageError
+from convlens.render import tables
+
+
+def look(
+    model: Model,
+    image: Annotated[str | None, typer.Argument(metavar="IMAGE", help="A picture.", show_default=False)] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="Addresses of layers, as explain prints them: 0,3.", show_default="all")
+    ] = None,
+    unit: Annotated[
+        str | None,
+        typer.Option(metavar="LAYER:CHANNEL,ROW,COLUMN", help="Draw the receptive field of this unit: 5:12,3,4."),
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="The class to explain.", show_default="the likeliest")] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The picture: .png, .svg or .pdf.", show_default="look-IMAGE.png")
+    ] = None,
+    arrays: Annotated[str | None, typer.Option(metavar="FILE", help="Keep the arrays themselves: .npz.")] = None,
+    film: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="The first filters while they were learned (a run made with --keep-filters): "
+            ".gif or .webp, or a sheet as .png, .svg or .pdf. Needs no IMAGE.",
+        ),
+    ] = None,
+    device: Device = None,
+    json: Json = False,
+) -> None:
+    """See inside: feature maps, filters, where the answer comes from, receptive fields."""
+    terminal.check_new_file(out, "--out", (".png", ".svg", ".pdf"))
+    terminal.check_new_file(arrays, "--arrays", (".npz",))
+    terminal.check_new_file(film, "--film", (".gif", ".webp", ".png", ".svg", ".pdf"))
+    if image is None and film is None:
+        raise UsageError("name a picture to look at: convlens look MODEL IMAGE (or --film FILE for the filters alone)")
+    import convlens
+
+    # Everything is looked at before anything is written: a command that fails leaves nothing behind.
+    moving = None if film is None else convlens.film(model)
+    features = None
+    if image is not None:
+        features = convlens.look(model, image, layers=layers, unit=unit, label=label, device=device)
+        out = out if out is not None else terminal.free_name(f"look-{Path(image).stem}", ".png")
+    written = [path for path in (film, out if features else None, arrays if features else None) if path is not None]
+    if len({Path(path).absolute() for path in written}) < len(written):
+        raise UsageError("--out, --arrays and --film must name different files")
+    for thing, path in ((moving, film), (features, out), (features, arrays)):
+        if thing is not None and path is not None:
+            thing.save(path)
+    if json:
+        tables.print_json((features.to_json() if features else {}) | {"files": written})
+        return
+    for line in features.lines() if features else []:
+        tables.print_text(line)
+    tables.print_text(f"written: {', '.join(terminal.as_argument(path) for path in written)}")

@@ -1,0 +1,94 @@
+"""pack: a data set decoded once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from convlens.commands import terminal
+from convlens.commands.options import (
+    Channels,
+    DataRoot,
+    Exclude,
+    Framing,
+    Group,
+    Json,
+    Region,
+    Size,
+    complete_data,
+)
+from convlens.files import read_lines
+from convlens.render import tables
+from convlens.text import by, shown
+
+if TYPE_CHECKING:
+    from convlens.data.packed.dataset import Dataset
+
+
+def pack(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="What train takes: a name, a folder, a .zip, an .npz, a .csv.",
+            autocompletion=complete_data,
+        ),
+    ],
+    out: Annotated[str | None, typer.Option(help="The packed folder.", show_default="in the cache")] = None,
+    size: Size = None,
+    channels: Channels = None,
+    framing: Framing = None,
+    group: Group = None,
+    region: Region = None,
+    exclude: Exclude = None,
+    data_root: DataRoot = None,
+    json: Json = False,
+) -> None:
+    """Decode a data set once, into a folder that training maps into memory."""
+    import convlens
+
+    with terminal.progress() as bar:
+        dataset = convlens.pack(
+            data,
+            out,
+            size=size,
+            channels=channels,
+            framing=framing,
+            group=group,
+            region=region,
+            exclude=exclude,
+            data_root=data_root,
+            progress=bar,
+        )
+    if json:
+        tables.print_json(dataset.to_json())
+    else:
+        _print(dataset)
+
+
+def _print(dataset: Dataset) -> None:
+    """What was packed, and what of it could not be read."""
+    spec, counts = dataset.input_spec, dataset.counts
+    rows = [
+        ("packed", str(dataset.folder)),
+        ("images", f"{by((spec.height, spec.width, spec.channels))}, framing {spec.framing}"),
+        ("classes", f"{len(dataset.class_names)}: {shown(', '.join(dataset.class_names), 60)}"),
+        ("train", f"{counts['train']:,}"),
+        ("validation", f"{counts['val']:,}"),
+        ("test", f"{counts['test']:,} (sealed)"),
+        ("quarantined", f"{dataset.num_quarantined:,}" + _reasons(dataset)),
+        ("fingerprint", dataset.fingerprint[:16]),
+    ]
+    tables.print_rows([*rows, *(("note", note) for note in dataset.notes)])
+
+
+def _reasons(dataset: Dataset) -> str:
+    """The most frequent reasons of quarantine, and where all of them stand."""
+    if not dataset.num_quarantined:
+        return ""
+    lines = read_lines(dataset.folder / "samples.jsonl")
+    reasons = Counter(line.get("reason") for line in lines if line.get("status") == "quarantined")
+    listed = "; ".join(f"{n}× {shown(reason)}" for reason, n in reasons.most_common(3))
+    return f" ({listed}; all in {dataset.folder / 'samples.jsonl'})"

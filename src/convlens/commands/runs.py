@@ -1,0 +1,55 @@
+"""runs: the runs of a folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from convlens.commands.options import Json
+from convlens.render import tables
+from convlens.text import percent, shown
+
+if TYPE_CHECKING:
+    from convlens.run import Run
+
+
+def runs(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where the runs lie.")] = "runs",
+    json: Json = False,
+) -> None:
+    """List the runs, oldest first."""
+    import convlens
+
+    found = convlens.runs(folder)
+    if json:
+        tables.print_json([run.to_json() for run in found])
+        return
+    if not found:
+        tables.print_text(f"no runs in {shown(folder, 200)}: train one with 'convlens train'")
+        return
+    _print(found)
+
+
+def _print(found: list[Run]) -> None:
+    """A row a run."""
+    table = tables.new_table("run", "status", "seed", "trained", "val", "test", "plan")
+    for run in found:
+        record = run.record
+        scores = [percent(score.accuracy if score else None) for score in (run.val, run.test)]
+        trained = f"{record['train_s']:.1f} s"
+        seed, plan = str(record["seed"]), _plan_name(record)
+        tables.add_row(table, shown(run.path, 60), run.status, seed, trained, *scores, plan)
+    tables.print_table(table)
+
+
+def _plan_name(record: dict[str, Any]) -> str:
+    """A preset's name with what was changed in it, or the start of a sentence of one's own."""
+    from convlens.presets import PRESETS
+
+    for preset in PRESETS.values():
+        if preset.architecture == record["architecture"]:
+            then = preset.recipe.to_json() | {"precision": record["recipe"].get("precision")}
+            changed = [f"{k}={v}" for k, v in record["recipe"].items() if then.get(k) != v]
+            return " ".join([preset.name, *changed])
+    return shown(record["architecture"], 40)

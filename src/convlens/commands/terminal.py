@@ -1,0 +1,87 @@
+"""What the commands share: progress, names of files, and the words of this command line.
+
+Owns how a parameter of the library, which stands in backticks in its messages, is written as a flag.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from convlens import files
+from convlens.errors import UsageError
+from convlens.progress import Progress, open_progress
+from convlens.text import shown
+
+_FLAGS = {"parent": "--from"}  # those that are not called as their parameter is
+
+
+class _Worded(Progress):
+    """Passes everything on, its words as this command line has them."""
+
+    def __init__(self, inner: Progress) -> None:
+        self._inner = inner
+        self.start, self.advance, self.stop = inner.start, inner.advance, inner.stop  # type: ignore[method-assign]
+
+    def line(self, text: str) -> None:
+        self._inner.line(as_typed(text))
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """A bar in a terminal, plain lines elsewhere: the command line always says what it does."""
+    mode = "bar" if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else "lines"
+    with open_progress(mode) as bar:
+        yield _Worded(bar)
+
+
+def as_typed(text: str) -> str:
+    """A message of the library with its parameters as they are typed here: `val_frac=0.2` becomes --val-frac 0.2."""
+    from convlens.recipe import Recipe
+
+    def flag(match: re.Match[str]) -> str:
+        name, value = match.group(1), match.group(2)
+        if name in RECIPE_FLAGS or not hasattr(Recipe, name):
+            option = _FLAGS.get(name, "--" + name.replace("_", "-"))
+            return option if value is None else f"{option} {value}"
+        return f"--set {name}" if value is None else f"--set {name}={value}"
+
+    return re.sub(r"`([a-z_]+)(?:=([^`]*))?`", flag, text)
+
+
+RECIPE_FLAGS = ("epochs", "batch_size", "lr", "optimizer", "precision", "balance", "patience")
+
+
+def program() -> str:
+    """How a person starts convlens here: by name where it is on the path, else as it was started now."""
+    started = Path(sys.argv[0])
+    if shutil.which("convlens") or started.name not in ("convlens", "convlens.exe"):
+        return "convlens"
+    return as_argument(os.path.relpath(started))
+
+
+def as_argument(path: object) -> str:
+    """A path as a person would type it."""
+    text = str(path)
+    return f'"{text}"' if " " in text else text
+
+
+def check_new_file(path: str | None, option: str, suffixes: tuple[str, ...] = ()) -> None:
+    """Raises UsageError unless a new file may be made where an option says. None passes."""
+    if path is None:
+        return
+    if not path:
+        raise UsageError(f"{option} needs the name of a file")
+    files.check_new_file(Path(path), suffixes, option)
+
+
+def free_name(stem: str, suffix: str) -> str:
+    """The first of STEM.png, STEM-2.png … that is not there, in this folder."""
+    stem = shown(stem, 60).replace("/", "-").replace("\\", "-")
+    names = (f"{stem}{number}{suffix}" for number in ("", *(f"-{n}" for n in range(2, 100_000))))
+    return next(name for name in names if not os.path.lexists(name))

@@ -1,0 +1,104 @@
+"""The plan of a training: everything that identifies it, nothing left open.
+
+Owns the value, what its bits depend on, and the first content of run.json. How it comes about from a request is
+`experiment.py`'s business.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from convlens.architecture import Plan
+from convlens.data.image.framing import InputSpec
+from convlens.data.packed.dataset import Dataset
+from convlens.files import sha256_of
+from convlens.network.compute import Compute, versions
+from convlens.recipe import Recipe
+from convlens.run import FORMAT_VERSION, now
+from convlens.training.warm_start import Parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """Everything automatic resolved. `reasons` has a line for each choice, `pinned` the names of what was typed; `test`
+    says whether test is opened at the end, `folds` whether all images are measured by cross-validation first."""
+
+    dataset: Dataset
+    network: Plan
+    recipe: Recipe
+    seed: int
+    compute: Compute
+    preset: str | None = None
+    parent: Parent | None = None
+    test: bool = False
+    folds: int | None = None
+    keep_filters: bool = False
+    reasons: tuple[str, ...] = ()
+    pinned: tuple[str, ...] = ()
+
+    @property
+    def spec(self) -> InputSpec:
+        """The network's input; a parent's weights go with the mean and std that it was trained with."""
+        spec = self.dataset.input_spec
+        if self.parent is None:
+            return spec
+        return spec.with_statistics(self.parent.card.input_spec.mean, self.parent.card.input_spec.std)
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of what the bits depend on: a checkpoint belongs to this and nothing else."""
+        parts = [
+            str(self.network.architecture),
+            self.recipe.to_json(),
+            self.seed,
+            self.dataset.fingerprint,
+            self.dataset.val_frac,
+            self.compute.to_json(),
+            self.parent.sha256 if self.parent else None,
+            self.dataset.is_merged,
+        ]
+        return sha256_of(json.dumps(parts, sort_keys=True).encode())
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the whole training."""
+        return self.recipe.num_steps(self.dataset.counts["train"])
+
+    def epochs_after(self, step: int) -> float:
+        """Passes over the training images within so many steps."""
+        return step * self.recipe.batch_size / self.dataset.counts["train"]
+
+    def record(self) -> dict[str, Any]:
+        """run.json before the first step."""
+        return {
+            "kind": "convlens-run",
+            "format_version": FORMAT_VERSION,
+            "status": "running",
+            "created": now(),
+            "dataset": self.dataset.identity(),
+            "architecture": str(self.network.architecture),
+            "preset": self.preset,
+            "recipe": self.recipe.to_json(),
+            "seed": self.seed,
+            "compute": self.compute.to_json(),
+            "test_asked": self.test,
+            "keep_filters": self.keep_filters,
+            "choices": list(self.reasons),
+            "pinned": list(self.pinned),
+            "parent": None if self.parent is None else self.parent.to_json(),
+            "folds": self.folds,
+            "cross_validation": None,
+            "num_parameters": self.network.num_parameters,
+            "multiply_adds": self.network.multiply_adds,
+            "num_steps": self.num_steps,
+            "step": 0,
+            "versions": versions(),
+            "train_s": 0.0,
+            "images_per_s": None,
+            "val_s": 0.0,
+            "checkpoint_s": 0.0,
+            "val": None,
+            "test": None,
+        }

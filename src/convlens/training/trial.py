@@ -1,0 +1,65 @@
+"""A trial: a training in memory, measured on images that it did not learn from.
+
+Owns the measurement. Which images those are is the caller's: `choosing/` probes so, cross-validation scores folds so.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlens.errors import DivergedError
+from convlens.metrics import softmax
+from convlens.training.fit import fit
+from convlens.training.plan import TrainingPlan
+
+_WARM_UP_STEPS = 2  # the first steps of a network are slower than those that follow
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a trial found: for the held-out images logits (N, K) (not finite where it diverged), cross-entropies in nats
+    (N,) and whether each was right (N,); and how many images a second it learned from."""
+
+    logits_NK: NDArray[np.float32]
+    losses_N: NDArray[np.float64]
+    right_N: NDArray[np.bool_]
+    images_per_s: float
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the held-out images that were right."""
+        return float(self.right_N.mean())
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy."""
+        return float(self.losses_N.mean())
+
+
+def run_trial(plan: TrainingPlan, rows: NDArray[np.int64], held_out: NDArray[np.int64]) -> Trial:
+    """Train the plan once on `rows` of its data and measure on those `held_out`, both int64.
+
+    A training that diverges is one that is wrong everywhere. Patience needs validation and is left aside.
+    """
+    plan = replace(plan, recipe=plan.recipe.replace(patience=0))
+    images, labels_N = plan.dataset.images_at(held_out), plan.dataset.labels_at(held_out)
+    rate = 0.0
+    with fit(plan, rows) as fitting:
+        started, begun = time.perf_counter(), 0
+        try:
+            for _ in fitting.steps():
+                if begun == 0 and fitting.state.step >= _WARM_UP_STEPS:
+                    started, begun = time.perf_counter(), fitting.state.step
+            seconds = time.perf_counter() - started
+            rate = (fitting.state.step - begun) * plan.recipe.batch_size / max(seconds, 1e-6)
+            logits_NK = fitting.logits(images)
+        except DivergedError:
+            logits_NK = np.full((len(held_out), plan.network.num_classes), np.nan, np.float32)
+    if not np.isfinite(logits_NK).all():
+        return Trial(logits_NK, np.full(len(labels_N), np.inf), np.zeros(len(labels_N), bool), rate)
+    chosen = softmax(logits_NK)[np.arange(len(labels_N)), labels_N]
+    return Trial(logits_NK, -np.log(np.maximum(chosen, 1e-12)), logits_NK.argmax(axis=1) == labels_N, rate)
