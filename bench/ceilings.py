@@ -4,7 +4,7 @@
 
 First table: floating-point operations and bytes of one training step, counted from the plan, against a large matrix
 product and a large copy measured in the same run. Second table: the same steps in float32, contiguous, with one
-thread, compiled; each as images/s against what `auto` chooses, alternated. The compiled step's first call is timed
+thread; each as images/s against what `auto` chooses, alternated. The first call is timed
 by itself: it is what a training would have to earn back.
 """
 
@@ -28,10 +28,11 @@ from convlens.architecture import parse, plan
 from convlens.architecture.layers import BatchNorm, Conv, Linear, MaxPool
 from convlens.architecture.plan import Plan
 from convlens.network.build import build
-from convlens.network.compute import Compute, has_compiler, resolve, settled
+from convlens.network.compute import Compute, resolve_compute, settled
 from convlens.presets import PRESETS, Preset
 from convlens.training.batches import Batches
-from convlens.training.loop import Losses, new_state, train_steps
+from convlens.training.loop import Losses, train_steps
+from convlens.training.state import TrainingState
 
 Figures = dict[str, Any]
 WARM, COUNTED, ROUNDS = 8, 25, 3
@@ -68,7 +69,7 @@ class Stepper:
         network = build(self.plan, dataset.input_spec, memory_format=compute.memory_format)
         images, labels = dataset.images("train"), torch.from_numpy(dataset.labels("train"))
         batches = Batches.of(preset.recipe, np.zeros(len(images), np.int64), 0)
-        self.state = new_state(network, preset.recipe)
+        self.state = TrainingState.new(network, preset.recipe)
         self.steps: Iterator[Losses] = train_steps(
             self.state, images, labels, batches, preset.recipe, 1_000_000, compute
         )
@@ -86,7 +87,7 @@ class Stepper:
 
 def against_the_ceilings(preset: Preset) -> Figures:
     """Operations and bytes of a step, its time, and the least time that either ceiling allows."""
-    compute = resolve(precision=preset.recipe.precision)
+    compute = resolve_compute(precision=preset.recipe.precision)
     stepper = Stepper(preset, compute)
     stepper.take(WARM)
     limits, step_s = ceilings(), median(stepper.take(COUNTED))
@@ -111,13 +112,12 @@ def against_the_ceilings(preset: Preset) -> Figures:
 
 def choices(preset: Preset) -> list[Figures]:
     """Each choice against `auto`, alternated: the median ratio of images/s over rounds."""
-    auto = resolve(precision=preset.recipe.precision)
+    auto = resolve_compute(precision=preset.recipe.precision)
     others = {
-        "float32": resolve(precision="float32"),
-        "bfloat16": resolve(precision="bfloat16"),
-        "contiguous": resolve(precision=auto.precision, memory_format="contiguous"),
-        "1 thread": resolve(precision=auto.precision, threads=1),
-        **({"compiled": resolve(precision=auto.precision, compile=True)} if has_compiler("cpu") else {}),
+        "float32": resolve_compute(precision="float32"),
+        "bfloat16": resolve_compute(precision="bfloat16"),
+        "contiguous": resolve_compute(precision=auto.precision, memory_format="contiguous"),
+        "1 thread": resolve_compute(precision=auto.precision, threads=1),
     }
     rows = []
     for name, other in others.items():

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from convlens.training.setup import versions
+from convlens.network.compute import versions
 
 
 def surroundings() -> dict[str, Any]:

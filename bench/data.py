@@ -165,13 +165,14 @@ def train_large(packed: Path, images: int, *, resident: bool) -> Figures:
     from convlens.architecture import parse, plan
     from convlens.data.packed.image_rows import ImageRows
     from convlens.network.build import build
-    from convlens.network.compute import resolve, settled
+    from convlens.network.compute import resolve_compute, settled
     from convlens.presets import FAST
     from convlens.training.batches import Batches
-    from convlens.training.loop import new_state, train_steps
+    from convlens.training.loop import train_steps
+    from convlens.training.state import TrainingState
 
     dataset = Dataset.open(packed, val_frac=0.001)
-    train, compute = dataset.images("train"), resolve()
+    train, compute = dataset.images("train"), resolve_compute()
     if resident:  # as many as a copy may take, spread over the whole set
         rows = train.rows[:: max(1, train.nbytes // 1_000_000_000)]
         train = ImageRows(np.asarray(ImageRows(train.mapped, rows)), np.arange(len(rows)))
@@ -181,7 +182,7 @@ def train_large(packed: Path, images: int, *, resident: bool) -> Figures:
     batches = Batches.of(recipe, np.zeros(len(train), np.int64), 0)
     num_steps, peak, slowest = images // recipe.batch_size, 0, []
     with settled(compute):
-        state = new_state(network, recipe)
+        state = TrainingState.new(network, recipe)
         for _ in train_steps(state, train, labels, batches, recipe, num_steps, compute):
             slowest.append(state.train_s)
             peak = max(peak, anonymous_bytes()) if state.step % 20 == 1 else peak

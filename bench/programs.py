@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from convlens.architecture import parse, plan
-from convlens.data import mnist
 from convlens.data.image.framing import InputSpec
+from convlens.data.sources.named import mnist_arrays
 from convlens.network.build import build
 from convlens.presets import FAST
 
@@ -84,7 +84,7 @@ def fast_network(seed: int) -> nn.Module:
 def tutorial_as_published(seed: int, num_images: int = 60_000) -> Result:
     """One epoch of ten of the tutorial's program: images loaded one at a time, Adam(lr=0.01), float32."""
     torch.manual_seed(seed)
-    images, labels = mnist.arrays("train")
+    images, labels = mnist_arrays("train")
     loader = DataLoader(OneAtATime(images[:num_images, ..., 0], labels[:num_images]), batch_size=200, shuffle=True)
     started = time.perf_counter()
     network = TutorialNetwork()
@@ -116,7 +116,7 @@ def in_memory(
     Memory formats are explicit: images of one channel can count as both, and torch then guesses.
     """
     torch.manual_seed(seed)
-    arrays = mnist.arrays("train")
+    arrays = mnist_arrays("train")
     images_NCHW, labels_N = (
         torch.from_numpy(arrays[0].reshape(-1, 1, 28, 28).copy()),
         torch.from_numpy(arrays[1].copy()),
@@ -151,7 +151,7 @@ def _timed(make: Callable[[], torch.optim.Optimizer]) -> tuple[torch.optim.Optim
 
 
 def _result(network: nn.Module, train_s: float, optimizer_s: float) -> Result:
-    honest = accuracy(network.eval(), *mnist.arrays("test"))
+    honest = accuracy(network.eval(), *mnist_arrays("test"))
     return {"train_s": train_s, "optimizer_s": optimizer_s, "accuracy": honest}
 
 

@@ -20,22 +20,22 @@ from convlens.files import read_lines
 from convlens.network import compute as device
 from convlens.network import memory
 from convlens.network.build import DropoutModule
-from convlens.network.compute import Compute, resolve
+from convlens.network.compute import Compute, resolve_compute
 from convlens.presets import PRESETS
 from convlens.recipe import Recipe
 from convlens.run import update_record
-from convlens.training import session, setup
+from convlens.training import fit
 from tests.conftest import QUICK, TINY
 
 
 def test_the_choices_are_one_line() -> None:
     """What is automatic and what was asked for can be read off one line, and round-trips through JSON."""
-    chosen = resolve("cpu", "float32", 1, "contiguous")
-    assert str(chosen) == "cpu, float32, 1 thread, contiguous, eager"
+    chosen = resolve_compute("cpu", "float32", 1, "contiguous")
+    assert str(chosen) == "cpu, float32, 1 thread, contiguous"
     assert Compute(**chosen.to_json()) == chosen
-    assert "channels last" in str(resolve("cpu"))
+    assert "channels last" in str(resolve_compute("cpu"))
     with pytest.raises(UsageError, match="did you mean 'channels_last'"):
-        resolve("cpu", memory_format="channel_last")
+        resolve_compute("cpu", memory_format="channel_last")
 
 
 def test_bfloat16_without_the_hardware_is_honoured_with_a_warning(
@@ -47,31 +47,14 @@ def test_bfloat16_without_the_hardware_is_honoured_with_a_warning(
     run = convlens.train(arrays, architecture=TINY, recipe=recipe, progress="lines")
     assert run.record["compute"]["precision"] == "bfloat16"
     assert "emulated, and slower than float32" in capsys.readouterr().err
-    assert resolve("cpu").precision == "float32"
+    assert resolve_compute("cpu").precision == "float32"
 
 
-def test_compilation_without_a_compiler_goes_on_eager(
-    arrays: Any, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Said once; the run stores what was done, and resuming it does the same."""
-    monkeypatch.setattr(device, "has_compiler", lambda _: False)
-    recipe = QUICK.replace(epochs=0.2)
-    run = convlens.train(arrays, architecture=TINY, recipe=recipe, compile=True, progress="lines")
-    assert run.record["compute"]["compile"] is False
-    assert capsys.readouterr().err.count("no compiler for cpu") == 1
-
-
-def test_a_compiled_run_is_not_continued_without_a_compiler(
-    arrays: Any, workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its bits could not be kept: one line says so. A wish for it that fell back to eager may be said again."""
-    for module in (device, setup):
-        monkeypatch.setattr(module, "has_compiler", lambda _: False)
-    run = convlens.train(arrays, architecture=TINY, recipe=QUICK, compile=True, stop=lambda: True)
-    assert convlens.train(resume=run, compile=True).status == "complete"
+def test_a_run_that_was_begun_compiled_is_not_continued(arrays: Any, workplace: Path) -> None:
+    """Earlier versions could compile the step; such a run's bits cannot be kept: one line says so."""
     run = convlens.train(arrays, architecture=TINY, recipe=QUICK, stop=lambda: True)
     update_record(run.path, compute={**run.record["compute"], "compile": True})
-    with pytest.raises(RunError, match="begun compiled, and no compiler is here"):
+    with pytest.raises(RunError, match="begun compiled"):
         convlens.train(resume=run.path)
 
 
@@ -94,7 +77,7 @@ def test_a_batch_that_cannot_fit_is_refused_before_anything_is_written(
     network_plan = plan(parse(TINY), (1, 16, 16), 3)
     each, fixed = memory.bytes_per_image(network_plan, "float32"), memory.fixed_bytes(network_plan, QUICK)
     monkeypatch.setattr(memory, "free_bytes", lambda _: int((fixed + 57.5 * each) / (1 - memory._KEPT_FREE)))
-    with pytest.raises(TrainingError, match=r"batches of 64 images.*would fit: use --batch-size 57$"):
+    with pytest.raises(TrainingError, match=r"batches of 64 images.*would fit: use `batch_size=57`$"):
         convlens.train(arrays, architecture=TINY, recipe=QUICK.replace(batch_size=64))
     assert not Path("runs").exists() or not [p for p in Path("runs").iterdir() if p.name != ".lock"]
     run = convlens.train(arrays, architecture=TINY, recipe=QUICK.replace(batch_size=57, epochs=0.5))
@@ -110,7 +93,7 @@ def test_running_out_in_spite_of_the_estimate_names_a_smaller_batch(
         def fail(*_: object, **__: object) -> None:
             raise RuntimeError(words)
 
-        monkeypatch.setattr(session, "train_steps", fail)
+        monkeypatch.setattr(fit, "train_steps", fail)
 
     for words in (
         "[enforce fail] DefaultCPUAllocator: can't allocate memory",
@@ -118,7 +101,7 @@ def test_running_out_in_spite_of_the_estimate_names_a_smaller_batch(
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED",
     ):
         fails_with(words)
-        with pytest.raises(TrainingError, match=r"not enough memory on cpu for batches of 32 images.*--batch-size 16$"):
+        with pytest.raises(TrainingError, match=r"not enough memory on cpu for batches of 32 images.*`batch_size=16`$"):
             convlens.train(arrays, architecture=TINY, recipe=QUICK)
     fails_with("something else")
     with pytest.raises(RuntimeError, match="something else"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,22 @@ from PIL import Image, ImageDraw
 
 import convlens
 from convlens.architecture import parse, plan
-from convlens.choosing.augmenting import _DESIGN, KINDS, _main_effects, augmented, effects, parse_augment
-from convlens.choosing.budget import EPOCHS, batch_size_for, epochs_for, epochs_within, parse_time
-from convlens.choosing.previews import is_grey_inside, is_mostly_ink
+from convlens.augmentation import TRIED, parse_augment
+from convlens.choosing.augmenting import _DESIGN, _main_effects, effects
+from convlens.choosing.budget import EPOCHS, batch_size_for, epochs_for, epochs_within
+from convlens.choosing.previews import is_grey_inside
+from convlens.choosing.probe import images_in, material_of
 from convlens.choosing.sizes import Tried, best_of
-from convlens.choosing.trial import Trial, images_in, material_of
-from convlens.data.sources.named import open_source
+from convlens.data.packed.headers import is_mostly_ink
+from convlens.data.sources.recognise import open_source
 from convlens.errors import UsageError
-from convlens.network.compute import resolve
+from convlens.network.compute import resolve_compute
 from convlens.presets import NATURAL, natural_for
 from convlens.progress import Progress
 from convlens.recipe import Recipe
+from convlens.training.plan import TrainingPlan
+from convlens.training.request import TrainRequest, parse_time
+from convlens.training.trial import Trial
 from tests.conftest import write_folders
 
 TINY_COLOUR = (
@@ -82,7 +86,7 @@ def test_what_is_said_is_not_chosen(folders: Path, workplace: Path) -> None:
         framing="crop",
         augment="flip,cutout",
         progress="none",
-        settings={"epochs": 1, "batch_size": 8, "balance": "sampling"},
+        recipe={"epochs": 1, "batch_size": 8, "balance": "sampling"},
     )
     recipe, spec = Recipe.from_json(run.record["recipe"]), convlens.load(run).card.input_spec
     assert (spec.height, spec.channels, spec.framing) == (16, 1, "crop")
@@ -95,9 +99,10 @@ def test_mirroring_is_refused_where_it_hurts(tmp_path: Path) -> None:
     dataset = convlens.pack(hands(tmp_path / "hands"))
     network = plan(parse(TINY_COLOUR), dataset.input_spec.shape, 2)
     recipe = Recipe(lr=0.02, epochs=12, batch_size=16, precision="float32")
-    found = {
-        e.kind: e for e in effects(material_of(dataset), network, recipe, 0, resolve("cpu", "float32"), Progress())
-    }
+    tried = TrainingPlan(
+        dataset=dataset, network=network, recipe=recipe, seed=0, compute=resolve_compute("cpu", "float32")
+    )
+    found = {e.kind: e for e in effects(material_of(dataset), tried, Progress())}
     assert found["flip"].loss > 0 and not found["flip"].helps
     assert found["flip"].loss > 2 * max(abs(e.loss) for kind, e in found.items() if kind in ("shift", "cutout"))
 
@@ -105,12 +110,12 @@ def test_mirroring_is_refused_where_it_hurts(tmp_path: Path) -> None:
 def test_main_effects_are_what_was_put_in() -> None:
     """The design of eight trainings gives each kind's own effect back, clear of interactions of two."""
     rng = np.random.default_rng(0)
-    truth = dict(zip(KINDS, (-0.3, 0.2, 0.0, -0.1), strict=True))
+    truth = dict(zip(TRIED, (-0.3, 0.2, 0.0, -0.1), strict=True))
     base = rng.normal(1, 0.3, 400)
     losses = np.stack(
         [
             base
-            + sum(truth[k] for k, on in zip(KINDS, row, strict=True) if on)
+            + sum(truth[k] for k, on in zip(TRIED, row, strict=True) if on)
             + 0.5 * (row[0] and row[1])
             + rng.normal(0, 0.01, 400)
             for row in _DESIGN
@@ -150,9 +155,9 @@ def test_grey_inside_colour_is_seen(tmp_path: Path) -> None:
         Image.fromarray(np.full((20, 20), 40 * i, np.uint8)).convert("RGB").save(
             tmp_path / "d" / "ab"[i % 2] / f"{i}.jpg"
         )
-    assert is_grey_inside(open_source(tmp_path / "d"))  # type: ignore[arg-type]
+    assert is_grey_inside(open_source(tmp_path / "d"))
     Image.new("RGB", (20, 20), (200, 30, 30)).save(tmp_path / "d" / "a" / "red.png")
-    assert not is_grey_inside(open_source(tmp_path / "d"))  # type: ignore[arg-type]
+    assert not is_grey_inside(open_source(tmp_path / "d"))
 
 
 def test_mnist_as_files_is_ink(tmp_path: Path) -> None:
@@ -161,15 +166,15 @@ def test_mnist_as_files_is_ink(tmp_path: Path) -> None:
     for i, image in enumerate(images):
         (tmp_path / "d" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
         Image.fromarray(image[:, :, 0]).save(tmp_path / "d" / "ab"[i % 2] / f"{i}.png")
-    assert is_mostly_ink(open_source(tmp_path / "d"))  # type: ignore[arg-type]
-    assert not is_mostly_ink(open_source(write_folders(tmp_path / "other", 5)))  # type: ignore[arg-type]
+    assert is_mostly_ink(open_source(tmp_path / "d"), 64)
+    assert not is_mostly_ink(open_source(write_folders(tmp_path / "other", 5)), 64)
 
 
 def test_trials_never_see_test(folders: Path) -> None:
     """What trials learn from and are measured on is train and val, each image once, none of it test."""
     dataset = convlens.pack(folders)
     material = material_of(dataset)
-    used = np.concatenate([material.images.rows, material.held_out.rows])
+    used = np.concatenate([material.rows, material.held_out])
     assert len(np.unique(used)) == len(used)
     assert not np.isin(used, dataset.rows("test")).any()
     assert set(used.tolist()) == {*dataset.rows("train").tolist(), *dataset.rows("val").tolist()}
@@ -219,8 +224,8 @@ def test_augment_is_parsed() -> None:
     )
     with pytest.raises(UsageError, match="did you mean 'shift'"):
         parse_augment("flip,shfit")
-    recipe = augmented(NATURAL.recipe, (), 32)
-    assert recipe.without_augmentation() == recipe and recipe.augmentation() == "none"
+    recipe = NATURAL.recipe.with_kinds((), 32)
+    assert recipe.without_augmentation() == recipe and recipe.augmentation_words() == "none"
 
 
 @pytest.mark.parametrize("side", [1, 3, 7, 8, 20, 30, 48, 49, 64, 128, 224, 400])
@@ -234,7 +239,7 @@ def test_time_is_kept(folders: Path, workplace: Path) -> None:
     """--time becomes epochs before the first step; a run that says epochs itself keeps them."""
     run = convlens.train(folders, time="6s", augment="none", architecture=TINY_COLOUR, progress="none")
     assert 1 < run.record["recipe"]["epochs"] <= 4 * 60
-    kept = convlens.train(folders, time="6s", settings={"epochs": 2}, architecture=TINY_COLOUR, progress="none")
+    kept = convlens.train(folders, time="6s", recipe={"epochs": 2}, architecture=TINY_COLOUR, progress="none")
     assert kept.record["recipe"]["epochs"] == 2
 
 
@@ -249,15 +254,14 @@ def test_named_sets_take_a_time_and_augmentation_too(workplace: Path) -> None:
 def test_a_time_is_shared_by_all_trainings(folders: Path, workplace: Path) -> None:
     """Seeds and folds divide the time between them."""
     from convlens.choosing.choose import _Choosing
-    from convlens.training.setup import Given
 
     dataset = convlens.pack(folders)
-    given = Given(
-        dataset, None, TINY_COLOUR, None, None, None, None, None, None, None, None, None, None, None, False, time=60
-    )
-    alone, shared = (
-        _Choosing(replace(given, num_trainings=num), None, Progress()).epochs_in_time(dataset, 10.0) for num in (1, 6)
-    )
+
+    def epochs(**said: Any) -> float:
+        request = TrainRequest(data=dataset, architecture=TINY_COLOUR, time=60, **said).with_defaults()
+        return _Choosing(request, request.draft(None), Progress()).epochs_in_budget(dataset, 10.0)
+
+    alone, shared = epochs(), epochs(folds=5)
     assert alone == pytest.approx(6 * shared, rel=0.05)
 
 
@@ -269,7 +273,7 @@ def test_wrong_wishes_are_found_before_anything_is_packed(folders: Path, workpla
     before = sorted((cache_folder() / "packed").glob("*"))
     wishes: list[dict[str, Any]] = [
         {"preset": "natrual"},
-        {"recipe": {"lr": 1}},
+        {"recipe": "adam"},
         {"seed": -1},
         {"seed": 1.5},
         {"settings": {"lr": -1}},
@@ -287,6 +291,6 @@ def test_wrong_wishes_are_found_before_anything_is_packed(folders: Path, workpla
 def test_augmentation_that_is_set_stays(workplace: Path) -> None:
     """--set shift_px=3 is kept, whatever the trial says of shifts."""
     data = hands(workplace / "hands")
-    run = convlens.train(data, time=8, settings={"shift_px": 3}, progress="none", stop=lambda: True)
+    run = convlens.train(data, time=8, recipe={"shift_px": 3}, progress="none", stop=lambda: True)
     assert run.record["recipe"]["shift_px"] == 3
     assert any(line.startswith("  tried shift") for line in run.record["choices"])

@@ -23,6 +23,7 @@ from convlens.data.packed.dataset import Dataset, in_split
 from convlens.data.packed.pack import open_data, pack
 from convlens.data.prefetch import prefetch
 from convlens.data.sources.idx import read_idx
+from convlens.data.sources.tree import DiskTree
 from convlens.errors import ConvlensError, DataError, RunError, UsageError
 from convlens.files import read_lines
 from tests.conftest import QUICK, TINY, shapes, write_folders
@@ -406,10 +407,10 @@ def test_idx_that_cannot_be(tmp_path: Path) -> None:
     for name, (data, words) in cases.items():
         (tmp_path / name).write_bytes(data)
         with pytest.raises(DataError, match=words):
-            read_idx(tmp_path / name, 3)
+            read_idx(DiskTree(tmp_path), name, 3)
     (tmp_path / "cut.gz").write_bytes(gzip.compress(good)[:-12])
     with pytest.raises(DataError, match=r"cannot be read|truncated"):
-        read_idx(tmp_path / "cut.gz", 3)
+        read_idx(DiskTree(tmp_path), "cut.gz", 3)
     folder = write_idx(tmp_path / "pair")
     (folder / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(5, np.uint8)))
     with pytest.raises(DataError, match="60 images, its labels file 5"):

@@ -34,6 +34,7 @@ EVERY_LAYER = (
     "conv(6, 3, padding=1) residual(conv(6, 3, padding=1) batchnorm relu | conv(6, 1)) sigmoid globalmaxpool",
     "repeat(2, conv(6, 3) scale(0.3) residual(batchnorm(scale=False) relu)) globalavgpool",
     "maxpool(2, dilation=2, stride=1) conv(channels, 3, groups=channels) dropout(0.3)",
+    "zeropad(1, 0, 2, 3) conv(4, 3, stride=2) zeropad(0, 1, 0, 0) maxpool(2)",
 )
 HEADS = " flatten linear(12) tanh batchnorm dropout linear(classes, bias=False)"
 

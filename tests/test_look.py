@@ -22,10 +22,10 @@ from convlens.lens.attribution import STEPS, grad_cam, integrated_gradients, occ
 from convlens.lens.features import dead_maps
 from convlens.lens.film import frames_of
 from convlens.lens.looking import baseline_of
-from convlens.lens.pictures import figure_of
 from convlens.network.build import tensors_of
 from convlens.presets import PRESETS
-from convlens.training.session import frames_between
+from convlens.render.feature_sheet import figure_of
+from convlens.training.trainer import frames_between
 from tests.conftest import QUICK, TINY, Command, shapes
 from tests.test_lens import made
 
@@ -291,7 +291,7 @@ def test_any_module(tmp_path: Path) -> None:
 def test_colours_of_a_tensors_sheet() -> None:
     """Without a photograph too, Grad-CAM is drawn from 0 up and the two with signs around 0."""
     torch.manual_seed(0)
-    figure = figure_of(convlens.look(Small(), torch.rand(3, 12, 12), layers="head"))
+    figure = figure_of(convlens.look(Small(), torch.rand(3, 12, 12), layers="head")._content())
     overlays = [axes.images[1].get_cmap().name for axes in figure.axes if len(axes.images) == 2]
     assert overlays == ["magma", "RdBu_r", "RdBu_r"]
 

@@ -223,7 +223,7 @@ def test_odd_folds_are_refused(workplace: Path) -> None:
     root = folder(workplace / "data", range(30))
     wishes: list[tuple[dict[str, Any], str]] = [
         ({"folds": 1}, "whole number from 2"),
-        ({"folds": 3, "test": True}, "leave --test"),
+        ({"folds": 3, "test": True}, "leave `test`"),
         ({"folds": 3, "val_frac": 0.1}, "val-frac"),
         ({"folds": 3, "settings": {"patience": 2}}, "patience"),
     ]
@@ -283,7 +283,15 @@ def test_enlarging_is_bilinear_and_covering_covers() -> None:
     """The whole as its own part is unchanged; half of a ramp comes out twice as wide; the hole has the mean."""
     import torch
 
-    from convlens.training.batches import covered, enlarged
+    from convlens.augmentation import Augmentation, Crop, Cutout
+
+    def enlarged(images: torch.Tensor, parts: torch.Tensor) -> torch.Tensor:
+        done: torch.Tensor = Crop().apply(torch, images, parts, Augmentation(crop_frac=0.5))
+        return done
+
+    def covered(images: torch.Tensor, middles: torch.Tensor, share: float) -> torch.Tensor:
+        done: torch.Tensor = Cutout().apply(torch, images, middles, Augmentation(cutout_frac=share))
+        return done
 
     ramp = torch.arange(0, 240, 10, dtype=torch.uint8).view(1, 1, 24, 1).repeat(2, 24, 1, 1)
     assert torch.equal(enlarged(ramp, torch.tensor([[0.0, 0.0, 1.0]] * 2)), ramp)

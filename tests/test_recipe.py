@@ -93,18 +93,18 @@ def test_values_out_of_range(values: dict[str, Any], words: str) -> None:
 
 def test_settings_from_text() -> None:
     """`--set field=value` reads each type, and says what it cannot read."""
-    texts = ["lr=0.5", "flip=true", "batch_size=64", "betas=0.8,0.95", "schedule=cosine"]
-    recipe = Recipe().replace(**Recipe().parsed(texts))
+    texts = {"lr": "0.5", "flip": "true", "batch_size": "64", "betas": "0.8,0.95", "schedule": "cosine"}
+    recipe = Recipe().replace(**{name: Recipe().parsed(name, text) for name, text in texts.items()})
     assert (recipe.lr, recipe.flip, recipe.batch_size, recipe.betas) == (0.5, True, 64, (0.8, 0.95))
-    for text, words in (
-        ("lr", "field=value"),
-        ("lr=x", "a number"),
-        ("flip=maybe", "true or false"),
-        ("batch_size=1.5", "whole number"),
-        ("learning=1", "no 'learning'"),
+    for name, text, words in (
+        ("lr", "x", "a number"),
+        ("flip", "maybe", "true or false"),
+        ("batch_size", "1.5", "whole number"),
     ):
         with pytest.raises(RecipeError, match=words):
-            Recipe().parsed([text])
+            Recipe().parsed(name, text)
+    with pytest.raises(RecipeError, match="no 'learning'"):
+        Recipe().replace(learning=1)
 
 
 def test_presets_fit_mnist_and_are_named() -> None:

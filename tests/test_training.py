@@ -19,19 +19,21 @@ from hypothesis import strategies as st
 import convlens
 from convlens import files
 from convlens.architecture import parse, plan
-from convlens.data import mnist
+from convlens.augmentation import Augmentation
 from convlens.data.image.framing import InputSpec
 from convlens.data.packed.image_rows import ImageRows
 from convlens.data.packed.pack import open_data
+from convlens.data.sources.named import mnist_arrays
 from convlens.errors import ConvlensError, DeviceError, DivergedError, RunError, UsageError
 from convlens.modelfile import read_model
 from convlens.network.build import arrays_of, build, tensors_of
-from convlens.network.compute import has_fast_bfloat16, resolve
+from convlens.network.compute import has_fast_bfloat16, resolve_compute
 from convlens.presets import PRESETS
 from convlens.recipe import Recipe
-from convlens.training import checkpoint, session
+from convlens.training import checkpoint, fit
 from convlens.training.batches import Batches, gather
-from convlens.training.loop import averaged, new_state, train_steps
+from convlens.training.loop import train_steps
+from convlens.training.state import TrainingState
 from tests.conftest import QUICK, TINY, shapes
 
 Tensors = dict[str, np.ndarray[Any, Any]]
@@ -62,15 +64,16 @@ def test_batches_cover_each_epoch_once(num: int, size: int, seed: int, epoch: in
 @given(st.integers(1, 40), st.integers(1, 60), st.integers(0, 1000), st.integers(0, 9), st.integers(1, 5))
 def test_batches_do_not_depend_on_rank_or_history(num: int, size: int, seed: int, step: int, ranks: int) -> None:
     """The ranks' parts together are the whole batch, and asking for other steps before changes nothing."""
-    batches = Batches(num, size, seed, shift_px=2, flip=True)
+    augmentation = Augmentation(shift_px=2, flip=True, rotate_deg=9, brightness_frac=0.2)
+    batches = Batches(num, size, seed, augmentation)
     whole = batches.at(step)
-    assert whole.shifts is not None and whole.flips is not None
+    assert set(whole.draws) == {"shift", "flip", "affine", "colour"}
     for rank in range(ranks):
-        part = Batches(num, size, seed, 2, True).at(step, rank, ranks)
+        part = Batches(num, size, seed, augmentation).at(step, rank, ranks)
         assert np.array_equal(part.positions, whole.positions[rank::ranks])
-        assert part.shifts is not None and np.array_equal(part.shifts, whole.shifts[rank::ranks])
-        assert part.flips is not None and np.array_equal(part.flips, whole.flips[rank::ranks])
-    assert np.abs(whole.shifts).max(initial=0) <= 2
+        for name, drawn in whole.draws.items():
+            assert np.array_equal(part.draws[name], drawn[rank::ranks])
+    assert np.abs(whole.draws["shift"]).max(initial=0) <= 2
 
 
 @settings(deadline=None)
@@ -78,17 +81,17 @@ def test_batches_do_not_depend_on_rank_or_history(num: int, size: int, seed: int
 def test_gather_moves_and_mirrors(seed: int, flip: bool, shift: int) -> None:
     """Against pixel by pixel: mirrored first, then moved, with the edge repeated; on the device as from the map."""
     images = np.random.default_rng(seed).integers(0, 255, (6, 5, 7, 2), dtype=np.uint8)
-    batch = Batches(6, 6, seed, shift, flip).at(0)
+    batch = Batches(6, 6, seed, Augmentation(shift_px=shift, flip=flip)).at(0)
     there = gather(torch.from_numpy(images), batch, "cpu").numpy()
     rows = np.arange(6)[::-1]
     got = gather(ImageRows(images[::-1], rows), batch, "cpu").numpy()
     assert np.array_equal(there, got)
     for i, position in enumerate(batch.positions):
         image = images[position]
-        if batch.flips is not None and batch.flips[i]:
+        if flip and batch.draws["flip"][i]:
             image = image[:, ::-1]
-        if batch.shifts is not None:
-            down, right = batch.shifts[i]
+        if shift:
+            down, right = batch.draws["shift"][i].astype(int)
             rows, columns = np.clip(np.arange(5) - down, 0, 4), np.clip(np.arange(7) - right, 0, 6)
             image = image[rows][:, columns]
         assert np.array_equal(got[i], image)
@@ -107,11 +110,11 @@ def test_the_loop_is_a_plain_torch_loop(optimizer: str) -> None:
     network_plan = plan(parse(TINY), (1, 16, 16), 3)
     spec = InputSpec(16, 16, 1, mean=(50.0,), std=(70.0,))
     images, labels = torch.from_numpy(x[..., None]), torch.from_numpy(y)
-    state = new_state(build(network_plan, spec, seed=4), recipe)
+    state = TrainingState.new(build(network_plan, spec, seed=4), recipe)
     batches = Batches.of(recipe, np.zeros(90, int), 5)
     losses = [
         v
-        for part in train_steps(state, images, labels, batches, recipe, 10, resolve("cpu", "float32"))
+        for part in train_steps(state, images, labels, batches, recipe, 10, resolve_compute("cpu", "float32"))
         for v in part.values
     ]
     plain = build(network_plan, spec, seed=4)
@@ -140,7 +143,7 @@ def test_golden_losses() -> None:
     initialisation moves them)."""
     x, y = shapes(90, 3)
     recipe = QUICK.replace(batch_size=30)
-    state = new_state(
+    state = TrainingState.new(
         build(plan(parse(TINY), (1, 16, 16), 3), InputSpec(16, 16, 1, mean=(50.0,), std=(70.0,)), seed=0), recipe
     )
     steps = train_steps(
@@ -150,7 +153,7 @@ def test_golden_losses() -> None:
         Batches.of(recipe, np.zeros(90, int), 0),
         recipe,
         6,
-        resolve("cpu", "float32"),
+        resolve_compute("cpu", "float32"),
     )
     losses = [part.values[0] for part in steps]
     np.testing.assert_allclose(losses, GOLDEN, rtol=2e-3)
@@ -162,11 +165,15 @@ GOLDEN = [1.092103, 1.074171, 0.963576, 0.861429, 0.746561, 0.790727]
 @pytest.mark.parametrize("preset", list(PRESETS))
 def test_golden_losses_of_each_preset(preset: str) -> None:
     """The first losses of each preset on MNIST, in float32, are those written down here."""
-    x, y = mnist.arrays("train")
+    x, y = mnist_arrays("train")
     recipe = PRESETS[preset].recipe.replace(batch_size=100)
-    state = new_state(build(plan(parse(PRESETS[preset].architecture), (1, 28, 28), 10), MNIST_SPEC, seed=0), recipe)
+    state = TrainingState.new(
+        build(plan(parse(PRESETS[preset].architecture), (1, 28, 28), 10), MNIST_SPEC, seed=0), recipe
+    )
     images, batches = ImageRows(x, np.arange(1000)), Batches.of(recipe, np.zeros(1000, int), 0)
-    steps = train_steps(state, images, torch.from_numpy(y[:1000]), batches, recipe, 400, resolve("cpu", "float32"))
+    steps = train_steps(
+        state, images, torch.from_numpy(y[:1000]), batches, recipe, 400, resolve_compute("cpu", "float32")
+    )
     losses = [next(steps).values[0] for _ in range(4)]
     np.testing.assert_allclose(losses, GOLDEN_OF_PRESETS[preset], rtol=1e-2)
 
@@ -213,18 +220,18 @@ def test_average_of_the_weights() -> None:
     x, y = shapes(60, 3)
     recipe = QUICK.replace(ema=0.9, batch_size=20)
     spec = InputSpec(16, 16, 1, mean=(0.0,), std=(9.0,))
-    state = new_state(build(plan(parse(TINY), (1, 16, 16), 3), spec), recipe)
+    state = TrainingState.new(build(plan(parse(TINY), (1, 16, 16), 3), spec), recipe)
     assert state.ema is not None and "1.running_mean" in state.ema and "1.num_batches_tracked" not in state.ema
     expected = {name: average.clone() for name, average in state.ema.items()}
     images, labels, batches = torch.from_numpy(x[..., None]), torch.from_numpy(y), Batches.of(recipe, y, 0)
-    for step, _ in enumerate(train_steps(state, images, labels, batches, recipe, 8, resolve("cpu", "float32"))):
+    for step, _ in enumerate(train_steps(state, images, labels, batches, recipe, 8, resolve_compute("cpu", "float32"))):
         decay = min(0.9, (1 + step) / (10 + step))
         for name, average in expected.items():
             average.mul_(decay).add_(tensors_of(state.network)[name], alpha=1 - decay)
     for name, average in expected.items():
         torch.testing.assert_close(state.ema[name], average)
     raw = arrays_of(tensors_of(state.network))
-    with averaged(state) as network:
+    with state.averaged() as network:
         for name, average in expected.items():
             torch.testing.assert_close(tensors_of(network)[name], average)
     assert same(arrays_of(tensors_of(state.network)), raw)
@@ -461,7 +468,7 @@ def test_resuming_keeps_its_values(arrays: Any, workplace: Path) -> None:
         ({"preset": "fast"}, "preset"),
         ({"data": shapes(50)}, "other data"),
         ({"size": 8}, "size"),
-        ({"out": "elsewhere"}, "leave --out away"),
+        ({"out": "elsewhere"}, "leave `out` away"),
     ]
     for values, words in changes:
         with pytest.raises(ConvlensError, match=words):
@@ -503,7 +510,7 @@ def test_interrupted_before_the_first_state(arrays: Any, workplace: Path, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as early:
-        early.setattr(session, "new_state", interrupted)
+        early.setattr(fit, "build", interrupted)
         with pytest.raises(KeyboardInterrupt):
             convlens.train(arrays, architecture=TINY, recipe=QUICK, out="run")
     assert convlens.train(resume="run").status == "complete"
@@ -515,7 +522,7 @@ def test_checkpoints_of_another_version_are_not_continued(
     """Their bits would not be those of an uninterrupted run: one line says so, and the run stays as it is."""
     calls = iter([False] * 6 + [True] * 9)
     with monkeypatch.context() as earlier:
-        earlier.setattr(session, "_CHECKPOINT_VERSION", 1)
+        earlier.setattr(checkpoint, "FORMAT_VERSION", 1)
         run = convlens.train(arrays, architecture=TINY, recipe=QUICK, stop=lambda: next(calls))
     before = weights(run)
     with pytest.raises(RunError, match="another version of convlens"):
@@ -542,16 +549,16 @@ def test_two_processes_cannot_train_one_run(arrays: Any, workplace: Path) -> Non
 
 def test_devices() -> None:
     """Unknown and absent devices are named; auto finds one; threads are checked."""
-    assert resolve("cpu", "float32", 1).threads == 1
+    assert resolve_compute("cpu", "float32", 1).threads == 1
     with pytest.raises(DeviceError, match="did you mean 'cuda'"):
-        resolve("cuba")
+        resolve_compute("cuba")
     if not torch.cuda.is_available():
-        assert resolve().device in ("cpu", "mps")
+        assert resolve_compute().device in ("cpu", "mps")
         with pytest.raises(DeviceError, match="no CUDA device"):
-            resolve("cuda")
+            resolve_compute("cuda")
     for threads in (0, -1, True, 10_000):
         with pytest.raises(UsageError, match="threads"):
-            resolve("cpu", threads=threads)
+            resolve_compute("cpu", threads=threads)
     assert has_fast_bfloat16("mps") is False
 
 

@@ -7,8 +7,6 @@
 The public names are imported on first use, so that `import convlens` itself is light.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -32,67 +30,37 @@ if TYPE_CHECKING:
     from convlens.recipe import Recipe
     from convlens.run import Run, Series, runs
 
-_HOMES = {
-    "Architecture": "convlens.architecture.parser",
-    "Classifier": "convlens.classifier",
-    "ConvlensError": "convlens.errors",
-    "Dataset": "convlens.data.packed.dataset",
-    "Features": "convlens.lens.features",
-    "Findings": "convlens.doctor.findings",
-    "InputSpec": "convlens.data.image.framing",
-    "PRESETS": "convlens.presets",
-    "Prediction": "convlens.classifier",
-    "Recipe": "convlens.recipe",
-    "Report": "convlens.evaluation.evaluate",
-    "Run": "convlens.run",
-    "Series": "convlens.run",
-    "check": "convlens.doctor.checking",
-    "evaluate": "convlens.evaluation.evaluate",
-    "explain": "convlens.explaining",
-    "film": "convlens.lens.film",
-    "load": "convlens.classifier",
-    "look": "convlens.lens.looking",
-    "pack": "convlens.data.packed.pack",
-    "parse": "convlens.architecture.parser",
-    "predict": "convlens.classifier",
-    "runs": "convlens.run",
-    "serve": "convlens.microscope.serving",
-    "train": "convlens.experiment",
+_HOMES = {  # module -> the public names that live there
+    "architecture.parser": "Architecture parse",
+    "classifier": "Classifier Prediction load predict",
+    "data.image.framing": "InputSpec",
+    "data.packed.dataset": "Dataset",
+    "data.packed.pack": "pack",
+    "doctor.checking": "check",
+    "doctor.findings": "Findings",
+    "errors": "ConvlensError",
+    "evaluation.evaluate": "Report evaluate",
+    "experiment": "train",
+    "explaining": "explain",
+    "lens.features": "Features",
+    "lens.film": "film",
+    "lens.looking": "look",
+    "microscope.serving": "serve",
+    "presets": "PRESETS",
+    "recipe": "Recipe",
+    "run": "Run Series runs",
 }
+_HOME_OF = {name: f"convlens.{home}" for home, names in _HOMES.items() for name in names.split()}
 
-__all__ = [
-    "PRESETS",
-    "Architecture",
-    "Classifier",
-    "ConvlensError",
-    "Dataset",
-    "Features",
-    "Findings",
-    "InputSpec",
-    "Prediction",
-    "Recipe",
-    "Report",
-    "Run",
-    "Series",
-    "check",
-    "evaluate",
-    "explain",
-    "film",
-    "load",
-    "look",
-    "pack",
-    "parse",
-    "predict",
-    "runs",
-    "serve",
-    "train",
-]
+__all__ = ["Architecture", "Classifier", "ConvlensError", "Dataset", "Features", "Findings", "InputSpec"]
+__all__ += ["PRESETS", "Prediction", "Recipe", "Report", "Run", "Series", "check", "evaluate", "explain"]
+__all__ += ["film", "load", "look", "pack", "parse", "predict", "runs", "serve", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
+    if name in _HOME_OF:
         try:
-            return getattr(import_module(_HOMES[name]), name)
+            return getattr(import_module(_HOME_OF[name]), name)
         except ImportError as error:
             if not str(error.name).startswith("convlens."):
                 raise

@@ -4,8 +4,6 @@ Owns what each may be and the words for it. A check returns the value in its nor
 it must be; `checked` puts the value's name before that, as an error of convlens.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any
 

@@ -3,8 +3,6 @@
 Owns the way from a person's picture to an answer: decode, frame as the training pictures were, forward, softmax.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -132,7 +130,7 @@ def load(model: str | Path | Run | Classifier = "last", device: str | None = "au
     return Classifier(file.path, file.card, network, found)
 
 
-def predict(model: Any, images: Any, *, top: int = 3, device: str = "auto") -> list[Prediction]:
+def predict(model: Any, images: Any, *, top: int = 3, device: str | None = "auto") -> list[Prediction]:
     """Classify pictures, in order.
 
     `model` is whatever `load` takes. `images` is one picture or several: paths (a folder stands for the pictures

@@ -6,8 +6,6 @@ exactly one JSON document. Exit codes: 0 done, 1 (check) a score on the
 data would be wrong, 2 bad input (one line says what), 130 Ctrl-C, 143 SIGTERM.
 """
 
-from __future__ import annotations
-
 import signal
 import sys
 from contextlib import suppress

@@ -18,8 +18,6 @@ Owns the exception tree. Knows nothing of what the rest does.
 `assert` is for our own mistakes only: a traceback always means a bug in convlens.
 """
 
-from __future__ import annotations
-
 
 class ConvlensError(Exception):
     """Base of all: its message is a single line for a person (a sentence error adds a caret line)."""

@@ -4,8 +4,6 @@ Owns the resolution of a request into a plan, and the order of seeds, folds, res
 `choosing/`'s, the training is `training/`'s, scores are `evaluation/`'s.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path

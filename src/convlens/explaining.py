@@ -3,8 +3,6 @@
 Owns telling the three apart, and the lines that load a model's weights into the printed torch source.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ def explain(what: Any, *, input: str | Sequence[int] | None = None, classes: int
     """
     if _names_a_model(what):
         if input is not None or classes is not None:
-            raise UsageError("a model has its own input and classes: leave --input and --classes away")
+            raise UsageError("a model has its own input and classes: leave `input` and `classes` away")
         return _explain_model(what)
     architecture = what if isinstance(what, Architecture) else parse(what)
     height, width, channels = parse_input(input if input is not None else DEFAULT_INPUT)

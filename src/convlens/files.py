@@ -5,8 +5,6 @@ the system can), whole folders that appear at once, locks, and the places where 
 nothing of what it writes. Every OSError leaves here as a `StorageError` that names the path and the remedy.
 """
 
-from __future__ import annotations
-
 import errno
 import glob
 import hashlib

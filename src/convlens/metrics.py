@@ -147,15 +147,11 @@ class Score(NamedTuple):
 
     def to_json(self) -> dict[str, object]:
         """As in every `--json` document: accuracies and interval in 0..1, loss in nats."""
-        return {
-            "accuracy": self.accuracy,
-            "interval": list(self.interval),
-            "n": self.n,
-            "loss": self.loss,
-            "balanced_accuracy": self.balanced,
-            "majority_baseline": self.majority,
-            "imbalance": self.imbalance,
-        }
+        return (
+            {"accuracy": self.accuracy, "interval": list(self.interval), "n": self.n, "loss": self.loss}
+            | {"balanced_accuracy": self.balanced, "majority_baseline": self.majority}
+            | {"imbalance": self.imbalance}
+        )
 
     @classmethod
     def from_json(cls, value: Any) -> Score:

@@ -134,20 +134,13 @@ class ModelCard:
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in the file."""
-        return {
-            "architecture": self.architecture,
-            "input": self.input_spec.to_json(),
-            "class_names": list(self.class_names),
-            "recipe": self.recipe.to_json(),
-            "preset": self.preset,
-            "seed": self.seed,
-            "dataset": dict(self.dataset),
-            "training": dict(self.training),
-            "metrics": dict(self.metrics),
-            "versions": dict(self.versions),
-            "created": self.created,
-            "calibration": self.calibration,
-        }
+        return (
+            {"architecture": self.architecture, "input": self.input_spec.to_json()}
+            | {"class_names": list(self.class_names), "recipe": self.recipe.to_json(), "preset": self.preset}
+            | {"seed": self.seed, "dataset": dict(self.dataset), "training": dict(self.training)}
+            | {"metrics": dict(self.metrics), "versions": dict(self.versions), "created": self.created}
+            | {"calibration": self.calibration}
+        )
 
     @classmethod
     def from_json(cls, card: Mapping[str, Any]) -> ModelCard:

@@ -4,8 +4,6 @@ Times are of training on two cores with AVX-512 bf16; accuracies are on MNIST's 
 deviation over seeds. docs/records.md says how each was measured.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from convlens.architecture import parse, plan
@@ -50,15 +48,7 @@ TUTORIAL = Preset(
 TUTORIAL_FAST = Preset(
     name="tutorial-fast",
     architecture=TUTORIAL.architecture,
-    recipe=Recipe(
-        optimizer="muon",
-        lr=0.003,
-        muon_lr=0.06,
-        momentum=0.9,
-        label_smoothing=0.1,
-        shift_px=1,
-        epochs=3,
-    ),
+    recipe=Recipe(optimizer="muon", lr=0.003, muon_lr=0.06, momentum=0.9, label_smoothing=0.1, shift_px=1, epochs=3),
     about="the tutorial's network, exactly, with a recipe of ours",
     expected="about 49 s; 99.43 ± 0.03 % (5 seeds, all 60,000 images)",
 )
@@ -157,8 +147,8 @@ def what_it_takes(preset: Preset, input_shape: Shape, num_classes: int) -> str:
     line = f"preset {preset.name!r} cannot take images of {height}×{width} pixels with {channels} channel"
     line += "s: " if channels != 1 else ": "
     if not sides:
-        return f"{line}it takes none with so many channels; use another preset, or --architecture"
+        return f"{line}it takes none with so many channels; use another preset, or `architecture`"
     return (
         f"{line}it needs {sides[0]}×{sides[0]} to {sides[-1]}×{sides[-1]}; "
-        "use --size, another preset, or an --architecture of your own"
+        "use `size`, another preset, or an `architecture` of your own"
     )

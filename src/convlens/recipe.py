@@ -4,8 +4,6 @@ Owns the fields, their ranges, the learning rate at each step, and the JSON form
 seed, which stands beside it in every run, says *which sample of it*.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self

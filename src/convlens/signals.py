@@ -3,8 +3,6 @@
 Library code never touches signal handlers; it is asked to end through `train(stop=…)`.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

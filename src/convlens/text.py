@@ -3,8 +3,6 @@
 Owns the small helpers that messages, tables and pictures share. Knows nothing of what they speak about.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

@@ -3,8 +3,6 @@
 Owns the checks. A check returns the normal form of a value or raises ValueError with what it must be.
 """
 
-from __future__ import annotations
-
 from dataclasses import MISSING, field
 from typing import Any
 

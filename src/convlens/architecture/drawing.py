@@ -1,10 +1,8 @@
 """The drawing of a network: its maps to scale, and the receptive field growing from layer to layer, as SVG.
 
-Owns the look of `explain --svg`. Pure Python; the file needs nothing from elsewhere and follows the reader's light or
+Owns the look of an explanation's SVG. Pure Python; the file needs nothing from elsewhere and follows the reader's light or
 dark setting.
 """
-
-from __future__ import annotations
 
 import math
 from html import escape

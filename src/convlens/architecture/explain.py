@@ -3,8 +3,6 @@
 Owns what is said about an architecture; the numbers come from `plan.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,15 +58,11 @@ class Explanation:
     def to_json(self) -> dict[str, Any]:
         """The table for machines. Shapes are [C, H, W] or [C]; receptive fields in input pixels."""
         plan = self.plan
-        return {
-            "architecture": str(plan.architecture),
-            "input_shape": list(plan.input_shape),
-            "classes": plan.num_classes,
-            "num_parameters": plan.num_parameters,
-            "multiply_adds": plan.multiply_adds,
-            "layers": rows_json(plan),
-            "remarks": self.remarks,
-        }
+        return (
+            {"architecture": str(plan.architecture), "input_shape": list(plan.input_shape)}
+            | {"classes": plan.num_classes, "num_parameters": plan.num_parameters}
+            | {"multiply_adds": plan.multiply_adds, "layers": rows_json(plan), "remarks": self.remarks}
+        )
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Header and cells as text, one row a layer."""

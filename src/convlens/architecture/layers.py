@@ -4,8 +4,6 @@ Owns all that a layer *is*, in pure Python; a new one is written here, and its a
 nothing of text (`parser.py`) or of how layers follow one another (`plan.py`), and imports no torch. Names and defaults are torch.nn's; shapes are (C, H, W) for maps and (C,) for vectors.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -66,8 +64,11 @@ class Axis(NamedTuple):
 class Layer:
     """What every layer answers. The default is a layer without parameters that keeps its shape."""
 
-    name: ClassVar[str]
-    torch_name: ClassVar[str] = ""  # the class in torch.nn
+    name: ClassVar[str]  # in the sentence: the class's own, in lower case
+    torch_name: ClassVar[str]  # the class in torch.nn: of the same name, where a layer does not say another
+
+    def __init_subclass__(cls) -> None:
+        cls.name, cls.torch_name = cls.__name__.lower(), cls.__dict__.get("torch_name", cls.__name__)
 
     column: int | None = field(default=None, compare=False, repr=False, kw_only=True)
 
@@ -173,39 +174,40 @@ def _whole_map(axes: tuple[Axis, Axis], extent: tuple[int, int]) -> tuple[Axis, 
 
 @dataclass(frozen=True)
 class _Windowed(Layer):
-    """A layer that slides a window over its maps; the subclass names kernel_size, stride, padding, dilation."""
+    """A layer that slides a window over its maps. The subclass may have kernel_size, stride, padding, dilation and
+    ceil_mode, as torch means them."""
 
     def kernel(self) -> tuple[int, int]:
-        raise AssertionError("a windowed layer has a kernel")
+        return pair(getattr(self, "kernel_size", 1))
 
     def strides(self) -> tuple[int, int]:
-        raise AssertionError("a windowed layer has a stride")
+        stride = getattr(self, "stride", 1)
+        return self.kernel() if stride is None else pair(stride)
 
     def dilations(self) -> tuple[int, int]:
-        return (1, 1)
+        return pair(getattr(self, "dilation", 1))
 
     def paddings(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """Rows added (above, below) and columns added (left, right)."""
-        raise AssertionError("a windowed layer has a padding")
+        high, wide = pair(getattr(self, "padding", 0))
+        return (high, high), (wide, wide)
 
     def rounds_up(self) -> bool:
-        return False
+        return bool(getattr(self, "ceil_mode", False))
 
     def beyond(self) -> str:
         """What lies in the padding, in words."""
         return "zeros"
 
     def padding_words(self, shape: Shape) -> str:
-        (above, below), (left, right) = self.paddings()
+        ((above, below), (left, right)), what = self.paddings(), self.beyond()
         if not any((above, below, left, right)):
             return "no padding (valid)"
         if above == below == left == right:
-            text = (
-                f"padding: {above} {self.beyond()} all around" if above > 1 else f"padding: a ring of {self.beyond()}"
-            )
+            text = f"padding: {f'{above} {what} all around' if above > 1 else f'a ring of {what}'}"
         else:
             sides = zip((above, below, left, right), ("above", "below", "left", "right"), strict=True)
-            text = f"padding: {', '.join(f'{n} {side}' for n, side in sides if n)}, {self.beyond()}"
+            text = f"padding: {', '.join(f'{n} {side}' for n, side in sides if n)}, {what}"
         return text + (" (same: keeps the size)" if self.output_shape(shape)[1:] == shape[1:] else "")
 
     def spans(self) -> tuple[int, int]:
@@ -267,13 +269,7 @@ class _Windowed(Layer):
         """How many rows and columns of the map no window reads."""
         counts = []
         for n, k, d, s, (before, _), out in zip(
-            size,
-            self.kernel(),
-            self.dilations(),
-            self.strides(),
-            self.paddings(),
-            self.output_size(size),
-            strict=True,
+            size, self.kernel(), self.dilations(), self.strides(), self.paddings(), self.output_size(size), strict=True
         ):
             if s == d == 1:
                 counts.append(0)  # window after window without a gap, up to the last row
@@ -289,8 +285,7 @@ class _Windowed(Layer):
 class Conv(_Windowed):
     """torch.nn.Conv2d. `padding='same'` puts the odd row or column below and to the right, as torch does."""
 
-    name: ClassVar[str] = "conv"
-    torch_name: ClassVar[str] = "Conv2d"
+    torch_name = "Conv2d"
 
     out_channels: Size = argument(check_size)
     kernel_size: Pair = argument(check_pair(1))
@@ -311,21 +306,11 @@ class Conv(_Windowed):
             "circular": "values from the far side",
         }.get(self.padding_mode, "zeros")
 
-    def kernel(self) -> tuple[int, int]:
-        return pair(self.kernel_size)
-
-    def strides(self) -> tuple[int, int]:
-        return pair(self.stride)
-
-    def dilations(self) -> tuple[int, int]:
-        return pair(self.dilation)
-
     def paddings(self) -> tuple[tuple[int, int], tuple[int, int]]:
         if isinstance(self.padding, str):
             extra_h, extra_w = (span - 1 for span in self.spans())
             return (extra_h // 2, extra_h - extra_h // 2), (extra_w // 2, extra_w - extra_w // 2)
-        high, wide = pair(self.padding)
-        return (high, high), (wide, wide)
+        return super().paddings()
 
     def output_shape(self, shape: Shape) -> Shape:
         channels, height, width = _need_map(self, shape)
@@ -363,19 +348,12 @@ def _with_inputs(form: TorchForm, shape: Shape) -> TorchForm:
 class ZeroPad(_Windowed):
     """torch.nn.ZeroPad2d: rows and columns of zeros around each map; as a layer with windows of 1×1."""
 
-    name: ClassVar[str] = "zeropad"
-    torch_name: ClassVar[str] = "ZeroPad2d"
+    torch_name = "ZeroPad2d"
 
     left: int = argument(whole(0, MAX_PIXELS))
     right: int = argument(whole(0, MAX_PIXELS))
     top: int = argument(whole(0, MAX_PIXELS))
     bottom: int = argument(whole(0, MAX_PIXELS))
-
-    def kernel(self) -> tuple[int, int]:
-        return (1, 1)
-
-    def strides(self) -> tuple[int, int]:
-        return (1, 1)
 
     def paddings(self) -> tuple[tuple[int, int], tuple[int, int]]:
         return (self.top, self.bottom), (self.left, self.right)
@@ -400,16 +378,6 @@ class _Pool(_Windowed):
     def normal(self) -> Self:
         return replace(self, stride=None) if self.stride == self.kernel_size else self
 
-    def kernel(self) -> tuple[int, int]:
-        return pair(self.kernel_size)
-
-    def strides(self) -> tuple[int, int]:
-        return self.kernel() if self.stride is None else pair(self.stride)
-
-    def paddings(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        high, wide = pair(self.padding)
-        return (high, high), (wide, wide)
-
     def output_shape(self, shape: Shape) -> Shape:
         channels, height, width = _need_map(self, shape)
         for k, (padding, _) in zip(self.kernel(), self.paddings(), strict=True):
@@ -422,17 +390,10 @@ class _Pool(_Windowed):
 class MaxPool(_Pool):
     """torch.nn.MaxPool2d; the stride is the window's size unless given."""
 
-    name: ClassVar[str] = "maxpool"
-    torch_name: ClassVar[str] = "MaxPool2d"
+    torch_name = "MaxPool2d"
 
     dilation: Pair = argument(check_pair(1), 1)
     ceil_mode: bool = argument(check_boolean, False)
-
-    def dilations(self) -> tuple[int, int]:
-        return pair(self.dilation)
-
-    def rounds_up(self) -> bool:
-        return self.ceil_mode
 
     def beyond(self) -> str:
         return "places that do not count"
@@ -456,14 +417,10 @@ class MaxPool(_Pool):
 class AvgPool(_Pool):
     """torch.nn.AvgPool2d; the stride is the window's size unless given."""
 
-    name: ClassVar[str] = "avgpool"
-    torch_name: ClassVar[str] = "AvgPool2d"
+    torch_name = "AvgPool2d"
 
     ceil_mode: bool = argument(check_boolean, False)
     count_include_pad: bool = argument(check_boolean, True)
-
-    def rounds_up(self) -> bool:
-        return self.ceil_mode
 
     def beyond(self) -> str:
         return "zeros" if self.count_include_pad else "places that do not count"
@@ -488,23 +445,19 @@ class _GlobalPool(Layer):
 class GlobalAvgPool(_GlobalPool):
     """torch.nn.AdaptiveAvgPool2d(1): the mean of each map, C×1×1."""
 
-    name: ClassVar[str] = "globalavgpool"
-    torch_name: ClassVar[str] = "AdaptiveAvgPool2d"
+    torch_name = "AdaptiveAvgPool2d"
 
 
 @dataclass(frozen=True)
 class GlobalMaxPool(_GlobalPool):
     """torch.nn.AdaptiveMaxPool2d(1): the largest value of each map, C×1×1."""
 
-    name: ClassVar[str] = "globalmaxpool"
-    torch_name: ClassVar[str] = "AdaptiveMaxPool2d"
+    torch_name = "AdaptiveMaxPool2d"
 
 
 @dataclass(frozen=True)
 class BatchNorm(Layer):
     """torch.nn.BatchNorm2d (BatchNorm1d after flatten). `scale=False` fixes the weight at 1 (airbench)."""
-
-    name: ClassVar[str] = "batchnorm"
 
     eps: float = argument(real(1e-12, 1.0), 1e-5)
     momentum: float = argument(real(0.0, 1.0), 0.1)
@@ -529,9 +482,6 @@ class BatchNorm(Layer):
 @dataclass(frozen=True)
 class GroupNorm(Layer):
     """torch.nn.GroupNorm: each group of channels is normalised over the whole map."""
-
-    name: ClassVar[str] = "groupnorm"
-    torch_name: ClassVar[str] = "GroupNorm"
 
     num_groups: Size = argument(check_size)
     eps: float = argument(real(1e-12, 1.0), 1e-5)
@@ -568,24 +518,15 @@ class Activation(Layer):
 class ReLU(Activation):
     """max(0, x)"""
 
-    name: ClassVar[str] = "relu"
-    torch_name: ClassVar[str] = "ReLU"
-
 
 @dataclass(frozen=True)
 class ReLU6(Activation):
     """min(max(0, x), 6)"""
 
-    name: ClassVar[str] = "relu6"
-    torch_name: ClassVar[str] = "ReLU6"
-
 
 @dataclass(frozen=True)
 class LeakyReLU(Activation):
     """x where positive, else negative_slope · x"""
-
-    name: ClassVar[str] = "leakyrelu"
-    torch_name: ClassVar[str] = "LeakyReLU"
 
     negative_slope: float = argument(real(0.0, 10.0), 0.01)
 
@@ -594,9 +535,6 @@ class LeakyReLU(Activation):
 class GELU(Activation):
     """x · Φ(x), exactly or by its tanh approximation"""
 
-    name: ClassVar[str] = "gelu"
-    torch_name: ClassVar[str] = "GELU"
-
     approximate: str = argument(check_choice("none", "tanh"), "none")
 
 
@@ -604,40 +542,25 @@ class GELU(Activation):
 class SiLU(Activation):
     """x · sigmoid(x)"""
 
-    name: ClassVar[str] = "silu"
-    torch_name: ClassVar[str] = "SiLU"
-
 
 @dataclass(frozen=True)
 class Hardswish(Activation):
     """x · relu6(x + 3) / 6"""
-
-    name: ClassVar[str] = "hardswish"
-    torch_name: ClassVar[str] = "Hardswish"
 
 
 @dataclass(frozen=True)
 class Tanh(Activation):
     """tanh(x)"""
 
-    name: ClassVar[str] = "tanh"
-    torch_name: ClassVar[str] = "Tanh"
-
 
 @dataclass(frozen=True)
 class Sigmoid(Activation):
     """1 / (1 + e^-x)"""
 
-    name: ClassVar[str] = "sigmoid"
-    torch_name: ClassVar[str] = "Sigmoid"
-
 
 @dataclass(frozen=True)
 class Dropout(Layer):
     """torch.nn.Dropout: in training each value is zeroed with probability p, the others divided by 1 − p."""
-
-    name: ClassVar[str] = "dropout"
-    torch_name: ClassVar[str] = "Dropout"
 
     p: float = argument(real(0.0, 0.99), 0.5, always_shown=True)
 
@@ -645,9 +568,6 @@ class Dropout(Layer):
 @dataclass(frozen=True)
 class Flatten(Layer):
     """torch.nn.Flatten: C×H×W to one vector, channel by channel, row by row."""
-
-    name: ClassVar[str] = "flatten"
-    torch_name: ClassVar[str] = "Flatten"
 
     def output_shape(self, shape: Shape) -> Shape:
         _need_map(self, shape)
@@ -660,9 +580,6 @@ class Flatten(Layer):
 @dataclass(frozen=True)
 class Linear(Layer):
     """torch.nn.Linear: every number that comes in takes part in every number that goes out."""
-
-    name: ClassVar[str] = "linear"
-    torch_name: ClassVar[str] = "Linear"
 
     out_features: Size = argument(check_size)
     bias: bool = argument(check_boolean, True)
@@ -692,9 +609,6 @@ class Linear(Layer):
 class Scale(Layer):
     """Each value times a fixed factor."""
 
-    name: ClassVar[str] = "scale"
-    torch_name: ClassVar[str] = "Scale"
-
     factor: float = argument(real(-1e6, 1e6))
 
     def multiply_adds(self, shape: Shape) -> int:
@@ -708,8 +622,6 @@ class Scale(Layer):
 class Repeat(Layer):
     """`body`, `times` times over, each copy with weights of its own."""
 
-    name: ClassVar[str] = "repeat"
-
     times: int
     body: tuple[Layer, ...]
 
@@ -720,8 +632,6 @@ class Repeat(Layer):
 @dataclass(frozen=True)
 class Residual(Layer):
     """body(x) + shortcut(x); without a shortcut body(x) + x (He et al., 2015, arXiv:1512.03385)."""
-
-    name: ClassVar[str] = "residual"
 
     body: tuple[Layer, ...]
     shortcut: tuple[Layer, ...] = ()
@@ -736,29 +646,10 @@ def chain_text(layers: tuple[Layer, ...]) -> str:
     return " ".join(str(layer) for layer in layers)
 
 
+_KINDS = [kind for kind in globals().values() if isinstance(kind, type) and issubclass(kind, Layer)]
 SIMPLE_LAYERS: dict[str, type[Layer]] = {
     kind.name: kind
-    for kind in (
-        Conv,
-        ZeroPad,
-        MaxPool,
-        AvgPool,
-        GlobalAvgPool,
-        GlobalMaxPool,
-        BatchNorm,
-        GroupNorm,
-        ReLU,
-        ReLU6,
-        LeakyReLU,
-        GELU,
-        SiLU,
-        Hardswish,
-        Tanh,
-        Sigmoid,
-        Dropout,
-        Flatten,
-        Linear,
-        Scale,
-    )
+    for kind in _KINDS
+    if not kind.__name__.startswith("_") and kind not in (Layer, Activation, Repeat, Residual)
 }
 LAYER_NAMES = (*SIMPLE_LAYERS, Repeat.name, Residual.name)

@@ -4,21 +4,12 @@ Owns the grammar (docs/sentence.md), the canonical form, the bounds that make a 
 and messages that point at the very column. Knows nothing of shapes (`plan.py`).
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import MISSING, dataclass, field
 from typing import Any, NamedTuple
 
 from convlens.architecture.arguments import MAX_NUMBER, WORDS
-from convlens.architecture.layers import (
-    LAYER_NAMES,
-    SIMPLE_LAYERS,
-    Layer,
-    Repeat,
-    Residual,
-    chain_text,
-)
+from convlens.architecture.layers import LAYER_NAMES, SIMPLE_LAYERS, Layer, Repeat, Residual, chain_text
 from convlens.errors import SentenceError
 from convlens.text import did_you_mean, shown
 

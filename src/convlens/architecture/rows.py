@@ -3,8 +3,6 @@
 Owns the order of the table and the wording of single cells; the numbers come from `plan.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,24 +70,16 @@ def rows_json(plan: Plan) -> list[dict[str, Any]]:
 
 def _row_json(row: Row, reads: Sequence[str]) -> dict[str, Any]:
     node = row.node
-    return {
-        "address": node.address,
-        "depth": row.depth,
-        "reads": list(reads),
-        "kind": node.layer.name,
-        "layer": node.layer.name if node.body else str(node.layer),
-        "title": row.title,
-        "window": _window_json(node.layer),
-        "padding": node.layer.padding_words(node.input_shape),
-        "input_shape": list(node.input_shape),
-        "output_shape": list(node.output_shape),
-        "formula": node.formula,
-        "num_parameters": node.num_parameters,
-        "multiply_adds": node.multiply_adds,
-        "receptive_field": [axis.size for axis in node.receptive],
-        "receptive_step": [axis.step for axis in node.receptive],
-        "receptive_start": [axis.start for axis in node.receptive],
-    }
+    return (
+        {"address": node.address, "depth": row.depth, "reads": list(reads), "kind": node.layer.name}
+        | {"layer": node.layer.name if node.body else str(node.layer), "title": row.title}
+        | {"window": _window_json(node.layer), "padding": node.layer.padding_words(node.input_shape)}
+        | {"input_shape": list(node.input_shape), "output_shape": list(node.output_shape)}
+        | {"formula": node.formula, "num_parameters": node.num_parameters, "multiply_adds": node.multiply_adds}
+        | {"receptive_field": [axis.size for axis in node.receptive]}
+        | {"receptive_step": [axis.step for axis in node.receptive]}
+        | {"receptive_start": [axis.start for axis in node.receptive]}
+    )
 
 
 def _window_json(layer: Layer) -> dict[str, Any] | None:

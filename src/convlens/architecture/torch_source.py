@@ -4,8 +4,6 @@ Owns the text around the layers, which say themselves what they are in torch.nn.
 tensor names as a convlens model file, so that its weights load with `load_state_dict`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from convlens.architecture.layers import Layer, Repeat, Residual, Scale, Shape

@@ -6,8 +6,6 @@ interactions (resolution IV; Box, Hunter and Hunter, Statistics for Experimenter
 mean over all eight trainings, four with it and four without, and costs an eighth of the noise of a pair.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 

@@ -3,8 +3,6 @@
 Owns the rules. The clock is asked before the first step and never after: what it says becomes a number of epochs.
 """
 
-from __future__ import annotations
-
 import math
 
 # Epochs are rounded down to one of these, so that a second's more or less of a busy machine changes nothing.

@@ -4,8 +4,6 @@ Owns the order of the choices and their words. Whatever the caller gave is kept;
 plan before the first step, as if it had been given.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -41,7 +39,7 @@ _TRIAL_S, _SIZES_S = 9.0, 120.0  # of a trial; of a whole training, below which 
 _TRIAL_EPOCHS = 8  # at least so many images that the epochs of a trial are about these
 _LEAST_HELD_OUT = 20
 _FEW_TEST, _FEW_PHOTOGRAPHS = 200, 2_000
-_MOST_TIMES = 4  # --time is filled up to so many times the epochs that the data asks for: more teach nothing
+_MOST_TIMES = 4  # a time is filled up to so many times the epochs that the data asks for: more teach nothing
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,6 @@
 Owns what is decoded for a choice. Looks at train and val only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path

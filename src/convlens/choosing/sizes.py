@@ -3,8 +3,6 @@
 Owns the candidates, the part of a large folder that they are tried on, and the rule that picks one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 

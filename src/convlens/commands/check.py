@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convlens.commands import terminal
-from convlens.commands.options import DataRoot, Exclude, Group, Json, complete_data
+from convlens.commands.options import OUTPUT, Data, DataRoot, Exclude, Group, Json, flag
 from convlens.errors import UsageError
 from convlens.render import tables
 from convlens.text import shown
@@ -20,25 +20,15 @@ _SEVERITY = {"falsifies": "bold red", "warning": "yellow", "note": "cyan"}
 
 
 def check(
-    data: Annotated[
-        str,
-        typer.Argument(
-            metavar="DATA",
-            help="What train takes: a name, a folder, a .zip, an .npz, a .csv.",
-            autocompletion=complete_data,
-        ),
-    ],
+    data: Data,
     out: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="The page with the pictures: .html.", show_default="check-DATA.html"),
+        str | None, flag("The page with the pictures: .html.", OUTPUT, metavar="FILE", show_default="check-DATA.html")
     ] = None,
     write_exclusions: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="List what must be left out, for --exclude of train and evaluate."),
+        str | None, flag("List what must be left out, for --exclude of train and evaluate.", OUTPUT, metavar="FILE")
     ] = None,
     write_groups: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Write a .csv for train, in which samples of one picture are a group."),
+        str | None, flag("Write a .csv for train, in which samples of one picture are a group.", OUTPUT, metavar="FILE")
     ] = None,
     group: Group = None,
     exclude: Exclude = None,

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from convlens.commands import terminal
-from convlens.commands.options import DataRoot, Device, Exclude, Group, Json, Model, complete_data
+from convlens.commands.options import EVALUATION, DataRoot, Device, Exclude, Group, Json, Model, complete_data, flag
 from convlens.render import tables
 from convlens.text import shown
 
 if TYPE_CHECKING:
     from convlens.evaluation.evaluate import Report
 
+_DATA = "Other data to measure on; its classes are matched by name."
 _MOST_IN_TABLE = 20  # classes of a confusion matrix that is printed
 
 
@@ -21,14 +22,9 @@ def evaluate(
     model: Model,
     data: Annotated[
         str | None,
-        typer.Argument(
-            metavar="DATA",
-            help="Other data to measure on; its classes are matched by name.",
-            show_default="what it was trained on",
-            autocompletion=complete_data,
-        ),
+        typer.Argument(metavar="DATA", help=_DATA, show_default="what it was trained on", autocompletion=complete_data),
     ] = None,
-    split: Annotated[str, typer.Option(help="test (each opening is written down), val or train.")] = "test",
+    split: Annotated[str, flag("test (each opening is written down), val or train.", EVALUATION)] = "test",
     device: Device = None,
     group: Group = None,
     exclude: Exclude = None,
@@ -39,16 +35,8 @@ def evaluate(
     import convlens
 
     with terminal.progress() as bar:
-        report = convlens.evaluate(
-            model,
-            data,
-            split=split,
-            device="auto" if device is None else device,
-            group=group,
-            exclude=exclude,
-            data_root=data_root,
-            progress=bar,
-        )
+        others: dict[str, Any] = {"group": group, "exclude": exclude, "data_root": data_root, "progress": bar}
+        report = convlens.evaluate(model, data, split=split, device=device, **others)
     if json:
         tables.print_json(report.to_json())
     else:

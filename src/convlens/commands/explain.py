@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convlens.commands import terminal
-from convlens.commands.options import Json
+from convlens.commands.options import OUTPUT, Json, flag
 from convlens.errors import UsageError
 from convlens.files import write_text
 from convlens.render import tables
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 def explain(
     what: Annotated[str, typer.Argument(metavar="SENTENCE|MODEL", help="An architecture as text, or a model.")],
-    input: Annotated[str | None, typer.Option(help="height x width x channels.", show_default="28x28x1")] = None,
-    classes: Annotated[int | None, typer.Option(help="Number of classes.", show_default="10")] = None,
-    torch: Annotated[bool, typer.Option("--torch", help="Print the network as plain torch source.")] = False,
+    input: Annotated[str | None, flag("height x width x channels.", show_default="28x28x1")] = None,
+    classes: Annotated[int | None, flag("Number of classes.", show_default="10")] = None,
+    torch: Annotated[bool, flag("Print the network as plain torch source.", OUTPUT, "--torch")] = False,
     svg: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Draw the maps to scale and the growing receptive field.")
+        str | None, flag("Draw the maps to scale and the growing receptive field.", OUTPUT, metavar="FILE")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -46,20 +46,9 @@ def explain(
         _print(explanation)
 
 
-_COLOURS = {
-    "conv": "cyan",
-    "linear": "blue",
-    "maxpool": "green",
-    "avgpool": "green",
-    "globalavgpool": "green",
-    "globalmaxpool": "green",
-    "batchnorm": "magenta",
-    "groupnorm": "magenta",
-    "scale": "magenta",
-    "dropout": "dim",
-    "flatten": "dim",
-    "residual": "bold",
-}
+_COLOURS = {"conv": "cyan", "linear": "blue", "dropout": "dim", "flatten": "dim", "residual": "bold"}
+_COLOURS |= dict.fromkeys(("maxpool", "avgpool", "globalavgpool", "globalmaxpool"), "green")
+_COLOURS |= dict.fromkeys(("batchnorm", "groupnorm", "scale"), "magenta")
 
 
 _TABLE_WIDTH = 112  # columns that the table of layers needs; a narrower terminal gets a block a layer

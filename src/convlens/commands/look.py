@@ -1,41 +1,33 @@
 """look: into a network, on one picture."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from convlens.commands import terminal
-from convlens.commands.options import Device, Json, Model
+from convlens.commands.options import OUTPUT, Device, Json, Model, flag
 from convlens.errors import UsageError
 from convlens.render import tables
+
+_FILM = (
+    "The first filters while they were learned (a run made with --keep-filters): .gif or .webp, or a sheet as .png, "
+)
+_FILM += ".svg or .pdf. Needs no IMAGE."
+_UNIT = "Draw the receptive field of this unit: 5:12,3,4."
 
 
 def look(
     model: Model,
     image: Annotated[str | None, typer.Argument(metavar="IMAGE", help="A picture.", show_default=False)] = None,
-    layers: Annotated[
-        str | None, typer.Option(help="Addresses of layers, as explain prints them: 0,3.", show_default="all")
-    ] = None,
-    unit: Annotated[
-        str | None,
-        typer.Option(metavar="LAYER:CHANNEL,ROW,COLUMN", help="Draw the receptive field of this unit: 5:12,3,4."),
-    ] = None,
-    label: Annotated[str | None, typer.Option(help="The class to explain.", show_default="the likeliest")] = None,
+    layers: Annotated[str | None, flag("Addresses of layers, as explain prints them: 0,3.", show_default="all")] = None,
+    unit: Annotated[str | None, flag(_UNIT, metavar="LAYER:CHANNEL,ROW,COLUMN")] = None,
+    label: Annotated[str | None, flag("The class to explain.", show_default="the likeliest")] = None,
     out: Annotated[
-        str | None, typer.Option(metavar="FILE", help="The picture: .png, .svg or .pdf.", show_default="look-IMAGE.png")
+        str | None, flag("The picture: .png, .svg or .pdf.", OUTPUT, metavar="FILE", show_default="look-IMAGE.png")
     ] = None,
-    arrays: Annotated[str | None, typer.Option(metavar="FILE", help="Keep the arrays themselves: .npz.")] = None,
-    film: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="The first filters while they were learned (a run made with --keep-filters): "
-            ".gif or .webp, or a sheet as .png, .svg or .pdf. Needs no IMAGE.",
-        ),
-    ] = None,
+    arrays: Annotated[str | None, flag("Keep the arrays themselves: .npz.", OUTPUT, metavar="FILE")] = None,
+    film: Annotated[str | None, flag(_FILM, OUTPUT, metavar="FILE")] = None,
     device: Device = None,
     json: Json = False,
 ) -> None:

@@ -3,21 +3,13 @@
 Owns the panels that help texts are parted into.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-DATA, CHOICES, TRAINING, EVALUATION, MACHINE, OUTPUT = (
-    "Data",
-    "Choices",
-    "Training",
-    "Evaluation",
-    "Machine",
-    "Output",
-)  # the panels
+DATA, CHOICES, TRAINING, EVALUATION = "Data", "Choices", "Training", "Evaluation"  # the panels
+MACHINE, OUTPUT = "Machine", "Output"
 
 
 def complete_data(incomplete: str) -> list[str]:
@@ -40,51 +32,30 @@ def complete_preset(incomplete: str) -> list[str]:
     return [name for name in PRESETS if name.startswith(incomplete)]
 
 
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document on standard output.", rich_help_panel=OUTPUT)
-]
-Device = Annotated[
-    str | None, typer.Option(help="auto, cpu, cuda or mps.", show_default="auto", rich_help_panel=MACHINE)
-]
-DataRoot = Annotated[
-    str | None,
-    typer.Option(help="Folder of a named set that does not ship with convlens.", rich_help_panel=DATA),
-]
-Group = Annotated[
-    str | None,
-    typer.Option(
-        help="What belongs together and must not straddle a split: parent, a regular expression on paths, "
-        "or a CSV's column.",
-        rich_help_panel=DATA,
-    ),
-]
-Size = Annotated[
-    str | None,
-    typer.Option(
-        help="Input size in pixels: 32, or height x width as 24x32.",
-        show_default="as found, else 32",
-        rich_help_panel=DATA,
-    ),
-]
-Channels = Annotated[
-    int | None, typer.Option(help="1 (grey) or 3 (RGB).", show_default="as found", rich_help_panel=DATA)
-]
-Framing = Annotated[
-    str | None, typer.Option(help="pad, crop, stretch or ink.", show_default="pad", rich_help_panel=DATA)
-]
+def flag(help: str, panel: str | None = None, *names: str, **style: Any) -> Any:
+    """An option with its help text, in a panel; `style` as typer.Option takes it."""
+    return typer.Option(*names, help=help, rich_help_panel=panel, **style)
+
+
+_WHAT = "What train takes: a name, a folder, a .zip, an .npz, a .csv."
+_GROUP = (
+    "What belongs together and must not straddle a split: parent, a regular expression on paths, or a CSV's column."
+)
+Data = Annotated[str, typer.Argument(metavar="DATA", help=_WHAT, autocompletion=complete_data)]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model file, a run folder, or last.")]
+Json = Annotated[bool, flag("Print one JSON document on standard output.", OUTPUT, "--json")]
+Device = Annotated[str | None, flag("auto, cpu, cuda or mps.", MACHINE, show_default="auto")]
+DataRoot = Annotated[str | None, flag("Folder of a named set that does not ship with convlens.", DATA)]
+Group = Annotated[str | None, flag(_GROUP, DATA)]
+Size = Annotated[
+    str | None, flag("Input size in pixels: 32, or height x width as 24x32.", DATA, show_default="as found, else 32")
+]
+Channels = Annotated[int | None, flag("1 (grey) or 3 (RGB).", DATA, show_default="as found")]
+Framing = Annotated[str | None, flag("pad, crop, stretch or ink.", DATA, show_default="pad")]
 Region = Annotated[
     str | None,
-    typer.Option(
-        metavar="X,Y,W,H",
-        help="Cut this from every picture first, in its own pixels.",
-        show_default="all of it",
-        rich_help_panel=DATA,
-    ),
+    flag("Cut this from every picture first, in its own pixels.", DATA, metavar="X,Y,W,H", show_default="all of it"),
 ]
 Exclude = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE", help="Samples to leave out, as check --write-exclusions lists them.", rich_help_panel=DATA
-    ),
+    str | None, flag("Samples to leave out, as check --write-exclusions lists them.", DATA, metavar="FILE")
 ]

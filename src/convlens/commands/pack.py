@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING, Annotated, Any
 
 from convlens.commands import terminal
 from convlens.commands.options import (
+    OUTPUT,
     Channels,
+    Data,
     DataRoot,
     Exclude,
     Framing,
@@ -17,7 +17,7 @@ from convlens.commands.options import (
     Json,
     Region,
     Size,
-    complete_data,
+    flag,
 )
 from convlens.files import read_lines
 from convlens.render import tables
@@ -28,15 +28,8 @@ if TYPE_CHECKING:
 
 
 def pack(
-    data: Annotated[
-        str,
-        typer.Argument(
-            metavar="DATA",
-            help="What train takes: a name, a folder, a .zip, an .npz, a .csv.",
-            autocompletion=complete_data,
-        ),
-    ],
-    out: Annotated[str | None, typer.Option(help="The packed folder.", show_default="in the cache")] = None,
+    data: Data,
+    out: Annotated[str | None, flag("The packed folder.", OUTPUT, show_default="in the cache")] = None,
     size: Size = None,
     channels: Channels = None,
     framing: Framing = None,
@@ -50,18 +43,9 @@ def pack(
     import convlens
 
     with terminal.progress() as bar:
-        dataset = convlens.pack(
-            data,
-            out,
-            size=size,
-            channels=channels,
-            framing=framing,
-            group=group,
-            region=region,
-            exclude=exclude,
-            data_root=data_root,
-            progress=bar,
-        )
+        options: dict[str, Any] = {"size": size, "channels": channels, "framing": framing, "group": group}
+        options |= {"region": region, "exclude": exclude, "data_root": data_root}
+        dataset = convlens.pack(data, out, progress=bar, **options)
     if json:
         tables.print_json(dataset.to_json())
     else:

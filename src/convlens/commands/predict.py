@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convlens.commands import terminal
-from convlens.commands.options import Device, Json, Model
+from convlens.commands.options import OUTPUT, Device, Json, Model, flag
 from convlens.files import write_text
 from convlens.render import tables
 from convlens.text import percent, shown
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 def predict(
     model: Model,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Pictures, or folders of pictures.")],
-    top: Annotated[int, typer.Option(help="How many classes to give for each.")] = 3,
+    top: Annotated[int, flag("How many classes to give for each.", OUTPUT)] = 3,
     device: Device = None,
-    csv: Annotated[str | None, typer.Option(metavar="FILE", help="Write path, label and probabilities as CSV.")] = None,
+    csv: Annotated[str | None, flag("Write path, label and probabilities as CSV.", OUTPUT, metavar="FILE")] = None,
     json: Json = False,
 ) -> None:
     """Classify pictures: framed just as the training pictures were."""
     import convlens
 
     terminal.check_new_file(csv, "--csv")
-    predictions = convlens.predict(model, images, top=top, device="auto" if device is None else device)
+    predictions = convlens.predict(model, images, top=top, device=device)
     if csv is not None:
         _write_csv(csv, predictions, top)
     if json:

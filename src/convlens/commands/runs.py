@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 
 def runs(
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where the runs lie.")] = "runs",
-    json: Json = False,
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where the runs lie.")] = "runs", json: Json = False
 ) -> None:
     """List the runs, oldest first."""
     import convlens

@@ -3,8 +3,6 @@
 Owns how a parameter of the library, which stands in backticks in its messages, is written as a flag.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,6 @@
 """train: a network trained, a run folder left behind."""
 
-from __future__ import annotations
-
+import inspect
 from typing import Annotated, Any
 
 import typer
@@ -25,141 +24,76 @@ from convlens.commands.options import (
     Size,
     complete_data,
     complete_preset,
+    flag,
 )
 from convlens.errors import UsageError
 from convlens.render import tables
 from convlens.signals import stopping_signals
 from convlens.text import shown
 
+_DATA: dict[str, Any] = {
+    "metavar": "DATA",
+    "help": "A set's name (mnist, fashion-mnist), a folder of class folders or of IDX files, a .zip of either, an .npz, "
+    "a .csv, or a packed set.",
+    "show_default": "mnist",
+    "autocompletion": complete_data,
+}
+_VAL_FRAC = "Share of the training images set aside for validation; 0 trains on everything that is not test."
+_PRESET, _BY_DATA = (
+    "standard, fast, natural, tutorial-fast or tutorial.",
+    "standard for the named sets, else by the data",
+)
+_AUGMENT = "none, auto (what a probe shows to help), or kinds: flip,shift,affine,crop,cutout,colour."
+_FROM = "Start from a model's weights; new classes, new head."
+_PATIENCE = "Stop after so many epochs without a lower validation loss; keep the best weights."
+_FOLDS = "Measure every image by one of K networks that did not learn from it, then train on all of them."
+_KEEP_FILTERS = "Keep the first filters as they change, for look --film."
+
 
 def train(
-    data: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="DATA",
-            help="A set's name (mnist, fashion-mnist), a folder of class folders or of IDX files, a .zip of either, "
-            "an .npz, a .csv, or a packed set.",
-            show_default="mnist",
-            autocompletion=complete_data,
-        ),
-    ] = None,
+    data: Annotated[str | None, typer.Argument(**_DATA)] = None,
     size: Size = None,
     channels: Channels = None,
-    val_frac: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of the training images set aside for validation; 0 trains on everything that is not test.",
-            show_default="0.1",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
+    val_frac: Annotated[float | None, flag(_VAL_FRAC, DATA, show_default="0.1")] = None,
     group: Group = None,
     exclude: Exclude = None,
     framing: Framing = None,
     region: Region = None,
     data_root: DataRoot = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            help="standard, fast, natural, tutorial-fast or tutorial.",
-            show_default="standard for the named sets, else by the data",
-            autocompletion=complete_preset,
-            rich_help_panel=CHOICES,
-        ),
-    ] = None,
-    architecture: Annotated[
-        str | None, typer.Option(help="A sentence, in the preset's place.", rich_help_panel=CHOICES)
-    ] = None,
-    time: Annotated[
-        str | None, typer.Option(help="Fit the epochs into a time: 90s, 5m, 1.5h.", rich_help_panel=CHOICES)
-    ] = None,
+    preset: Annotated[str | None, flag(_PRESET, CHOICES, show_default=_BY_DATA, autocompletion=complete_preset)] = None,
+    architecture: Annotated[str | None, flag("A sentence, in the preset's place.", CHOICES)] = None,
+    time: Annotated[str | None, flag("Fit the epochs into a time: 90s, 5m, 1.5h.", CHOICES)] = None,
     augment: Annotated[
-        str | None,
-        typer.Option(
-            help="none, auto (what a probe shows to help), or kinds: flip,shift,affine,crop,cutout,colour.",
-            show_default="auto where the recipe is chosen by the data",
-            rich_help_panel=CHOICES,
-        ),
+        str | None, flag(_AUGMENT, CHOICES, show_default="auto where the data chooses the recipe")
     ] = None,
-    parent: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            metavar="MODEL",
-            help="Start from a model's weights; new classes, new head.",
-            rich_help_panel=CHOICES,
-        ),
-    ] = None,
-    epochs: Annotated[
-        float | None,
-        typer.Option(help="Passes over the training images; may be a fraction.", rich_help_panel=TRAINING),
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step.", rich_help_panel=TRAINING)] = None,
-    lr: Annotated[float | None, typer.Option(help="The highest learning rate.", rich_help_panel=TRAINING)] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Which sample of the plan.", show_default="0", rich_help_panel=TRAINING)
-    ] = None,
-    optimizer: Annotated[str | None, typer.Option(help="adam, adamw, sgd or muon.", rich_help_panel=TRAINING)] = None,
+    parent: Annotated[str | None, flag(_FROM, CHOICES, "--from", metavar="MODEL")] = None,
+    epochs: Annotated[float | None, flag("Passes over the training images; may be a fraction.", TRAINING)] = None,
+    batch_size: Annotated[int | None, flag("Images a step.", TRAINING)] = None,
+    lr: Annotated[float | None, flag("The highest learning rate.", TRAINING)] = None,
+    seed: Annotated[int | None, flag("Which sample of the plan.", TRAINING, show_default="0")] = None,
+    optimizer: Annotated[str | None, flag("adam, adamw, sgd or muon.", TRAINING)] = None,
     balance: Annotated[
-        str | None,
-        typer.Option(
-            help="Classes of different size: none, weights (in the loss) or sampling.", rich_help_panel=TRAINING
-        ),
+        str | None, flag("Classes of different size: none, weights (in the loss) or sampling.", TRAINING)
     ] = None,
-    patience: Annotated[
-        int | None,
-        typer.Option(
-            help="Stop after so many epochs without a lower validation loss; keep the best weights.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
+    patience: Annotated[int | None, flag(_PATIENCE, TRAINING)] = None,
     set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="FIELD=VALUE", help="Any value of the recipe; repeatable.", rich_help_panel=TRAINING
-        ),
+        list[str] | None, flag("Any value of the recipe; repeatable.", TRAINING, "--set", metavar="FIELD=VALUE")
     ] = None,
-    test: Annotated[
-        bool, typer.Option("--test", help="Evaluate on the test images at the end.", rich_help_panel=EVALUATION)
-    ] = False,
+    test: Annotated[bool, flag("Evaluate on the test images at the end.", EVALUATION, "--test")] = False,
     seeds: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="Train N times, from --seed on, and give mean ± sd.", rich_help_panel=EVALUATION
-        ),
+        int | None, flag("Train N times, from --seed on, and give mean ± sd.", EVALUATION, metavar="N")
     ] = None,
-    folds: Annotated[
-        int | None,
-        typer.Option(
-            metavar="K",
-            help="Measure every image by one of K networks that did not learn from it, then train on all of them.",
-            rich_help_panel=EVALUATION,
-        ),
-    ] = None,
+    folds: Annotated[int | None, flag(_FOLDS, EVALUATION, metavar="K")] = None,
     device: Device = None,
-    precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.", rich_help_panel=MACHINE)] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="CPU threads.", show_default="torch's choice", rich_help_panel=MACHINE)
-    ] = None,
+    precision: Annotated[str | None, flag("auto, float32 or bfloat16.", MACHINE)] = None,
+    threads: Annotated[int | None, flag("CPU threads.", MACHINE, show_default="torch's choice")] = None,
     memory_format: Annotated[
-        str | None,
-        typer.Option(help="channels_last or contiguous.", show_default="channels_last", rich_help_panel=MACHINE),
+        str | None, flag("channels_last or contiguous.", MACHINE, show_default="channels_last")
     ] = None,
-    out: Annotated[
-        str | None, typer.Option(help="The run folder itself.", show_default="runs/DATA-N", rich_help_panel=OUTPUT)
-    ] = None,
-    resume: Annotated[
-        str | None, typer.Option(help="Go on with this run (or last), to the same bits.", rich_help_panel=OUTPUT)
-    ] = None,
-    checkpoint_every: Annotated[
-        float, typer.Option(help="Seconds between checkpoints; 0: every step.", rich_help_panel=OUTPUT)
-    ] = 30.0,
-    keep_filters: Annotated[
-        bool,
-        typer.Option(
-            "--keep-filters", help="Keep the first filters as they change, for look --film.", rich_help_panel=OUTPUT
-        ),
-    ] = False,
+    out: Annotated[str | None, flag("The run folder itself.", OUTPUT, show_default="runs/DATA-N")] = None,
+    resume: Annotated[str | None, flag("Go on with this run (or last), to the same bits.", OUTPUT)] = None,
+    checkpoint_every: Annotated[float, flag("Seconds between checkpoints; 0: every step.", OUTPUT)] = 30.0,
+    keep_filters: Annotated[bool, flag(_KEEP_FILTERS, OUTPUT, "--keep-filters")] = False,
     json: Json = False,
 ) -> None:
     """Train a network and leave a run folder with a model file."""
@@ -168,36 +102,8 @@ def train(
     with stopping_signals() as stopping, terminal.progress() as bar:
         import convlens
 
-        run = convlens.train(
-            data,
-            preset=preset,
-            architecture=architecture,
-            recipe=recipe,
-            seed=seed,
-            seeds=seeds,
-            out=out,
-            val_frac=val_frac,
-            test=test,
-            folds=folds,
-            parent=parent,
-            resume=resume,
-            augment=augment,
-            time=time,
-            device=device,
-            threads=threads,
-            memory_format=memory_format,
-            checkpoint_every=checkpoint_every,
-            keep_filters=keep_filters,
-            size=size,
-            channels=channels,
-            framing=framing,
-            group=group,
-            region=region,
-            exclude=exclude,
-            data_root=data_root,
-            progress=bar,
-            stop=stopping.asked,
-        )
+        names = (name for name in inspect.signature(convlens.train).parameters if name in given and name != "recipe")
+        run = convlens.train(**{name: given[name] for name in names}, recipe=recipe, progress=bar, stop=stopping.asked)
     together = run.series if seeds is not None else None
     if json:
         tables.print_json((together or run).to_json())

@@ -3,8 +3,6 @@
 Owns the order (that of the input) and the number in flight. Pillow decodes outside Python's lock.
 """
 
-from __future__ import annotations
-
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

@@ -1,10 +1,8 @@
 """`check`: looks a data set over before anything is trained on it.
 
-Owns what is looked for, and in which order. Every sample is decoded once, into the cache; near duplicates are looked
+Owns what is looked for, and in which order. Every sample is decoded once, into the cache; near-duplicates are looked
 for over all splits, test among them: no model sees it, so that is written down as an inspection and is no opening.
 """
-
-from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -17,9 +15,8 @@ import numpy as np
 
 from convlens.data.image.decode import Pixels, decode, quiet_pillow
 from convlens.data.packed.dataset import DEFAULT_VAL_FRAC, Dataset, in_split
-from convlens.data.packed.exclusions import exclusions
 from convlens.data.packed.headers import read_headers
-from convlens.data.packed.options import PackOptions
+from convlens.data.packed.options import PackOptions, exclusions
 from convlens.data.packed.pack import is_packed_folder, open_data, open_listed
 from convlens.data.packed.splits import TEST_FRAC, mixed
 from convlens.data.sources.base import SPLITS, Source
@@ -73,8 +70,11 @@ _CLASSES = "give every split the same class folders, each with pictures: a class
 _CLASSES += "but cannot be learned or cannot be measured"
 
 
+Sets = Iterable[Sequence[Sample]]
+
+
 @dataclass(frozen=True)
-class _Twins:
+class _Duplicate:
     """Two samples, by row, that show the same picture; `is_exact` where every pixel is the same."""
 
     a: int
@@ -106,20 +106,19 @@ class _Check:
         facts = self.facts()
         self.look_at_files()
         self.look_at_classes()
-        twins = self.twins()
-        self.judge(twins)
-        clusters = self.clusters(twins)
+        pairs = self.near_duplicates()
+        self.judge(pairs)
+        clusters = self.clusters(pairs)
         if clusters:
             several = sum(len(c) for c in clusters)
-            self.add(
-                "groups",
-                NOTE,
-                f"{several:,} samples show {len(clusters):,} pictures more than once",
-                "--write-groups FILE.csv makes a table that train takes in the folder's place and in which they "
-                "are groups, that never straddle a split",
-                clusters,
+            remedy = (
+                "`write_groups=FILE.csv` makes a table that train takes in the folder's place and in which they are groups, "
+                "that never straddle a split"
             )
-        exclude = self.exclusions(twins)
+            self.add(
+                "groups", NOTE, f"{several:,} samples show {len(clusters):,} pictures more than once", remedy, clusters
+            )
+        exclude = self.exclusions(pairs)
         self.found.sort(key=lambda finding: _ORDER[finding.severity])
         location = self.dataset.source
         return Findings(
@@ -136,13 +135,7 @@ class _Check:
         )
 
     def add(
-        self,
-        kind: str,
-        severity: str,
-        title: str,
-        remedy: str,
-        sets: Iterable[Sequence[Sample]] = (),
-        details: Iterable[str] = (),
+        self, kind: str, severity: str, title: str, remedy: str, sets: Sets = (), details: Iterable[str] = ()
     ) -> None:
         self.found.append(Finding(kind, severity, title, remedy, tuple(map(tuple, sets)), tuple(details)))
 
@@ -154,133 +147,91 @@ class _Check:
     # ------------------------------------------------------------ sizes and files
 
     def facts(self) -> list[tuple[str, str]]:
-        counts = Counter(self.splits)
+        counts, names = Counter(self.splits), self.dataset.class_names
         splits = ", ".join(f"{counts[s]:,} {s}" for s in SPLITS if counts[s])
         made = "as the data has them" if self.has_own_splits else "as train would make them"
-        classes = f"{len(self.dataset.class_names):,}: {shown(', '.join(self.dataset.class_names), 80)}"
-        facts = [
-            ("samples", f"{len(self.samples):,} that can be used"),
-            ("splits", f"{splits} ({made})"),
-            ("classes", classes),
-        ]
-        if self.source is not None and self.readers:
-            found = read_headers(self.source, self.bar)
-            sizes = sorted(found.sizes, key=lambda size: size[0] * size[1])
-            ratios = sorted(w / h for h, w in found.sizes.elements())
-            few, many = sizes[0], sizes[-1]
-            span = "" if few == many else f" to {many[1]:,}×{many[0]:,} ({len(sizes):,} sizes)"
-            facts.append(("sizes", f"{few[1]:,}×{few[0]:,}{span}, width × height"))
-            facts.append(
-                ("width / height", f"{ratios[0]:.2f} to {ratios[-1]:.2f}, median {ratios[len(ratios) // 2]:.2f}")
-            )
-            facts.append(
-                (
-                    "channels",
-                    ", ".join(f"{n:,} {'grey' if c == 1 else 'colour'}" for c, n in sorted(found.channels.items())),
-                )
-            )
-            if len(found.channels) > 1 and min(found.channels.values()) >= 0.01 * sum(found.channels.values()):
-                self.add(
-                    "channels",
-                    WARNING,
-                    f"grey and colour pictures are mixed ({facts[-1][1]})",
-                    "if the classes differ in it, a network learns that and nothing else: --channels 1 makes all grey",
-                )
-            if ratios[-1] / ratios[0] > 4:
-                self.add(
-                    "aspect",
-                    NOTE,
-                    f"the pictures' shapes differ much (width / height {facts[-2][1]})",
-                    "framing pad keeps all of each picture; --region cuts the same part of each",
-                )
-        return facts
+        facts = [("samples", f"{len(self.samples):,} that can be used"), ("splits", f"{splits} ({made})")]
+        facts.append(("classes", f"{len(names):,}: {shown(', '.join(names), 80)}"))
+        if self.source is None or not self.readers:
+            return facts
+        found = read_headers(self.source, self.bar)
+        sizes = sorted(found.sizes, key=lambda size: size[0] * size[1])
+        ratios = sorted(w / h for h, w in found.sizes.elements())
+        few, many = sizes[0], sizes[-1]
+        span = "" if few == many else f" to {many[1]:,}×{many[0]:,} ({len(sizes):,} sizes)"
+        ratio = f"{ratios[0]:.2f} to {ratios[-1]:.2f}, median {ratios[len(ratios) // 2]:.2f}"
+        kinds = ", ".join(f"{n:,} {'grey' if c == 1 else 'colour'}" for c, n in sorted(found.channels.items()))
+        if len(found.channels) > 1 and min(found.channels.values()) >= 0.01 * sum(found.channels.values()):
+            why = "if the classes differ in it, a network learns that and nothing else: `channels=1` makes all grey"
+            self.add("channels", WARNING, f"grey and colour pictures are mixed ({kinds})", why)
+        if ratios[-1] / ratios[0] > 4:
+            title = f"the pictures' shapes differ much (width / height {ratio})"
+            remedy = "framing pad keeps all of each picture; `region` cuts the same part of each"
+            self.add("aspect", NOTE, title, remedy)
+        span = f"{few[1]:,}×{few[0]:,}{span}, width × height"
+        return [*facts, ("sizes", span), ("width / height", ratio), ("channels", kinds)]
 
     def look_at_files(self) -> None:
         unread = [line for line in self.lines if line.get("status") == "quarantined"]
         if unread:
-            samples = [Sample(str(line["path"]), str(line["label"]), str(line["split"] or "")) for line in unread]
-            self.add(
-                "unreadable",
-                WARNING,
-                f"{counted(len(unread), 'file')} that cannot be read, in no split",
-                "repair or remove them; until then they are counted beside every score",
-                [(s,) for s in samples],
-                [str(line["reason"]) for line in unread],
+            samples = [(Sample(str(line["path"]), str(line["label"]), str(line["split"] or "")),) for line in unread]
+            title = f"{counted(len(unread), 'file')} that cannot be read, in no split"
+            remedy = "repair or remove them; until then they are counted beside every score"
+            self.add("unreadable", WARNING, title, remedy, samples, [str(line["reason"]) for line in unread])
+        if several := sum(bool(line.get("remark")) for line in self.lines):
+            title = f"{counted(several, 'picture')} with several frames or pages; the first is used"
+            self.add("frames", NOTE, title, "save the one that you mean as a picture of its own")
+        if self.source is None:
+            return
+        tree = self.source.tree
+        hidden = hidden_pictures(tree) if tree is not None and tree.resolved() == self.source.location else {}
+        if hidden:
+            title = (
+                f"{counted(sum(hidden.values()), 'picture')} in hidden folders, which are not read: {listed(hidden)}"
             )
-        several = [line for line in self.lines if line.get("remark")]
-        if several:
-            num = counted(len(several), "picture")
-            self.add(
-                "frames",
-                NOTE,
-                f"{num} with several frames or pages; the first is used",
-                "save the one that you mean as a picture of its own",
-            )
-        if self.source is not None:
-            tree = self.source.tree
-            hidden = hidden_pictures(tree) if tree is not None and tree.resolved() == self.source.location else {}
-            if hidden:
-                num = counted(sum(hidden.values()), "picture")
-                self.add(
-                    "hidden",
-                    NOTE,
-                    f"{num} in hidden folders, which are not read: {listed(hidden)}",
-                    "rename the folders if these pictures are meant",
-                )
-            for note in self.source.notes:
-                self.add("note", NOTE, note, "nothing needs to be done if that is meant")
+            self.add("hidden", NOTE, title, "rename the folders if these pictures are meant")
+        for note in self.source.notes:
+            self.add("note", NOTE, note, "nothing needs to be done if that is meant")
 
     def look_at_classes(self) -> None:
         names, num_classes = self.dataset.class_names, len(self.dataset.class_names)
-        parts = {
-            split: np.bincount(self.labels[[s == split for s in self.splits]], minlength=num_classes)
-            for split in SPLITS
-        }
-        total = np.bincount(self.labels, minlength=num_classes)
-        train = parts["train"] + parts["val"]
+        of = {split: np.array([s == split for s in self.splits], bool) for split in SPLITS}
+        parts = {split: np.bincount(self.labels[of[split]], minlength=num_classes) for split in SPLITS}
+        train, test = parts["train"] + parts["val"], parts["test"]
+        total = train + test
         if not self.has_own_splits and (lost := [names[k] for k in np.flatnonzero(train == 0)]):
             self.add("classes", FALSIFIES, f"no training image of class {listed(lost)} can be read", _CLASSES)
-        if parts["test"].any() and (lost := [names[k] for k in np.flatnonzero((parts["test"] == 0) & (train > 0))]):
-            self.add(
-                "untested",
-                WARNING,
-                f"class {listed(lost)} has no test image",
-                "its errors stay unseen: give more pictures, or measure with --folds",
-            )
+        if test.any() and (lost := [names[k] for k in np.flatnonzero((test == 0) & (train > 0))]):
+            remedy = "its errors stay unseen: give more pictures, or measure with `folds`"
+            self.add("untested", WARNING, f"class {listed(lost)} has no test image", remedy)
         tiny = [f"{shown(names[k], 30)} ({total[k]:,})" for k in np.flatnonzero((total < _TINY_CLASS) & (total > 0))]
         if tiny:
+            more = f" and {len(tiny) - 8:,} more" if len(tiny) > 8 else ""
+            title = f"classes with fewer than {_TINY_CLASS} images: {', '.join(tiny[:8])}{more}"
             self.add(
-                "tiny",
-                WARNING,
-                f"classes with fewer than {_TINY_CLASS} images: {', '.join(tiny[:8])}"
-                + (f" and {len(tiny) - 8:,} more" if len(tiny) > 8 else ""),
-                "their scores rest on a handful of pictures: collect more, or join classes",
+                "tiny", WARNING, title, "their scores rest on a handful of pictures: collect more, or join classes"
             )
         most, fewest = int(train.argmax()), int(np.where(train > 0, train, train.max()).argmin())
         if train[most] >= IMBALANCED * max(1, train[fewest]):
-            self.add(
-                "imbalance",
-                WARNING,
-                f"{shown(names[most], 30)} has {train[most]:,} training images, "
-                f"{shown(names[fewest], 30)} {train[fewest]:,}: always answering the largest class is right for "
-                f"{100 * total[most] / total.sum():.0f} %",
-                "look at balanced accuracy, which comes first in what "
-                "train and evaluate print; --balance weights or sampling makes up for it",
+            title = (
+                f"{shown(names[most], 30)} has {train[most]:,} training images, {shown(names[fewest], 30)} "
+                f"{train[fewest]:,}: always answering the largest class is right for {100 * total[most] / total.sum():.0f} %"
             )
-        if 0 < parts["test"].sum() < _FEW_TEST:
-            self.add(
-                "few",
-                NOTE,
-                f"only {counted(int(parts['test'].sum()), 'test image')}",
-                "train --folds 5 measures on all images instead",
+            remedy = (
+                "look at balanced accuracy, which comes first in what train and evaluate print; `balance=weights` or "
+                "sampling makes up for it"
             )
+            self.add("imbalance", WARNING, title, remedy)
+        if 0 < test.sum() < _FEW_TEST:
+            title = f"only {counted(int(test.sum()), 'test image')}"
+            self.add("few", NOTE, title, "train with `folds=5` measures on all images instead")
 
-    # ------------------------------------------------------------ twins
+    # ------------------------------------------------------------ duplicates
 
-    def twins(self) -> list[_Twins]:
+    def near_duplicates(self) -> list[_Duplicate]:
         """All pairs that show the same picture: those of equal pixels (each with the first of its kind), and others."""
         keys = self.dataset.pixel_keys("train")
-        found: dict[tuple[int, int], _Twins] = {}
+        found: dict[tuple[int, int], _Duplicate] = {}
         first: dict[int, int] = {}
         order = np.argsort(keys, kind="stable")
         repeated = order[np.isin(keys[order], keys[order][1:][keys[order][1:] == keys[order][:-1]])]
@@ -288,7 +239,7 @@ class _Check:
             other = first.setdefault(int(keys[row]), row)
             if other != row:
                 is_exact = self.are_same_pixels(other, row)
-                found[other, row] = _Twins(
+                found[other, row] = _Duplicate(
                     other, row, is_exact, "every pixel is the same" if is_exact else "the same when seen small"
                 )
         # Of pictures with equal pixels one is compared with the rest.
@@ -297,7 +248,7 @@ class _Check:
             self.add(
                 "searched",
                 NOTE,
-                f"near duplicates were looked for among {MOST:,} of {len(kept):,} pictures only",
+                f"near-duplicates were looked for among {MOST:,} of {len(kept):,} pictures only",
                 "exact ones were looked for among all",
             )
             kept = kept[np.linspace(0, len(kept) - 1, MOST).astype(int)]
@@ -307,7 +258,7 @@ class _Check:
         for pair in same_pictures(pictures, self.bar.advance):
             a, b = int(kept[pair.a]), int(kept[pair.b])
             is_exact = pair.is_in_place and self.are_same_pixels(a, b)
-            found[a, b] = _Twins(a, b, is_exact, "every pixel is the same" if is_exact else pair.how)
+            found[a, b] = _Duplicate(a, b, is_exact, "every pixel is the same" if is_exact else pair.how)
         return list(found.values())
 
     def are_same_pixels(self, a: int, b: int) -> bool:
@@ -324,59 +275,40 @@ class _Check:
             return False
         return one.shape[:2] == two.shape[:2] and bool((one == two).all())
 
-    def judge(self, twins: list[_Twins]) -> None:
-        """What the twins mean: across splits, under two labels, or merely there twice."""
-        across: dict[bool, list[_Twins]] = defaultdict(list)
-        conflicts: dict[bool, list[_Twins]] = defaultdict(list)
-        within: dict[bool, list[_Twins]] = defaultdict(list)
-        for one in twins:
-            a, b = self.samples[one.a], self.samples[one.b]
-            if a.label != b.label:
-                conflicts[one.is_exact].append(one)
-            (across if a.split != b.split else within)[one.is_exact].append(one)
-        for is_exact, kind, what in ((True, "exact", "exact duplicates"), (False, "near", "near duplicates")):
-            for (s, t), pairs in self.by_splits(across[is_exact]).items():
-                num = counted(len(pairs), "pair")
-                self.add_pairs(
-                    f"{kind}-across",
-                    FALSIFIES,
-                    f"{num} of {what} across {s} and {t}",
-                    f"{_ACROSS}: --write-exclusions FILE lists those to leave out of {s}, for --exclude",
-                    pairs,
-                )
-            if conflicts[is_exact]:
-                pairs = conflicts[is_exact]
-                self.add_pairs(
-                    f"{kind}-conflict",
-                    FALSIFIES if is_exact else WARNING,
-                    f"{counted(len(pairs), 'pair')} of {what} under two labels",
-                    "one of the two labels is wrong: correct it, or leave both out with the list of --write-exclusions"
-                    if is_exact
-                    else "look whether both labels are right",
-                    pairs,
-                )
-            if within[is_exact]:
-                pairs = within[is_exact]
-                self.add_pairs(
-                    f"{kind}-within",
-                    WARNING if is_exact else NOTE,
-                    f"{counted(len(pairs), 'pair')} of {what} within one split",
-                    "they count twice: keep one of each, or let them be where that is meant",
-                    pairs,
-                )
+    def judge(self, pairs: list[_Duplicate]) -> None:
+        """What the pairs mean: across splits, under two labels, or merely there twice."""
+        for is_exact, kind, what in ((True, "exact", "exact duplicates"), (False, "near", "near-duplicates")):
+            found = [one for one in pairs if one.is_exact == is_exact]
+            apart = [one for one in found if self.samples[one.a].split != self.samples[one.b].split]
+            for (s, t), across in self.by_splits(apart).items():
+                title = f"{counted(len(across), 'pair')} of {what} across {s} and {t}"
+                remedy = f"{_ACROSS}: `write_exclusions=FILE` lists those to leave out of {s}, for `exclude`"
+                self.add_pairs(f"{kind}-across", FALSIFIES, title, remedy, across)
+            conflicts = [one for one in found if self.samples[one.a].label != self.samples[one.b].label]
+            if conflicts:
+                title = f"{counted(len(conflicts), 'pair')} of {what} under two labels"
+                remedy = "look whether both labels are right"
+                if is_exact:
+                    remedy = "one of the two labels is wrong: correct it, or leave both out with `write_exclusions`"
+                self.add_pairs(f"{kind}-conflict", FALSIFIES if is_exact else WARNING, title, remedy, conflicts)
+            within = [one for one in found if self.samples[one.a].split == self.samples[one.b].split]
+            if within:
+                title = f"{counted(len(within), 'pair')} of {what} within one split"
+                remedy = "they count twice: keep one of each, or let them be where that is meant"
+                self.add_pairs(f"{kind}-within", WARNING if is_exact else NOTE, title, remedy, within)
 
-    def by_splits(self, pairs: list[_Twins]) -> dict[tuple[str, str], list[_Twins]]:
-        found: dict[tuple[str, str], list[_Twins]] = defaultdict(list)
+    def by_splits(self, pairs: list[_Duplicate]) -> dict[tuple[str, str], list[_Duplicate]]:
+        found: dict[tuple[str, str], list[_Duplicate]] = defaultdict(list)
         for one in pairs:
             s, t = sorted((self.samples[one.a].split, self.samples[one.b].split), key=SPLITS.index)
             found[s, t].append(one)
         return dict(sorted(found.items(), key=lambda item: (-SPLITS.index(item[0][1]), SPLITS.index(item[0][0]))))
 
-    def add_pairs(self, kind: str, severity: str, title: str, remedy: str, pairs: list[_Twins]) -> None:
+    def add_pairs(self, kind: str, severity: str, title: str, remedy: str, pairs: list[_Duplicate]) -> None:
         sets = [(self.samples[one.a], self.samples[one.b]) for one in pairs]
         self.add(kind, severity, title, remedy, sets, [one.how for one in pairs])
 
-    def clusters(self, twins: list[_Twins]) -> list[tuple[Sample, ...]]:
+    def clusters(self, pairs: list[_Duplicate]) -> list[tuple[Sample, ...]]:
         """The samples that show one picture, over chains of pairs."""
         lowest = list(range(len(self.samples)))
 
@@ -386,25 +318,25 @@ class _Check:
                 row = lowest[row]
             return row
 
-        for one in twins:
+        for one in pairs:
             a, b = root(one.a), root(one.b)
             lowest[max(a, b)] = min(a, b)
         members: dict[int, list[Sample]] = defaultdict(list)
-        for row in sorted({row for one in twins for row in (one.a, one.b)}):
+        for row in sorted({row for one in pairs for row in (one.a, one.b)}):
             members[root(row)].append(self.samples[row])
         return [tuple(samples) for samples in members.values()]
 
-    def exclusions(self, twins: list[_Twins]) -> list[tuple[str, str]]:
-        """What must go for a score to mean something: of twins across splits those that are learned from or chosen by,
+    def exclusions(self, pairs: list[_Duplicate]) -> list[tuple[str, str]]:
+        """What must go for a score to mean something: of duplicates across splits those that are learned from or chosen by,
         for test stays what it is; of equal pixels under two labels both."""
         reasons: dict[str, str] = {}
-        for cluster in self.clusters(twins):
+        for cluster in self.clusters(pairs):
             last = max((s.split for s in cluster), key=SPLITS.index)
             kept = next(s for s in cluster if s.split == last)
             for s in cluster:
                 if s.split != last:
                     reasons.setdefault(s.name, f"shows the same as {shown(kept.name, 200)} in {last}")
-        for one in twins:
+        for one in pairs:
             a, b = self.samples[one.a], self.samples[one.b]
             if one.is_exact and a.label != b.label:
                 for s, other in ((a, b), (b, a)):

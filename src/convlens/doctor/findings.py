@@ -3,8 +3,6 @@
 Owns the values and their texts. Looks at no data.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -62,11 +60,7 @@ class Finding:
         for one, detail in zip(sets, self.details, strict=False):
             one["detail"] = detail
         rest = list(self.details[len(sets) :])
-        return {
-            "kind": self.kind,
-            "severity": self.severity,
-            "title": self.title,
-            "remedy": self.remedy,
+        return {"kind": self.kind, "severity": self.severity, "title": self.title, "remedy": self.remedy} | {
             "sets": sets,
             "details": rest,
         }
@@ -96,15 +90,12 @@ class Findings:
 
     def to_json(self) -> dict[str, Any]:
         """As `check --json` prints it."""
-        return {
-            "name": self.name,
-            "location": self.location,
-            "falsifies": self.falsifies,
-            "facts": dict(self.facts),
-            "findings": [finding.to_json() for finding in self.findings],
-            "groups": [[s.name for s in cluster] for cluster in self.clusters],
-            "exclusions": [{"path": path, "reason": reason} for path, reason in self.exclusions],
-        }
+        return (
+            {"name": self.name, "location": self.location, "falsifies": self.falsifies}
+            | {"facts": dict(self.facts), "findings": [finding.to_json() for finding in self.findings]}
+            | {"groups": [[s.name for s in cluster] for cluster in self.clusters]}
+            | {"exclusions": [{"path": path, "reason": reason} for path, reason in self.exclusions]}
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the page with the pictures (.html). Raises UsageError, StorageError."""
@@ -167,7 +158,7 @@ class Findings:
         files.check_new_file(path, (".csv",))
         if root is None:
             raise UsageError(
-                "groups are for picture files in a folder; arrays and archives have no paths to write down"
+                "groups are for picture files in a folder: arrays have no paths to write down, and a zip file must be unpacked"
             )
         if not root.exists():
             raise UsageError(f"the pictures {shown(root, 200)} are not there any more: there is nothing to write down")

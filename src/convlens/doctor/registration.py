@@ -6,8 +6,6 @@ must agree at large, in fine detail everywhere and not only along strong edges, 
 fruit on white agree in outline and shade; copies agree in the specks on its skin too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Owns how images are dealt into folds. Where a test split would have a few dozen 
 all folds each image counts. All of test is looked at: the data set comes with the permit for it.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 
 import numpy as np

@@ -3,8 +3,6 @@
 Owns which images a model is measured on, the matching of class names, and the report's numbers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,8 +15,7 @@ from convlens import files
 from convlens.checks import checked, choice
 from convlens.classifier import Classifier, load
 from convlens.data.packed.dataset import Dataset
-from convlens.data.packed.exclusions import exclusions, refuse_unknown
-from convlens.data.packed.options import PackOptions
+from convlens.data.packed.options import PackOptions, exclusions, refuse_unknown
 from convlens.data.packed.pack import is_packed_folder, open_data, reopen
 from convlens.data.sources.base import SPLITS
 from convlens.errors import DataError, RunError, StorageError
@@ -149,7 +146,7 @@ def evaluate(
     data: Any = None,
     *,
     split: str = "test",
-    device: str = "auto",
+    device: str | None = "auto",
     group: str | None = None,
     exclude: str | Path | Iterable[str] | None = None,
     data_root: str | Path | None = None,
@@ -211,10 +208,7 @@ def evaluate(
 def _weights(classifier: Classifier) -> dict[str, Any]:
     """Which weights the numbers come from, and the compute they were measured in."""
     training = classifier.card.training
-    return {
-        "which": training["weights"],
-        "step": training["step"],
-        "epochs": training["epochs"],
+    return {"which": training["weights"], "step": training["step"], "epochs": training["epochs"]} | {
         "trained_in": training["precision"],
         "precision": "float32",
         "device": classifier.device,

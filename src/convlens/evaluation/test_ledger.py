@@ -5,8 +5,6 @@ recipe) are one look, ten plans are ten: whoever picks the best of ten plans by 
 inspection looks for duplicates and the like; no model sees it, so it is written down and is no opening.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

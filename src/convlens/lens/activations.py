@@ -3,21 +3,9 @@
 Owns the formulas (those of torch.nn), in float64.
 """
 
-from __future__ import annotations
-
 import math
 
-from convlens.architecture.layers import (
-    GELU,
-    Activation,
-    Hardswish,
-    LeakyReLU,
-    ReLU,
-    ReLU6,
-    Sigmoid,
-    SiLU,
-    Tanh,
-)
+from convlens.architecture.layers import GELU, Activation, Hardswish, LeakyReLU, ReLU, ReLU6, Sigmoid, SiLU, Tanh
 from convlens.text import number
 
 

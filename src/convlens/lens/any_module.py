@@ -3,8 +3,6 @@
 Owns what is known of a module without a sentence. Receptive fields are not.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any

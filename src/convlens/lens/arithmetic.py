@@ -5,30 +5,15 @@ two agree to 1e-5 of the sum of the terms' sizes, which is what float32 leaves o
 float32 loses where a mean is much larger than the spread, needs more (`Working.slack`). Pure NumPy.
 """
 
-from __future__ import annotations
-
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from convlens.architecture.layers import (
-    Activation,
-    AvgPool,
-    BatchNorm,
-    Conv,
-    Dropout,
-    Flatten,
-    GlobalAvgPool,
-    GlobalMaxPool,
-    GroupNorm,
-    Linear,
-    MaxPool,
-    Scale,
-    ZeroPad,
-)
+from convlens.architecture import layers
 from convlens.architecture.plan import Node
 from convlens.architecture.windows import (
     INPUT,
@@ -43,7 +28,7 @@ from convlens.architecture.windows import (
 from convlens.lens.activations import activation_terms
 from convlens.lens.recording import Recording
 from convlens.metrics import softmax
-from convlens.text import number
+from convlens.text import by, number
 
 TOLERANCE = 1e-5
 _UNDERFLOW = 1e-35  # below this float32 may hold 0 where float64 does not
@@ -115,61 +100,82 @@ def working(recording: Recording, address: str, unit: Unit) -> Working:
 def _of_layer(recording: Recording, node: Node, unit: Unit, source: str) -> Working:
     layer, x = node.layer, recording.values[source]
     match layer:
-        case Conv():
+        case layers.Conv():
             return _of_conv(recording, node, layer, unit, source)
-        case ZeroPad():
-            return _of_zeropad(node, layer, x, unit, source)
-        case MaxPool() | AvgPool():
+        case layers.ZeroPad():
+            (row,), (column,) = window(layer, node.input_shape, unit[1], unit[2])
+            if row is None or column is None:
+                return _worked(node, unit, source, "copy", ["padding: 0"], [0.0])
+            return _copied(node, unit, source, x, (unit[0], row, column), "moved and not changed")
+        case layers.MaxPool() | layers.AvgPool():
             return _of_pool(node, layer, x, unit, source)
-        case GlobalAvgPool() | GlobalMaxPool():
-            return _of_global_pool(node, x, unit, source)
-        case Linear():
-            return _of_linear(recording, node, unit, source)
-        case BatchNorm():
-            return _of_batchnorm(recording, node, layer, unit, source)
-        case GroupNorm():
+        case layers.GlobalAvgPool() | layers.GlobalMaxPool():
+            maps = x[unit[0] : unit[0] + 1]
+            seen = Window(tuple(range(maps.shape[1])), tuple(range(maps.shape[2])))
+            inside = np.ones(maps.shape[1:], bool)
+            if isinstance(layer, layers.GlobalMaxPool):
+                return _maximum(node, unit, source, maps, inside, seen)
+            return _mean(node, unit, source, maps, inside, seen, maps.size)
+        case layers.Linear():
+            weights = recording.tensors[f"{node.address}.weight"][unit[0]]
+            products = x.astype(np.float64) * weights
+            arrays = {"inputs": x, "weights": weights, "products": products}
+            what = f"{len(x):,} products: Σ input · weight"
+            return _sum_with_bias(recording, node, unit, source, what, arrays)
+        case layers.BatchNorm():
+            names = ("running_mean", "running_var", "weight", "bias")
+            mean, var, weight, bias = (float(recording.tensors[f"{node.address}.{name}"][unit[0]]) for name in names)
+            norm = _Norm(mean, var, layer.eps, weight, bias, "of the training images")
+            return _normalised(node, unit, source, float(x[unit]), norm)
+        case layers.GroupNorm():
             return _of_groupnorm(recording, node, layer, unit, source)
-        case Flatten():
+        case layers.Flatten():
             place = tuple(int(i) for i in np.unravel_index(unit[0], x.shape))
-            line = f"channel {place[0]}, row {place[1]}, column {place[2]} of layer {source}, moved and not changed"
-            return _copied(node, unit, source, float(x[place]), line, place)
-        case Dropout():
+            return _copied(node, unit, source, x, place, "moved and not changed")
+        case layers.Dropout():
             line = f"dropped in training with probability {layer.p:g}; afterwards always passed on unchanged"
-            return _copied(node, unit, source, float(x[unit]), line, unit)
-        case Scale():
+            return replace(_copied(node, unit, source, x, unit, ""), lines=(line,))
+        case layers.Scale():
             value = float(x[unit])
-            return _simple(
-                node, unit, source, "function", [layer.factor * value], f"{number(layer.factor)} · {number(value)}"
-            )
-        case Activation():
-            value = float(x[unit])
-            terms, line = activation_terms(layer, value)
-            return _simple(node, unit, source, "function", terms, line)
+            return _of_one(node, unit, source, [layer.factor * value], f"{number(layer.factor)} · {number(value)}")
+        case layers.Activation():
+            return _of_one(node, unit, source, *activation_terms(layer, float(x[unit])))
     raise AssertionError(f"no arithmetic for {layer}")
+
+
+def _worked(
+    node: Node, unit: Unit, source: str, operation: str, lines: Sequence[str], terms: ArrayLike, **more: Any
+) -> Working:
+    """A working whose result is the sum of its terms; the network's own value is put in by `working`."""
+    added = np.asarray(terms, np.float64)
+    return Working(node.address, unit, operation, tuple(lines), added, float(added.sum()), 0.0, source, **more)
 
 
 # ---------------------------------------------------------------- windows
 
 
-def _of_conv(recording: Recording, node: Node, layer: Conv, unit: Unit, source: str) -> Working:
-    x = recording.values[source]
+def _of_conv(recording: Recording, node: Node, layer: layers.Conv, unit: Unit, source: str) -> Working:
     assert isinstance(layer.groups, int) and isinstance(layer.out_channels, int), "a plan's layers are bound"
     kernel = recording.tensors[f"{node.address}.weight"][unit[0]]
     first = unit[0] // (layer.out_channels // layer.groups) * len(kernel)
     seen = window(layer, node.input_shape, unit[1], unit[2])
-    values, inside = _cut_out(x[first : first + len(kernel)], seen)
+    values, inside = _cut_out(recording.values[source][first : first + len(kernel)], seen)
     products = values.astype(np.float64) * kernel
-    bias = float(recording.tensors[f"{node.address}.bias"][unit[0]]) if layer.bias else None
-    total = float(products.sum())
-    result = total + (bias or 0.0)
-    count = "×".join(map(str, kernel.shape))
-    lines = [f"{count} products: Σ window · kernel = {number(total)}"]
-    lines.append(f"{number(total)} + bias {number(bias)} = {number(result)}" if bias is not None else "no bias")
-    terms = np.append(products.ravel(), [] if bias is None else [bias])
     arrays = {"window": values, "kernel": kernel, "products": products, "inside": inside}
-    return Working(
-        node.address, unit, "sum", tuple(lines), terms, result, 0.0, source, arrays, seen, (first, len(kernel))
-    )
+    done = _sum_with_bias(recording, node, unit, source, f"{by(kernel.shape)} products: Σ window · kernel", arrays)
+    return replace(done, box=seen, channels=(first, len(kernel)))
+
+
+def _sum_with_bias(
+    recording: Recording, node: Node, unit: Unit, source: str, what: str, arrays: dict[str, NDArray[Any]]
+) -> Working:
+    """Σ products, and the bias where the layer has one."""
+    bias = recording.tensors.get(f"{node.address}.bias")
+    total, own = float(arrays["products"].sum()), 0.0 if bias is None else float(bias[unit[0]])
+    lines = [f"{what} = {number(total)}"]
+    lines.append("no bias" if bias is None else f"{number(total)} + bias {number(own)} = {number(total + own)}")
+    terms = np.append(arrays["products"].ravel(), [] if bias is None else [own])
+    return _worked(node, unit, source, "sum", lines, terms, arrays=arrays)
 
 
 def _cut_out(maps: NDArray[np.float32], seen: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -179,47 +185,42 @@ def _cut_out(maps: NDArray[np.float32], seen: Window) -> tuple[NDArray[np.float3
     return maps[:, rows][:, :, columns] * inside, inside
 
 
-def _of_pool(node: Node, layer: MaxPool | AvgPool, x: NDArray[np.float32], unit: Unit, source: str) -> Working:
+def _of_pool(
+    node: Node, layer: layers.MaxPool | layers.AvgPool, x: NDArray[np.float32], unit: Unit, source: str
+) -> Working:
     channel, row, column = unit
     seen = window(layer, node.input_shape, row, column)
     values, inside = _cut_out(x[channel : channel + 1], seen)
-    arrays: dict[str, NDArray[Any]] = {"window": values, "inside": inside}
-    if isinstance(layer, MaxPool):
-        candidates = np.where(inside, values[0], -np.inf)
-        i, j = (int(n) for n in np.unravel_index(int(candidates.argmax()), candidates.shape))
-        winner = (channel, int(seen.rows[i] or 0), int(seen.columns[j] or 0))
-        best = float(values[0, i, j])
-        line = f"the largest of {int(inside.sum())} values: {number(best)}, at row {winner[1]}, column {winner[2]}"
-        return Working(
-            node.address,
-            unit,
-            "maximum",
-            (line,),
-            np.array([best]),
-            best,
-            0.0,
-            source,
-            arrays,
-            seen,
-            (channel, 1),
-            winner,
-        )
+    if isinstance(layer, layers.MaxPool):
+        return _maximum(node, unit, source, values, inside, seen)
     divisor = _divisor(layer, node.input_shape, row, column) if layer.count_include_pad else int(inside.sum())
-    terms = values[0][inside].astype(np.float64) / divisor
+    return _mean(node, unit, source, values, inside, seen, divisor)
+
+
+def _maximum(
+    node: Node, unit: Unit, source: str, values: NDArray[np.float32], inside: NDArray[np.bool_], seen: Window
+) -> Working:
+    candidates = np.where(inside, values[0], -np.inf)
+    i, j = (int(n) for n in np.unravel_index(int(candidates.argmax()), candidates.shape))
+    winner, best = (unit[0], int(seen.rows[i] or 0), int(seen.columns[j] or 0)), float(values[0, i, j])
+    line = f"the largest of {int(inside.sum()):,} values: {number(best)}, at row {winner[1]}, column {winner[2]}"
+    arrays = {"window": values, "inside": inside}
+    return _worked(
+        node, unit, source, "maximum", [line], [best], arrays=arrays, box=seen, channels=(unit[0], 1), winner=winner
+    )
+
+
+def _mean(
+    node: Node, unit: Unit, source: str, values: NDArray[np.float32], inside: NDArray[np.bool_], seen: Window, by: int
+) -> Working:
+    terms = values[0][inside].astype(np.float64) / by
     result = float(terms.sum())
-    line = f"Σ window / {divisor} = {number(result * divisor)} / {divisor} = {number(result)}"
-    return Working(node.address, unit, "mean", (line,), terms, result, 0.0, source, arrays, seen, (channel, 1))
+    line = f"Σ window / {by} = {number(result * by)} / {by} = {number(result)}"
+    arrays = {"window": values, "inside": inside}
+    return _worked(node, unit, source, "mean", [line], terms, arrays=arrays, box=seen, channels=(unit[0], 1))
 
 
-def _of_zeropad(node: Node, layer: ZeroPad, x: NDArray[np.float32], unit: Unit, source: str) -> Working:
-    (row,), (column,) = window(layer, node.input_shape, unit[1], unit[2])
-    if row is None or column is None:
-        return Working(node.address, unit, "copy", ("padding: 0",), np.array([0.0]), 0.0, 0.0, source)
-    line = f"row {row}, column {column} of layer {source}, moved and not changed"
-    return _copied(node, unit, source, float(x[unit[0], row, column]), line, (unit[0], row, column))
-
-
-def _divisor(layer: AvgPool, shape: tuple[int, ...], row: int, column: int) -> int:
+def _divisor(layer: layers.AvgPool, shape: tuple[int, ...], row: int, column: int) -> int:
     """How many places of an averaging window lie in the map and its padding (torch.nn.AvgPool2d; with `ceil_mode` the
     last window may reach beyond both)."""
     counts = []
@@ -231,78 +232,29 @@ def _divisor(layer: AvgPool, shape: tuple[int, ...], row: int, column: int) -> i
     return counts[0] * counts[1]
 
 
-def _of_global_pool(node: Node, x: NDArray[np.float32], unit: Unit, source: str) -> Working:
-    maps = x[unit[0]]
-    seen = Window(tuple(range(maps.shape[0])), tuple(range(maps.shape[1])))
-    arrays = {"window": maps[None], "inside": np.ones(maps.shape, bool)}
-    if isinstance(node.layer, GlobalMaxPool):
-        i, j = (int(n) for n in np.unravel_index(int(maps.argmax()), maps.shape))
-        line = f"the largest of the whole map: {number(float(maps[i, j]))}, at row {i}, column {j}"
-        return Working(
-            node.address,
-            unit,
-            "maximum",
-            (line,),
-            np.array([float(maps[i, j])]),
-            float(maps[i, j]),
-            0.0,
-            source,
-            arrays,
-            seen,
-            (unit[0], 1),
-            (unit[0], i, j),
-        )
-    terms = maps.astype(np.float64).ravel() / maps.size
-    result = float(terms.sum())
-    line = f"Σ map / {maps.size} = {number(result * maps.size)} / {maps.size} = {number(result)}"
-    return Working(node.address, unit, "mean", (line,), terms, result, 0.0, source, arrays, seen, (unit[0], 1))
-
-
-# ---------------------------------------------------------------- vectors, sums, normalisation
-
-
-def _of_linear(recording: Recording, node: Node, unit: Unit, source: str) -> Working:
-    inputs = recording.values[source]
-    weights = recording.tensors[f"{node.address}.weight"][unit[0]]
-    products = inputs.astype(np.float64) * weights
-    bias_name = f"{node.address}.bias"
-    bias = float(recording.tensors[bias_name][unit[0]]) if bias_name in recording.tensors else None
-    total = float(products.sum())
-    result = total + (bias or 0.0)
-    lines = [f"{len(inputs):,} products: Σ input · weight = {number(total)}"]
-    lines.append(f"{number(total)} + bias {number(bias)} = {number(result)}" if bias is not None else "no bias")
-    terms = np.append(products, [] if bias is None else [bias])
-    arrays = {"inputs": inputs, "weights": weights, "products": products}
-    return Working(node.address, unit, "sum", tuple(lines), terms, result, 0.0, source, arrays)
+# ---------------------------------------------------------------- sums, normalisation, single values
 
 
 def _of_sum(recording: Recording, node: Node, unit: Unit, reads: tuple[str, ...]) -> Working:
     terms = np.array([float(recording.values[source][unit]) for source in reads])
-    result = float(terms.sum())
-    what = [f"{source} {number(float(term))}" for source, term in zip(reads, terms, strict=True)]
-    return Working(
-        node.address,
-        unit,
-        "add",
-        (f"{' + '.join(what)} = {number(result)}",),
-        terms,
-        result,
-        0.0,
-        reads[0],
-        {"window": terms.reshape(-1, 1, 1)},
-    )
+    what = " + ".join(f"{source} {number(float(term))}" for source, term in zip(reads, terms, strict=True))
+    arrays = {"window": terms.reshape(-1, 1, 1)}
+    line = f"{what} = {number(float(terms.sum()))}"
+    return _worked(node, unit, reads[0], "add", [line], terms, arrays=arrays)
 
 
-def _of_batchnorm(recording: Recording, node: Node, layer: BatchNorm, unit: Unit, source: str) -> Working:
-    x = float(recording.values[source][unit])
-    mean, var, weight, bias = (
-        float(recording.tensors[f"{node.address}.{name}"][unit[0]])
-        for name in ("running_mean", "running_var", "weight", "bias")
-    )
-    return _normalised(node, unit, source, x, mean, var, layer.eps, weight, bias, "of the training images")
+class _Norm(NamedTuple):
+    """What a value is normalised by: (x − mean) / √(var + eps) · weight + bias."""
+
+    mean: float
+    var: float
+    eps: float
+    weight: float
+    bias: float
+    of: str
 
 
-def _of_groupnorm(recording: Recording, node: Node, layer: GroupNorm, unit: Unit, source: str) -> Working:
+def _of_groupnorm(recording: Recording, node: Node, layer: layers.GroupNorm, unit: Unit, source: str) -> Working:
     values = recording.values[source]
     assert isinstance(layer.num_groups, int), "a plan's layers are bound"
     size = len(values) // layer.num_groups
@@ -314,7 +266,7 @@ def _of_groupnorm(recording: Recording, node: Node, layer: GroupNorm, unit: Unit
     )
     of = f"of channels {first} to {first + size - 1} of this picture"
     x, mean, var = float(values[unit]), float(group.mean()), float(group.var())
-    done = _normalised(node, unit, source, x, mean, var, layer.eps, weight, bias, of)
+    done = _normalised(node, unit, source, x, _Norm(mean, var, layer.eps, weight, bias, of))
     slack = abs(weight) * _variance_slack(x, mean, var, layer.eps)
     lines = done.lines
     if slack > TOLERANCE * done.magnitude:
@@ -331,62 +283,32 @@ def _variance_slack(x: float, mean: float, var: float, eps: float) -> float:
     return (abs(x - mean) + 8 * _FLOAT32 * abs(mean)) / math.sqrt(eps)
 
 
-def _normalised(
-    node: Node,
-    unit: Unit,
-    source: str,
-    x: float,
-    mean: float,
-    var: float,
-    eps: float,
-    weight: float,
-    bias: float,
-    of: str,
-) -> Working:
-    """(x - mean) / √(var + eps) · weight + bias."""
+def _normalised(node: Node, unit: Unit, source: str, x: float, norm: _Norm) -> Working:
+    mean, var, eps, weight, bias, of = norm
     scale = weight / math.sqrt(var + eps)
     terms = [x * scale, -mean * scale, bias]
-    result = sum(terms)
     lines = (
         f"mean {number(mean)} and variance {number(var)} {of}",
         f"({number(x)} − {number(mean)}) / √({number(var)} + {eps:g}) = {number((x - mean) / math.sqrt(var + eps))}",
-        f"· weight {number(weight)} + bias {number(bias)} = {number(result)}",
+        f"· weight {number(weight)} + bias {number(bias)} = {number(sum(terms))}",
     )
-    return replace(_simple(node, unit, source, "normalise", terms, ""), lines=lines)
+    return replace(_of_one(node, unit, source, terms, ""), lines=lines, operation="normalise")
 
 
-def _simple(node: Node, unit: Unit, source: str, operation: str, terms: list[float], line: str) -> Working:
+def _of_one(node: Node, unit: Unit, source: str, terms: list[float], line: str) -> Working:
     """A value made of the one value at the same place."""
-    result = float(sum(terms))
-    return Working(
-        node.address,
-        unit,
-        operation,
-        (f"{line} = {number(result)}",),
-        np.array(terms),
-        result,
-        0.0,
-        source,
-        box=Window((unit[1],), (unit[2],)) if len(unit) == 3 else None,
-        channels=(unit[0], 1) if len(unit) == 3 else None,
-    )
+    line = f"{line} = {number(float(sum(terms)))}"
+    return _worked(node, unit, source, "function", [line], terms, **_place(unit))
 
 
-def _copied(node: Node, unit: Unit, source: str, value: float, line: str, place: Unit) -> Working:
-    is_map = len(place) == 3
-    return Working(
-        node.address,
-        unit,
-        "copy",
-        (line,),
-        np.array([value]),
-        value,
-        0.0,
-        source,
-        box=Window((place[1],), (place[2],)) if is_map else None,
-        channels=(place[0], 1) if is_map else None,
-        winner=place,
-    )
+def _copied(node: Node, unit: Unit, source: str, x: NDArray[np.float32], place: Unit, what: str) -> Working:
+    line = f"channel {place[0]}, row {place[1]}, column {place[2]} of layer {source}, {what}" if len(place) == 3 else ""
+    return _worked(node, unit, source, "copy", [line], [float(x[place])], winner=place, **_place(place))
+
+
+def _place(place: Unit) -> dict[str, Any]:
+    """Where one value of a map lies; of a vector nothing is said."""
+    return {"box": Window((place[1],), (place[2],)), "channels": (place[0], 1)} if len(place) == 3 else {}
 
 
 # ---------------------------------------------------------------- both ends
@@ -398,20 +320,9 @@ def _of_input(recording: Recording, unit: Unit) -> Working:
     pixel = float(recording.image[row, column, channel])
     mean, std = recording.mean[channel], recording.std[channel]
     terms = np.array([pixel / std, -mean / std])
-    result = float(terms.sum())
+    result, value = float(terms.sum()), float(recording.values[INPUT][unit])
     line = f"(pixel {pixel:.0f} − mean {number(mean)}) / standard deviation {number(std)} = {number(result)}"
-    return Working(
-        INPUT,
-        unit,
-        "normalise",
-        (line,),
-        terms,
-        result,
-        float(recording.values[INPUT][unit]),
-        "picture",
-        box=Window((row,), (column,)),
-        channels=(channel, 1),
-    )
+    return Working(INPUT, unit, "normalise", (line,), terms, result, value, "picture", **_place(unit))
 
 
 def _of_softmax(recording: Recording, unit: Unit) -> Working:
@@ -419,20 +330,12 @@ def _of_softmax(recording: Recording, unit: Unit) -> Working:
     logits = recording.logits.astype(np.float64)
     check_place(logits.shape, unit, SOFTMAX)
     powers = np.exp(logits - logits.max())
-    result = float(powers[unit[0]] / powers.sum())
+    own, total = float(powers[unit[0]]), float(powers.sum())
     lines = (
-        f"e^({number(float(logits[unit[0]]))} − {number(float(logits.max()))}) = {number(float(powers[unit[0]]))}",
-        f"over the sum of all {len(logits)}: {number(float(powers.sum()))}",
-        f"{number(float(powers[unit[0]]))} / {number(float(powers.sum()))} = {number(result)}",
+        f"e^({number(float(logits[unit[0]]))} − {number(float(logits.max()))}) = {number(own)}",
+        f"over the sum of all {len(logits)}: {number(total)}",
+        f"{number(own)} / {number(total)} = {number(own / total)}",
     )
-    return Working(
-        SOFTMAX,
-        unit,
-        "share",
-        lines,
-        np.array([result]),
-        result,
-        float(softmax(recording.logits[None])[0, unit[0]]),
-        list(recording.values)[-1],
-        {"inputs": recording.logits, "products": powers},
-    )
+    value, source = float(softmax(recording.logits[None])[0, unit[0]]), list(recording.values)[-1]
+    arrays = {"inputs": recording.logits, "products": powers}
+    return Working(SOFTMAX, unit, "share", lines, np.array([own / total]), own / total, value, source, arrays)

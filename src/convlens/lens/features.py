@@ -3,8 +3,6 @@
 Owns `Features`. How they come about is `looking.py`'s business.
 """
 
-from __future__ import annotations
-
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,14 +47,11 @@ class LayerValues:
 
     def to_json(self) -> dict[str, Any]:
         """Shape, range, and which maps are dead."""
-        return {
-            "address": self.address,
-            "layer": self.name,
-            "shape": list(self.values.shape),
-            "min": float(self.values.min()),
-            "max": float(self.values.max()),
-            "dead": np.flatnonzero(self.dead).tolist(),
-        }
+        return (
+            {"address": self.address, "layer": self.name, "shape": list(self.values.shape)}
+            | {"min": float(self.values.min()), "max": float(self.values.max())}
+            | {"dead": np.flatnonzero(self.dead).tolist()}
+        )
 
 
 @dataclass(frozen=True)
@@ -107,16 +102,11 @@ class Features:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything as arrays, under the names that `--arrays` gives them: `layer/ADDRESS` for the layers."""
-        found = {
-            "original": self.original,
-            "image": self.image,
-            "input": self.input,
-            "kernels": self.kernels,
-            "probabilities": self.probabilities,
-            "grad_cam": self.grad_cam,
-            "integrated_gradients": self.integrated_gradients,
-            "occlusion": self.occlusion,
-        }
+        found = (
+            {"original": self.original, "image": self.image, "input": self.input, "kernels": self.kernels}
+            | {"probabilities": self.probabilities, "grad_cam": self.grad_cam}
+            | {"integrated_gradients": self.integrated_gradients, "occlusion": self.occlusion}
+        )
         arrays: dict[str, NDArray[Any]] = {name: array for name, array in found.items() if array is not None}
         return arrays | {f"layer/{layer.address}": layer.values for layer in self.layers}
 
@@ -187,16 +177,11 @@ class Features:
             "sees": self.unit.box and list(self.unit.box),
         }
         probabilities = dict(zip(self.class_names, self.probabilities.tolist(), strict=True))
-        return {
-            "title": self.title,
-            "label": self.label,
-            "probabilities": probabilities,
-            "explained": self.class_names[self.explained],
-            "grad_cam_layer": self.grad_cam_layer,
-            "baseline": self.baseline,
-            "unit": unit,
-            "layers": [layer.to_json() for layer in self.layers],
-        }
+        return (
+            {"title": self.title, "label": self.label, "probabilities": probabilities}
+            | {"explained": self.class_names[self.explained], "grad_cam_layer": self.grad_cam_layer}
+            | {"baseline": self.baseline, "unit": unit, "layers": [layer.to_json() for layer in self.layers]}
+        )
 
     def __str__(self) -> str:
         return "\n".join(self.lines())

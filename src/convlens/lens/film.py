@@ -3,8 +3,6 @@
 Owns reading the kept filters and drawing them: an animation (GIF, WebP) or a sheet with a row a moment (PNG, SVG, PDF).
 """
 
-from __future__ import annotations
-
 import io
 import math
 from dataclasses import dataclass
@@ -68,7 +66,7 @@ def film(run: str | Path | Run = "last") -> Film:
     found = find_run(run)
     record, kept = found.record, found.filters()
     if len(kept) < 2:
-        raise RunError(f"{shown(found.path, 200)} kept no filters: train with --keep-filters to see them change")
+        raise RunError(f"{shown(found.path, 200)} kept no filters: train with `keep_filters` to see them change")
     try:
         kernels = [np.load(path, allow_pickle=False) for _, path in kept]
         stacked = np.stack(kernels)

@@ -3,8 +3,6 @@
 Owns the hooks. What comes out is a `Recording`, which is NumPy: arithmetic and pictures read it without torch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 

@@ -3,8 +3,6 @@
 Owns how they are read and the errors that say what there is instead.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ def listed_names(layers: Any) -> list[str]:
     names = layers.split(",") if isinstance(layers, str) else [str(layer) for layer in layers]
     names = [name.strip() for name in names if name.strip()]
     if not names:
-        raise UsageError("layers must name at least one: --layers 0,3")
+        raise UsageError("layers must name at least one: `layers=0,3`")
     return names
 
 

@@ -3,8 +3,6 @@
 Owns the way from a model and a picture to `Features`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

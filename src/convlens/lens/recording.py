@@ -3,8 +3,6 @@
 Owns the form of a recording. How one is made is `record.py`'s business.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 Owns what keeps other web pages, other names for this machine (DNS rebinding) and other people out. Plain ASGI.
 """
 
-from __future__ import annotations
-
 import hmac
 import ipaddress
 from dataclasses import dataclass

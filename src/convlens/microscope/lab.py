@@ -4,8 +4,6 @@ Owns that process, one at a time. It is `convlens train` itself, on the packed d
 follows its run folder's log.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -38,14 +36,11 @@ def explained(card: ModelCard, sentence: Any) -> dict[str, Any]:
     except SentenceError as error:
         return {"error": error.reason, "column": error.column}
     explanation = Explanation(network_plan)
-    return {
-        "layers": rows_json(network_plan),
-        "summary": explanation.summary(),
-        "remarks": explanation.remarks,
-        "architecture": str(architecture),
-        "num_parameters": network_plan.num_parameters,
-        "multiply_adds": network_plan.multiply_adds,
-    }
+    return (
+        {"layers": rows_json(network_plan), "summary": explanation.summary(), "remarks": explanation.remarks}
+        | {"architecture": str(architecture), "num_parameters": network_plan.num_parameters}
+        | {"multiply_adds": network_plan.multiply_adds}
+    )
 
 
 class Lab:
@@ -139,17 +134,11 @@ class Lab:
         code = self._process.poll()
         state = "running" if code is None else "stopped" if self._was_stopped else "complete" if code == 0 else "failed"
         run = Run(self.place)
-        found: dict[str, Any] = {
-            "state": state,
-            "sentence": self._sentence,
-            "place": str(self.place),
-            "lines": list(self._lines)[-8:],
-            "step": 0,
-            "num_steps": None,
-            "curve": [],
-            "epochs": [],
-            "can_open": False,
-        }
+        found: dict[str, Any] = (
+            {"state": state, "sentence": self._sentence, "place": str(self.place)}
+            | {"lines": list(self._lines)[-8:], "step": 0, "num_steps": None, "curve": [], "epochs": []}
+            | {"can_open": False}
+        )
         if (self.place / RUN_FILE).is_file():
             try:
                 curve = run.curve

@@ -3,8 +3,6 @@
 Owns HTTP. What the answers are is `session.py`'s and `lab.py`'s business.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
@@ -68,14 +66,7 @@ class Microscope:
                 Route("/api/lab/stop", self._lab_stop, methods=post),
                 Route("/api/lab/open", self._lab_open, methods=post),
             ],
-            exception_handlers={
-                ConvlensError: _one_line,
-                HTTPException: _http_error,
-                _BusyError: _busy,
-                ClientDisconnect: _gone_away,
-                MemoryError: _no_memory,
-                Exception: _our_mistake,
-            },
+            exception_handlers=dict.fromkeys((*_PROBLEMS, ConvlensError, HTTPException, Exception), _problem),
         )
 
     def close(self) -> None:
@@ -238,33 +229,21 @@ def _binary(data: bytes) -> Response:
     return Response(data, media_type="application/octet-stream")
 
 
-def _problem(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
-    return JSONResponse({"error": message}, status, headers=headers)
+_PROBLEMS: dict[type[Exception], tuple[int, str]] = {
+    _BusyError: (503, "too many pictures at once: try again in a moment"),
+    ClientDisconnect: (400, "the request broke off"),
+    MemoryError: (400, "out of memory: choose a smaller picture"),
+}
 
 
-async def _one_line(request: Request, error: Exception) -> Response:
+async def _problem(request: Request, error: Exception) -> Response:
+    """What went wrong, as one line of JSON. After a mistake of ours the server itself writes the traceback to its
+    terminal."""
     if isinstance(error, SentenceError):
         return JSONResponse({"error": error.reason, "column": error.column}, 400)
-    return _problem(410 if isinstance(error, GoneError) else 400, str(error))
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return _problem(error.status_code, error.detail)
-
-
-async def _busy(request: Request, error: Exception) -> Response:
-    return _problem(503, "too many pictures at once: try again in a moment", {"Retry-After": "1"})
-
-
-async def _gone_away(request: Request, error: Exception) -> Response:
-    return _problem(400, "the request broke off")
-
-
-async def _no_memory(request: Request, error: Exception) -> Response:
-    return _problem(400, "out of memory: choose a smaller picture")
-
-
-async def _our_mistake(request: Request, error: Exception) -> Response:
-    """After this answer the server itself writes the traceback to its terminal."""
-    return _problem(500, "a mistake of convlens: its terminal shows more")
+    if isinstance(error, HTTPException):
+        return JSONResponse({"error": error.detail}, error.status_code)
+    if isinstance(error, ConvlensError):
+        return JSONResponse({"error": str(error)}, 410 if isinstance(error, GoneError) else 400)
+    status, line = _PROBLEMS.get(type(error), (500, "a mistake of convlens: its terminal shows more"))
+    return JSONResponse({"error": line}, status, headers={"Retry-After": "1"} if status == 503 else None)

@@ -3,8 +3,6 @@
 Owns the port, the token, the start line, the browser and the clean end.
 """
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import ipaddress
@@ -135,7 +133,7 @@ def _listener(host: str, port: int) -> socket.socket:
             free = next(
                 (other for other in range(port + 1, min(port + _TRIED_PORTS, 65536)) if _is_free(host, other)), 0
             )
-            raise UsageError(f"port {port} is taken: use --port {free}") from None
+            raise UsageError(f"port {port} is taken: use `port={free}`") from None
         if error.errno == errno.EACCES:
             raise UsageError(f"port {port} is not yours to take: use one from 1024 on") from None
         raise UsageError(f"cannot listen on {shown(host, 60)}: {error.strerror or error}") from None

@@ -4,8 +4,6 @@ Owns everything that the page asks of a network. All of it runs in one worker th
 of HTTP.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -81,25 +79,16 @@ class Session:
         card, plan = self.classifier.card, self.plan
         explanation = Explanation(plan)
         run = _run_of(self.classifier.path)
-        return {
-            "path": self.name,
-            "architecture": card.architecture,
-            "input": card.input_spec.to_json(),
-            "class_names": [shown(name, 80) for name in card.class_names],
-            "layers": rows_json(plan),
-            "summary": explanation.summary(),
-            "remarks": explanation.remarks,
-            "preset": card.preset,
-            "recipe": str(card.recipe),
-            "recipe_values": card.recipe.to_json(),
-            "seed": card.seed,
-            "dataset": {**card.dataset, "name": shown(card.dataset["name"], 80)},
-            "training": dict(card.training),
-            "created": card.created,
-            "versions": dict(card.versions),
-            "val": _score(card.metrics.get("val")),
-            "test": _score(run.record["test"] if run else card.metrics.get("test")),
-        }
+        return (
+            {"path": self.name, "architecture": card.architecture, "input": card.input_spec.to_json()}
+            | {"class_names": [shown(name, 80) for name in card.class_names], "layers": rows_json(plan)}
+            | {"summary": explanation.summary(), "remarks": explanation.remarks, "preset": card.preset}
+            | {"recipe": str(card.recipe), "recipe_values": card.recipe.to_json(), "seed": card.seed}
+            | {"dataset": {**card.dataset, "name": shown(card.dataset["name"], 80)}}
+            | {"training": dict(card.training), "created": card.created, "versions": dict(card.versions)}
+            | {"val": _score(card.metrics.get("val"))}
+            | {"test": _score(run.record["test"] if run else card.metrics.get("test"))}
+        )
 
     def dataset(self) -> Dataset:
         """The data that the model was trained on. Raises DataError, the same each time, where it is not at hand."""
@@ -277,22 +266,14 @@ def _score(value: Any) -> dict[str, Any] | None:
 
 
 def _working_json(found: Working, sees: list[int] | None) -> dict[str, Any]:
-    return {
-        "address": found.address,
-        "unit": list(found.unit),
-        "operation": found.operation,
-        "lines": list(found.lines),
-        "value": found.value,
-        "result": found.result,
-        "magnitude": found.magnitude,
-        "agrees": found.agrees,
-        "source": found.source,
-        "rows": found.box and list(found.box.rows),
-        "columns": found.box and list(found.box.columns),
-        "channels": found.channels and list(found.channels),
-        "winner": found.winner and list(found.winner),
-        "sees": sees,
-    }
+    return (
+        {"address": found.address, "unit": list(found.unit), "operation": found.operation}
+        | {"lines": list(found.lines), "value": found.value, "result": found.result}
+        | {"magnitude": found.magnitude, "agrees": found.agrees, "source": found.source}
+        | {"rows": found.box and list(found.box.rows), "columns": found.box and list(found.box.columns)}
+        | {"channels": found.channels and list(found.channels), "winner": found.winner and list(found.winner)}
+        | {"sees": sees}
+    )
 
 
 def _near(path: Path) -> Path:

@@ -5,8 +5,6 @@ array lies at its `offset` behind it, at a multiple of 8 bytes, so that the brow
 Maps never travel as JSON numbers.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

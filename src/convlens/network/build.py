@@ -5,8 +5,6 @@ inside it, so that training, prediction, evaluation and export cannot differ. Te
 layer addresses (`architecture/plan.py`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, cast
 

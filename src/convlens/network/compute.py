@@ -4,8 +4,6 @@ Owns their choice, in this one place; the choice is printed, stored in the run a
 automatic choices are those that bench/ceilings.py measured to be fastest for small networks (docs/speed.md).
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import platform
@@ -158,10 +156,7 @@ def settled(compute: Compute) -> Iterator[None]:
 
 def versions() -> dict[str, str]:
     """What numbers are made with here."""
-    return {
-        "convlens": version("convlens"),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
+    return {"convlens": version("convlens"), "torch": torch.__version__, "numpy": np.__version__} | {
         "python": platform.python_version(),
         "machine": platform.machine(),
         "system": sys.platform,

@@ -4,8 +4,6 @@ Owns batching at inference: evaluation mode, no gradients, always float32 (so th
 the precision it was trained in).
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

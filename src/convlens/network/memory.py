@@ -4,8 +4,6 @@ Owns the estimate that is looked at before the first step, the words for having 
 images are copied to the device. An estimate, not a promise: torch's own workspaces are not in it.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 from contextlib import suppress

@@ -11,15 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from convlens.render.figures import (
-    ACCENT,
-    DIM,
-    INK,
-    MARGIN,
-    WIDTH,
-    Sheet,
-    bare,
-)
+from convlens.render.figures import ACCENT, DIM, INK, MARGIN, WIDTH, Sheet, bare
 from convlens.text import by, number, shown, wrapped
 
 if TYPE_CHECKING:

@@ -103,7 +103,8 @@ class Batches:
         """The batch of a step, or this rank's part of it: the whole batch is drawn first and then cut."""
         places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)[rank::num_ranks]
         epochs, within = np.divmod(places, self.num_images)
-        parts = [(int(epoch), within[epochs == epoch]) for epoch in np.unique(epochs)]  # epochs come in order
+        parts = [(int(epoch), within[epochs == epoch]) for epoch in np.unique(epochs)]  # in order
+        parts = parts or [(0, within)]  # a rank without a part
         draws = {
             kind.name: np.concatenate(
                 [_draw(kind, self.augmentation, self.num_images, self.seed, epoch)[spots] for epoch, spots in parts]

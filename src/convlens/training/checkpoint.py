@@ -4,8 +4,6 @@ Owns the checkpoint folder (docs/formats.md): `checkpoints/step-N/` with `state.
 sizes and SHA-256. A checkpoint appears whole; a damaged one is passed over for the one before.
 """
 
-from __future__ import annotations
-
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 Owns how a plan becomes a training that can be driven, and the one line for what torch runs out of. Leaves no files.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager

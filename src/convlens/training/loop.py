@@ -4,8 +4,6 @@ Owns the order in which the state changes. Knows nothing of files, validation or
 progress: it is a generator, and whoever drives it does those between its steps.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -5,9 +5,8 @@ torch's optimizer *classes* are not used, because making one imports torch's com
 preset `fast` trains in all (docs/speed.md). A test holds that weights come out as those classes would make them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,36 +61,18 @@ class Optimizer:
         def moment(kind: str) -> list[Tensor]:
             return [self.moments[kind][name] for name in named]
 
+        common: dict[str, Any] = {"lr": lr, "weight_decay": recipe.weight_decay, "maximize": False}
         if recipe.optimizer == "sgd":
-            torch._fused_sgd_(
-                parameters,
-                gradients,
-                moment("momentum") if recipe.momentum else empty,
-                weight_decay=recipe.weight_decay,
-                momentum=recipe.momentum,
-                lr=lr,
-                dampening=0.0,
-                nesterov=recipe.momentum > 0,
-                maximize=False,
-                is_first_step=False,
-            )
+            nesterov: dict[str, Any] = {"momentum": recipe.momentum, "nesterov": recipe.momentum > 0, "dampening": 0.0}
+            moments = moment("momentum") if recipe.momentum else empty
+            torch._fused_sgd_(parameters, gradients, moments, is_first_step=False, **nesterov, **common)
         else:
             kernel = torch._fused_adam_ if recipe.optimizer == "adam" else torch._fused_adamw_
             steps = [torch.full((), float(number), device=parameters[0].device)] * len(parameters)
+            means = moment("exp_avg"), moment("exp_avg_sq"), empty
+            beta1, beta2 = recipe.betas
             kernel(
-                parameters,
-                gradients,
-                moment("exp_avg"),
-                moment("exp_avg_sq"),
-                empty,
-                steps,
-                lr=lr,
-                beta1=recipe.betas[0],
-                beta2=recipe.betas[1],
-                weight_decay=recipe.weight_decay,
-                eps=ADAM_EPS,
-                amsgrad=False,
-                maximize=False,
+                parameters, gradients, *means, steps, beta1=beta1, beta2=beta2, eps=ADAM_EPS, amsgrad=False, **common
             )
 
     def _kernels_step(self, lr: float) -> None:

@@ -4,8 +4,6 @@ Owns the value, what its bits depend on, and the first content of run.json. How 
 `experiment.py`'s business.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -72,33 +70,15 @@ class TrainingPlan:
 
     def record(self) -> dict[str, Any]:
         """run.json before the first step."""
-        return {
-            "kind": "convlens-run",
-            "format_version": FORMAT_VERSION,
-            "status": "running",
-            "created": now(),
-            "dataset": self.dataset.identity(),
-            "architecture": str(self.network.architecture),
-            "preset": self.preset,
-            "recipe": self.recipe.to_json(),
-            "seed": self.seed,
-            "compute": self.compute.to_json(),
-            "test_asked": self.test,
-            "keep_filters": self.keep_filters,
-            "choices": list(self.reasons),
-            "pinned": list(self.pinned),
-            "parent": None if self.parent is None else self.parent.to_json(),
-            "folds": self.folds,
-            "cross_validation": None,
-            "num_parameters": self.network.num_parameters,
-            "multiply_adds": self.network.multiply_adds,
-            "num_steps": self.num_steps,
-            "step": 0,
-            "versions": versions(),
-            "train_s": 0.0,
-            "images_per_s": None,
-            "val_s": 0.0,
-            "checkpoint_s": 0.0,
-            "val": None,
-            "test": None,
-        }
+        return (
+            {"kind": "convlens-run", "format_version": FORMAT_VERSION, "status": "running", "created": now()}
+            | {"dataset": self.dataset.identity(), "architecture": str(self.network.architecture)}
+            | {"preset": self.preset, "recipe": self.recipe.to_json(), "seed": self.seed}
+            | {"compute": self.compute.to_json(), "test_asked": self.test, "keep_filters": self.keep_filters}
+            | {"choices": list(self.reasons), "pinned": list(self.pinned)}
+            | {"parent": None if self.parent is None else self.parent.to_json(), "folds": self.folds}
+            | {"cross_validation": None, "num_parameters": self.network.num_parameters}
+            | {"multiply_adds": self.network.multiply_adds, "num_steps": self.num_steps, "step": 0}
+            | {"versions": versions(), "train_s": 0.0, "images_per_s": None, "val_s": 0.0, "checkpoint_s": 0.0}
+            | {"val": None, "test": None}
+        )

@@ -17,8 +17,7 @@ from convlens.architecture import parse
 from convlens.augmentation import parse_augment
 from convlens.checks import checked, whole
 from convlens.data.packed.dataset import DEFAULT_VAL_FRAC
-from convlens.data.packed.exclusions import exclusions
-from convlens.data.packed.options import PackOptions, parse_region, parse_size
+from convlens.data.packed.options import PackOptions, exclusions, parse_region, parse_size
 from convlens.data.sources.named import NAMED_SETS
 from convlens.errors import UsageError
 from convlens.network.compute import Compute, resolve_compute
@@ -150,9 +149,7 @@ class TrainRequest:
     def with_defaults(self) -> TrainRequest:
         """The same with what needs neither data nor machine filled in."""
         return replace(
-            self,
-            data=NAMED_SETS[0] if self.data is None else self.data,
-            seed=0 if self.seed is None else self.seed,
+            self, data=NAMED_SETS[0] if self.data is None else self.data, seed=0 if self.seed is None else self.seed
         )
 
     def draft(self, parent: Parent | None) -> Draft:

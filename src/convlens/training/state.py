@@ -4,8 +4,6 @@ Owns the tensors (weights, moments, averages, the best so far) and the plain num
 `checkpoint.py`'s business; what changes them, `loop.py`'s and `trainer.py`'s.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields

@@ -3,8 +3,6 @@
 Owns what a run folder holds at each moment. The training itself is `fit.py`'s; who asks for what is `experiment.py`'s.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -175,14 +173,11 @@ class _Trainer:
         state.epoch_losses.clear()
         self.validate()
         state.note_best()
-        line = {
-            "step": state.step,
-            "epoch": round(epoch, 4),
-            "lr": plan.recipe.lr_at(state.step - 1, plan.num_steps),
-            "loss": loss,
-            "val": state.val.to_json() if state.val else None,
-            "train_s": round(state.train_s, 3),
-        }
+        line = (
+            {"step": state.step, "epoch": round(epoch, 4)}
+            | {"lr": plan.recipe.lr_at(state.step - 1, plan.num_steps), "loss": loss}
+            | {"val": state.val.to_json() if state.val else None, "train_s": round(state.train_s, 3)}
+        )
         files.append_line(self.run.path / LOG_FILE, line, durable=True)
         val = f"  val {percent(state.val.accuracy):>8}  val loss {state.val.loss:.4f}" if state.val else ""
         self.bar.line(f"epoch {epoch:5.2f} of {plan.recipe.epochs:g}  loss {loss:.4f}{val}  {state.train_s:.1f} s")

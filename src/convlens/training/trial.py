@@ -3,8 +3,6 @@
 Owns the measurement. Which images those are is the caller's: `choosing/` probes so, cross-validation scores folds so.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass, replace
 

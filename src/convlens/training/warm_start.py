@@ -4,8 +4,6 @@ Owns which tensors are taken over and which are made anew, what a run and a card
 no image the parent learned from stands in the new test split.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,7 +45,7 @@ class Parent:
             wanted = getattr(asked, name)
             if wanted is not None and wanted != value:
                 raise UsageError(
-                    f"a training from a parent takes images as it does ({name} {shown(value)}), not {shown(wanted)}"
+                    f"`parent` takes pictures as its model does ({name} {shown(value)}), not {shown(wanted)}"
                 )
         return asked if is_packed(data) else replace(asked, **own)
 

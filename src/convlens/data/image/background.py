@@ -4,8 +4,6 @@ Owns what a photograph has and a drawing has not: uneven light, shadows, ruled a
 `ink.py` places what is found here. Values are contrasts to the paper, 0..255.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

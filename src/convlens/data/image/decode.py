@@ -4,8 +4,6 @@ Owns which formats are read, how each pixel mode becomes grey or RGB, and the ce
 from the header before anything is decoded. Knows nothing of sizes or networks. docs/formats.md has the table.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import stat
@@ -43,55 +41,12 @@ _PLUGINS = (
 )
 FORMATS = tuple(plugin.format for plugin in _PLUGINS)
 SUFFIXES = frozenset(
-    {
-        ".png",
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".webp",
-        ".bmp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".pgm",
-        ".ppm",
-        ".pbm",
-    }
+    [".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".pbm"]
 )
 # Pictures that people have and that are not read: they are quarantined by name rather than passed over.
-REFUSED_SUFFIXES = frozenset(
-    {
-        ".heic",
-        ".heif",
-        ".avif",
-        ".psd",
-        ".eps",
-        ".svg",
-        ".svgz",
-        ".pdf",
-        ".ai",
-        ".xcf",
-        ".dng",
-        ".cr2",
-        ".cr3",
-        ".nef",
-        ".arw",
-        ".orf",
-        ".raf",
-        ".rw2",
-        ".jp2",
-        ".j2k",
-        ".jxl",
-        ".ico",
-        ".tga",
-        ".exr",
-        ".dcm",
-        ".pcx",
-        ".wmf",
-        ".emf",
-    }
-)
+_OTHERS = ".heic .heif .avif .psd .eps .svg .svgz .pdf .ai .xcf .jp2 .j2k .jxl .ico .tga .exr .dcm .pcx .wmf .emf"
+_RAW = ".dng .cr2 .cr3 .nef .arw .orf .raf .rw2"
+REFUSED_SUFFIXES = frozenset(f"{_OTHERS} {_RAW}".split())
 
 _SIGNATURES = (
     (b"%PDF", "PDF"),
@@ -112,7 +67,7 @@ _SIGNATURES = (
     (b"\x76\x2f\x31\x01", "OpenEXR"),
     (b"FUJIFILM", "a camera's raw file"),
 )
-_HEIF_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"heim", b"heis", b"hevc", b"hevx")
+_HEIF_BRANDS = b"heic heix mif1 msf1 heim heis hevc hevx".split()
 _HEIC = (
     "HEIC, which is not read: convert it to JPEG first, with 'heif-convert IN.heic OUT.jpg' or, on a Mac, "
     "'sips -s format jpeg IN.heic --out OUT.jpg'"

@@ -60,7 +60,7 @@ class InputSpec:
         if not (1 <= self.height <= MAX_SIDE and 1 <= self.width <= MAX_SIDE):
             raise UsageError(f"size must be from 1 to {MAX_SIDE} pixels a side, not {self.height}×{self.width}")
         if self.framing == "ink" and self.channels != 1:
-            raise UsageError("framing 'ink' is for grey pictures: add --channels 1")
+            raise UsageError("framing 'ink' is for grey pictures: add `channels=1`")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -73,15 +73,11 @@ class InputSpec:
 
     def to_json(self) -> dict[str, Any]:
         """As stored in data sets and model files."""
-        return {
-            "height": self.height,
-            "width": self.width,
-            "channels": self.channels,
-            "framing": self.framing,
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "region": None if self.region is None else list(self.region),
-        }
+        return (
+            {"height": self.height, "width": self.width, "channels": self.channels, "framing": self.framing}
+            | {"mean": list(self.mean), "std": list(self.std)}
+            | {"region": None if self.region is None else list(self.region)}
+        )
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> InputSpec:

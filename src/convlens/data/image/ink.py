@@ -3,8 +3,6 @@
 Owns finding the ink, whatever its polarity and ground, and placing it. Knows nothing of files or networks.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image

@@ -3,8 +3,6 @@
 Made by Yann LeCun, Corinna Cortes and Christopher J. C. Burges; CC BY-SA 3.0 (see LICENSE beside this file).
 """
 
-from __future__ import annotations
-
 import lzma
 from importlib import resources
 

@@ -160,18 +160,12 @@ class Dataset:
         `packed` is the folder, where a person made it; those in the cache are found by their fingerprint.
         """
         packed = None if self.folder.is_relative_to(cache_folder()) else str(self.folder.resolve())
-        return {
-            "name": self.name,
-            "packed": packed,
-            "source": self.source,
-            "options": self.card["options"],
-            "fingerprint": self.fingerprint,
-            "test_fingerprint": self.test_fingerprint,
-            "val_frac": self.val_frac,
-            "is_merged": self.is_merged,
-            "num_samples": self.counts,
-            "num_quarantined": self.num_quarantined,
-        }
+        return (
+            {"name": self.name, "packed": packed, "source": self.source, "options": self.card["options"]}
+            | {"fingerprint": self.fingerprint, "test_fingerprint": self.test_fingerprint}
+            | {"val_frac": self.val_frac, "is_merged": self.is_merged, "num_samples": self.counts}
+            | {"num_quarantined": self.num_quarantined}
+        )
 
     def to_json(self) -> dict[str, Any]:
         """As `pack --json` prints it."""

@@ -3,8 +3,6 @@
 Owns the reading of headers and the input that follows from them where no option says one. Decodes nothing.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field

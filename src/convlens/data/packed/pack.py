@@ -3,8 +3,6 @@
 Owns the cache that packed folders live in, and when a folder is packed anew. `writing.py` fills the folders.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -16,8 +14,7 @@ from convlens import files
 from convlens.data.image.decode import DECODER_VERSION
 from convlens.data.image.framing import FRAMING_VERSION
 from convlens.data.packed.dataset import DEFAULT_VAL_FRAC, FORMAT_VERSION, Dataset
-from convlens.data.packed.exclusions import exclusions
-from convlens.data.packed.options import PackOptions, parse_region, parse_size
+from convlens.data.packed.options import PackOptions, exclusions, parse_region, parse_size
 from convlens.data.packed.writing import write_packed
 from convlens.data.sources.base import Source
 from convlens.data.sources.named import NAMED_SETS

@@ -4,8 +4,6 @@ Owns the split_key: a number for each sample from its content or its group. Vali
 a set is opened (`dataset.py`).
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from typing import Any

@@ -5,8 +5,6 @@ fingerprints. A sample that cannot be read is quarantined with its reason and co
 passed over in silence.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -24,9 +22,8 @@ from convlens import files
 from convlens.data.image.decode import DECODER_VERSION, Pixels, content_digest, quiet_pillow
 from convlens.data.image.framing import FRAMING_VERSION, InputSpec, fit, framed
 from convlens.data.packed.dataset import FORMAT_VERSION, INDEX_DTYPE, INDEX_FILE_DTYPE, index_digest
-from convlens.data.packed.exclusions import refuse_unknown
 from convlens.data.packed.headers import input_of, threads_for
-from convlens.data.packed.options import PackOptions
+from convlens.data.packed.options import PackOptions, refuse_unknown
 from convlens.data.packed.splits import draw_test, join_equal, overlap_notes, split_key_of, split_key_of_group
 from convlens.data.prefetch import prefetch
 from convlens.data.sources.base import SPLITS, Sample, Source
@@ -63,27 +60,20 @@ def write_packed(source: Source, options: PackOptions, folder: Path, progress: s
     lines = _with_splits(packed)
     with (folder / "samples.jsonl").open("w", encoding="ascii", newline="\n") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)
-    card = {
-        "kind": "convlens-dataset",
-        "format_version": FORMAT_VERSION,
-        "decoder_version": DECODER_VERSION,
-        "framing_version": FRAMING_VERSION,
-        "name": source.name,
-        "source": source.location,
-        "options": options.to_json(),
-        "class_names": list(source.class_names),
-        "input": spec.to_json(),
-        "num_listed": source.num_samples - len(options.exclude),
-        "num_samples": len(packed.index),
-        "num_quarantined": sum(line["status"] == "quarantined" for line in packed.lines),
-        "num_excluded": len(options.exclude),
-        "arrays": None if source.lengths is None else [list(one) for one in source.lengths],
-        "split_by": "source" if source.has_splits else "evaluation" if options.all_test else "hash",
-        "index_sha256": index_digest(packed.labels_N, packed.index),
-        "fingerprint": _fingerprint(images, packed, source.class_names, None),
-        "test_fingerprint": _fingerprint(images, packed, source.class_names, SPLITS.index("test")),
-        "notes": [*source.notes, *overlap_notes(packed.index, packed.groups), *packed.notes],
-    }
+    card = (
+        {"kind": "convlens-dataset", "format_version": FORMAT_VERSION, "decoder_version": DECODER_VERSION}
+        | {"framing_version": FRAMING_VERSION, "name": source.name, "source": source.location}
+        | {"options": options.to_json(), "class_names": list(source.class_names), "input": spec.to_json()}
+        | {"num_listed": source.num_samples - len(options.exclude), "num_samples": len(packed.index)}
+        | {"num_quarantined": sum(line["status"] == "quarantined" for line in packed.lines)}
+        | {"num_excluded": len(options.exclude)}
+        | {"arrays": None if source.lengths is None else [list(one) for one in source.lengths]}
+        | {"split_by": "source" if source.has_splits else "evaluation" if options.all_test else "hash"}
+        | {"index_sha256": index_digest(packed.labels_N, packed.index)}
+        | {"fingerprint": _fingerprint(images, packed, source.class_names, None)}
+        | {"test_fingerprint": _fingerprint(images, packed, source.class_names, SPLITS.index("test"))}
+        | {"notes": [*source.notes, *overlap_notes(packed.index, packed.groups), *packed.notes]}
+    )
     del images  # Windows cannot rename a folder with a mapped file in it
     files.write_json(folder / "dataset.json", card)
 
@@ -170,11 +160,7 @@ def _write_samples(source: Source, options: PackOptions, folder: Path, bar: Prog
 
 def _read(sample: Sample, spec: InputSpec, excluded: Set[str]) -> tuple[_Written | None, dict[str, Any]]:
     """One sample as it is packed (None where there is nothing to pack), and its line."""
-    line: dict[str, Any] = {
-        "path": sample.name,
-        "sha256": None,
-        "pixels_sha256": None,
-        "label": sample.label,
+    line: dict[str, Any] = {"path": sample.name, "sha256": None, "pixels_sha256": None, "label": sample.label} | {
         "group": sample.group,
         "split": sample.split,
         "status": "ok",

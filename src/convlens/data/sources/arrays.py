@@ -3,8 +3,6 @@
 Owns the checks of shapes, types, ranges and lengths, and the numbering of classes.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from typing import Any
 

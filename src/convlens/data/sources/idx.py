@@ -4,8 +4,6 @@ Owns the format and its checks. The format is as described with MNIST (yann.lecu
 byte (8 = uint8), the number of dimensions, each dimension as a big-endian uint32, the values.
 """
 
-from __future__ import annotations
-
 import gzip
 import math
 import struct

@@ -3,8 +3,6 @@
 Owns walking, the layouts and their checks. Nothing is decoded here, and nobody asks whether the tree is a disk.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections import Counter

@@ -3,8 +3,6 @@
 Owns the names that arrays must have there, and the reading. Nothing pickled is read.
 """
 
-from __future__ import annotations
-
 import math
 import zipfile
 from collections.abc import Sequence

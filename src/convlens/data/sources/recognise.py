@@ -3,8 +3,6 @@
 Owns telling them apart. A source is listed, not decoded: images stay in their files until they are packed.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +21,7 @@ from convlens.text import did_you_mean, shown
 
 
 def open_source(
-    what: Any,
-    *,
-    group: str | None = None,
-    data_root: str | Path | None = None,
-    problems: list[str] | None = None,
+    what: Any, *, group: str | None = None, data_root: str | Path | None = None, problems: list[str] | None = None
 ) -> Source:
     """List a source: a named set, a path, a tuple of arrays (x, y) or (x_train, y_train, x_test, y_test).
 

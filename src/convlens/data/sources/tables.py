@@ -3,8 +3,6 @@
 Owns reading the table and its checks. The files are found relative to the folder that the table lies in.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import os

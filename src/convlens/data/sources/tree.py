@@ -3,8 +3,6 @@
 Owns the tree on a disk and what is litter in any tree. Paths are relative to the root, with slashes; "" is the root.
 """
 
-from __future__ import annotations
-
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Hashable

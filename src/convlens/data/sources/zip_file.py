@@ -3,8 +3,6 @@
 Owns what such an archive may be: nothing is unpacked, no name leads out of it, and none promises more than it holds.
 """
 
-from __future__ import annotations
-
 import zipfile
 import zlib
 from collections import Counter
