@@ -391,7 +391,7 @@ def test_no_film(toy: convlens.Run, arrays: tuple[NDArray[Any], ...], tmp_path: 
     x, y, *_ = arrays
     options: dict[str, Any] = {"recipe": QUICK.replace(epochs=0.1), "progress": "none"}
     plain = convlens.train((x, y), out=tmp_path / "a", architecture=TINY, **options)
-    with pytest.raises(RunError, match="keep-filters"):
+    with pytest.raises(RunError, match="keep_filters"):
         convlens.film(plain)
     with pytest.raises(UsageError, match="has none"):
         convlens.train((x, y), architecture="flatten linear(classes)", keep_filters=True, **options)

@@ -224,8 +224,8 @@ def test_odd_folds_are_refused(workplace: Path) -> None:
     wishes: list[tuple[dict[str, Any], str]] = [
         ({"folds": 1}, "whole number from 2"),
         ({"folds": 3, "test": True}, "leave `test`"),
-        ({"folds": 3, "val_frac": 0.1}, "val-frac"),
-        ({"folds": 3, "settings": {"patience": 2}}, "patience"),
+        ({"folds": 3, "val_frac": 0.1}, "val_frac"),
+        ({"folds": 3, "recipe": {"patience": 2}}, "patience"),
     ]
     for wish, words in wishes:
         with pytest.raises(UsageError, match=words):

@@ -1,9 +1,9 @@
 """Augmentation: what may happen to training images before they are learned from, one object a kind.
 
 Owns for each kind the recipe's fields and their ranges, the draw (a pure function of seed and epoch), what it does to a
-batch, and its words. A new kind is written here alone: fields in `Augmentation`, a class, a place in `KINDS`, whose order
-is that of application. Knows nothing of batches' order (`training/batches.py`). Stands above the torch wall: images come
-as tensors on any device, and torch itself, as `xp`, is handed in.
+batch, and its words. A new kind is written here alone: fields in `Augmentation`, a class, a place in `KINDS`, whose
+order is that of application. Knows nothing of batches' order (`training/batches.py`). Stands above the torch wall:
+images come as tensors on any device, and torch itself, as `xp`, is handed in.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _CROP_FRAC, _CUTOUT_FRAC, _SHIFT_SHARE = 0.4, 0.35, 0.08  # of a kind that is na
 
 
 def value(check: Check, default: Any, *, added: bool = False) -> Any:
-    """A field of a recipe: how it is checked, and its default. `added`: recipes of before do not have it, and its default
-    changes nothing there."""
+    """A field of a recipe: how it is checked, and its default. `added`: recipes of before do not have it, and its
+    default changes nothing there."""
     return field(default=default, metadata={"check": check, "added": added})
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from convlens import modelfile
+from convlens import files, modelfile
 from convlens.checks import checked, whole
 from convlens.data.image.decode import Pixels, pixels_of, quiet_pillow, read_bytes
 from convlens.data.image.framing import fit, picture
@@ -189,7 +189,7 @@ def _listed(images: Any) -> list[Any]:
         images = [images]
     listed: list[Any] = []
     for image in images:
-        if isinstance(image, str | Path) and str(image) and _is_folder(image):
+        if isinstance(image, str | Path) and str(image) and files.is_folder(image):
             inside = pictures_in(Path(image))
             if not inside:
                 raise ImageError(f"folder {shown(image, 200)} holds no pictures")
@@ -199,10 +199,3 @@ def _listed(images: Any) -> list[Any]:
     if not listed or any(isinstance(image, str) and not image for image in listed):
         raise UsageError("no pictures to predict, or one without a name")
     return listed
-
-
-def _is_folder(image: str | Path) -> bool:
-    try:
-        return Path(image).is_dir()
-    except (OSError, ValueError):  # a name too long for any file, a null byte
-        return False

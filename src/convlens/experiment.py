@@ -5,7 +5,7 @@ Owns the resolution of a request into a plan, and the order of seeds, folds, res
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +69,15 @@ def train(
 
     `data` (default "mnist") is a set's name, a path, arrays or a Dataset; `size`, `channels`, `framing`, `group`,
     `region` and `exclude` say how images are packed. `preset` gives sentence and recipe, which `architecture` and
-    `recipe` replace; of a `recipe` that is a mapping, those fields alone. For the named sets the preset is "standard". For
-    other data what is not said is chosen, and each choice said with its reason: input size, channels, framing, preset,
-    batch size, epochs, and augmentation ("auto" tries it on held-out images; "none", or kinds as "flip,shift"). What was
-    said is never overridden.
+    `recipe` replace; of a `recipe` that is a mapping, those fields alone. For the named sets the preset is "standard".
+    For other data what is not said is chosen, and each choice said with its reason: input size, channels, framing,
+    preset, batch size, epochs, and augmentation ("auto" tries it on held-out images; "none", or kinds as "flip,shift").
+    What was said is never overridden.
 
-    `time` ("5m", seconds) fits the epochs into a time. Seed 0, `val_frac` 0.1, device "auto", torch's number of
-    threads and memory format "channels_last" are the defaults. Test stays sealed unless `test`. `folds` measures every
-    image by a network that did not learn from it, and then trains on all of them. `parent` is a model to start from. The
-    run folder is `out`, or the next `runs/DATA-N`. `seeds` trains so many times, from `seed` on (`out` is then a folder of
+    `time` ("5m", seconds) fits the epochs into a time. Seed 0, `val_frac` 0.1, device "auto", torch's number of threads
+    and memory format "channels_last" are the defaults. Test stays sealed unless `test`. `folds` measures every image by
+    a network that did not learn from it, and then trains on all of them. `parent` is a model to start from. The run
+    folder is `out`, or the next `runs/DATA-N`. `seeds` trains so many times, from `seed` on (`out` is then a folder of
     runs); the last run is returned, and its `series` has all of them.
 
     `resume` goes on with a run to the same bits; whatever else is said must be what the run has. `checkpoint_every`
@@ -88,32 +88,9 @@ def train(
     Raises ConvlensError: DataError, SentenceError, RecipeError, UsageError, DeviceError, RunError, StorageError,
     TrainingError (too little memory), DivergedError.
     """
+    said = dict(locals())
     every = checked("checkpoint_every", checkpoint_every, real(0, 1e9))
-    request = TrainRequest(
-        data=data,
-        preset=preset,
-        architecture=architecture,
-        recipe=recipe,
-        seed=seed,
-        seeds=seeds,
-        val_frac=val_frac,
-        test=test,
-        folds=folds,
-        parent=parent,
-        augment=augment,
-        time=time,
-        device=device,
-        threads=threads,
-        memory_format=memory_format,
-        keep_filters=keep_filters,
-        size=size,
-        channels=channels,
-        framing=framing,
-        group=group,
-        region=region,
-        exclude=exclude,
-        data_root=data_root,
-    )
+    request = TrainRequest(**{field.name: said[field.name] for field in fields(TrainRequest)})
     with open_progress(progress) as bar:
         watch = Watch(bar, every, stop)
         if resume is None:
@@ -177,8 +154,8 @@ def _cross_validated(training_plan: TrainingPlan, bar: Progress) -> tuple[Traini
     score, num_known = cross_validate(training_plan, bar)
     if num_known:
         bar.line(
-            f"note: {num_known:,} images that the parent was made with, or that share a group with one, were learned from "
-            "in every fold and are not counted"
+            f"note: {num_known:,} images that the parent was made with, or that share a group with one, were learned "
+            "from in every fold and are not counted"
         )
     return training_plan, {"cross_validation": score.to_json(), "num_not_held_out": num_known}
 
@@ -359,9 +336,7 @@ def _new_folder(training_plan: TrainingPlan, out: Path | None, measured: Mapping
     # Two checkpoints and one being written, each of weights, two moments and an average; and the model.
     num_bytes = 4 * training_plan.network.num_parameters * (3 * 4 + 2) + 1_000_000
     files.check_room(RUNS_FOLDER if out is None else out, num_bytes=num_bytes)
-    with new_run(training_plan.dataset.name, out, {**training_plan.record(), **measured}) as (_, path):
-        pass
-    return Run(path)
+    return new_run(training_plan.dataset.name, out, {**training_plan.record(), **measured})
 
 
 def _draw_previews(previews: tuple[Dataset, ...], path: Path, bar: Progress) -> None:

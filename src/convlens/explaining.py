@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from convlens import files
 from convlens.architecture import Architecture, Explanation, parse, plan
+from convlens.checks import checked, whole
 from convlens.errors import UsageError
 from convlens.run import LAST, RUN_FILE, Run, find_model
-from convlens.text import shown
+from convlens.text import shown, whole_numbers
 
 DEFAULT_INPUT = (28, 28, 1)
 DEFAULT_CLASSES = 10
@@ -29,18 +31,13 @@ def explain(what: Any, *, input: str | Sequence[int] | None = None, classes: int
     architecture = what if isinstance(what, Architecture) else parse(what)
     height, width, channels = parse_input(input if input is not None else DEFAULT_INPUT)
     num_classes = DEFAULT_CLASSES if classes is None else classes
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or not 1 <= num_classes <= 1_000_000:
-        raise UsageError(f"classes must be a whole number from 1 to 1,000,000, not {shown(num_classes)}")
+    checked("classes", num_classes, whole(1, 1_000_000))
     return Explanation(plan(architecture, (channels, height, width), num_classes, as_classifier=False))
 
 
 def parse_input(value: str | Sequence[int]) -> tuple[int, int, int]:
     """`"28x28x1"` or (28, 28, 1) as (height, width, channels); without channels 1. Raises UsageError."""
-    parts = value.lower().replace("×", "x").split("x") if isinstance(value, str) else list(value)
-    try:
-        numbers = [int(p) for p in parts]
-    except (TypeError, ValueError):
-        numbers = []
+    numbers = whole_numbers(value)
     numbers += [1] if len(numbers) == 2 else []
     if len(numbers) != 3 or not all(1 <= n <= 65_536 for n in numbers):
         raise UsageError(f"input must be height x width x channels like 28x28x1, not {shown(value)!r}")
@@ -55,10 +52,7 @@ def _names_a_model(what: Any) -> bool:
     text = what.strip()
     if text == LAST or text.endswith(".safetensors") or "/" in text or "\\" in text:
         return True
-    try:
-        return (Path(text) / RUN_FILE).is_file()
-    except (OSError, ValueError):  # a sentence may be longer than any file name
-        return False
+    return files.is_file(Path(text) / RUN_FILE)  # a sentence may be longer than any file name
 
 
 def _is_classifier(what: Any) -> bool:

@@ -213,6 +213,22 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         raise
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether there is such a file; never an error."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):  # a name too long for any file, a null byte
+        return False
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether there is such a folder; never an error."""
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def refuse_existing(path: Path) -> None:
     """Raises RunError where `path` is there and is more than an empty folder."""
     with _storage(path):

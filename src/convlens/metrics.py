@@ -3,10 +3,8 @@
 Owns the formulas; knows nothing of networks, files or splits. N samples, K classes throughout.
 """
 
-from __future__ import annotations
-
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,7 +152,7 @@ class Score(NamedTuple):
         )
 
     @classmethod
-    def from_json(cls, value: Any) -> Score:
+    def from_json(cls, value: Any) -> Self:
         """Raises KeyError, TypeError, ValueError where `value` is no score."""
         low, high = value["interval"]
         others = (value.get(name) for name in ("balanced_accuracy", "majority_baseline", "imbalance"))

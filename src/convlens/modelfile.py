@@ -4,14 +4,12 @@ Owns the format (docs/formats.md), its checks, and the bundle of tensors with a 
 Tensors are NumPy arrays here. Nothing is pickled. The stored SHA-256 detects damage, not malice.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import safetensors
@@ -21,6 +19,7 @@ from safetensors.numpy import save as save_tensors
 
 from convlens import files
 from convlens.architecture import Plan, parse, plan
+from convlens.checks import need
 from convlens.data.image.framing import InputSpec
 from convlens.errors import ConvlensError, ModelFileError
 from convlens.recipe import Recipe
@@ -143,7 +142,7 @@ class ModelCard:
         )
 
     @classmethod
-    def from_json(cls, card: Mapping[str, Any]) -> ModelCard:
+    def from_json(cls, card: Mapping[str, Any]) -> Self:
         """Raises KeyError, TypeError, ValueError or ConvlensError where a part is missing or not what it must be."""
         names = tuple(card["class_names"])
         if (
@@ -155,11 +154,11 @@ class ModelCard:
         parts = {key: card[key] for key in ("dataset", "training", "metrics", "versions")}
         if not all(isinstance(part, dict) for part in parts.values()) or not isinstance(card["architecture"], str):
             raise TypeError("a part of the card is not what it must be")
-        _need(parts["dataset"], name=str, source=str, fingerprint=str, options=dict, val_frac=float, num_samples=dict)
-        _need(parts["training"], step=int, epochs=float, weights=str, precision=str)
+        need(parts["dataset"], name=str, source=str, fingerprint=str, options=dict, val_frac=float, num_samples=dict)
+        need(parts["training"], step=int, epochs=float, weights=str, precision=str)
         for score in parts["metrics"].values():
             if score is not None:
-                _need(score, accuracy=float, n=int)
+                need(score, accuracy=float, n=int)
         return cls(
             architecture=card["architecture"],
             input_spec=InputSpec.from_json(card["input"]),
@@ -170,13 +169,6 @@ class ModelCard:
             created=str(card["created"]),
             **parts,
         )
-
-
-def _need(part: Mapping[str, Any], **kinds: type) -> None:
-    """Raises KeyError or TypeError unless `part` has these values, of these types."""
-    for name, kind in kinds.items():
-        if not isinstance(part[name], (int, float) if kind is float else kind):
-            raise TypeError(f"{name} is {shown(part[name])}")
 
 
 @dataclass(frozen=True)

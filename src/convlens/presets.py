@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from convlens.architecture import parse, plan
 from convlens.architecture.layers import Shape
+from convlens.checks import checked, choice
 from convlens.data.image.framing import MAX_SIDE
-from convlens.errors import SentenceError, UsageError
+from convlens.errors import SentenceError
 from convlens.recipe import Recipe
-from convlens.text import did_you_mean, shown
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,7 @@ DEFAULT_PRESET = STANDARD.name
 
 def preset_named(name: str) -> Preset:
     """Raises UsageError for an unknown name, with the nearest."""
-    if name not in PRESETS:
-        raise UsageError(f"unknown preset {shown(name)!r}{did_you_mean(name, PRESETS)}: there are {', '.join(PRESETS)}")
-    return PRESETS[name]
+    return PRESETS[checked("preset", name, choice(PRESETS))]
 
 
 def what_it_takes(preset: Preset, input_shape: Shape, num_classes: int) -> str:

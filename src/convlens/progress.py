@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from convlens.errors import UsageError
-from convlens.text import did_you_mean
+from convlens.checks import checked, choice
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,18 +61,14 @@ class Bar(Progress):
         from rich.progress import Progress as RichProgress
 
         self.stop()
-        self._bar = RichProgress(
+        columns = [
             TextColumn("{task.description}"),
             BarColumn(),
             TaskProgressColumn(),
             TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            refresh_per_second=4,
-        )
+        ]
+        columns += [TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()]
+        self._bar = RichProgress(*columns, console=self._console, transient=True, refresh_per_second=4)
         self._bar.start()
         self._task = self._bar.add_task(what, total=total, note="")
 
@@ -122,9 +117,7 @@ def open_progress(mode: str | Progress) -> Iterator[Progress]:
     if isinstance(mode, Progress):
         yield mode
         return
-    if mode not in MODES:
-        raise UsageError(f"unknown progress {mode!r}{did_you_mean(mode, MODES)}: there are {', '.join(MODES)}")
-    progress = _make(mode)
+    progress = _make(checked("progress", mode, choice(MODES)))
     try:
         yield progress
     finally:

@@ -82,7 +82,8 @@ class Recipe(Augmentation):
         return replace(self, **values)
 
     def parsed(self, name: str, text: str) -> Any:
-        """The value of a field as text, as a terminal gives it. Raises RecipeError where it is not of the field's kind."""
+        """The value of a field as text, as a terminal gives it. Raises RecipeError where it is not of the field's
+        kind."""
         default = getattr(self, name, None)
         try:
             if isinstance(default, bool):

@@ -6,9 +6,9 @@ not at all and is never overwritten.
 
 from __future__ import annotations
 
+import glob
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -17,10 +17,11 @@ from statistics import mean, stdev
 from typing import Any
 
 from convlens import files
+from convlens.checks import need
 from convlens.errors import ModelFileError, RunError, StorageError
 from convlens.metrics import Score
 from convlens.render.pages import notebook
-from convlens.text import did_you_mean, shown
+from convlens.text import did_you_mean, percent, shown
 
 RUNS_FOLDER = Path("runs")
 RUN_FILE, LOG_FILE, MODEL_FILE, CHECKPOINTS = "run.json", "log.jsonl", "model.safetensors", "checkpoints"
@@ -174,7 +175,7 @@ def _sd(values: list[float]) -> float | None:
 
 def _short(run: Run) -> str:
     names = (("validation", run.val), ("test", run.test), ("folds", run.cross_validation))
-    parts = [f"{name} {100 * score.accuracy:.2f} %" for name, score in names if score]
+    parts = [f"{name} {percent(score.accuracy)}" for name, score in names if score]
     return ", ".join([run.status, *parts])
 
 
@@ -188,27 +189,16 @@ def _is_sound(line: Any) -> bool:
 
 def _check_record(record: dict[str, Any]) -> None:
     """Raises unless what the tables and summaries show is there and of its kind."""
-    for name in ("status", "created", "architecture"):
-        if not isinstance(record[name], str):
-            raise TypeError(f"{name} is {shown(record[name])}")
-    for name in ("num_parameters", "num_steps", "step", "seed", "train_s"):
-        if not isinstance(record[name], int | float) or not 0 <= record[name] < 2**64:
-            raise TypeError(f"{name} is {shown(record[name])}")
-    for name in ("dataset", "recipe", "compute", "versions"):
-        if not isinstance(record[name], dict):
-            raise TypeError(f"{name} is {shown(record[name])}")
-    if not isinstance(record["dataset"]["name"], str) or not isinstance(record["preset"], str | None):
-        raise TypeError("a name is no text")
-    if not isinstance(record["images_per_s"], int | float | None):
-        raise TypeError("images_per_s is no number")
-    score_of(record["val"])
-    score_of(record["test"])
-    score_of(record.get("cross_validation"))
-    if not isinstance(record.get("parent"), dict | None) or not isinstance(record.get("folds"), int | None):
-        raise TypeError("parent or folds is something else")
-    series = record.get("series") or []
-    if not isinstance(series, list) or not all(isinstance(name, str) and Path(name).name == name for name in series):
+    need(record, status=str, created=str, architecture=str, dataset=dict, recipe=dict, compute=dict, versions=dict)
+    need(record, num_parameters=float, num_steps=float, step=float, seed=float, train_s=float)
+    need(record["dataset"], name=str)
+    for name, kind in (("preset", str), ("images_per_s", float), ("parent", dict), ("folds", int), ("series", list)):
+        if record.get(name) is not None:
+            need(record, **{name: kind})
+    if not all(isinstance(name, str) and Path(name).name == name for name in record.get("series") or ()):
         raise TypeError("series is no list of names")
+    for name in ("val", "test", "cross_validation"):
+        score_of(record.get(name))
 
 
 def score_of(value: Any) -> Score | None:
@@ -224,42 +214,25 @@ def now() -> str:
 # ---------------------------------------------------------------- making
 
 
-@contextmanager
-def new_run(name: str, out: str | Path | None, record: dict[str, Any]) -> Iterator[tuple[Path, Path]]:
-    """Yield (the hidden folder to fill, where it will be); run.json is in it already.
-
-    The place is `out`, or the first free `runs/NAME-N`. Raises RunError where `out` exists, StorageError.
-    """
-    if out is not None:
-        place = Path(out)
+def new_run(name: str, out: Path | None, record: dict[str, Any]) -> Run:
+    """A new run folder with this run.json: `out`, or the first free `runs/NAME-N`. Raises RunError where `out` exists,
+    StorageError."""
+    with files.lock(RUNS_FOLDER / ".lock") if out is None else nullcontext():
+        place = RUNS_FOLDER / f"{name}-{_next_number(name)}" if out is None else out
         with files.new_folder(place) as folder:
-            _fill(folder, record)
-            yield folder, place
-    else:
-        with files.lock(RUNS_FOLDER / ".lock"):
-            place = RUNS_FOLDER / f"{name}-{_next_number(name)}"
-            with files.new_folder(place) as folder:
-                _fill(folder, record)
-                yield folder, place
+            files.make_folder(folder / CHECKPOINTS)
+            files.write_json(folder / RUN_FILE, record)
+            files.write_text(folder / LOG_FILE, "")
     _remember(place)
-
-
-def _fill(folder: Path, record: dict[str, Any]) -> None:
-    files.make_folder(folder / CHECKPOINTS)
-    files.write_json(folder / RUN_FILE, record)
-    files.write_text(folder / LOG_FILE, "")
+    return Run(place)
 
 
 def _next_number(name: str) -> int:
     taken = [0]
-    for path in RUNS_FOLDER.glob(f"{_escaped(name)}-*"):
+    for path in RUNS_FOLDER.glob(f"{glob.escape(name)}-*"):
         with suppress(ValueError):
             taken.append(int(path.name[len(name) + 1 :]))
     return max(taken) + 1
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
 
 def update_record(path: Path, **values: Any) -> None:
@@ -307,20 +280,6 @@ def last_run() -> Run:
     return found[-1]
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name too long for any file, a null byte
-        return False
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):
-        return False
-
-
 def find_run(what: str | Path | Run) -> Run:
     """A run by path, or `last`. Raises RunError."""
     if isinstance(what, Run):
@@ -328,7 +287,7 @@ def find_run(what: str | Path | Run) -> Run:
     if str(what) == LAST:
         return last_run()
     path = Path(what)
-    if not _is_file(path / RUN_FILE):
+    if not files.is_file(path / RUN_FILE):
         near = did_you_mean(str(what), [LAST, *(str(run.path) for run in runs())])
         raise RunError(f"{shown(what, 200)} is no run folder (it has no {RUN_FILE}){near}")
     return Run(path)
@@ -338,7 +297,7 @@ def find_model(what: str | Path | Run) -> Path:
     """The model file named by a path, a run folder, a Run or `last`. Raises ModelFileError, RunError."""
     if not isinstance(what, str | Path | Run):
         raise ModelFileError(f"a model is named by a path, a Run or '{LAST}', not by {type(what).__name__}")
-    if isinstance(what, Run) or str(what) == LAST or _is_file(Path(what) / RUN_FILE):
+    if isinstance(what, Run) or str(what) == LAST or files.is_file(Path(what) / RUN_FILE):
         run = find_run(what)
         if not run.model.is_file():
             raise ModelFileError(
@@ -347,9 +306,9 @@ def find_model(what: str | Path | Run) -> Path:
             )
         return run.model
     path = Path(what)
-    if _is_folder(path):
+    if files.is_folder(path):
         raise ModelFileError(f"{shown(path, 200)} is a folder without {RUN_FILE}: no run and no model file")
-    if not _is_file(path):
+    if not files.is_file(path):
         near = did_you_mean(str(what), [LAST, *(str(run.path) for run in runs())])
         raise ModelFileError(f"no model file {shown(what, 200)}{near}")
     return path

@@ -5,6 +5,7 @@ Owns the small helpers that messages, tables and pictures share. Knows nothing o
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 def shown(value: object, limit: int = 80) -> str:
@@ -41,6 +42,15 @@ def by(values: Iterable[object]) -> str:
 def number(value: float, digits: int = 5) -> str:
     """A number as people read it: so many significant digits, a real minus sign."""
     return f"{value:.{digits}g}".replace("-", "−")
+
+
+def whole_numbers(text: object, separator: str = "x") -> list[int]:
+    """The whole numbers of a text like `24x32`, of a sequence of them, or of one; empty where they are none."""
+    parts: Any = text.lower().replace("×", "x").split(separator) if isinstance(text, str) else text
+    try:
+        return [int(part) for part in ([parts] if isinstance(parts, int) else parts)]
+    except (TypeError, ValueError):
+        return []
 
 
 def percent(share: float | None, digits: int = 2) -> str:

@@ -1,7 +1,7 @@
 """The drawing of a network: its maps to scale, and the receptive field growing from layer to layer, as SVG.
 
-Owns the look of an explanation's SVG. Pure Python; the file needs nothing from elsewhere and follows the reader's light or
-dark setting.
+Owns the look of an explanation's SVG. Pure Python; the file needs nothing from elsewhere and follows the reader's light
+or dark setting.
 """
 
 import math

@@ -1,7 +1,9 @@
-"""One frozen dataclass per layer of the sentence: arguments, shape, formula, padding in words, tensors, cost, torch form.
+"""One frozen dataclass per layer of the sentence: arguments, shape, formula, padding in words, tensors, cost, torch
+form.
 
 Owns all that a layer *is*, in pure Python; a new one is written here, and its arithmetic in `lens/arithmetic.py`. Knows
-nothing of text (`parser.py`) or of how layers follow one another (`plan.py`), and imports no torch. Names and defaults are torch.nn's; shapes are (C, H, W) for maps and (C,) for vectors.
+nothing of text (`parser.py`) or of how layers follow one another (`plan.py`), and imports no torch. Names and defaults
+are torch.nn's; shapes are (C, H, W) for maps and (C,) for vectors.
 """
 
 import math
@@ -65,6 +67,7 @@ class Layer:
     """What every layer answers. The default is a layer without parameters that keeps its shape."""
 
     name: ClassVar[str]  # in the sentence: the class's own, in lower case
+    takes_inputs: ClassVar[bool] = False  # whether torch wants the number of channels that come in, first
     torch_name: ClassVar[str]  # the class in torch.nn: of the same name, where a layer does not say another
 
     def __init_subclass__(cls) -> None:
@@ -133,7 +136,7 @@ class Layer:
     def torch_form(self, shape: Shape) -> TorchForm:
         """The layer in torch.nn, its words bound, for an input of `shape`."""
         positional, keywords = self._shown_arguments()
-        return TorchForm(self.torch_name, tuple(positional), keywords)
+        return TorchForm(self.torch_name, (*shape[: self.takes_inputs], *positional), keywords)
 
     def _shown_arguments(self) -> tuple[list[Any], dict[str, Any]]:
         """The values that always stand in the sentence, and by name the others that differ from their defaults."""
@@ -285,7 +288,7 @@ class _Windowed(Layer):
 class Conv(_Windowed):
     """torch.nn.Conv2d. `padding='same'` puts the odd row or column below and to the right, as torch does."""
 
-    torch_name = "Conv2d"
+    torch_name, takes_inputs = "Conv2d", True
 
     out_channels: Size = argument(check_size)
     kernel_size: Pair = argument(check_pair(1))
@@ -296,15 +299,10 @@ class Conv(_Windowed):
     bias: bool = argument(check_boolean, True)
     padding_mode: str = argument(check_choice("zeros", "reflect", "replicate", "circular"), "zeros")
 
-    def torch_form(self, shape: Shape) -> TorchForm:
-        return _with_inputs(super().torch_form(shape), shape)
-
     def beyond(self) -> str:
-        return {
-            "reflect": "mirrored values",
-            "replicate": "repeated edge values",
-            "circular": "values from the far side",
-        }.get(self.padding_mode, "zeros")
+        words = {"reflect": "mirrored values", "replicate": "repeated edge values"}
+        words["circular"] = "values from the far side"
+        return words.get(self.padding_mode, "zeros")
 
     def paddings(self) -> tuple[tuple[int, int], tuple[int, int]]:
         if isinstance(self.padding, str):
@@ -338,10 +336,6 @@ class Conv(_Windowed):
     def multiply_adds(self, shape: Shape) -> int:
         _, out_h, out_w = self.output_shape(shape)
         return out_h * out_w * math.prod(self.tensors(shape)["weight"])
-
-
-def _with_inputs(form: TorchForm, shape: Shape) -> TorchForm:
-    return form._replace(arguments=(shape[0], *form.arguments))
 
 
 @dataclass(frozen=True)
@@ -581,11 +575,10 @@ class Flatten(Layer):
 class Linear(Layer):
     """torch.nn.Linear: every number that comes in takes part in every number that goes out."""
 
+    takes_inputs = True
+
     out_features: Size = argument(check_size)
     bias: bool = argument(check_boolean, True)
-
-    def torch_form(self, shape: Shape) -> TorchForm:
-        return _with_inputs(super().torch_form(shape), shape)
 
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != 1:

@@ -1,7 +1,7 @@
 """A network as plain, runnable torch source: what `explain --torch` prints.
 
-Owns the text around the layers, which say themselves what they are in torch.nn. Writes text; imports no torch. The module it prints has the same
-tensor names as a convlens model file, so that its weights load with `load_state_dict`.
+Owns the text around the layers, which say themselves what they are in torch.nn. Writes text; imports no torch. The
+module it prints has the same tensor names as a convlens model file, so that its weights load with `load_state_dict`.
 """
 
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ Owns the way back through a plan, from a unit to its window, its sources and its
 less, and `pixels_seen` says what.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from convlens.architecture.layers import Conv, Flatten, GroupNorm, Linear, Residual, _GlobalPool, _Windowed
@@ -153,7 +151,7 @@ class _Needed(NamedTuple):
     def __bool__(self) -> bool:
         return self.all_indices or bool(self.indices or (self.rows and self.columns))
 
-    def with_those(self, other: _Needed) -> _Needed:
+    def with_those(self, other: "_Needed") -> "_Needed":
         return _Needed(
             self.rows | other.rows,
             self.columns | other.columns,

@@ -126,11 +126,11 @@ class _Choosing:
             one_size = found.one_size is not None and options.region is None
             is_ink = self.draft.options.channels == 1 and one_size and is_mostly_ink(source, _LOOKED_AT)
             self.fill(framing="ink" if is_ink else "pad")
-            self.say(
-                "framing ink: the pictures are drawn as MNIST's are, and later ones will be framed so"
-                if is_ink
-                else "framing pad: nothing is cut off, nothing is distorted"
+            ink, pad = (
+                "the pictures are drawn as MNIST's are, and later ones will be framed so",
+                "nothing is cut off or distorted",
             )
+            self.say(f"framing ink: {ink}" if is_ink else f"framing pad: {pad}")
         if options.size is None:
             size, why = self.size_of(source, found)
             self.fill(size=size)
@@ -201,14 +201,9 @@ class _Choosing:
             chosen, sentence = NATURAL, natural_for(height, width)
             why = "small colour pictures" if channels == 3 else "grey pictures of other sizes than digits"
         is_changed = sentence != chosen.architecture
-        recipe = chosen.recipe.replace(**self.pinned, **self.resolved_precision)
+        recipe = chosen.recipe.replace(**{"precision": self.draft.compute.precision} | self.pinned)
         self.fill(preset=chosen, architecture=sentence, recipe=recipe)
         self.say(f"preset {chosen.name}: {why}" + (", fitted to their size" if is_changed else ""))
-
-    @property
-    def resolved_precision(self) -> dict[str, str]:
-        """Precision as it was resolved, unless it was typed."""
-        return {} if "precision" in self.pinned else {"precision": self.draft.compute.precision}
 
     def adapt_recipe(self, dataset: Dataset, *, tries: bool) -> None:
         """Epochs by the data and the clock, augmentation by trial, for the network and recipe that are there."""

@@ -3,10 +3,9 @@
 Owns which images a probe learns from and which it is measured on: train and val, never test.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,13 +30,13 @@ class Material:
     rows: NDArray[np.int64]
     held_out: NDArray[np.int64]
 
-    def limited(self, most: int) -> Material:
+    def limited(self, most: int) -> Self:
         """The same with at most so many training images, evenly spread over them."""
         if len(self.rows) <= most:
             return self
         return replace(self, rows=np.unique(self.rows[np.linspace(0, len(self.rows) - 1, most).round().astype(int)]))
 
-    def on(self, dataset: Dataset) -> Material:
+    def on(self, dataset: Dataset) -> Self:
         """The same images in another packing of their source. Raises DataError where one of them is not there."""
         ours = {name: row for row, name in enumerate(dataset.sample_names())}
         names = self.dataset.sample_names()
@@ -45,7 +44,7 @@ class Material:
         if missing:
             raise DataError(f"{shown(missing[0])} cannot be read at every size")
         rows, held_out = (np.array([ours[names[row]] for row in part], np.int64) for part in (self.rows, self.held_out))
-        return Material(dataset, rows, held_out)
+        return replace(self, dataset=dataset, rows=rows, held_out=held_out)
 
     def try_out(self, plan: TrainingPlan) -> Trial:
         """One training of a plan on these images."""
@@ -68,8 +67,8 @@ def material_of(dataset: Dataset) -> Material:
 
 
 def rate_of(material: Material, plan: TrainingPlan) -> float:
-    """Images a second that such a training learns from, by a dozen steps of it. The only answer of the clock that a choice
-    is made by; tests put one of their own in its place."""
+    """Images a second that such a training learns from, by a dozen steps of it. The only answer of the clock that a
+    choice is made by; tests put one of their own in its place."""
     recipe = plan.recipe.replace(epochs=_TIMING_STEPS * plan.recipe.batch_size / len(material.rows))
     return max(material.try_out(replace(plan, recipe=recipe)).images_per_s, 1e-3)
 

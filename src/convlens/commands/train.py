@@ -33,8 +33,8 @@ from convlens.text import shown
 
 _DATA: dict[str, Any] = {
     "metavar": "DATA",
-    "help": "A set's name (mnist, fashion-mnist), a folder of class folders or of IDX files, a .zip of either, an .npz, "
-    "a .csv, or a packed set.",
+    "help": "A set's name (mnist, fashion-mnist), a folder of class folders or of IDX files, a .zip of either, "
+    "an .npz, a .csv, or a packed set.",
     "show_default": "mnist",
     "autocompletion": complete_data,
 }

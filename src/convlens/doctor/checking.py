@@ -30,7 +30,7 @@ from convlens.evaluation.test_ledger import inspect_test
 from convlens.files import read_lines
 from convlens.metrics import IMBALANCED
 from convlens.progress import Progress, open_progress
-from convlens.text import counted, listed, shown
+from convlens.text import counted, listed, percent, shown
 
 _TINY_CLASS, _FEW_TEST = 20, 200
 _ORDER = {FALSIFIES: 0, WARNING: 1, NOTE: 2}
@@ -112,8 +112,8 @@ class _Check:
         if clusters:
             several = sum(len(c) for c in clusters)
             remedy = (
-                "`write_groups=FILE.csv` makes a table that train takes in the folder's place and in which they are groups, "
-                "that never straddle a split"
+                "`write_groups=FILE.csv` makes a table that train takes in the folder's place and in which they are "
+                "groups, that never straddle a split"
             )
             self.add(
                 "groups", NOTE, f"{several:,} samples show {len(clusters):,} pictures more than once", remedy, clusters
@@ -208,15 +208,13 @@ class _Check:
         if tiny:
             more = f" and {len(tiny) - 8:,} more" if len(tiny) > 8 else ""
             title = f"classes with fewer than {_TINY_CLASS} images: {', '.join(tiny[:8])}{more}"
-            self.add(
-                "tiny", WARNING, title, "their scores rest on a handful of pictures: collect more, or join classes"
-            )
+            remedy = "their scores rest on a handful of pictures: collect more, or join classes"
+            self.add("tiny", WARNING, title, remedy)
         most, fewest = int(train.argmax()), int(np.where(train > 0, train, train.max()).argmin())
         if train[most] >= IMBALANCED * max(1, train[fewest]):
-            title = (
-                f"{shown(names[most], 30)} has {train[most]:,} training images, {shown(names[fewest], 30)} "
-                f"{train[fewest]:,}: always answering the largest class is right for {100 * total[most] / total.sum():.0f} %"
-            )
+            title = f"{shown(names[most], 30)} has {train[most]:,} training images, {shown(names[fewest], 30)} "
+            share = percent(total[most] / total.sum(), 0)
+            title += f"{train[fewest]:,}: always answering the largest class is right for {share}"
             remedy = (
                 "look at balanced accuracy, which comes first in what train and evaluate print; `balance=weights` or "
                 "sampling makes up for it"
@@ -327,8 +325,8 @@ class _Check:
         return [tuple(samples) for samples in members.values()]
 
     def exclusions(self, pairs: list[_Duplicate]) -> list[tuple[str, str]]:
-        """What must go for a score to mean something: of duplicates across splits those that are learned from or chosen by,
-        for test stays what it is; of equal pixels under two labels both."""
+        """What must go for a score to mean something: of duplicates across splits those that are learned from or chosen
+        by, for test stays what it is; of equal pixels under two labels both."""
         reasons: dict[str, str] = {}
         for cluster in self.clusters(pairs):
             last = max((s.split for s in cluster), key=SPLITS.index)

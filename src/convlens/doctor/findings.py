@@ -158,7 +158,7 @@ class Findings:
         files.check_new_file(path, (".csv",))
         if root is None:
             raise UsageError(
-                "groups are for picture files in a folder: arrays have no paths to write down, and a zip file must be unpacked"
+                "groups are for picture files in a folder: arrays have no paths to write down; unpack a zip file"
             )
         if not root.exists():
             raise UsageError(f"the pictures {shown(root, 200)} are not there any more: there is nothing to write down")

@@ -5,10 +5,9 @@ the candidates' order. `registration.py` lays two pictures on one another and sa
 or splits.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +62,7 @@ class Compared:
     colour_NHWC: NDArray[np.uint8]
 
     @classmethod
-    def of(cls, images: Iterator[NDArray[np.uint8]], num: int) -> Compared:
+    def of(cls, images: Iterator[NDArray[np.uint8]], num: int) -> Self:
         """From `num` uint8 images (H, W, C) of any size."""
         grey = np.zeros((num, SIDE, SIDE), np.uint8)
         colour = np.zeros((num, COLOURS, COLOURS, 3), np.uint8)

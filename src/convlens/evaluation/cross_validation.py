@@ -21,9 +21,10 @@ from convlens.training.trial import run_trial
 def cross_validate(plan: TrainingPlan, bar: Progress) -> tuple[Score, int]:
     """Train `plan.folds` times, each time without one fold, and score every image by the network that did not see it.
 
-    `plan.dataset` has every image in train. Images that the plan's parent was made with, and whatever shares a group with
-    one of them, are learned from in every fold and never held out: the second number says how many they are. Raises
-    DataError where too little is left to hold out, or a class is too small; TrainingError where a training diverges.
+    `plan.dataset` has every image in train. Images that the plan's parent was made with, and whatever shares a group
+    with one of them, are learned from in every fold and never held out: the second number says how many they are.
+    Raises DataError where too little is left to hold out, or a class is too small; TrainingError where a training
+    diverges.
     """
     dataset, folds, bar_name = plan.dataset, plan.folds or 0, plan.dataset.name
     rows, labels_N = dataset.rows("train"), dataset.labels("train")
@@ -56,8 +57,8 @@ def _known_to_parent(plan: TrainingPlan, rows: NDArray[np.int64]) -> NDArray[np.
         return np.zeros(len(rows), bool)
     if plan.parent.seen is None:
         raise DataError(
-            "which images the parent was made with is not known any more, so that none could be held out from it: leave "
-            "`folds` away"
+            "which images the parent was made with is not known any more, so that none could be held out from it: "
+            "leave `folds` away"
         )
     split_keys = plan.dataset.split_keys(rows)
     known = np.isin(plan.dataset.pixel_keys("train"), plan.parent.seen)

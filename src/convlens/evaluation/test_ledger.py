@@ -1,8 +1,8 @@
 """The ledger of the test set: the only door to it. Each look is written down before it happens.
 
 Owns `openings.jsonl` in the user's state folder, and the permits that a data set asks for. Ten seeds of one (sentence,
-recipe) are one look, ten plans are ten: whoever picks the best of ten plans by their test scores has trained on test. An
-inspection looks for duplicates and the like; no model sees it, so it is written down and is no opening.
+recipe) are one look, ten plans are ten: whoever picks the best of ten plans by their test scores has trained on test.
+An inspection looks for duplicates and the like; no model sees it, so it is written down and is no opening.
 """
 
 import json

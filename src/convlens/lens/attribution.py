@@ -4,10 +4,9 @@ Owns the three methods, for any function from pictures to logits. All explain on
 (a probability also moves when another class's score does), and all are taken in evaluation mode.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -42,7 +41,7 @@ class Subject:
         baseline_1CHW: Tensor,
         modules: Mapping[str, nn.Module],
         shapes: Mapping[str, tuple[int, ...]],
-    ) -> Subject:
+    ) -> Self:
         """The subject whose Grad-CAM layer is the last with maps above 1×1; `shapes` are of outputs, in order."""
         with_maps = [name for name, shape in shapes.items() if len(shape) == 3 and shape[1] * shape[2] > 1]
         last = with_maps[-1] if with_maps else None

@@ -161,11 +161,9 @@ class Features:
             )
         if self.unit is not None:
             box = self.unit.box
-            where = (
-                "nothing but padding"
-                if box is None
-                else (f"rows {box.top} to {box.bottom - 1}, columns {box.left} to {box.right - 1} of the input")
-            )
+            where = "nothing but padding"
+            if box is not None:
+                where = f"rows {box.top} to {box.bottom - 1}, columns {box.left} to {box.right - 1} of the input"
             lines.append(f"unit {self.unit.text}: value {self.unit.value:.5g}, sees {where}")
         return lines
 

@@ -81,23 +81,13 @@ def _look_into_classifier(
     answer = int(probabilities.argmax())
     title = f"{name_of(image)}: {shown(names[answer], 40)}, {100 * probabilities[answer]:.1f} %"
     first = next((node for node in nodes.values() if isinstance(node.layer, Conv)), None)
-    return Features(
-        title,
-        original_of(image),
-        framed,
-        recording.values[INPUT],
-        tuple(LayerValues(a, title_of(nodes[a]), nodes[a].formula, recording.values[a]) for a in chosen),
-        None if first is None else recording.tensors[f"{first.address}.weight"],
-        names,
-        probabilities,
-        explained,
-        baseline_of(spec)[1],
-        grad_cam_layer=subject.layer_name,
-        **maps,
-        unit=None
-        if seen is None
-        else UnitSeen(str(unit), float(recording.values[seen[0]][seen[1]]), pixels_seen(plan, *seen)),
-    )
+    kernels = None if first is None else recording.tensors[f"{first.address}.weight"]
+    rows = tuple(LayerValues(a, title_of(nodes[a]), nodes[a].formula, recording.values[a]) for a in chosen)
+    if seen is not None:
+        maps["unit"] = UnitSeen(str(unit), float(recording.values[seen[0]][seen[1]]), pixels_seen(plan, *seen))
+    pictures, answers = (original_of(image), framed, recording.values[INPUT]), (names, probabilities, explained)
+    baseline = baseline_of(spec)[1]
+    return Features(title, *pictures, rows, kernels, *answers, baseline, grad_cam_layer=subject.layer_name, **maps)
 
 
 def subject_of(classifier: Classifier, image_HWC: Pixels) -> Subject:

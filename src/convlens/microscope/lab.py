@@ -16,12 +16,13 @@ from typing import Any
 from convlens import files
 from convlens.architecture import Explanation, parse, plan
 from convlens.architecture.rows import rows_json
+from convlens.checks import checked, whole
 from convlens.data.packed.dataset import Dataset
 from convlens.errors import RunError, SentenceError, UsageError
 from convlens.modelfile import ModelCard
 from convlens.recipe import Recipe
 from convlens.run import RUN_FILE, RUNS_FOLDER, Run
-from convlens.text import shown
+from convlens.training.request import MAX_SEED
 
 MAX_PARAMETERS, MAX_MULTIPLY_ADDS, MAX_EPOCHS = 5_000_000, 500_000_000, 50.0
 _FIELDS = ("epochs", "batch_size", "lr")  # of the recipe, that the page may set
@@ -76,8 +77,7 @@ class Lab:
         if recipe.epochs > MAX_EPOCHS:
             raise UsageError(f"the lab trains for up to {MAX_EPOCHS:g} epochs")
         seed = request.get("seed", 0)
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-            raise UsageError(f"seed must be a whole number from 0 on, not {shown(seed)}")
+        checked("seed", seed, whole(0, MAX_SEED))
         self._tidy()
         place = files.reserve_folder(RUNS_FOLDER, "lab")  # another microscope may train in this folder too
         process = subprocess.Popen(

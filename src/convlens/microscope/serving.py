@@ -17,6 +17,7 @@ from typing import Any
 
 import uvicorn
 
+from convlens.checks import checked, whole
 from convlens.classifier import load
 from convlens.errors import UsageError
 from convlens.microscope.access import Access
@@ -58,8 +59,7 @@ def serve(
     starts the browser. The start line, with the address, goes to `progress`. Raises UsageError where the port is
     taken, with one that is free; and as `load` does.
     """
-    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
-        raise UsageError(f"port must be a whole number from 0 to 65535, not {shown(port)}")
+    checked("port", port, whole(0, 65_535))
     if token is not None and not (isinstance(token, str) and re.fullmatch(r"[A-Za-z0-9._~-]{8,200}", token)):
         raise UsageError("a token must have 8 to 200 letters, digits and . _ ~ -")
     names_given = list(allow_host or ())

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from convlens.architecture.explain import Explanation
 from convlens.architecture.rows import rows_json
 from convlens.architecture.windows import INPUT, Unit, pixels_seen
+from convlens.checks import checked, choice
 from convlens.classifier import Classifier
 from convlens.data.image.decode import Pixels, quiet_pillow
 from convlens.data.packed.dataset import Dataset
@@ -179,8 +180,7 @@ class Session:
 
     def attribution(self, number: int, method: str, label: int) -> bytes:
         """Where the answer comes from: float32 (H, W). Raises GoneError, UsageError."""
-        if method not in METHODS:
-            raise UsageError(f"unknown method {shown(method, 40)!r}: there are {', '.join(METHODS)}")
+        checked("method", method, choice(METHODS))
         if not 0 <= label < self.plan.num_classes:
             raise UsageError(f"there is no class number {label}: there are {self.plan.num_classes}")
         classifier = self.classifier

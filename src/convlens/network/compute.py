@@ -122,8 +122,8 @@ def reuse_freed_memory() -> None:
 def settled(compute: Compute) -> Iterator[None]:
     """Within it torch has the compute's threads, deterministic kernels and a random state of its own.
 
-    All of it is as before afterwards: a library must not move its caller's random numbers. On the CPU, whose kernels are deterministic, `use_deterministic_algorithms` is not called:
-    it would import torch's compiler.
+    All of it is as before afterwards: a library must not move its caller's random numbers. On the CPU, whose kernels
+    are deterministic, `use_deterministic_algorithms` is not called: it would import torch's compiler.
     """
     threads = torch.get_num_threads()
     deterministic, warn_only = (

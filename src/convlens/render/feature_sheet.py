@@ -26,8 +26,8 @@ _PER_ROW, _MOST_IN_VECTOR, _PER_VECTOR_ROW = 16, 1024, 128
 
 class Panel(NamedTuple):
     """A picture of the first row: its name, what stands under it, and its values: uint8 (H, W, C) drawn as they are, or
-    float32 (H, W) drawn over the faint picture, in red and blue around 0 if `is_signed`. `box` (top, left, bottom, right)
-    is framed, and `box_words` said of it."""
+    float32 (H, W) drawn over the faint picture, in red and blue around 0 if `is_signed`. `box` (top, left, bottom,
+    right) is framed, and `box_words` said of it."""
 
     name: str
     under: str
@@ -38,8 +38,8 @@ class Panel(NamedTuple):
 
 
 class MapRow(NamedTuple):
-    """A layer: its name, how its size follows, its values, float32 maps (C, h, w) or a vector (K,), and which of them are
-    dead, bool (C,)."""
+    """A layer: its name, how its size follows, its values, float32 maps (C, h, w) or a vector (K,), and which of them
+    are dead, bool (C,)."""
 
     name: str
     formula: str

@@ -5,11 +5,9 @@ processes nor the device changes which image gets which augmentation. What an au
 business; networks are nobody's here.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -25,8 +23,8 @@ assert len({_ORDER, *(kind.stream for kind in KINDS)}) == len(KINDS) + 1, "strea
 
 
 class Batch(NamedTuple):
-    """Which images, and what happens to each: positions in the training split int64 (B,), and for each augmentation that
-    is on the batch's rows of its draw, (B, …)."""
+    """Which images, and what happens to each: positions in the training split int64 (B,), and for each augmentation
+    that is on the batch's rows of its draw, (B, …)."""
 
     positions: NDArray[np.int64]
     augmentation: Augmentation
@@ -81,7 +79,7 @@ class Batches:
     _orders: dict[int, NDArray[np.int64]] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
-    def of(cls, recipe: Recipe, labels_N: NDArray[np.int64], seed: int) -> Batches:
+    def of(cls, recipe: Recipe, labels_N: NDArray[np.int64], seed: int) -> Self:
         """The batches that a recipe asks for, of training images with these labels."""
         balanced = labels_N if recipe.balance == "sampling" else None
         return cls(len(labels_N), recipe.batch_size, seed, recipe.augmentation, balanced)

@@ -24,7 +24,8 @@ _KEEP = 2  # the newest, and one in case it is damaged
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read and verified: the arrays and numbers of a state, and `extra` as `save` was given it."""
+    """A checkpoint that was read and verified: the arrays and numbers of a state, and `extra` as `save` was given
+    it."""
 
     step: int
     version: int

@@ -4,14 +4,12 @@ Owns the checks that need no data, so that what can be wrong is found before a f
 defaults. What the data decides is `choosing/`'s; `experiment.resolve` turns a request into a plan.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from convlens.architecture import parse
 from convlens.augmentation import parse_augment
@@ -146,7 +144,7 @@ class TrainRequest:
         """Trainings that share the time: seeds, and folds with the training on all images after them."""
         return (self.seeds or 1) * (1 if self.folds is None else self.folds + 1)
 
-    def with_defaults(self) -> TrainRequest:
+    def with_defaults(self) -> Self:
         """The same with what needs neither data nor machine filled in."""
         return replace(
             self, data=NAMED_SETS[0] if self.data is None else self.data, seed=0 if self.seed is None else self.seed

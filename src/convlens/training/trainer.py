@@ -30,8 +30,8 @@ _CURVE_POINTS, _FILM_FRAMES = 100, 60
 
 @dataclass(frozen=True)
 class Watch:
-    """How a run is watched: what shows its progress, seconds between checkpoints (0: after every step), and what is asked
-    after each step whether to end."""
+    """How a run is watched: what shows its progress, seconds between checkpoints (0: after every step), and what is
+    asked after each step whether to end."""
 
     bar: Progress
     checkpoint_every_s: float
@@ -43,7 +43,8 @@ class Watch:
 
 
 def train_run(plan: TrainingPlan, run: Run, watch: Watch, *, ended: bool) -> Run:
-    """Train a run to its end, from its newest checkpoint where it has one; `ended` asks for an end before the first step.
+    """Train a run to its end, from its newest checkpoint where it has one; `ended` asks for an end before the first
+    step.
 
     Whatever happens, what is on disk can be loaded or resumed. Raises DivergedError, TrainingError, RunError,
     StorageError.
@@ -94,12 +95,12 @@ class _Trainer:
             self.bar.line("no checkpoint of this run is whole: training begins anew, to the same bits")
         if last is not None and last.version != checkpoint.FORMAT_VERSION:
             raise RunError(
-                f"{where}: its checkpoints were written by another version of convlens: resume with that one, or begin a "
-                "new run"
+                f"{where}: its checkpoints were written by another version of convlens: resume with that one, or begin "
+                "a new run"
             )
         if last is not None and last.extra.get("identity") != self.plan.identity:
             raise RunError(
-                f"{where}: its checkpoints are of another plan, seed or data than run.json says; one of them was changed"
+                f"{where}: its checkpoints are of another plan, seed or data than run.json says; one was changed"
             )
         if last is not None:
             self.state.restore(last.arrays, last.plain)

@@ -37,8 +37,8 @@ class Parent:
     seen: NDArray[np.uint64] | None
 
     def options_for(self, asked: PackOptions, data: Any) -> PackOptions:
-        """The options that pack images as the parent takes them; of a set that is packed already, those asked for. Raises
-        UsageError where others were asked for."""
+        """The options that pack images as the parent takes them; of a set that is packed already, those asked for.
+        Raises UsageError where others were asked for."""
         spec = self.card.input_spec
         own = {"size": (spec.height, spec.width)} | {n: getattr(spec, n) for n in ("channels", "framing", "region")}
         for name, value in own.items():

@@ -5,20 +5,18 @@ Pillow's antialiased bicubic filter; pictures smaller than the input are enlarge
 object has one size; `pad` fills with the mean colour of the edges it extends; RGB becomes grey by ITU-R 601.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from convlens.checks import checked, choice, whole
 from convlens.data.image.decode import Box, Pixels, Reduced, decode_reduced, without_transparency
 from convlens.data.image.ink import MAX_INK_SIDE, framed_ink
 from convlens.errors import ImageError, UsageError
-from convlens.text import did_you_mean, shown
 
 FRAMINGS = ("pad", "crop", "stretch", "ink")
 FRAMING_VERSION = 2  # raised whenever the same pixels would be framed otherwise
@@ -48,17 +46,11 @@ class InputSpec:
     region: Region | None = None
 
     def __post_init__(self) -> None:
-        if self.framing not in FRAMINGS:
-            raise UsageError(
-                f"unknown framing {shown(self.framing)!r}{did_you_mean(str(self.framing), FRAMINGS)}: "
-                f"there are {', '.join(FRAMINGS)}"
-            )
-        if any(isinstance(v, bool) or not isinstance(v, int) for v in (self.height, self.width, self.channels)):
-            raise UsageError("size and channels must be whole numbers")
+        checked("framing", self.framing, choice(FRAMINGS))
+        for name in ("height", "width", "channels"):
+            checked(name, getattr(self, name), whole(1, MAX_SIDE))
         if self.channels not in (1, 3):
             raise UsageError(f"channels must be 1 (grey) or 3 (RGB), not {self.channels}")
-        if not (1 <= self.height <= MAX_SIDE and 1 <= self.width <= MAX_SIDE):
-            raise UsageError(f"size must be from 1 to {MAX_SIDE} pixels a side, not {self.height}×{self.width}")
         if self.framing == "ink" and self.channels != 1:
             raise UsageError("framing 'ink' is for grey pictures: add `channels=1`")
 
@@ -67,7 +59,7 @@ class InputSpec:
         """(C, H, W), as architectures take it."""
         return (self.channels, self.height, self.width)
 
-    def with_statistics(self, mean: tuple[float, ...], std: tuple[float, ...]) -> InputSpec:
+    def with_statistics(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Self:
         """The same with the training images' mean and standard deviation per channel, in 0..255."""
         return replace(self, mean=mean, std=std)
 
@@ -80,7 +72,7 @@ class InputSpec:
         )
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> InputSpec:
+    def from_json(cls, value: dict[str, Any]) -> Self:
         """Raises KeyError, TypeError or UsageError where `value` is not an input spec."""
         mean, std = (tuple(float(v) for v in value[k]) for k in ("mean", "std"))
         region = value.get("region")  # specs written before have none

@@ -4,8 +4,6 @@ Owns opening a packed folder, the derivation of the validation split, fingerprin
 made is `pack.py`'s business. docs/formats.md describes the files; any NumPy can read them.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Mapping
@@ -18,6 +16,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from convlens.checks import checked, choice
 from convlens.data.image.decode import Pixels
 from convlens.data.image.framing import InputSpec
 from convlens.data.packed.image_rows import ImageRows
@@ -55,8 +54,8 @@ class Dataset:
     """An open packed data set.
 
     Samples come out through `images`, `labels` and their `_at` forms. Those of test come out of none of them, whichever
-    split they are counted in, unless the set has a `permit` for them. `val_frac` is the share of training images set aside
-    for validation where the source has no validation split of its own; 0 trains on everything that is not test.
+    split they are counted in, unless the set has a `permit` for them. `val_frac` is the share of training images set
+    aside for validation where the source has no validation split of its own; 0 trains on everything that is not test.
     `is_merged` makes one training split of all three, for cross-validation and the model that is delivered after it.
     """
 
@@ -222,9 +221,7 @@ class Dataset:
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """Row numbers of a split in images.npy and samples order. Raises DataError for unknown splits."""
-        if split not in SPLITS:
-            raise DataError(f"unknown split {shown(split)!r}: there are {', '.join(SPLITS)}")
-        return self._rows[split]
+        return self._rows[checked("split", split, choice(SPLITS), DataError)]
 
     def class_counts(self, split: str) -> NDArray[np.int64]:
         """int64 (K,): samples of each class in a split."""
@@ -283,16 +280,16 @@ class Dataset:
             raise DataError(f"{shown(self.folder, 200)} is damaged (samples.jsonl): pack it anew")
         return names
 
-    def merged(self) -> Dataset:
+    def merged(self) -> Self:
         """The same data with every image counted in train; those of test stay sealed without a permit."""
         return replace(self, is_merged=True)
 
-    def with_permit(self, permit: Permit) -> Dataset:
+    def with_permit(self, permit: Permit) -> Self:
         """The same data with test open. Raises DataError where the permit is not for it."""
         permit.check(self.test_fingerprint)
         return replace(self, permit=permit)
 
-    def with_val_frac(self, val_frac: float) -> Dataset:
+    def with_val_frac(self, val_frac: float) -> Self:
         """The same data with another share set aside for validation. Raises UsageError outside 0 to below 1."""
         dataset = replace(self, val_frac=val_frac)
         dataset._check()
@@ -322,9 +319,9 @@ def in_split(split_key_N: NDArray[np.uint64], labels_N: NDArray[np.int64], share
     """Which samples belong to a split of about `share`: those whose split_key lies in the lowest `share` of its range.
 
     A split_key is the hash of the image's pixels (or of its group), so whether an image is in depends on that image
-    alone: not on seed, order, or what is added later, and equal pictures go together. Only a class that would
-    come out wholly outside or wholly inside (it is tiny) gives its lowest split_key or keeps its highest, if it has two;
-    equal split_keys still go together, which may leave it as it was.
+    alone: not on seed, order, or what is added later, and equal pictures go together. Only a class that would come out
+    wholly outside or wholly inside (it is tiny) gives its lowest split_key or keeps its highest, if it has two; equal
+    split_keys still go together, which may leave it as it was.
     """
     inside: NDArray[np.bool_] = split_key_N < np.uint64(min(math.floor(share * 2.0**64), 2**64 - 1))
     for label in np.unique(labels_N):

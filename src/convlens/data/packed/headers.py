@@ -75,11 +75,10 @@ def read_headers(source: Source, bar: Progress, *, most: int | None = None, unti
 def _header(sample: Sample) -> Header | None:
     try:
         content = sample.read()
-        return (
-            read_header(content)
-            if isinstance(content, bytes)
-            else Header(content.shape[0], content.shape[1], content.shape[2], "array")
-        )
+        if isinstance(content, bytes):
+            return read_header(content)
+        height, width, channels = content.shape
+        return Header(height, width, channels, "array")
     except ImageError:
         return None  # it is quarantined, with its reason, when it is decoded
 

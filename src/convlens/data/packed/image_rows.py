@@ -4,12 +4,10 @@ Owns the picking of rows from the mapped images.npy. The operating system keeps 
 is read once, one that does not still trains, and neither is copied into the process.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +49,6 @@ class ImageRows:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self[:], dtype)
 
-    def only(self, keep: NDArray[np.bool_]) -> ImageRows:
+    def only(self, keep: NDArray[np.bool_]) -> Self:
         """Those where `keep`, bool (N,), is true; nothing is read."""
-        return ImageRows(self.mapped, self.rows[keep])
+        return replace(self, rows=self.rows[keep])

@@ -4,17 +4,15 @@ Owns their values and text forms, and the list of samples to leave out: one line
 JSON object with `path` (and `reason`), as `check` writes it and a person may.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from convlens.data.image.framing import InputSpec, Region
 from convlens.errors import DataError, UsageError
-from convlens.text import listed, shown
+from convlens.text import listed, shown, whole_numbers
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class PackOptions:
         }
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> PackOptions:
+    def from_json(cls, value: dict[str, Any]) -> Self:
         """Raises KeyError or TypeError where `value` is something else."""
         size = value["size"]
         return cls(
@@ -55,7 +53,7 @@ class PackOptions:
         )
 
     @classmethod
-    def for_input(cls, spec: InputSpec, *, group: str | None = None, all_test: bool = False) -> PackOptions:
+    def for_input(cls, spec: InputSpec, *, group: str | None = None, all_test: bool = False) -> Self:
         """The options that frame pictures as a model's InputSpec says."""
         return cls((spec.height, spec.width), spec.channels, spec.framing, group, all_test, spec.region)
 
@@ -64,17 +62,7 @@ def parse_size(size: int | str | Sequence[int] | None) -> tuple[int, int] | None
     """`32`, `"32"`, `"24x32"` (height x width) or a pair as (height, width). Raises UsageError."""
     if size is None:
         return None
-    parts = (
-        size.lower().replace("×", "x").split("x")
-        if isinstance(size, str)
-        else [size]
-        if isinstance(size, int)
-        else size
-    )
-    try:
-        numbers = [int(p) for p in parts]
-    except (TypeError, ValueError):
-        numbers = []
+    numbers = whole_numbers(size)
     if len(numbers) not in (1, 2) or min(numbers) < 1:
         raise UsageError(f"size must be like 32 or 24x32 (height x width, in pixels), not {shown(size)!r}")
     return numbers[0], numbers[-1]
@@ -84,15 +72,12 @@ def parse_region(region: str | Sequence[int] | None) -> Region | None:
     """`"10,20,64,48"` or four numbers as (x, y, width, height) in pixels. Raises UsageError."""
     if region is None:
         return None
-    try:
-        x, y, width, height = (int(part) for part in (region.split(",") if isinstance(region, str) else region))
-    except (TypeError, ValueError):
-        x = y = width = height = -1
-    if min(x, y) < 0 or min(width, height) < 1:
+    numbers = whole_numbers(region, ",")
+    if len(numbers) != 4 or min(numbers[:2]) < 0 or min(numbers[2:]) < 1:
         raise UsageError(
             f"region must be x,y,width,height in pixels of the upright picture, like 10,20,64,48, not {shown(region)!r}"
         )
-    return x, y, width, height
+    return numbers[0], numbers[1], numbers[2], numbers[3]
 
 
 # ---------------------------------------------------------------- lists of samples to leave out

@@ -102,10 +102,7 @@ def is_packed_folder(data: Any) -> bool:
     """Whether `data` is the path of a packed folder (a named set is none, whatever lies in the working folder)."""
     if not isinstance(data, str | Path) or str(data) in NAMED_SETS:
         return False
-    try:
-        return (Path(data) / "dataset.json").is_file()
-    except (OSError, ValueError):
-        return False
+    return files.is_file(Path(data) / "dataset.json")
 
 
 def _packed_sets() -> Path:

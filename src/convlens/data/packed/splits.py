@@ -1,7 +1,7 @@
 """Which samples of a source become test when it has no split of its own, and what straddles one that it has.
 
-Owns the split_key: a number for each sample from its content or its group. Validation is drawn from the same numbers when
-a set is opened (`dataset.py`).
+Owns the split_key: a number for each sample from its content or its group. Validation is drawn from the same numbers
+when a set is opened (`dataset.py`).
 """
 
 import hashlib
@@ -28,8 +28,8 @@ def split_key_of_group(group: str) -> int:
 
 
 def join_equal(index: NDArray[Any]) -> None:
-    """Samples that share a picture, pixel for pixel as framed, get one split_key, and so do whole groups that share one:
-    they must not straddle a split."""
+    """Samples that share a picture, pixel for pixel as framed, get one split_key, and so do whole groups that share
+    one: they must not straddle a split."""
     keys, inverse, counts = np.unique(index["pixels"], return_inverse=True, return_counts=True)
     if len(keys) == len(index):
         return

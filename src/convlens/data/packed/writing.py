@@ -1,8 +1,7 @@
 """Writing a packed folder: every sample decoded and framed once.
 
-Owns the folder's making (docs/formats.md), the input size chosen for it, the test split, quarantine and
-fingerprints. A sample that cannot be read is quarantined with its reason and counted; it is never replaced or
-passed over in silence.
+Owns the folder's making (docs/formats.md), the input size chosen for it, the test split, quarantine and fingerprints. A
+sample that cannot be read is quarantined with its reason and counted; it is never replaced or passed over in silence.
 """
 
 import hashlib
@@ -183,8 +182,8 @@ def _read(sample: Sample, spec: InputSpec, excluded: Set[str]) -> tuple[_Written
 
 
 def _of_pixels(image: Pixels, spec: InputSpec) -> _Written:
-    """Pixels of the asked-for size are their own convention: they are not framed a second time. The split key is that of
-    the array as it came, so that the split does not depend on the framing."""
+    """Pixels of the asked-for size are their own convention: they are not framed a second time. The split key is that
+    of the array as it came, so that the split does not depend on the framing."""
     digest = _digest(image)
     if image.shape == (spec.height, spec.width, spec.channels) and spec.region is None:
         return _Written(image, _key(digest), split_key_of(digest))

@@ -4,8 +4,6 @@ Owns the sample, and the two kinds of sources: files in a tree, and arrays that 
 surveys or checks asks a source and not what kind it is. Knows no layout of files.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +12,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,7 +85,7 @@ class FileSource:
         """Every sample, in a fixed order."""
         return (Sample(*row, partial(self.tree.read, row.name)) for row in self.rows())
 
-    def every(self, step: int) -> FileSource:
+    def every(self, step: int) -> Self:
         """Each `step`-th sample, the first among them."""
         counts: dict[str | None, int] = {}
         for row in islice(self.rows(), None, None, step):
@@ -101,7 +99,8 @@ class FileSource:
         return median(sizes) if sizes else 0
 
     def identity(self) -> Iterator[str]:
-        """What changes when the source does, as pieces of JSON: each file's name, size and time, and what is said of it."""
+        """What changes when the source does, as pieces of JSON: each file's name, size and time, and what is said of
+        it."""
         yield f"[{json.dumps(self.location)}, {json.dumps(list(self.class_names))}, ["
         for number, row in enumerate(self.rows()):
             line = [row.name, *self.tree.stat(row.name), row.label, row.split, row.group]
@@ -168,7 +167,7 @@ class ArraySource:
             for number, label in enumerate(part.labels_N.tolist()):
                 yield Sample(f"{where}/{number}", names[label], split, None, partial(images.__getitem__, number))
 
-    def every(self, step: int) -> ArraySource:
+    def every(self, step: int) -> Self:
         """Each `step`-th sample of each array."""
         parts = {s: ArraySplit(p.images_NHWC[::step], p.labels_N[::step]) for s, p in self.splits.items()}
         return replace(self, splits=parts)

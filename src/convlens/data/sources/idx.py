@@ -1,7 +1,7 @@
 """IDX, MNIST's own format, in any tree of names, read so that a header can promise nothing that it does not hold.
 
-Owns the format and its checks. The format is as described with MNIST (yann.lecun.com/exdb/mnist): two zero bytes, a type
-byte (8 = uint8), the number of dimensions, each dimension as a big-endian uint32, the values.
+Owns the format and its checks. The format is as described with MNIST (yann.lecun.com/exdb/mnist): two zero bytes, a
+type byte (8 = uint8), the number of dimensions, each dimension as a big-endian uint32, the values.
 """
 
 import gzip

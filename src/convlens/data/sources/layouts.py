@@ -135,7 +135,8 @@ def class_folders(tree: Tree, name: str, group: str | None, problems: list[str] 
 
 
 def _split_folders(tree: Tree, top: str, folders: list[str]) -> dict[str, str]:
-    """The folders that stand for splits, by split; none where there are none. Raises DataError where they do not add up."""
+    """The folders that stand for splits, by split; none where there are none. Raises DataError where they do not add
+    up."""
     names = {folder: folder.rpartition("/")[2] for folder in folders}
     of = [folder for folder in folders if names[folder].lower() in SPLIT_NAMES]
     found = {SPLIT_NAMES[names[folder].lower()]: folder for folder in of}

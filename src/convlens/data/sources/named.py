@@ -19,7 +19,8 @@ from convlens.errors import DataError
 from convlens.text import shown
 
 NAMED_SETS = ("mnist", "fashion-mnist")
-FASHION_CLASSES = tuple("T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag".split() + ["Ankle boot"])
+_FASHION = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
+FASHION_CLASSES = tuple(_FASHION.split(","))
 FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of Debian's package dataset-fashion-mnist
 
 

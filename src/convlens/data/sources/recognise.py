@@ -6,6 +6,7 @@ Owns telling them apart. A source is listed, not decoded: images stay in their f
 from pathlib import Path
 from typing import Any
 
+from convlens import files
 from convlens.data.sources.arrays import from_arrays
 from convlens.data.sources.base import Source, name_of
 from convlens.data.sources.idx import from_idx, has_idx_files
@@ -57,11 +58,7 @@ def _existing(text: str) -> Path:
         path = Path(text).expanduser()
     except RuntimeError as error:  # ~nobody
         raise DataError(f"no such path {shown(text, 200)}: {error}") from error
-    try:
-        exists = bool(text) and path.exists()
-    except (OSError, ValueError):  # a name too long for any file, a null byte
-        exists = False
-    if not exists:
+    if not text or not (files.is_file(path) or files.is_folder(path)):
         near = did_you_mean(text, NAMED_SETS)
         raise DataError(f"no data set or path {shown(text, 200)!r}{near}: named sets are {', '.join(NAMED_SETS)}")
     return path
@@ -90,8 +87,8 @@ def _in_zip(tree: ZipTree, name: str, group: str | None, problems: list[str] | N
     except DataError:
         return table(tree, tables[0], name, group, problems)
     raise DataError(
-        f"{where} holds class folders and a table ({shown(tables[0])}), which may differ: unpack it, and name the folder or "
-        "the table"
+        f"{where} holds class folders and a table ({shown(tables[0])}), which may differ: unpack it, and name the one "
+        "that is meant"
     )
 
 

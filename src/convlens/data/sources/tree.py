@@ -6,9 +6,10 @@ Owns the tree on a disk and what is litter in any tree. Paths are relative to th
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
+from convlens import files
 from convlens.data.image.decode import read_bytes
 from convlens.errors import DataError
 from convlens.text import shown
@@ -87,7 +88,7 @@ def join(path: str, name: str) -> str:
 
 def suffix_of(name: str) -> str:
     """`.png` of a name, in lower case; empty without one."""
-    return os.path.splitext(name)[1].lower()
+    return PurePosixPath(name).suffix.lower()
 
 
 class DiskTree(Tree):
@@ -121,19 +122,16 @@ class DiskTree(Tree):
 
     def stat(self, path: str) -> tuple[int | None, int | None]:
         try:
-            status = os.stat(self.folder / path)
+            status = (self.folder / path).stat()
             return status.st_size, status.st_mtime_ns
         except (OSError, ValueError):
             return None, None
 
     def is_file(self, path: str) -> bool:
-        try:
-            return (self.folder / path).is_file()
-        except (OSError, ValueError):  # a name too long for any file, a null byte
-            return False
+        return files.is_file(self.folder / path)
 
     def key(self, path: str) -> Hashable:
-        status = os.stat(self.folder / path)
+        status = (self.folder / path).stat()
         return status.st_dev, status.st_ino
 
 

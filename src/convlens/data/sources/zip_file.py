@@ -6,6 +6,7 @@ Owns what such an archive may be: nothing is unpacked, no name leads out of it, 
 import zipfile
 import zlib
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -104,7 +105,7 @@ def _check_members(
     if unfolded > max(_SMALL_BYTES, _MOST_TIMES * num_bytes):
         raise DataError(f"{where} would unfold from {num_bytes:,} to {unfolded:,} bytes: it is a zip bomb, or damaged")
     placed = sorted(members, key=lambda info: info.header_offset)
-    for info, after in zip(placed, placed[1:], strict=False):
+    for info, after in pairwise(placed):
         if info.header_offset + info.compress_size > after.header_offset:
             raise DataError(
                 f"{where} has members that lie upon one another ({shown(after.filename)}): it is a zip bomb"
