@@ -423,7 +423,13 @@ def test_explain_draws(command: Command, workplace: Path) -> None:
     root = ElementTree.fromstring(text)
     words = "".join(root.itertext())
     assert root.tag.endswith("svg") and "script" not in text
-    for part in ("input", "2.0  conv(8, 3, padding=1)", "+ sum of the residual", "what one unit sees", "8 × 14×14"):
+    for part in (
+        "input",
+        "2.0  conv(8, 3, padding=1)",
+        "+ sum of the residual",
+        "receptive field of one unit",
+        "8 × 14×14",
+    ):
         assert part in words, part
     assert command("explain", sentence, "--svg", "net.svg").returncode == 2
     assert command("explain", sentence, "--svg", "net.png").returncode == 2
@@ -439,6 +445,6 @@ def test_explain_says_which_padding(command: Command) -> None:
         "places that do not count",
         "no padding (valid)",
         "█",
-        "sees",
+        "receptive field",
     ):
         assert words in done.stdout, words

@@ -388,7 +388,7 @@ def test_port_taken(toy_run: convlens.Run, command: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--port", "99999"], "65535"),
+        (["--port", "99999"], "65,535"),
         (["--host", "no.such.host.invalid"], "cannot listen"),
         (["--token", "short"], "8"),
     ],

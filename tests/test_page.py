@@ -109,7 +109,7 @@ def draw_seven(page: Page) -> None:
     page.wait_for_selector("#answer[data-label='7']")
     # Quiet: the last picture is answered, and its maps are there.
     page.wait_for_function("() => document.querySelector('article[data-address=\"0\"] canvas').height > 20")
-    page.wait_for_function("() => document.getElementById('said').textContent.startsWith('Answer: 7')")
+    page.wait_for_function("() => document.getElementById('said').textContent.startsWith('Prediction: 7')")
     page.wait_for_load_state("networkidle")
 
 
@@ -229,10 +229,10 @@ def test_keyboard_reaches_every_value(page: Page) -> None:
     assert page.locator("#lab").is_visible() and page.locator("#tab-lab").get_attribute("aria-selected") == "true"
 
 
-def test_mistakes_and_confusion_open_images(page: Page) -> None:
+def test_misclassified_and_confusion_open_images(page: Page) -> None:
     """A validation image that the model gets wrong shows its wrong answer; a cell of the matrix shows its images."""
-    page.wait_for_selector("#mistakes button")
-    first = page.locator("#mistakes button").first
+    page.wait_for_selector("#misclassified button")
+    first = page.locator("#misclassified button").first
     label, answer = first.inner_text().split(" → ")
     first.click()
     page.wait_for_selector(f"#answer[data-label='{answer}']")

@@ -72,8 +72,8 @@ def checked(name: str, value: Any, check: Check, error: type[ConvlensError] = Us
 
 
 def need(part: Mapping[str, Any], **kinds: type) -> None:
-    """Of what was read back: raises KeyError or TypeError unless `part` has these values, of these types. A float may be a
-    whole number; no number may be below 0 or beyond 64 bits."""
+    """Of what was read back: raises KeyError or TypeError unless `part` has these values, of these types. A float may
+    be a whole number; no number may be below 0 or beyond 64 bits."""
     for name, kind in kinds.items():
         value = part[name]
         right = isinstance(value, (int, float) if kind is float else kind)

@@ -4,7 +4,7 @@ Owns the resolution of a request into a plan, and the order of seeds, folds, res
 `choosing/`'s, the training is `training/`'s, scores are `evaluation/`'s.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -174,9 +174,10 @@ def resolve(request: TrainRequest, bar: Progress) -> tuple[TrainingPlan, tuple[D
     draft = request.draft(parent)
     reasons: tuple[str, ...] = ()
     previews: tuple[Dataset, ...] = ()
-    if not request.is_named_set or request.time is not None or request.augment is not None:
-        from convlens.choosing.choose import choose
-
+    must_choose = request.time is not None or request.augment is not None
+    must_choose = must_choose or not (request.has_own_network or request.is_named_set)
+    choose = None if request.is_named_set and not must_choose else _chooser(must_choose)
+    if choose is not None:
         choices = choose(request, draft, bar)
         draft, dataset, reasons, previews = choices.draft, choices.dataset, choices.reasons, choices.previews
     else:
@@ -214,6 +215,19 @@ def resolve(request: TrainRequest, bar: Progress) -> tuple[TrainingPlan, tuple[D
         pinned=pinned,
     )
     return training_plan, previews
+
+
+def _chooser(needed: bool) -> Callable[..., Any] | None:
+    """`choosing.choose`, which is a room that may be missing. Raises UsageError where it is needed."""
+    try:
+        from convlens.choosing.choose import choose
+    except ImportError as error:
+        if needed:
+            raise UsageError(
+                f"what is not said cannot be chosen here ({error.name} is missing): say `preset`"
+            ) from error
+        return None
+    return choose
 
 
 def _preset_name(draft: Draft) -> str | None:
@@ -342,7 +356,11 @@ def _new_folder(training_plan: TrainingPlan, out: Path | None, measured: Mapping
 def _draw_previews(previews: tuple[Dataset, ...], path: Path, bar: Progress) -> None:
     from convlens.choosing.previews import draw_previews
 
-    draw_previews(previews, path)
+    try:
+        draw_previews(previews, path)
+    except ImportError as error:  # figures are a room that may be missing
+        bar.line(f"note: no pictures of the inputs: {error.name} is missing")
+        return
     bar.line(f"twelve pictures as the network sees them: {path}. Can you tell them apart?")
 
 

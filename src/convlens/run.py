@@ -124,7 +124,7 @@ class Run:
             ("seed", str(record["seed"])),
             ("trained for", f"{record['train_s']:.1f} s{rate}"),
         ]
-        rows += [("grown from", str(record["parent"]["path"]))] if record.get("parent") else []
+        rows += [("warm start from", str(record["parent"]["path"]))] if record.get("parent") else []
         rows += [("validation", str(self.val))] if self.val else []
         rows += [("test", str(self.test))] if self.test else []
         if self.cross_validation:

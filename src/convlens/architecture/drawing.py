@@ -1,4 +1,4 @@
-"""The drawing of a network: its maps to scale, and the receptive field growing from layer to layer, as SVG.
+"""The drawing of a network: its maps to scale, and the receptive field, larger from layer to layer, as SVG.
 
 Owns the look of an explanation's SVG. Pure Python; the file needs nothing from elsewhere and follows the reader's light
 or dark setting.
@@ -46,9 +46,9 @@ def drawing(plan: Plan, summary: str) -> str:
         parts.append(_row(plan, row, _middle(shape, last_map), scale, y))
         y += height + 12
     heads = (
-        (_TEXT_X, "layer, and how its size follows"),
+        (_TEXT_X, "layer, output-size formula"),
         (_MAPS_X, "maps, to scale"),
-        (_FIELD_X, "what one unit sees"),
+        (_FIELD_X, "receptive field of one unit"),
     )
     head = "".join(f'<text class="dim" x="{x}" y="28">{escape(text)}</text>' for x, text in heads)
     title = escape(f"The network {plan.architecture}: {summary}")
@@ -123,7 +123,7 @@ def _maps(shape: tuple[int, ...], scale: float, y: float) -> str:
 
 
 def _field(input_shape: tuple[int, ...], seen: Box | None, scale: float, y: float) -> str:
-    """The input with the pixels that the middle unit sees."""
+    """The input with the receptive field of the middle unit."""
     height, width = input_shape[1] * scale, input_shape[2] * scale
     drawn = f'<rect class="picture" x="{_FIELD_X}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"/>'
     text = "nothing"

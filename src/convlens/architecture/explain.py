@@ -20,7 +20,7 @@ from convlens.architecture.layers import (
     _Windowed,
 )
 from convlens.architecture.plan import Node, Plan
-from convlens.architecture.rows import Row, by_axis, rows, rows_json, sees
+from convlens.architecture.rows import Row, by_axis, receptive_field, rows, rows_json
 from convlens.architecture.torch_source import torch_source
 from convlens.render.pages import notebook
 from convlens.text import by
@@ -52,7 +52,7 @@ class Explanation:
         return torch_source(self.plan, self.loading)
 
     def svg(self) -> str:
-        """The network drawn: its maps to scale, and what one unit of each layer sees of the input."""
+        """The network drawn: its maps to scale, and the receptive field of one unit of each layer."""
         return drawing(self.plan, self.summary())
 
     def to_json(self) -> dict[str, Any]:
@@ -66,7 +66,8 @@ class Explanation:
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Header and cells as text, one row a layer."""
-        header = ["address", "layer", "output", "size", "parameters", "multiply-adds", "sees", "step"]
+        header = ["address", "layer", "output", "formula", "parameters", "multiply-adds", "receptive field"]
+        header.append("total stride")
         cells = []
         for row in self.rows:
             node = row.node
@@ -80,7 +81,7 @@ class Explanation:
                     node.formula,
                     _count(node.num_parameters) if own else "",
                     _count(node.multiply_adds) if own else "",
-                    sees(node.receptive, self.plan.input_shape),
+                    receptive_field(node.receptive, self.plan.input_shape),
                     by_axis(node.receptive, "step"),
                 ]
             )

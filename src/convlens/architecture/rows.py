@@ -55,7 +55,7 @@ def by_axis(receptive: tuple[Axis, Axis], part: str) -> str:
     return str(high) if high == wide else by((high, wide))
 
 
-def sees(receptive: tuple[Axis, Axis], input_shape: Shape) -> str:
+def receptive_field(receptive: tuple[Axis, Axis], input_shape: Shape) -> str:
     """The receptive field in input pixels, with a word where it covers the whole image."""
     high, wide = receptive
     whole = high.size >= input_shape[1] and wide.size >= input_shape[2]
@@ -77,7 +77,7 @@ def _row_json(row: Row, reads: Sequence[str]) -> dict[str, Any]:
         | {"input_shape": list(node.input_shape), "output_shape": list(node.output_shape)}
         | {"formula": node.formula, "num_parameters": node.num_parameters, "multiply_adds": node.multiply_adds}
         | {"receptive_field": [axis.size for axis in node.receptive]}
-        | {"receptive_step": [axis.step for axis in node.receptive]}
+        | {"total_stride": [axis.step for axis in node.receptive]}
         | {"receptive_start": [axis.start for axis in node.receptive]}
     )
 

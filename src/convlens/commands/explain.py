@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from convlens import files
 from convlens.commands import terminal
 from convlens.commands.options import OUTPUT, Json, flag
 from convlens.errors import UsageError
-from convlens.files import write_text
 from convlens.render import tables
 from convlens.render.tables import share_bar, styled
 
@@ -37,7 +37,7 @@ def explain(
     terminal.check_new_file(svg, "--svg", (".svg",))
     explanation = convlens.explain(what, input=input, classes=classes)
     if svg is not None:
-        write_text(Path(svg), explanation.svg())
+        files.write_text(Path(svg), explanation.svg())
     if torch:
         tables.print_text(explanation.torch_source().rstrip("\n"))
     elif json:
@@ -62,24 +62,16 @@ def _print(explanation: Explanation) -> None:
     else:
         _print_layers_as_blocks(explanation)
     tables.print_text("\n" + explanation.summary())
-    tables.print_text("sees: receptive field in input pixels; step: how far it moves from one unit to the next")
+    tables.print_text("receptive field in input pixels; total stride: how far it moves from one unit to the next")
     tables.print_text("bars: share of all parameters, of all multiply-adds")
     for remark in explanation.remarks:
         tables.print_text(f"note: {remark}")
 
 
 def _print_layers_as_table(explanation: Explanation) -> None:
-    table = tables.new_table(
-        "address",
-        "layer",
-        "output",
-        "parameters",
-        "multiply-adds",
-        "sees",
-        "step",
-        right=("parameters", "multiply-adds", "step"),
-    )
-    for row, (address, layer, output, formula, parameters, products, sees, step) in explanation.lines():
+    numbers = ("parameters", "multiply-adds", "total stride")
+    table = tables.new_table("address", "layer", "output", *numbers[:2], "receptive field", numbers[2], right=numbers)
+    for row, (address, layer, output, formula, parameters, products, field, stride) in explanation.lines():
         indent = " " * (2 * row.depth + 2)
         under = [indent + text for text in (formula, row.node.layer.padding_words(row.node.input_shape)) if text]
         bars = [share_bar(share) if share else "" for share in explanation.shares(row)]
@@ -89,8 +81,8 @@ def _print_layers_as_table(explanation: Explanation) -> None:
             styled(output),
             styled(parameters, "", bars[0]),
             styled(products, "", bars[1]),
-            styled(sees),
-            styled(step),
+            styled(field),
+            styled(stride),
         )
     tables.print_table(table)
 
@@ -101,7 +93,7 @@ def _print_layers_as_blocks(explanation: Explanation) -> None:
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column()
-    for row, (address, layer, output, formula, parameters, products, sees, step) in explanation.lines():
+    for row, (address, layer, output, formula, parameters, products, field, stride) in explanation.lines():
         under = [text for text in (formula, row.node.layer.padding_words(row.node.input_shape)) if text]
         costs = [
             f"{number} {name} {share_bar(share)}"
@@ -111,7 +103,7 @@ def _print_layers_as_blocks(explanation: Explanation) -> None:
             if share
         ]
         under += ["  ".join(costs)] if costs else []
-        under.append(f"gives {output}, sees {sees}, step {step}")
+        under.append(f"output {output}, receptive field {field}, total stride {stride}")
         table.add_row(styled(address.strip(), "dim"), styled(layer.strip(), _colour(row), *under))
     tables.print_table(table)
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from convlens import files
 from convlens.commands import terminal
 from convlens.commands.options import OUTPUT, Device, Json, Model, flag
-from convlens.files import write_text
 from convlens.render import tables
 from convlens.text import percent, shown
 
@@ -48,7 +48,7 @@ def _write_csv(path: str, predictions: list[Prediction], top: int) -> None:
     writer.writerow(["path", *(f"{part}{i + 1}" for i in range(num_columns) for part in ("label", "probability"))])
     for p in predictions:
         writer.writerow([shown(p.path, 10_000), *(v for pair in p.top for v in (pair[0], f"{pair[1]:.6f}"))])
-    write_text(Path(path), text.getvalue())
+    files.write_text(Path(path), text.getvalue())
 
 
 def _print(predictions: list[Prediction]) -> None:

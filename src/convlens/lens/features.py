@@ -56,7 +56,7 @@ class LayerValues:
 
 @dataclass(frozen=True)
 class UnitSeen:
-    """A chosen unit: its value, and the box of pixels that it sees (None: nothing but padding)."""
+    """A chosen unit: its value, and its receptive field, a box of pixels (None: nothing but padding)."""
 
     text: str
     value: float
@@ -134,7 +134,7 @@ class Features:
         if unit is not None:
             box = unit.box
             words = f"unit {unit.text} = {number(unit.value, 3)}"
-            words += f",\nsees {by((box[2] - box[0], box[3] - box[1]))} pixels" if box is not None else ""
+            words += f",\nreceptive field {by((box[2] - box[0], box[3] - box[1]))} pixels" if box is not None else ""
         panels.append(Panel("as the network sees it", f"{by(image.shape[:2])} pixels", image, False, box, words))
         if self.grad_cam is not None:
             under = f"maps of layer {shown(self.grad_cam_layer, 20)}"
@@ -164,7 +164,7 @@ class Features:
             where = "nothing but padding"
             if box is not None:
                 where = f"rows {box.top} to {box.bottom - 1}, columns {box.left} to {box.right - 1} of the input"
-            lines.append(f"unit {self.unit.text}: value {self.unit.value:.5g}, sees {where}")
+            lines.append(f"unit {self.unit.text}: value {self.unit.value:.5g}, receptive field: {where}")
         return lines
 
     def to_json(self) -> dict[str, Any]:
@@ -172,7 +172,7 @@ class Features:
         unit = self.unit and {
             "unit": self.unit.text,
             "value": self.unit.value,
-            "sees": self.unit.box and list(self.unit.box),
+            "receptive_field": self.unit.box and list(self.unit.box),
         }
         probabilities = dict(zip(self.class_names, self.probabilities.tolist(), strict=True))
         return (

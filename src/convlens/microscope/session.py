@@ -265,14 +265,14 @@ def _score(value: Any) -> dict[str, Any] | None:
     return {"accuracy": accuracy, "n": n, "interval": wilson_interval(round(accuracy * n), n)} if n > 0 else None
 
 
-def _working_json(found: Working, sees: list[int] | None) -> dict[str, Any]:
+def _working_json(found: Working, receptive_field: list[int] | None) -> dict[str, Any]:
     return (
         {"address": found.address, "unit": list(found.unit), "operation": found.operation}
         | {"lines": list(found.lines), "value": found.value, "result": found.result}
         | {"magnitude": found.magnitude, "agrees": found.agrees, "source": found.source}
         | {"rows": found.box and list(found.box.rows), "columns": found.box and list(found.box.columns)}
         | {"channels": found.channels and list(found.channels), "winner": found.winner and list(found.winner)}
-        | {"sees": sees}
+        | {"receptive_field": receptive_field}
     )
 
 

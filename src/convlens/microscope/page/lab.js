@@ -46,7 +46,7 @@ function show(found) {
   if (found.error) return;
   byId("lab-summary").textContent = found.summary;
   byId("remarks").replaceChildren(...found.remarks.map((remark) => element("li", {}, remark)));
-  const heads = ["address", "layer", "gives", "how its size follows", "parameters", "multiply-adds", "sees", "step"];
+  const heads = ["address", "layer", "output", "output-size formula", "parameters", "multiply-adds", "receptive field", "total stride"];
   const bar = (value, total) => element("td", { class: "amount" }, value ? count(value) : "–",
     value ? element("meter", { min: 0, max: 1, value: value / total, title: percent(value / total, 1), "aria-label": `${percent(value / total, 1)} of all` }) : null);
   const rows = found.layers.map((layer) => element("tr", {},
@@ -56,7 +56,7 @@ function show(found) {
     element("td", {}, layer.formula, layer.padding ? element("div", { class: "dim" }, layer.padding) : null),
     ...(layer.kind === "residual" ? [element("td"), element("td")]
       : [bar(layer.num_parameters, found.num_parameters), bar(layer.multiply_adds, found.multiply_adds)]),
-    element("td", {}, by(layer.receptive_field)), element("td", {}, String(layer.receptive_step[0]))));
+    element("td", {}, by(layer.receptive_field)), element("td", {}, String(layer.total_stride[0]))));
   byId("table").replaceChildren(element("thead", {}, element("tr", {}, ...heads.map((head) => element("th", { scope: "col" }, head)))),
     element("tbody", {}, ...rows));
 }

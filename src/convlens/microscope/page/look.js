@@ -34,7 +34,7 @@ export function openLook() {
   byId("answer").replaceChildren();
   buildCards();
   sendAgain();
-  showMistakes();
+  showMisclassified();
 }
 
 function showAnswer() {
@@ -94,14 +94,14 @@ function showSeen() {
   byId("seen-note").textContent = `for ${state.model.class_names[overlay.label]}, in units of its logit: ${ends}`;
 }
 
-async function showMistakes() {
-  const note = byId("mistakes-note");
-  byId("mistakes").replaceChildren();
+async function showMisclassified() {
+  const note = byId("misclassified-note");
+  byId("misclassified").replaceChildren();
   note.textContent = "measuring…";
   try {
     const found = await getArrays("api/images?most=24");
-    thumbnails(byId("mistakes"), found, state.model.class_names, takeValidation);
-    note.textContent = `${count(found.total)} in all; the surest first: true class → answer`;
+    thumbnails(byId("misclassified"), found, state.model.class_names, takeValidation);
+    note.textContent = `${count(found.total)} in all; the most confident first: true class → predicted`;
   } catch (error) {
     note.textContent = error.message;
   }

@@ -146,7 +146,7 @@ function boxOf(grid, unit) {
   return [x + unit[2] * grid.cell, y + unit[1] * grid.cell, grid.cell, grid.cell];
 }
 
-// The chosen value, the window that it read in the layer before, what it sees of the input, and the keyboard's place.
+// The chosen value, the window that it read in the layer before, its receptive field in the input, and the keyboard's place.
 function outline(context, grid, known) {
   const { address } = known.layer;
   const { chosen, working } = state;
@@ -165,8 +165,8 @@ function outline(context, grid, known) {
       frame([x, y, span[0] * grid.cell, span[1] * grid.cell], "#e08214", 1.5);
     }
     if (working.winner && working.winner[0] < numShown) frame(boxOf(grid, working.winner), "#1b7837", 2);
-  } else if (working && address === "input" && working.sees && working.address !== "input") {
-    const [top, left, bottom, right] = working.sees;
+  } else if (working && address === "input" && working.receptive_field && working.address !== "input") {
+    const [top, left, bottom, right] = working.receptive_field;
     for (let c = 0; c < numShown; c++) {
       const [x, y] = boxOf(grid, [c, top, left]);
       frame([x, y, (right - left) * grid.cell, (bottom - top) * grid.cell], "#e08214", 2);
