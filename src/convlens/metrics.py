@@ -180,12 +180,5 @@ def score(logits_NK: NDArray[np.floating], labels_N: NDArray[np.integer]) -> Sco
     counts = np.bincount(labels_N)
     present = counts > 0
     recalls = np.bincount(labels_N, weights=is_right)[present] / counts[present]
-    return Score(
-        num_right / n,
-        wilson_interval(num_right, n),
-        n,
-        cross_entropy(logits_NK, labels_N),
-        float(recalls.mean()),
-        float(counts.max() / n),
-        float(counts.max() / counts[present].min()),
-    )
+    balance = float(recalls.mean()), float(counts.max() / n), float(counts.max() / counts[present].min())
+    return Score(num_right / n, wilson_interval(num_right, n), n, cross_entropy(logits_NK, labels_N), *balance)

@@ -243,12 +243,8 @@ class _Check:
         # Of pictures with equal pixels one is compared with the rest.
         kept = np.setdiff1d(np.arange(len(keys)), np.array([row for _, row in found], np.int64))
         if len(kept) > MOST:
-            self.add(
-                "searched",
-                NOTE,
-                f"near-duplicates were looked for among {MOST:,} of {len(kept):,} pictures only",
-                "exact ones were looked for among all",
-            )
+            title = f"near-duplicates were looked for among {MOST:,} of {len(kept):,} pictures only"
+            self.add("searched", NOTE, title, "exact ones were looked for among all")
             kept = kept[np.linspace(0, len(kept) - 1, MOST).astype(int)]
         images = self.dataset.images_at(kept)
         self.bar.start("comparing pictures", len(kept), unit="images")

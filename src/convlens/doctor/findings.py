@@ -102,15 +102,9 @@ class Findings:
         path = Path(path)
         files.check_new_file(path, (".html", ".htm"))
         with quiet_pillow():
-            text = page(
-                "findings.html",
-                name=shown(self.name, 200),
-                location=shown(self.location, 400),
-                facts=self.facts,
-                findings=[self._shown(finding) for finding in self.findings],
-                falsifies=self.falsifies,
-            )
-        files.write_text(path, text)
+            findings = [self._shown(finding) for finding in self.findings]
+        about = {"name": shown(self.name, 200), "location": shown(self.location, 400), "facts": self.facts}
+        files.write_text(path, page("findings.html", findings=findings, falsifies=self.falsifies, **about))
 
     def _shown(self, finding: Finding) -> dict[str, Any]:
         """A finding as plain rows, the first of its samples as pictures."""
@@ -123,13 +117,8 @@ class Findings:
             detail = finding.details[number] if number < len(finding.details) else ""
             rows.append({"views": views, "detail": detail, "more": max(0, len(samples) - _PER_SET)})
         more = max(0, len(finding.sets) - _SETS)
-        return {
-            "severity": finding.severity,
-            "title": finding.title,
-            "remedy": finding.remedy,
-            "rows": rows,
-            "more": more,
-        }
+        words = {"severity": finding.severity, "title": finding.title, "remedy": finding.remedy}
+        return words | {"rows": rows, "more": more}
 
     def _view(self, sample: Sample) -> str:
         """A small view of a sample as a data URL; empty where there is none."""

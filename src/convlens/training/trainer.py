@@ -233,17 +233,10 @@ class _Trainer:
         files.write_with(self.run.path / SEEN_FILE, lambda file: np.save(file, seen))
         write_model(self.run.path / MODEL_FILE, self.card(is_best=is_best), arrays)
         num_seen = state.step * plan.recipe.batch_size
-        update_record(
-            self.run.path,
-            status=status,
-            step=state.step,
-            ended=now(),
-            train_s=state.train_s,
-            images_per_s=num_seen / state.train_s if state.train_s else None,
-            val_s=state.val_s,
-            checkpoint_s=state.checkpoint_s,
-            val=state.val.to_json() if state.val else None,
-        )
+        seconds = {"train_s": state.train_s, "val_s": state.val_s, "checkpoint_s": state.checkpoint_s}
+        rate = num_seen / state.train_s if state.train_s else None
+        found = {"images_per_s": rate, "val": state.val.to_json() if state.val else None}
+        update_record(self.run.path, status=status, step=state.step, ended=now(), **seconds, **found)
 
     def card(self, *, is_best: bool) -> ModelCard:
         """The card of the model that is saved."""

@@ -51,15 +51,10 @@ class Parent:
 
     def to_json(self) -> dict[str, Any]:
         """As run.json and the card have it."""
-        dataset = self.card.dataset
-        return {
-            "path": str(self.path.resolve()),
-            "sha256": self.sha256,
-            "created": self.card.created,
-            "class_names": list(self.card.class_names),
-            "input": self.card.input_spec.to_json(),
-            "dataset": {"name": dataset["name"], "fingerprint": dataset["fingerprint"]},
-        }
+        card, dataset = self.card, self.card.dataset
+        found: dict[str, Any] = {"path": str(self.path.resolve()), "sha256": self.sha256, "created": card.created}
+        found |= {"class_names": list(card.class_names), "input": card.input_spec.to_json()}
+        return found | {"dataset": {"name": dataset["name"], "fingerprint": dataset["fingerprint"]}}
 
 
 def read_parent(what: Any, progress: Any = "none") -> Parent:

@@ -41,16 +41,10 @@ class PackOptions:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """Raises KeyError or TypeError where `value` is something else."""
-        size = value["size"]
-        return cls(
-            None if size is None else (int(size[0]), int(size[1])),
-            value["channels"],
-            value["framing"],
-            value["group"],
-            bool(value["all_test"]),
-            parse_region(value.get("region")),
-            tuple(map(str, value.get("exclude", ()))),
-        )
+        size = None if value["size"] is None else (int(value["size"][0]), int(value["size"][1]))
+        region, exclude = parse_region(value.get("region")), tuple(map(str, value.get("exclude", ())))
+        own = value["channels"], value["framing"], value["group"], bool(value["all_test"])
+        return cls(size, *own, region, exclude)
 
     @classmethod
     def for_input(cls, spec: InputSpec, *, group: str | None = None, all_test: bool = False) -> Self:
