@@ -15,6 +15,7 @@ from hypothesis import settings
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+import convlens
 from convlens.recipe import Recipe
 
 # The same examples in every run: a suite that passes must not depend on luck.
@@ -134,3 +135,34 @@ def shared(name: str, into: Path) -> Path:
     with tarfile.open(archive) as tar:
         tar.extractall(into, filter="data")
     return into / name
+
+
+@pytest.fixture(scope="session")
+def run(arrays: Any, tmp_path_factory: pytest.TempPathFactory) -> convlens.Run:
+    """A run on the toy, trained to the end."""
+    out = tmp_path_factory.mktemp("classifier") / "run"
+    return convlens.train(arrays, architecture=TINY, recipe=QUICK.replace(epochs=8), out=out)
+
+
+@pytest.fixture(scope="session")
+def toy(arrays: tuple[NDArray[Any], ...], tmp_path_factory: pytest.TempPathFactory) -> convlens.Run:
+    """A trained run on the toy set that kept its filters."""
+    x, y, x_test, y_test = arrays
+    folder = tmp_path_factory.mktemp("toy")
+    np.savez(folder / "toy.npz", x_train=x, y_train=y, x_test=x_test, y_test=y_test)
+    return convlens.train(
+        folder / "toy.npz",
+        out=folder / "run",
+        recipe=QUICK.replace(epochs=6),
+        architecture=TINY,
+        keep_filters=True,
+        progress="none",
+    )
+
+
+@pytest.fixture(scope="session")
+def picture() -> NDArray[np.uint8]:
+    """One picture of the toy set, a vertical bar."""
+    images, labels = shapes(40, seed=5)
+    found: NDArray[np.uint8] = images[int(np.flatnonzero(labels == 1)[0])]
+    return found

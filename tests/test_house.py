@@ -1,35 +1,34 @@
-"""The house rules: import direction, the torch wall, no pickle, one writer, the command line as the library's twin."""
+"""The house keeps its own rules: rooms, import costs, portability, where files are written."""
 
 from __future__ import annotations
 
 import ast
 import graphlib
-import inspect
-import os
 import re
-import shlex
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import convlens
-from convlens import cli
 from convlens.commands import terminal
 from tests.conftest import TINY, shapes
+from tests.helpers import COMMANDS, ROOT, SOURCE
 
-SOURCE = Path(convlens.__file__).parent
-ROOT = SOURCE.parent.parent
 CONTRACT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"][0]
+
+
 ROOMS = [room.removeprefix("convlens.") for room in reversed(CONTRACT["layers"])]  # from the ground to the roof
+
+
 ABOVE_THE_WALL = ROOMS[: ROOMS.index("network")]
+
+
 # Rooms around the core: each may be missing, and the main job still runs. Which command is lost without it.
 AROUND = {
     "convlens.doctor": "check",
@@ -38,7 +37,6 @@ AROUND = {
     "convlens.choosing": "",
     "convlens.render.figures": "look",
 }
-COMMANDS = [info.callback.__name__ for info in cli.app.registered_commands if info.callback is not None]
 
 
 def modules() -> dict[str, ast.Module]:
@@ -154,18 +152,6 @@ def test_errors_speak_of_parameters() -> None:
     )
 
 
-def test_help_is_light() -> None:
-    """`convlens --help`, and each command's, import neither torch nor NumPy nor Pillow."""
-    script = (
-        "import sys\nfor name in ('torch', 'numpy', 'PIL', 'safetensors', 'matplotlib'): sys.modules[name] = None\n"
-        f"from convlens.cli import main\nfor words in ([], *[[name] for name in {COMMANDS}]):\n"
-        "    assert main([*words, '--help']) == 0\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "Train a network" in done.stdout
-
-
 def test_importing_the_package_is_light() -> None:
     """`import convlens` alone imports none of the heavy libraries."""
     script = "import sys, convlens; print([n for n in ('torch', 'numpy', 'PIL', 'typer') if n in sys.modules])"
@@ -223,8 +209,14 @@ _WRITERS = (
     "copytree move link symlink remove tofile memmap mkdtemp mkstemp NamedTemporaryFile TemporaryFile "
     "TemporaryDirectory open_memmap"
 )
+
+
 WRITERS = set(_WRITERS.split())
+
+
 COMMON = {"copy", "move", "remove", "link"}  # of lists and values, too
+
+
 INTO = {"save", "savez", "savez_compressed", "savefig", "savetxt", "dump"}  # into memory or a file that files.py opened
 
 
@@ -298,99 +290,3 @@ def test_public_names() -> None:
     assert sorted(convlens.__all__) == dir(convlens)
     with pytest.raises(AttributeError):
         _ = convlens.no_such_name
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_command_line_is_the_python_api(name: str) -> None:
-    """Each command takes the parameters of its function under the same names, with the same defaults.
-
-    What cannot be typed (progress, stop, a Recipe) is Python's alone; recipe flags and formats the command line's.
-    """
-    function, command = getattr(convlens, name), getattr(cli, name)
-    python_only = {"progress", "stop", "recipe"}
-    command_only = {
-        "train": {"epochs", "batch_size", "lr", "optimizer", "precision", "balance", "patience", "set_"},
-        "check": {"out", "write_exclusions", "write_groups"},
-        "explain": {"torch", "svg"},
-        "predict": {"csv"},
-        "look": {"out", "arrays", "film"},
-    }.get(name, set()) | {"json"}
-    of_function = {k: p for k, p in inspect.signature(function).parameters.items() if k not in python_only}
-    of_command = {k: p for k, p in inspect.signature(command).parameters.items() if k not in command_only}
-    assert list(of_function) == [k for k in of_command if k in of_function] or set(of_function) == set(of_command)
-    assert set(of_function) == set(of_command)
-    for key, parameter in of_command.items():
-        if parameter.default is not inspect.Parameter.empty and parameter.default is not None:
-            assert str(of_function[key].default) == str(parameter.default), key
-
-
-def test_command_line_under_a_cp1252_console() -> None:
-    """Characters that a Windows console lacks are replaced, never a UnicodeEncodeError."""
-    for words in (
-        ["explain", "conv(8, 3) relu globalavgpool flatten linear(classes)"],
-        ["explain", "conv(8"],
-        ["--help"],
-    ):
-        done = subprocess.run(
-            [sys.executable, "-m", "convlens", *words],
-            capture_output=True,
-            check=False,
-            env={**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"},
-        )
-        text = done.stdout.decode("cp1252") + done.stderr.decode("cp1252")
-        assert "Traceback" not in text, text
-        assert done.returncode == (2 if words[-1] == "conv(8" else 0)
-        if words[-1].endswith("(classes)"):
-            assert "floor((28 - 3) / 1) + 1 = 26" in text
-
-
-def test_documents_name_every_command_preset_and_layer() -> None:
-    """README and docs say what is there: each command and preset in the README, each layer in docs/sentence.md."""
-    from convlens.architecture.layers import LAYER_NAMES
-    from convlens.presets import PRESETS
-
-    root = ROOT
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    sentence = (root / "docs" / "sentence.md").read_text(encoding="utf-8")
-    for name in COMMANDS:
-        assert f"convlens {name}" in readme, name
-    for name in PRESETS:
-        assert f"`{name}`" in readme, name
-    for name in LAYER_NAMES:
-        assert re.search(rf"`{name}\b", sentence), name
-
-
-def test_pictures_of_the_documents() -> None:
-    """Each picture that README and docs show is there and small; each that a command of the page makes is shown."""
-    root = ROOT
-    shown = set()
-    for document in (root / "README.md", *(root / "docs").glob("*.md")):
-        for link in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", document.read_text(encoding="utf-8")):
-            path = (document.parent / link).resolve()
-            assert path.is_file() and path.stat().st_size < 350_000, link
-            shown.add(path.name)
-    text = (root / "docs" / "how-a-cnn-works.md").read_text(encoding="utf-8")
-    made = re.findall(r"^convlens .* --(?:out|svg|film) (\S+)$", text, flags=re.M)
-    assert len(made) >= 8 and set(made) <= shown
-    for view, size, scheme in product(("look", "lab", "model"), ("desktop", "phone"), ("light", "dark")):
-        assert (root / "docs" / "pictures" / f"{view}-{size}-{scheme}.png").is_file()
-
-
-def test_printed_examples_are_what_is_printed() -> None:
-    """Each `$ convlens explain …` in the docs is followed by what that command prints today."""
-    text = (SOURCE.parent.parent / "docs" / "how-a-cnn-works.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```console\n\$ convlens (.*?)\n(.*?)```", text, flags=re.S)
-    assert blocks
-    for line, printed in blocks:
-        done = subprocess.run([sys.executable, "-m", "convlens", *shlex.split(line)], capture_output=True, check=True)
-        assert done.stdout.decode("utf-8").rstrip() == printed.rstrip()
-
-
-def test_examples_in_the_documents_parse() -> None:
-    """Every sentence shown in docs/sentence.md is one, in canonical form or not."""
-    text = (SOURCE.parent.parent / "docs" / "sentence.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```sentence\n(.*?)```", text, flags=re.S)
-    assert len(blocks) >= 5
-    for block in blocks:
-        parsed: Any = convlens.parse(block.strip())
-        assert convlens.parse(str(parsed)) == parsed

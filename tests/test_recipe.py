@@ -1,4 +1,4 @@
-"""The recipe: its ranges, its JSON, its learning rates; presets that are what they say."""
+"""Recipes: values, ranges, schedules."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convlens.architecture import parse, plan
-from convlens.errors import RecipeError, UsageError
-from convlens.presets import PRESETS, preset_named
+from convlens.errors import RecipeError
 from convlens.recipe import OPTIMIZERS, SCHEDULES, Recipe
 
 RECIPES = st.builds(
@@ -105,23 +103,3 @@ def test_settings_from_text() -> None:
             Recipe().parsed(name, text)
     with pytest.raises(RecipeError, match="no 'learning'"):
         Recipe().replace(learning=1)
-
-
-def test_presets_fit_mnist_and_are_named() -> None:
-    """Each preset's sentence is canonical and fits MNIST; an unknown name gets the nearest."""
-    for preset in PRESETS.values():
-        assert str(parse(preset.architecture)) == preset.architecture
-        assert plan(parse(preset.architecture), (1, 28, 28), 10).num_parameters > 0
-        assert preset.about and "%" in preset.expected
-    with pytest.raises(UsageError, match="did you mean 'standard'"):
-        preset_named("standart")
-
-
-def test_the_tutorial_preset_is_the_tutorial() -> None:
-    """Adam at a constant 0.01, batches of 200, ten epochs, float32, and the published network."""
-    preset = PRESETS["tutorial"]
-    recipe = preset.recipe
-    assert (recipe.optimizer, recipe.lr, recipe.betas, recipe.schedule) == ("adam", 0.01, (0.9, 0.999), "constant")
-    assert (recipe.batch_size, recipe.epochs, recipe.precision, recipe.weight_decay) == (200, 10, "float32", 0)
-    assert recipe.shift_px == 0 and not recipe.flip and not recipe.ema and not recipe.label_smoothing
-    assert {recipe.lr_at(step, 3000) for step in range(3000)} == {0.01}

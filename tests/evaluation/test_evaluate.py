@@ -1,0 +1,179 @@
+"""Evaluation counts right, doubts what is too good, and leaves out what was learned from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import convlens
+from convlens.errors import DataError
+from convlens.files import state_folder
+from convlens.metrics import score
+from tests.conftest import QUICK, TINY, shapes, write_folders
+from tests.helpers import PLAIN
+
+
+def test_evaluation_counts_by_hand(run: convlens.Run, arrays: Any, workplace: Path) -> None:
+    """Accuracy, confusion, loss and counts of the report are those of the predictions themselves."""
+    report = convlens.evaluate(run)
+    logits = convlens.load(run).logits(arrays[2][..., None])
+    right = logits.argmax(1) == arrays[3]
+    assert report.n == 100 and report.accuracy == right.mean()
+    assert np.diag(report.confusion_KK).sum() == right.sum() and report.confusion_KK.sum() == 100
+    assert report.interval[0] < report.accuracy < report.interval[1] or report.accuracy == 1
+    document = report.to_json()
+    assert document["weights"]["which"] == "last" and document["weights"]["step"] == run.record["step"]
+    assert document["split"] == "test" and len(document["classes"]) == 3
+    assert "<table>" in report._repr_html_()
+    assert len(list(run.path.glob("evaluation-test-arrays-*.json"))) == 1
+
+
+def test_evaluation_and_training_agree_on_validation(run: convlens.Run, workplace: Path) -> None:
+    """`evaluate --split val` gives the validation score that training reported; it opens no test set."""
+    report = convlens.evaluate(run, split="val")
+    assert run.val is not None and report.score == run.val and report.openings is None
+    assert not (state_folder() / "openings.jsonl").exists()
+
+
+def test_other_data_is_matched_by_name(run: convlens.Run, workplace: Path, tmp_path: Path) -> None:
+    """Other data: all of it is test, framed as the model's, classes by name; unknown ones are refused."""
+    x, y = shapes(30, 11)
+    for i, (image, label) in enumerate(zip(x, y, strict=True)):
+        folder = tmp_path / "mine" / str(label)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).resize((32, 32)).save(folder / f"{i}.png")
+    report = convlens.evaluate(run, tmp_path / "mine")
+    assert report.n == 30 and report.accuracy > 0.8
+    import shutil
+
+    shutil.rmtree(tmp_path / "mine" / "0")
+    fewer = convlens.evaluate(run, tmp_path / "mine")
+    assert fewer.n == 30 - int((y == 0).sum()) and fewer.classes()[0]["support"] == 0
+    (tmp_path / "mine" / "9").mkdir()
+    Image.fromarray(x[0]).save(tmp_path / "mine" / "9" / "a.png")
+    with pytest.raises(DataError, match="does not know class '9'"):
+        convlens.evaluate(run, tmp_path / "mine")
+    with pytest.raises(DataError, match="unknown split"):
+        convlens.evaluate(run, split="exam")
+
+
+def test_images_seen_in_training_are_left_out(run: convlens.Run, arrays: Any, workplace: Path) -> None:
+    """Images of other data that the model was made with take no part in its score; they are counted and said."""
+    x, y = arrays[0][:40], arrays[1][:40]
+    new_x, new_y = shapes(30, 77)
+    mixed = {"train": (x[20:], y[20:]), "test": (np.concatenate([x[:20], new_x]), np.concatenate([y[:20], new_y]))}
+    report = convlens.evaluate(run, mixed)
+    assert report.n == 30 and report.num_left_out == 20 and any("20 images" in note for note in report.notes)
+    assert report.to_json()["num_left_out"] == 20
+    with pytest.raises(DataError, match="no test images but 20 that the model was made with"):
+        convlens.evaluate(run, {"train": (x[20:], y[20:]), "test": (x[:20], y[:20])})
+
+
+def test_the_own_data_under_another_name_keeps_its_splits(workplace: Path, tmp_path: Path) -> None:
+    """The training data given again (as arrays, or as a copied folder) is measured on its own test split."""
+    x, y = shapes(300, 1)
+    trained = convlens.train((x, y), architecture=TINY, recipe=QUICK)
+    assert convlens.evaluate(trained, (x, y)).n == trained.record["dataset"]["num_samples"]["test"] < 100
+    import shutil
+
+    root = write_folders(tmp_path / "here", 30)
+    trained = convlens.train(root, architecture=TINY, recipe=QUICK)
+    shutil.copytree(root, tmp_path / "there")
+    first = convlens.evaluate(trained)
+    again = convlens.evaluate(trained, tmp_path / "there")
+    assert again.score == first.score and any("own test split" in note for note in again.notes)
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (20, 20, 3), dtype=np.uint8)).save(root / "circle" / "new.png")
+    grown = convlens.evaluate(trained, root)
+    assert grown.n == first.n + 1 and grown.num_left_out == 60 - first.n
+
+
+def test_a_packed_folder_serves_without_its_source(workplace: Path, tmp_path: Path) -> None:
+    """A run trained on a packed folder is evaluated and resumed from that folder, its source gone."""
+    import shutil
+
+    root = write_folders(tmp_path / "src", 30)
+    convlens.pack(root, "packed", size=16)
+    calls = iter([False] * 2 + [True] * 9)
+    run = convlens.train("packed", architecture=TINY, recipe=QUICK, stop=lambda: next(calls))
+    shutil.rmtree(root)
+    assert convlens.train("packed", resume=run).status == "complete"
+    assert convlens.evaluate(run).n == run.record["dataset"]["num_samples"]["test"]
+
+
+def test_a_changed_folder_does_not_move_the_test_set(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Evaluating without data uses the very splits of the training; where they are gone it says so."""
+    root = write_folders(tmp_path / "pictures", 30)
+    trained = convlens.train(root, architecture=TINY, recipe=QUICK)
+    first = convlens.evaluate(trained)
+    (root / "circle" / "new.png").write_bytes((root / "square" / "000.png").read_bytes())
+    assert convlens.evaluate(trained).score == first.score
+    monkeypatch.setenv("CONVLENS_CACHE", str(tmp_path / "another-cache"))
+    with pytest.raises(DataError, match="has changed since"):
+        convlens.evaluate(trained)
+    import shutil
+
+    shutil.rmtree(root)
+    with pytest.raises(DataError, match="not there any more"):
+        convlens.evaluate(trained)
+
+
+def test_permuted_labels_land_at_chance(workplace: Path) -> None:
+    """Labels that say nothing: whatever training does, test comes out at chance. Anything else would be a leak."""
+    x, y = shapes(900, 5)
+    permuted = np.random.default_rng(1).permutation(y)
+    run = convlens.train((x, permuted), architecture=TINY, recipe=PLAIN.replace(epochs=15), test=True, progress="none")
+    assert run.test is not None
+    chance = np.bincount(permuted).max() / len(permuted)
+    low, high = run.test.interval
+    assert low < chance < high or run.test.accuracy < chance
+    honest = convlens.train((x, y), architecture=TINY, recipe=PLAIN.replace(epochs=8), test=True, progress="none")
+    assert honest.test is not None and honest.test.accuracy > 0.9
+
+
+def test_a_perfect_score_is_doubted() -> None:
+    """100.0 % of 1,000 images or more comes with a warning; of fewer, or with one mistake, it does not."""
+    labels = np.arange(1000) % 3
+    perfect = np.eye(3, dtype=np.float32)[labels] * 9
+    assert "rarely true" in str(score(perfect, labels).leak_warning)
+    assert score(perfect[:999], labels[:999]).leak_warning is None
+    perfect[0] = -perfect[0]
+    assert score(perfect, labels).leak_warning is None
+
+
+def test_the_warning_is_printed(workplace: Path) -> None:
+    """A report of a perfect score on 1,200 test images says so to a person."""
+    plain = np.zeros((1500, 8, 8), np.uint8)
+    labels = np.arange(1500) % 2
+    plain[labels == 1] = 200
+    plain += np.random.default_rng(0).integers(0, 20, plain.shape, dtype=np.uint8)
+    run = convlens.train(
+        (plain[:300], labels[:300], plain[300:], labels[300:]),
+        test=True,
+        progress="none",
+        architecture="conv(2, 3) batchnorm relu flatten linear(classes)",
+        recipe=PLAIN.replace(epochs=6),
+    )
+    assert run.test is not None and run.test.accuracy == 1
+    assert any("rarely true" in line for line in convlens.evaluate(run, progress="none").lines())
+    assert any(what == "warning" for what, _ in run.summary())
+
+
+def test_imbalance_stands_first() -> None:
+    """Balanced accuracy (mean recall) and the majority baseline, against scikit-learn, first in what is printed."""
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(0)
+    labels = np.concatenate([np.zeros(300, int), np.ones(60, int), np.full(40, 2)])
+    logits = rng.normal(size=(400, 3)).astype(np.float32) + 2 * np.eye(3, dtype=np.float32)[labels]
+    found = score(logits, labels)
+    assert found.balanced == pytest.approx(metrics.balanced_accuracy_score(labels, logits.argmax(axis=1)))
+    assert (found.majority, found.imbalance) == (0.75, 7.5)
+    assert str(found).startswith("balanced accuracy") and "majority baseline 75.00 %" in str(found)
+    even = np.arange(400) % 2
+    assert not score(logits, even).is_imbalanced and str(score(logits, even))[0].isdigit()

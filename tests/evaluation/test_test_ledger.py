@@ -1,0 +1,110 @@
+"""The one door to test, and its ledger."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import convlens
+from convlens import files
+from convlens.data.packed.dataset import Dataset, Permit
+from convlens.errors import DataError
+from convlens.evaluation.test_ledger import inspect_test, ledger_path, open_test
+from convlens.files import read_lines, state_folder
+from tests.conftest import QUICK, TINY, shapes
+from tests.helpers import trained_on
+
+
+def test_the_ledger_counts_plans_not_seeds(arrays: Any, workplace: Path) -> None:
+    """Each opening is written down; two seeds of one plan are one plan, another recipe is another."""
+    seen = []
+    for seed, epochs in ((1, 0.2), (2, 0.2), (2, 0.3)):
+        trained = convlens.train(arrays, architecture=TINY, recipe=QUICK.replace(epochs=epochs), seed=seed)
+        openings = convlens.evaluate(trained).openings
+        assert openings is not None
+        seen.append((openings.count, openings.num_plans))
+    assert seen == [(1, 1), (2, 1), (3, 2)]
+    assert len(read_lines(state_folder() / "openings.jsonl")) == 3
+
+
+def test_training_does_not_open_test(arrays: Any, workplace: Path) -> None:
+    """Without test=True no test image is looked at and nothing stands in the ledger."""
+    trained = convlens.train(arrays, architecture=TINY, recipe=QUICK)
+    assert trained.test is None and not (state_folder() / "openings.jsonl").exists()
+
+
+def fresh() -> Dataset:
+    return convlens.pack(shapes(200, 4))
+
+
+def test_no_method_yields_test_without_a_permit(workplace: Path) -> None:
+    """Whatever public method is asked, merged or not, with whatever arguments: no row of test comes out."""
+    dataset = fresh()
+    test_rows = dataset.rows("test")
+    pixels = np.load(dataset.folder / "images.npy")[test_rows]
+    for one in (dataset, dataset.merged(), dataset.with_val_frac(0), replace(dataset, is_merged=True)):
+        for name, method in inspect.getmembers(one, inspect.ismethod):
+            if name.startswith("_") or name in ("with_permit", "open", "with_val_frac"):
+                continue
+            for arguments in ((), ("test",), ("train",), (test_rows,), (test_rows[:1],), (np.arange(200),)):
+                try:
+                    found = method(*arguments)
+                except (DataError, TypeError, ValueError, IndexError):
+                    continue
+                if hasattr(found, "mapped") and len(found):
+                    came_out = np.asarray(found).reshape(len(found), -1)
+                    assert not (came_out[:, None] == pixels.reshape(len(pixels), -1)).all(axis=2).any(), (
+                        name,
+                        arguments,
+                    )
+                if name in ("labels", "labels_at"):
+                    assert len(found) != len(test_rows) or arguments == ("train",), name
+    with pytest.raises(DataError, match="sealed"):
+        dataset.merged().images("train")
+    with pytest.raises(DataError, match="sealed"):
+        dataset.merged().labels("train")
+
+
+def test_a_permit_is_a_line_in_the_ledger(workplace: Path) -> None:
+    """A permit opens what was written down before, and that alone; one made by hand opens nothing."""
+    dataset = fresh()
+    forged = Permit(ledger_path(), {"test_fingerprint": dataset.test_fingerprint, "plan": "x"})
+    for refused in (lambda: dataset.with_permit(forged), lambda: replace(dataset, permit=forged).images("test")):
+        with pytest.raises(DataError, match="not written down"):
+            refused()
+    opened, openings = open_test(dataset, TINY, QUICK, 0)
+    assert (openings.count, openings.num_plans) == (1, 1)
+    assert len(opened.images("test")) == dataset.counts["test"] == len(opened.labels("test"))
+    assert len(opened.merged().images("train")) == 200
+    assert opened.permit is not None and dict(opened.permit.line) in files.read_lines(ledger_path())
+    other = convlens.pack(shapes(200, 5))
+    with pytest.raises(DataError, match="not written down"):
+        other.with_permit(opened.permit)
+    ledger_path().unlink()
+    with pytest.raises(DataError, match="not written down"):
+        dataset.with_permit(opened.permit)
+
+
+def test_an_inspection_is_written_down_and_is_no_opening(workplace: Path) -> None:
+    """The doctor's look is in the ledger and is not counted."""
+    dataset = fresh()
+    assert len(inspect_test(dataset, "check").images("test"))
+    lines = files.read_lines(ledger_path())
+    assert [line["kind"] for line in lines] == ["inspection"] and lines[0]["by"] == "check"
+    assert open_test(dataset, TINY, QUICK, 0)[1].count == 1
+    convlens.check(shapes(200, 4), progress="none")
+    assert files.read_lines(ledger_path())[-1]["kind"] == "inspection"
+
+
+def test_a_resumed_run_of_folds_opens_nothing_anew(workplace: Path) -> None:
+    """Its opening stands there already; the resumed run trains on all images to the same bits."""
+    calls = iter([False] * 4 + [True] * 99)
+    run = trained_on(shapes(120, 6), folds=2, stop=lambda: next(calls))
+    assert run.status == "interrupted"
+    again = convlens.train(resume=run, progress="none")
+    assert again.status == "complete" and len(files.read_lines(ledger_path())) == 1

@@ -1,0 +1,348 @@
+"""The microscope's page in a real browser."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import convlens
+from convlens.lens.hooks import record
+from tests.microscope.test_server import Server
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page, ViewportSize
+
+
+SEVEN = [(0.25, 0.25), (0.75, 0.25), (0.5, 0.8)]
+
+
+PHONE: ViewportSize
+
+
+DESKTOP: ViewportSize
+
+
+PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1440, "height": 1000}
+
+
+VERTICAL_EDGES = "conv(6, 5, stride=2, padding=2) relu maxpool(2) flatten linear(classes)"
+
+
+def without_browser(reason: str) -> None:
+    """Skip by name; where a browser is required, fail."""
+    if os.environ.get("CONVLENS_BROWSER") == "required":
+        pytest.fail(f"a browser is required here, and {reason}")
+    pytest.skip(f"no browser: {reason}")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        without_browser("playwright is not installed")
+    names = (os.environ.get("CONVLENS_CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    program = next((found for name in names if name and (found := shutil.which(name))), None)
+    if program is None:
+        without_browser("no chromium is on the path")
+    with sync_playwright() as playwright:
+        quiet = [
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--no-first-run",
+        ]
+        opened = playwright.chromium.launch(executable_path=program, args=quiet)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run that knows digits: the preset `fast` on the embedded MNIST."""
+    folder = tmp_path_factory.mktemp("digits")
+    convlens.train("mnist", preset="fast", out=folder / "runs" / "mnist-1", progress="none")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def microscope(digits: Path) -> Iterator[Server]:
+    server = Server(digits, "runs/mnist-1", "--port", "0")
+    yield server
+    assert server.close() == 0
+
+
+@pytest.fixture
+def page(browser: Browser, microscope: Server, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """The open page; at the end no console error may have come, and no request may have left the machine."""
+    context = browser.new_context(viewport=getattr(request, "param", DESKTOP))
+    opened = context.new_page()
+    problems: list[str] = []
+    opened.on("console", lambda m: problems.append(m.text) if m.type in ("error", "warning") else None)
+    refused = "the server responded with a status of 400"  # the browser's own words, where a test sends nonsense
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on("request", lambda r: None if r.url.startswith((microscope.url, "blob:")) else problems.append(r.url))
+    opened.goto(microscope.url)
+    opened.wait_for_selector("body[data-ready]")
+    yield opened
+    context.close()
+    expected = request.node.get_closest_marker("refused") is not None
+    assert [text for text in problems if not (expected and refused in text)] == []
+
+
+def draw(page: Page, points: list[tuple[float, float]]) -> None:
+    """Draw with the mouse; points in shares of the pad."""
+    box = page.locator("#pad").bounding_box()
+    assert box is not None
+    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=8)
+    page.mouse.up()
+
+
+def draw_seven(page: Page) -> None:
+    page.evaluate("scrollTo(0, 0)")
+    draw(page, SEVEN)
+    page.wait_for_selector("#answer[data-label='7']")
+    # Quiet: the last picture is answered, and its maps are there.
+    page.wait_for_function("() => document.querySelector('article[data-address=\"0\"] canvas').height > 20")
+    page.wait_for_function("() => document.getElementById('said').textContent.startsWith('Prediction: 7')")
+    page.wait_for_load_state("networkidle")
+
+
+def click_value(page: Page, address: str, x: float, y: float) -> list[int]:
+    """Click a map's canvas and return the unit that the panel shows."""
+    canvas = page.locator(f"article[data-address='{address}'] canvas")
+    canvas.scroll_into_view_if_needed()
+    canvas.click(position={"x": x, "y": y})
+    page.wait_for_selector(f"#value-body .address:text-is('{address}')")
+    return unit(page)
+
+
+def unit(page: Page) -> list[int]:
+    return [int(field.input_value()) for field in page.locator("#value-body .unit input").all()]
+
+
+def seen_by_the_page(page: Page, digits: Path) -> Any:
+    """What torch makes of the very picture that the pad holds, through the Python API."""
+    import base64
+
+    encoded = page.evaluate("document.getElementById('pad').toDataURL('image/png').split(',')[1]")
+    classifier = convlens.load(digits / "runs" / "mnist-1")
+    return record(classifier.network, classifier.frame(base64.b64decode(encoded)))
+
+
+def test_drawn_digit_is_recognised(page: Page) -> None:
+    """A digit drawn with the mouse gets the right label; clearing and another stroke change the answer."""
+    draw_seven(page)
+    assert page.locator("#answer .best .name").inner_text() == "7"
+    page.locator("#clear").click()
+    assert page.locator("#answer li").count() == 0, "a blank pad has no answer"
+    draw(page, [(0.5, 0.15), (0.5, 0.85)])
+    page.wait_for_selector("#answer[data-label='1']")
+
+
+def test_clicked_value_shows_what_torch_gives(page: Page, digits: Path) -> None:
+    """A click on a convolution's map shows torch's own value, window, kernel and sum."""
+    draw_seven(page)
+    channel, row, column = click_value(page, "0", 30, 40)
+    recording = seen_by_the_page(page, digits)
+    value = float(recording.values["0"][channel, row, column])
+    shown = page.locator("#the-value").inner_text().replace("−", "-")
+    assert float(shown) == pytest.approx(value, rel=1e-5, abs=1e-5)
+    kernel = recording.tensors["0.weight"][channel, 0]
+    cells = page.locator(".numbers:has(caption:text-is('kernel')) td").all()
+    found = np.array([float(cell.get_attribute("title") or "nan") for cell in cells]).reshape(kernel.shape)
+    assert np.array_equal(found.astype(np.float32), kernel)
+    cells = page.locator(".numbers:has(caption:text-is('window')) td").all()
+    window = np.array([float(cell.get_attribute("title") or "nan") for cell in cells]).reshape(kernel.shape)
+    assert np.array_equal(
+        window.astype(np.float32), recording.values["input"][0, 2 * row : 2 * row + 5, 2 * column : 2 * column + 5]
+    )
+    assert float((window * found).sum()) == pytest.approx(value, rel=1e-4, abs=1e-5)
+
+
+def test_every_layer_opens(page: Page, digits: Path) -> None:
+    """Each layer of the network, the input and the softmax show an arithmetic that agrees with the network's own."""
+    draw_seven(page)
+    recording = seen_by_the_page(page, digits)
+    for address in recording.values:
+        click_value(page, address, 8, 16 if recording.values[address].ndim == 3 else 8)
+        assert "please report" not in page.locator("#value-body").inner_text()
+        assert page.locator("#value-body .lines li").count() >= 1
+    page.locator("#answer button").first.click()
+    page.wait_for_selector("#value-body .address:text-is('softmax')")
+    assert page.locator(".terms tbody tr").count() == 10
+
+
+def test_play_moves_the_window(page: Page) -> None:
+    """Play goes from value to value, row by row; pause holds it; the step buttons move by one."""
+
+    def wait_for_column(test: str, column: int) -> None:
+        field = "document.querySelector('#value-body [data-part=\"2\"]')"
+        page.wait_for_function(f"column => {field} && {field}.value {test} column", arg=str(column))
+
+    draw_seven(page)
+    first = click_value(page, "0", 4, 14)
+    page.locator("#play").click()
+    wait_for_column("!=", first[2])
+    page.locator("#play").click()
+    page.wait_for_load_state("networkidle")
+    held = unit(page)
+    page.locator("#play-step").click()
+    wait_for_column("!=", held[2])
+    assert unit(page) == [held[0], held[1], held[2] + 1]
+    page.locator("#play-back").click()
+    wait_for_column("==", held[2])
+    assert page.locator("#stage").is_visible()
+
+
+def test_keyboard_reaches_every_value(page: Page) -> None:
+    """Arrows move over a layer's maps, Page Down changes the channel, Enter opens; Escape closes; tabs by arrows."""
+    draw_seven(page)
+    page.locator("article[data-address='0'] canvas").focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowDown", "PageDown"):
+        page.keyboard.press(key)
+    assert "channel 1, row 1, column 2" in page.locator("#said").inner_text()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#value.open")
+    assert unit(page) == [1, 1, 2]
+    page.wait_for_function(
+        "() => document.getElementById('said').textContent.startsWith('Layer 0, channel 1, row 1, column 2')"
+    )
+    page.keyboard.press("ArrowRight")  # looks further without moving what is shown
+    assert "column 3" in page.locator("#said").inner_text()
+    chosen = page.evaluate("import('./page/state.js').then(m => m.state.chosen.unit)")
+    assert chosen == unit(page) == [1, 1, 2]
+    page.locator("#play-step").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.querySelector('#value-body [data-part=\"2\"]').value == '3'")
+    assert page.evaluate("document.activeElement.id") == "play-step", "what has the focus keeps it"
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#value:not(.open)")
+    assert page.evaluate("document.activeElement.closest('article').dataset.address") == "0"
+    page.locator("#tab-look").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#lab").is_visible() and page.locator("#tab-lab").get_attribute("aria-selected") == "true"
+
+
+def test_misclassified_and_confusion_open_images(page: Page) -> None:
+    """A validation image that the model gets wrong shows its wrong answer; a cell of the matrix shows its images."""
+    page.wait_for_selector("#misclassified button")
+    first = page.locator("#misclassified button").first
+    label, answer = first.inner_text().split(" → ")
+    first.click()
+    page.wait_for_selector(f"#answer[data-label='{answer}']")
+    page.locator("#tab-model").click()
+    page.wait_for_selector("#calibration circle")
+    page.locator("#confusion tbody tr").nth(int(label)).locator("td").nth(int(answer)).locator("button").click()
+    page.wait_for_function(
+        "words => document.getElementById('cell-title').textContent.startsWith(words)",
+        arg=f"{label}, taken for {answer}",
+    )
+    assert page.locator("#cell button").count() >= 1
+    assert "sealed" in page.locator("#facts").inner_text()
+
+
+@pytest.mark.refused
+def test_chosen_file_and_a_file_that_is_none(page: Page, tmp_path: Path) -> None:
+    """A file is answered like a drawing; one that is no picture gets one clear line, and the page lives on."""
+    (tmp_path / "notes.png").write_text("these are notes", encoding="utf-8")
+    page.set_input_files("#file", tmp_path / "notes.png")
+    page.wait_for_selector("#problem:not([hidden])")
+    assert "not a picture" in page.locator("#problem").inner_text()
+    draw_seven(page)
+
+
+def test_error_of_a_sentence_stands_under_its_column(page: Page) -> None:
+    """The caret lies under the very character that the message names, also where the text runs over several lines."""
+    page.locator("#tab-lab").click()
+    for before in ("conv(8, 3) relu ", "conv(8, 3) relu " * 14):
+        page.locator("#sentence").fill(f"{before}maxpol(2) flatten linear(classes)")
+        page.wait_for_function(
+            "column => document.getElementById('sentence-error').textContent.startsWith(column)",
+            arg=f"column {len(before) + 1}: ",
+        )
+        assert "maxpool" in page.locator("#sentence-error").inner_text()
+        caret, spot = page.locator("#caret").bounding_box(), page.locator("#mirror span").bounding_box()
+        assert caret is not None and spot is not None
+        assert abs(caret["x"] - spot["x"]) < 3 and 0 < caret["y"] - spot["y"] < 26
+        # The hidden copy that the place is taken from breaks its lines as the field does.
+        heights = page.evaluate(
+            "[document.getElementById('mirror').scrollWidth, document.getElementById('sentence').scrollWidth]"
+        )
+        assert heights[0] == heights[1]
+    page.locator("#sentence").fill("conv(8, 3) relu maxpool(2) flatten linear(classes)")
+    page.wait_for_function("() => document.querySelectorAll('#table tbody tr').length == 5")
+    assert "⌊(28 − 3) / 1⌋ + 1 = 26" in page.locator("#table").inner_text()
+    assert page.locator("#caret").is_hidden()
+
+
+def overflow(page: Page) -> int:
+    return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+
+
+@pytest.mark.parametrize("page", [PHONE], indirect=True)
+def test_works_on_a_phone(page: Page) -> None:
+    """At 390 px nothing is wider than the screen, in any view; drawing and the panel work."""
+    draw_seven(page)
+    click_value(page, "0", 20, 30)
+    assert overflow(page) == 0
+    page.locator("#value-close").click()
+    for view in ("lab", "model"):
+        page.locator(f"#tab-{view}").click()
+        page.wait_for_load_state("networkidle")
+        assert overflow(page) == 0, view
+
+
+def test_designed_network_trains_and_opens(page: Page, digits: Path) -> None:
+    """A sentence typed in the lab is trained by a child process with its curve, and opened in the microscope."""
+    page.locator("#tab-lab").click()
+    page.locator("#sentence").fill(VERTICAL_EDGES)
+    page.locator("#epochs").fill("0.3")
+    page.wait_for_function("() => document.querySelectorAll('#table tbody tr').length == 5")
+    page.locator("#train").click()
+    page.wait_for_selector("#progress-state[data-state='complete']", timeout=60_000)
+    assert page.locator("#curves polyline").count() >= 1
+    assert convlens.Run(digits / "runs" / "lab-1").status == "complete"
+    # Another tab, and a value that is played here: both are of the model that was open until now.
+    other = page.context.new_page()
+    other.goto(page.url.partition("#")[0])
+    other.wait_for_selector("body[data-ready]")
+    draw_seven(other)
+    page.locator("#tab-look").click()
+    draw_seven(page)
+    click_value(page, "0", 20, 30)
+    page.locator("#play").click()
+    page.locator("#tab-lab").click()
+    page.locator("#open").click()
+    page.wait_for_selector("#model-line:has-text('lab-1')")
+    page.wait_for_selector("#answer[data-label]")  # the drawing is shown to the new model at once
+    assert page.locator("#value.open").count() == 0
+    click_value(page, "0", 20, 30)
+    assert "conv(6, 5, stride=2, padding=2)" in page.locator("#value-body").inner_text()
+    draw(other, SEVEN)
+    other.wait_for_selector("#model-line:has-text('lab-1')")
+    other.close()
+
+
+def test_arrays_reach_the_page_as_they_are(page: Page) -> None:
+    """The page's own reader of containers gives the numbers that were packed."""
+    draw_seven(page)
+    probabilities: NDArray[Any] = np.array(
+        page.evaluate("import('./page/state.js').then(m => Array.from(m.state.picture.probabilities.data))")
+    )
+    assert probabilities.sum() == pytest.approx(1) and len(probabilities) == 10
+    assert torch.tensor(probabilities).argmax() == 7

@@ -1,0 +1,212 @@
+"""The loop against a plain torch loop, golden losses, averages, divergence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import convlens
+from convlens.architecture import parse, plan
+from convlens.data.image.framing import InputSpec
+from convlens.data.packed.image_rows import ImageRows
+from convlens.data.packed.pack import open_data
+from convlens.data.sources.named import mnist_arrays
+from convlens.errors import DivergedError
+from convlens.modelfile import read_model
+from convlens.network.build import arrays_of, build, tensors_of
+from convlens.network.compute import resolve_compute
+from convlens.presets import PRESETS
+from convlens.recipe import Recipe
+from convlens.training import checkpoint
+from convlens.training.batches import Batches
+from convlens.training.loop import class_weights_of, train_steps
+from convlens.training.state import TrainingState
+from tests.conftest import QUICK, TINY, shapes
+from tests.helpers import same, weights
+
+
+def test_class_weights() -> None:
+    """N / (K n_k): every class has the same weight in all, and the mean weight of an image is 1."""
+    import torch
+
+    labels = torch.tensor([0] * 6 + [1] * 3 + [2])
+    weights = class_weights_of(labels, 3)
+    assert torch.allclose(weights * torch.tensor([6.0, 3.0, 1.0]), torch.full((3,), 10 / 3))
+    assert weights[labels].mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_the_loop_is_a_plain_torch_loop(optimizer: str) -> None:
+    """Weights after ten steps are those of a loop written out with torch's own classes."""
+    x, y = shapes(90, 3)
+    recipe = Recipe(
+        optimizer=optimizer, lr=0.02, weight_decay=0.01, label_smoothing=0.1, batch_size=30, precision="float32"
+    )
+    network_plan = plan(parse(TINY), (1, 16, 16), 3)
+    spec = InputSpec(16, 16, 1, mean=(50.0,), std=(70.0,))
+    images, labels = torch.from_numpy(x[..., None]), torch.from_numpy(y)
+    state = TrainingState.new(build(network_plan, spec, seed=4), recipe)
+    batches = Batches.of(recipe, np.zeros(90, int), 5)
+    losses = [
+        v
+        for part in train_steps(state, images, labels, batches, recipe, 10, resolve_compute("cpu", "float32"))
+        for v in part.values
+    ]
+    plain = build(network_plan, spec, seed=4)
+    makers: dict[str, Any] = {
+        "adam": lambda p: torch.optim.Adam(p, weight_decay=0.01, betas=recipe.betas),
+        "adamw": lambda p: torch.optim.AdamW(p, weight_decay=0.01, betas=recipe.betas),
+        "sgd": lambda p: torch.optim.SGD(p, lr=1, momentum=0.9, nesterov=True, weight_decay=0.01),
+    }
+    rule = makers[optimizer](plain.parameters())
+    expected = []
+    for step in range(10):
+        rule.param_groups[0]["lr"] = recipe.lr_at(step, 10)
+        at = torch.from_numpy(Batches.of(recipe, np.zeros(90, int), 5).at(step).positions)
+        loss = F.cross_entropy(plain(images[at]), labels[at], label_smoothing=0.1)
+        rule.zero_grad()
+        torch.autograd.backward(loss)
+        rule.step()
+        expected.append(loss.item())
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+    for name, tensor in tensors_of(plain).items():
+        torch.testing.assert_close(tensors_of(state.network)[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_golden_losses() -> None:
+    """The first losses of a tiny float32 run are those written down here (another order, augmentation or
+    initialisation moves them)."""
+    x, y = shapes(90, 3)
+    recipe = QUICK.replace(batch_size=30)
+    state = TrainingState.new(
+        build(plan(parse(TINY), (1, 16, 16), 3), InputSpec(16, 16, 1, mean=(50.0,), std=(70.0,)), seed=0), recipe
+    )
+    steps = train_steps(
+        state,
+        torch.from_numpy(x[..., None]),
+        torch.from_numpy(y),
+        Batches.of(recipe, np.zeros(90, int), 0),
+        recipe,
+        6,
+        resolve_compute("cpu", "float32"),
+    )
+    losses = [part.values[0] for part in steps]
+    np.testing.assert_allclose(losses, GOLDEN, rtol=2e-3)
+
+
+GOLDEN = [1.092103, 1.074171, 0.963576, 0.861429, 0.746561, 0.790727]
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_golden_losses_of_each_preset(preset: str) -> None:
+    """The first losses of each preset on MNIST, in float32, are those written down here."""
+    x, y = mnist_arrays("train")
+    recipe = PRESETS[preset].recipe.replace(batch_size=100)
+    state = TrainingState.new(
+        build(plan(parse(PRESETS[preset].architecture), (1, 28, 28), 10), MNIST_SPEC, seed=0), recipe
+    )
+    images, batches = ImageRows(x, np.arange(1000)), Batches.of(recipe, np.zeros(1000, int), 0)
+    steps = train_steps(
+        state, images, torch.from_numpy(y[:1000]), batches, recipe, 400, resolve_compute("cpu", "float32")
+    )
+    losses = [next(steps).values[0] for _ in range(4)]
+    np.testing.assert_allclose(losses, GOLDEN_OF_PRESETS[preset], rtol=1e-2)
+
+
+MNIST_SPEC = InputSpec(28, 28, 1, mean=(33.3,), std=(78.6,))
+
+
+GOLDEN_OF_PRESETS = {
+    "standard": [2.376782, 2.352896, 2.263079, 2.103176],
+    "fast": [2.28906, 2.274344, 2.130338, 2.135188],
+    "natural": [2.317649, 2.304022, 2.310728, 2.309618],
+    "tutorial-fast": [2.297159, 2.375093, 2.257576, 2.115458],
+    "tutorial": [2.293872, 60.242657, 5.951694, 2.885552],
+}
+
+
+def test_average_of_the_weights() -> None:
+    """EMA averages parameters and float buffers by its formula, and leaves the raw weights to training."""
+    x, y = shapes(60, 3)
+    recipe = QUICK.replace(ema=0.9, batch_size=20)
+    spec = InputSpec(16, 16, 1, mean=(0.0,), std=(9.0,))
+    state = TrainingState.new(build(plan(parse(TINY), (1, 16, 16), 3), spec), recipe)
+    assert state.ema is not None and "1.running_mean" in state.ema and "1.num_batches_tracked" not in state.ema
+    expected = {name: average.clone() for name, average in state.ema.items()}
+    images, labels, batches = torch.from_numpy(x[..., None]), torch.from_numpy(y), Batches.of(recipe, y, 0)
+    for step, _ in enumerate(train_steps(state, images, labels, batches, recipe, 8, resolve_compute("cpu", "float32"))):
+        decay = min(0.9, (1 + step) / (10 + step))
+        for name, average in expected.items():
+            average.mul_(decay).add_(tensors_of(state.network)[name], alpha=1 - decay)
+    for name, average in expected.items():
+        torch.testing.assert_close(state.ema[name], average)
+    raw = arrays_of(tensors_of(state.network))
+    with state.averaged() as network:
+        for name, average in expected.items():
+            torch.testing.assert_close(tensors_of(network)[name], average)
+    assert same(arrays_of(tensors_of(state.network)), raw)
+
+
+def test_validation_and_saving_use_the_average(arrays: Any, workplace: Path) -> None:
+    """With EMA the saved model is the average, and its card says so."""
+    plain = convlens.train(arrays, architecture=TINY, recipe=QUICK)
+    ema = convlens.train(arrays, architecture=TINY, recipe=QUICK.replace(ema=0.9))
+    assert read_model(ema.model).card.training["weights"] == "ema"
+    assert not same(weights(plain), weights(ema))
+
+
+def test_weights_that_are_not_finite_are_noticed(arrays: Any, workplace: Path) -> None:
+    """If the last update breaks the weights, no loss shows it: the run is diverged all the same, in one line."""
+    recipe = Recipe(optimizer="sgd", lr=1000, momentum=0.0, schedule="constant", warmup_frac=0, batch_size=32)
+    for num_steps in range(1, 6):
+        for val_frac in (0.1, 0):
+            epochs = num_steps * 32 / (300 if val_frac == 0 else 270)
+            try:
+                run = convlens.train(
+                    arrays,
+                    architecture="flatten linear(500) linear(500) linear(classes)",
+                    val_frac=val_frac,
+                    recipe=recipe.replace(epochs=epochs, precision="float32"),
+                )
+            except DivergedError as error:
+                assert "\n" not in str(error)
+            else:
+                assert all(np.isfinite(a).all() for a in weights(run).values())
+
+
+def test_divergence_stops_at_once(arrays: Any, workplace: Path) -> None:
+    """A loss that is not finite ends the run, names the step, and keeps the last good checkpoint."""
+    recipe = Recipe(
+        optimizer="sgd", lr=1000, momentum=0.0, schedule="constant", warmup_frac=0, batch_size=32, precision="float32"
+    )
+    with pytest.raises(DivergedError, match=r"at step \d+.*last good checkpoint is that of step \d+") as caught:
+        convlens.train(
+            arrays,
+            architecture="flatten linear(500) linear(500) linear(classes)",
+            recipe=recipe.replace(epochs=50),
+            checkpoint_every=0,
+        )
+    run = convlens.runs()[-1]
+    assert run.status == "diverged" and not run.model.exists()
+    last = checkpoint.newest(run.path / "checkpoints")
+    assert last is not None and last.step == caught.value.step
+    assert all(np.isfinite(a).all() for a in last.arrays.values())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_training_on_a_gpu(arrays: Any, workplace: Path) -> None:
+    """On a GPU the toy is learned, the model loads on the CPU, and resuming is exact in deterministic mode."""
+    recipe = QUICK.replace(epochs=8)
+    whole = convlens.train(arrays, architecture=TINY, recipe=recipe, device="cuda", test=True)
+    assert whole.test is not None and whole.test.accuracy > 0.9
+    assert convlens.load(whole, device="cpu").device == "cpu"
+    calls = iter([False] * 2 + [True] * 99)
+    part = convlens.train(arrays, architecture=TINY, recipe=recipe, device="cuda", stop=lambda: next(calls))
+    assert same(weights(convlens.train(resume=part)), weights(whole))
+    assert open_data(arrays).fingerprint == whole.record["dataset"]["fingerprint"]
