@@ -14,7 +14,6 @@ from convlens.architecture.layers import (
     Conv,
     Dropout,
     Flatten,
-    Layer,
     Linear,
     Residual,
     _Windowed,
@@ -152,14 +151,10 @@ def _chains(nodes: tuple[Node, ...]) -> list[list[Node]]:
     return chains
 
 
-def _mixes(layer: Layer) -> bool:
-    return isinstance(layer, Conv | Linear)
-
-
 def _remarks_on_pairs(chain: list[Node]) -> list[str]:
     found = []
     for index, node in enumerate(chain):
-        if not _mixes(node.layer):
+        if not isinstance(node.layer, Conv | Linear):
             continue
         following = chain[index + 1 :]
         if following and isinstance(following[0].layer, BatchNorm) and getattr(node.layer, "bias", False):

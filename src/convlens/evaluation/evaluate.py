@@ -87,13 +87,10 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """The whole report."""
         opened = None if self.openings is None else asdict(self.openings)
+        about = {"model": str(self.model), "dataset": self.dataset, "split": self.split}
+        counts = {"num_quarantined": self.num_quarantined, "num_left_out": self.num_left_out}
         return {
-            "model": str(self.model),
-            "dataset": self.dataset,
-            "split": self.split,
-            **self.score.to_json(),
-            "num_quarantined": self.num_quarantined,
-            "num_left_out": self.num_left_out,
+            **(about | self.score.to_json() | counts),
             "expected_calibration_error": self.expected_calibration_error,
             "classes": self.classes(),
             "class_names": list(self.class_names),
@@ -296,18 +293,14 @@ def _matched(classifier: Classifier, dataset: Dataset) -> NDArray[np.int64]:
     return np.array([numbers[name] for name in dataset.class_names], np.int64)
 
 
-def report_name(report: Report) -> str:
-    """The file name of a report in its run folder: split, data set, and the start of its fingerprint."""
-    return f"evaluation-{report.split}-{report.dataset['name']}-{report.dataset['fingerprint'][:8]}.json"
-
-
 def _kept(report: Report) -> Report:
     """Leave the report in the run folder that the model belongs to; where nothing can be written there, say so."""
     run = Run(report.model.parent)
     if not (run.path / RUN_FILE).is_file():
         return report
+    name = f"evaluation-{report.split}-{report.dataset['name']}-{report.dataset['fingerprint'][:8]}.json"
     try:
-        files.write_json(run.path / report_name(report), report.to_json())
+        files.write_json(run.path / name, report.to_json())
         is_own = report.dataset["fingerprint"] == run.record["dataset"]["fingerprint"]
         if report.split == "test" and is_own and not report.num_left_out:
             update_record(run.path, test=report.score.to_json())

@@ -52,7 +52,7 @@ def look_into_module(module: nn.Module, image: Any, layers: Any, unit: str | Non
         None,
         array_of(x_1CHW[0]),
         tuple(
-            LayerValues(name, _module_words(modules, name), "", array)
+            LayerValues(name, shown(modules[name.partition("#")[0]], 60), "", array)
             for name, array in arrays.items()
             if name.partition("#")[0] in wanted
         ),
@@ -94,10 +94,6 @@ def _pass(module: nn.Module, modules: Mapping[str, nn.Module], x_1CHW: Tensor) -
     if not np.isfinite(logits).all():
         raise UsageError("the module gives values that are not finite for this picture")
     return outputs, logits
-
-
-def _module_words(modules: Mapping[str, nn.Module], name: str) -> str:
-    return shown(modules[name.partition("#")[0]], 60)
 
 
 def _module_input(module: nn.Module, image: Any, first: nn.Conv2d | None) -> tuple[Pixels | None, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from convlens.architecture.layers import Conv, Dropout, Flatten
 from convlens.architecture.plan import Plan
@@ -94,7 +94,8 @@ def subject_of(classifier: Classifier, image_HWC: Pixels) -> Subject:
     """A framed picture, uint8 (H, W, C), as something that `attribution` explains."""
     network = classifier.network
     baseline_HWC, _ = baseline_of(classifier.card.input_spec)
-    x_1CHW, baseline_1CHW = (network.normalise(_as_batch(a, classifier.device)) for a in (image_HWC, baseline_HWC))
+    batches = (torch.from_numpy(np.array(a)[None]).to(classifier.device) for a in (image_HWC, baseline_HWC))
+    x_1CHW, baseline_1CHW = map(network.normalise, batches)
     shapes = {address: node.output_shape for address, node in nodes_by_address(network.plan).items()}
     return Subject.of(network.forward_normalised, x_1CHW, baseline_1CHW, modules_of(network), shapes)
 
@@ -116,7 +117,3 @@ def _chosen(plan: Plan, layers: Any) -> list[str]:
     for address in wanted:
         check_address(plan, address)
     return [a for a in nodes if a in wanted]
-
-
-def _as_batch(image_HWC: Pixels, device: str) -> Tensor:
-    return torch.from_numpy(np.array(image_HWC)[None]).to(device)

@@ -278,14 +278,10 @@ def pixels_of(image: Image.Image) -> Pixels:
             raise ImageError("32-bit pixels, whose range nobody knows: save it as 8 or 16 bits")
         return ((wide + 128) // 257).astype(np.uint8)[:, :, None]
     if image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
-        return _flattened(image)
+        return without_transparency(np.asarray(image.convert("RGBA")))[:, :, : _num_channels(image)]
     mode = "L" if _num_channels(image) == 1 else "RGB"
     pixels = np.asarray(image if image.mode == mode else image.convert(mode))
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
-
-
-def _flattened(image: Image.Image) -> Pixels:
-    return without_transparency(np.asarray(image.convert("RGBA")))[:, :, : _num_channels(image)]
 
 
 def without_transparency(rgba: Pixels) -> Pixels:

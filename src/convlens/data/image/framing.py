@@ -100,12 +100,9 @@ def picture(data: bytes, spec: InputSpec) -> Pixels:
 
 def framed(data: bytes, spec: InputSpec) -> tuple[Pixels, Reduced]:
     """As `picture`, with the decoded picture beside it."""
-    decoded = decode_reduced(data, lambda height, width: spare(*_region_size(height, width, spec), spec))
+    region = None if spec.region is None else (spec.region[3], spec.region[2])
+    decoded = decode_reduced(data, lambda height, width: spare(*(region or (height, width)), spec))
     return _fit(to_channels(decoded.pixels, spec.channels), decoded.box, decoded.whole, spec), decoded
-
-
-def _region_size(height: int, width: int, spec: InputSpec) -> tuple[int, int]:
-    return (height, width) if spec.region is None else (spec.region[3], spec.region[2])
 
 
 def spare(height: int, width: int, spec: InputSpec) -> float:

@@ -25,7 +25,7 @@ _WORK = 4  # ink is cleaned at this many times its final size
 def is_framed_ink(grey_HW: Pixels) -> bool:
     """Whether a picture already is as MNIST's are: bright ink on 0, longer side 20/28, centred by mass."""
     height, width = grey_HW.shape
-    edge = _edge(grey_HW)
+    edge = np.concatenate([grey_HW[0], grey_HW[-1], grey_HW[1:-1, 0], grey_HW[1:-1, -1]])
     if np.count_nonzero(edge) * 2 > len(edge) or not grey_HW.any():
         return False
     top, bottom, left, right = _box(grey_HW > 0)
@@ -82,10 +82,6 @@ def _reduced(grey_HW: Pixels, most: int) -> Pixels:
     """A large photograph averaged down: its ink is still many times finer than the answer, its memory bounded."""
     factor = -(-max(grey_HW.shape) // most)
     return grey_HW if factor == 1 else np.asarray(Image.fromarray(grey_HW).reduce(factor))
-
-
-def _edge(grey_HW: Pixels) -> Pixels:
-    return np.concatenate([grey_HW[0], grey_HW[-1], grey_HW[1:-1, 0], grey_HW[1:-1, -1]])
 
 
 def _contrast_to_ground(grey_HW: Pixels) -> NDArray[np.uint8]:

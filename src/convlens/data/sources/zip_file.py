@@ -69,7 +69,8 @@ class ZipTree(Tree):
         if info.file_size > MAX_FILE_BYTES:
             raise ImageError(f"{info.file_size:,} bytes is more than the limit of {MAX_FILE_BYTES:,}")
         try:
-            return self._archive.read(info)
+            with self._archive.open(info) as file:
+                return file.read(info.file_size)  # by its size: a member that is larger than it says ends here
         except _UNREADABLE as error:
             raise ImageError(f"cannot be read from the zip file: {shown(error)}") from error
 
@@ -101,6 +102,8 @@ def _check_members(
             raise DataError(f"{where} has a member whose name leads out of it: {shown(info.filename)!r}")
         if info.flag_bits & 1:
             raise DataError(f"{where} is encrypted ({shown(info.filename)}): unpack it, and name the folder")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unfold without bounds
+            raise DataError(f"{where} is not compressed by deflate ({shown(info.filename)}): pack it anew")
     unfolded = sum(info.file_size for info in members)
     if unfolded > max(_SMALL_BYTES, _MOST_TIMES * num_bytes):
         raise DataError(f"{where} would unfold from {num_bytes:,} to {unfolded:,} bytes: it is a zip bomb, or damaged")
