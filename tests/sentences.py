@@ -77,6 +77,8 @@ SIMPLE = st.one_of(
             "dropout(0.1)",
             "scale(0.5)",
             "scale(-2)",
+            "zeropad(1, 0, 0, 2)",
+            "zeropad(0, 3, 1, 0)",
         ]
     ),
 )
