@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from convlens.data.packed.headers import is_mostly_ink
 from convlens.data.sources.recognise import open_source
 from convlens.progress import Progress
 from convlens.recipe import Recipe
-from convlens.training import trial
 from convlens.training.request import TrainRequest
 from tests.conftest import write_folders
 
@@ -116,32 +116,18 @@ def test_wrong_wishes_are_found_before_anything_is_packed(folders: Path, workpla
     assert sorted((cache_folder() / "packed").glob("*")) == before
 
 
-class _Clock:
-    """A clock that advances by so many seconds whenever it is read, whatever the machine does."""
-
-    def __init__(self, tick: float) -> None:
-        self.now, self.tick = 0.0, tick
-
-    def perf_counter(self) -> float:
-        self.now += self.tick
-        return self.now
-
-    monotonic = perf_counter
-
-
 def test_choices_depend_on_the_data_and_the_rate_alone(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under one rate of images a second the same is chosen, word for word; a machine that is half as fast gets half the
     epochs in the same time, and everything else alike."""
+    monkeypatch.setattr(choosing, "time", SimpleNamespace(monotonic=lambda: 0.0))
 
-    def chosen(tick: float) -> Choices:
-        clock = _Clock(tick)
-        monkeypatch.setattr(trial, "time", clock)
-        monkeypatch.setattr(choosing, "time", clock)
-        request = TrainRequest(data=folders, time="30s", augment="none").with_defaults()
+    def chosen(rate: float) -> Choices:
+        monkeypatch.setattr(choosing, "rate_of", lambda *_: rate)
+        request = TrainRequest(data=folders, time="10s", augment="none").with_defaults()
         return choosing.choose(request, request.draft(None), Progress())
 
-    first, again, slower = chosen(0.5), chosen(0.5), chosen(1.0)
+    first, again, slower = chosen(200.0), chosen(200.0), chosen(100.0)
     assert first.draft == again.draft and first.reasons == again.reasons
-    assert slower.draft.recipe.epochs == pytest.approx(first.draft.recipe.epochs / 2, rel=0.2)
+    assert slower.draft.recipe.epochs == pytest.approx(first.draft.recipe.epochs / 2, abs=0.01)
     same = first.draft.recipe.replace(epochs=1), slower.draft.recipe.replace(epochs=1)
     assert same[0] == same[1] and first.draft.options == slower.draft.options
