@@ -11,7 +11,7 @@ from typing import Any
 
 from convlens import files
 from convlens.architecture import parse, plan
-from convlens.checks import checked, real
+from convlens.checks import checked, real, whole
 from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.options import PackOptions
 from convlens.data.packed.pack import is_packed, open_data, reopen
@@ -27,7 +27,7 @@ from convlens.recipe import Recipe
 from convlens.run import INPUTS_FILE, RUN_FILE, RUNS_FOLDER, Run, find_model, find_run, new_run, update_record
 from convlens.text import listed, shown
 from convlens.training.plan import TrainingPlan
-from convlens.training.request import Draft, TrainRequest
+from convlens.training.request import MAX_SEED, Draft, TrainRequest
 from convlens.training.trainer import Stop, Watch, train_run
 from convlens.training.warm_start import Parent, check_lineage, parent_again, read_parent
 
@@ -172,6 +172,7 @@ def resolve(request: TrainRequest, bar: Progress) -> tuple[TrainingPlan, tuple[D
     request = request.with_defaults()
     parent = None if request.parent is None else read_parent(request.parent, bar)
     draft = request.draft(parent)
+    assert request.seed is not None, "a default fills it in"
     reasons: tuple[str, ...] = ()
     previews: tuple[Dataset, ...] = ()
     must_choose = request.time is not None or request.augment is not None
@@ -204,7 +205,7 @@ def resolve(request: TrainRequest, bar: Progress) -> tuple[TrainingPlan, tuple[D
         dataset=dataset,
         network=network,
         recipe=draft.recipe.replace(precision=draft.compute.precision),
-        seed=request.seed or 0,
+        seed=request.seed,
         compute=draft.compute,
         preset=_preset_name(draft),
         parent=parent,
@@ -277,7 +278,7 @@ def plan_of(run: Run, request: TrainRequest, bar: Progress) -> TrainingPlan:
                 f"{where} was begun with other data (fingerprint {identity['fingerprint'][:12]}, now "
                 f"{dataset.fingerprint[:12]})"
             )
-        seed, architecture = TrainRequest(seed=record["seed"]).seed or 0, parse(record["architecture"])
+        seed, architecture = checked("seed", record["seed"], whole(0, MAX_SEED)), parse(record["architecture"])
         if dataset.is_merged:
             dataset, _ = open_test(dataset, str(architecture), recipe, seed, again=True)
         return TrainingPlan(
