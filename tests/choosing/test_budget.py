@@ -9,11 +9,16 @@ from typing import Any
 import pytest
 
 import convlens
+from convlens.architecture import parse, plan
 from convlens.choosing.budget import EPOCHS, batch_size_for, epochs_for, epochs_within
-from convlens.choosing.probe import images_in
+from convlens.choosing.probe import images_in, material_of, rate_of
 from convlens.errors import UsageError
+from convlens.network.compute import resolve_compute
 from convlens.progress import Progress
+from convlens.recipe import Recipe
+from convlens.training.plan import TrainingPlan
 from convlens.training.request import TrainRequest, parse_time
+from tests.choosing.conftest import RATE
 from tests.helpers import TINY_COLOUR
 
 
@@ -34,9 +39,19 @@ def test_lengths() -> None:
 def test_time_is_kept(folders: Path, workplace: Path) -> None:
     """--time becomes epochs before the first step; a run that says epochs itself keeps them."""
     run = convlens.train(folders, time="6s", augment="none", architecture=TINY_COLOUR, progress="none")
-    assert 1 < run.record["recipe"]["epochs"] <= 4 * 60
+    num_images = run.record["dataset"]["num_samples"]["train"]
+    assert run.record["recipe"]["epochs"] == round(0.9 * 6 * RATE / num_images, 2)
     kept = convlens.train(folders, time="6s", recipe={"epochs": 2}, architecture=TINY_COLOUR, progress="none")
     assert kept.record["recipe"]["epochs"] == 2
+
+
+def test_the_rate_is_what_a_training_does(folders: Path) -> None:
+    """The one answer of the clock: images a second of a dozen steps, a positive number, and no more steps than that."""
+    dataset = convlens.pack(folders)
+    network = plan(parse(TINY_COLOUR), dataset.input_spec.shape, 2)
+    compute = resolve_compute("cpu", "float32")
+    timed = TrainingPlan(dataset=dataset, network=network, recipe=Recipe(batch_size=8), seed=0, compute=compute)
+    assert 1 < rate_of(material_of(dataset), timed) < 1e7
 
 
 def test_a_time_is_shared_by_all_trainings(folders: Path, workplace: Path) -> None:

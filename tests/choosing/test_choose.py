@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -89,7 +88,7 @@ def test_named_sets_take_a_time_and_augmentation_too(workplace: Path) -> None:
     """What is asked for is done for MNIST as well, whose preset stays what it is."""
     run = convlens.train("mnist", time=3, augment="crop", progress="none", stop=lambda: True)
     recipe = run.record["recipe"]
-    assert recipe["crop_frac"] and not recipe["shift_px"] and recipe["epochs"] != 7
+    assert recipe["crop_frac"] and not recipe["shift_px"] and recipe["epochs"] < 1
     assert run.record["architecture"] == str(parse(convlens.PRESETS["standard"].architecture))
 
 
@@ -119,7 +118,6 @@ def test_wrong_wishes_are_found_before_anything_is_packed(folders: Path, workpla
 def test_choices_depend_on_the_data_and_the_rate_alone(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under one rate of images a second the same is chosen, word for word; a machine that is half as fast gets half the
     epochs in the same time, and everything else alike."""
-    monkeypatch.setattr(choosing, "time", SimpleNamespace(monotonic=lambda: 0.0))
 
     def chosen(rate: float) -> Choices:
         monkeypatch.setattr(choosing, "rate_of", lambda *_: rate)
