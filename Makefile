@@ -34,7 +34,7 @@ test-all: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m ""
 
 check: lint types
-	$(BIN)/python -m pytest -m "not slow and not training"
+	$(BIN)/python -m pytest -n auto -m "not slow and not training"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

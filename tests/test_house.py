@@ -104,6 +104,7 @@ def test_nothing_above_the_wall_imports_torch() -> None:
             assert not {target.partition(".")[0] for target in imported(tree)} & {"torch"}, name
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("room", list(AROUND))
 def test_rooms_around_the_core_can_be_taken_away(room: str, workplace: Path) -> None:
     """Without it the main job (train, evaluate, predict) runs, and the command that is missing says so in one line."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image, ImageDraw
 
 import convlens
@@ -35,6 +36,7 @@ def hands(root: Path, num: int = 60) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_mirroring_is_refused_where_it_hurts(tmp_path: Path) -> None:
     """Left and right hands: the trial shows that flips are harmful, and they are left out."""
     dataset = convlens.pack(hands(tmp_path / "hands"))

@@ -88,6 +88,7 @@ def test_twins_across_splits_are_found_however_they_differ(tmp_path: Path) -> No
     assert [name for name, _ in findings.exclusions] == sorted(names[0] for names in expected)
 
 
+@pytest.mark.training
 def test_the_exclusions_make_it_sound(tmp_path: Path, command: Command) -> None:
     """check --write-exclusions, then --exclude: check is content, and train and evaluate leave those samples out."""
     data = pictures(tmp_path / "data", num=12)
@@ -193,7 +194,7 @@ def test_the_page_shows_names_and_no_markup(tmp_path: Path) -> None:
         findings.save(tmp_path / "page.html")
 
 
-@pytest.mark.parametrize("name", ["natural8_30px", "ants_bees"])
+@pytest.mark.parametrize("name", [pytest.param("natural8_30px", marks=pytest.mark.slow), "ants_bees"])
 def test_planted_twins_on_real_photographs(name: str, tmp_path: Path) -> None:
     """Twenty exact and twenty altered duplicates are all found, and nearly all other pairs are the same picture too.
 

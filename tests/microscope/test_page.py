@@ -307,6 +307,7 @@ def test_works_on_a_phone(page: Page) -> None:
         assert overflow(page) == 0, view
 
 
+@pytest.mark.slow
 def test_designed_network_trains_and_opens(page: Page, digits: Path) -> None:
     """A sentence typed in the lab is trained by a child process with its curve, and opened in the microscope."""
     page.locator("#tab-lab").click()

@@ -258,7 +258,8 @@ class _Choosing:
         assert self.budget_s is not None
         left = 0.9 * (self.budget_s - (time.monotonic() - self.begun)) / self.request.num_trainings
         num_images = dataset.counts["train"]
-        return float(round(max(1 / num_images, min(_MOST_TIMES * epochs_for(num_images), left * rate / num_images)), 2))
+        most = _MOST_TIMES * epochs_for(num_images)
+        return float(round(max(0.01, 1 / num_images, min(most, left * rate / num_images)), 2))
 
     # ------------------------------------------------------------ what a person should know
 

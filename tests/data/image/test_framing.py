@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -17,6 +18,7 @@ from tests.conftest import Command
 from tests.helpers import NET, folder
 
 
+@pytest.mark.training
 def test_a_region_belongs_to_the_model(workplace: Path, command: Command) -> None:
     """--region: cut from every picture alike, in training and prediction; a picture without it is refused."""
     root = folder(workplace / "data", range(40))
