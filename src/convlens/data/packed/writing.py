@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -131,11 +132,10 @@ def _write_samples(source: Source, options: PackOptions, folder: Path, bar: Prog
         spec = input_of(source, options, bar)
         bar.start(f"packing {source.name}", source.num_samples, unit="images")
 
-        def read(sample: Sample) -> tuple[Sample, _Written | None, dict[str, Any]]:
-            return sample, *_read(sample, spec, excluded)
-
         with _images_file(folder, (spec.height, spec.width, spec.channels)) as write:
-            for group in prefetch(read, source.samples(), threads=threads_for(source)):
+            for group in prefetch(
+                partial(_read, spec=spec, excluded=excluded), source.samples(), threads=threads_for(source)
+            ):
                 bar.advance(len(group))
                 num_read += len(group)
                 for sample, written, line in group:
@@ -157,28 +157,34 @@ def _write_samples(source: Source, options: PackOptions, folder: Path, bar: Prog
     return spec, _Packed(np.array(rows, INDEX_DTYPE), np.array(labels, np.int64), lines, tuple(groups), notes)
 
 
-def _read(sample: Sample, spec: InputSpec, excluded: Set[str]) -> tuple[_Written | None, dict[str, Any]]:
-    """One sample as it is packed (None where there is nothing to pack), and its line."""
-    line: dict[str, Any] = {"path": sample.name, "sha256": None, "pixels_sha256": None, "label": sample.label} | {
-        "group": sample.group,
-        "split": sample.split,
-        "status": "ok",
-    }
+_Read = tuple[Sample, _Written | None, dict[str, Any]]
+
+
+def _read(sample: Sample, spec: InputSpec, excluded: Set[str]) -> _Read:
+    """A sample, as it is packed (None where there is nothing to pack), and its line (empty where it has no file)."""
     if sample.name in excluded:
-        return None, line | {"status": "excluded", "reason": "named in the list of exclusions"}
+        return sample, None, _line(sample, "excluded", reason="named in the list of exclusions")
+    known: dict[str, Any] = {}
     try:
         content = sample.read()
         if not isinstance(content, bytes):
-            return _of_pixels(content, spec), line
-        line["sha256"] = files.sha256_of(content)
+            return sample, _of_pixels(content, spec), known
+        known["sha256"] = files.sha256_of(content)
         pixels, decoded = framed(content, spec)
         digest = _digest(pixels)
-        line["pixels_sha256"] = digest.hex()
+        known["pixels_sha256"] = digest.hex()
         if decoded.is_first:
-            line["remark"] = "the first of several frames or pages"
-        return _Written(pixels, _key(digest), split_key_of(content_digest(content, decoded))), line
+            known["remark"] = "the first of several frames or pages"
+        written = _Written(pixels, _key(digest), split_key_of(content_digest(content, decoded)))
+        return sample, written, _line(sample, "ok", **known)
     except ImageError as error:
-        return None, line | {"status": "quarantined", "reason": str(error)}
+        return sample, None, _line(sample, "quarantined", **known, reason=str(error))
+
+
+def _line(sample: Sample, status: str, **known: Any) -> dict[str, Any]:
+    """What samples.jsonl says of a file."""
+    line = {"path": sample.name, "sha256": None, "pixels_sha256": None, "label": sample.label}
+    return line | {"group": sample.group, "split": sample.split, "status": status} | known
 
 
 def _of_pixels(image: Pixels, spec: InputSpec) -> _Written:

@@ -4,6 +4,7 @@ Owns the names, and where each is found.
 """
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,9 @@ FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of Debian's packag
 def named_set(name: str, data_root: str | Path | None) -> ArraySource:
     """A named set; `data_root` is where one lies that does not ship with convlens. Raises DataError."""
     if name == "mnist":
-        splits: dict[str | None, ArraySplit] = {s: ArraySplit(*mnist_arrays(s)) for s in ("train", "test")}
+        with ThreadPoolExecutor() as pool:  # unpacking is half of the time of packing
+            train, test = pool.map(mnist_arrays, ("train", "test"))
+        splits: dict[str | None, ArraySplit] = {"train": ArraySplit(*train), "test": ArraySplit(*test)}
         return ArraySource(name, name, splits, tuple(map(str, range(10))), dict(mnist.SHA256))
     folder = Path(data_root) if data_root is not None else FASHION_FOLDER
     for candidate in (folder, folder / name):
