@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from itertools import product
 from typing import Any
 
@@ -63,3 +64,13 @@ def test_examples_in_the_documents_parse() -> None:
     for block in blocks:
         parsed: Any = convlens.parse(block.strip())
         assert convlens.parse(str(parsed)) == parsed
+
+
+def test_the_picture_of_the_rooms_shows_these_rooms() -> None:
+    """docs/pictures/rooms.svg has the rooms of the contract, and no other: docs/rooms.py draws it anew."""
+    text = (ROOT / "docs" / "pictures" / "rooms.svg").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    rooms = {layer.removeprefix("convlens.") for layer in layers} - {"__main__"}
+    assert set(re.findall(r'class="n">([^<]+)<', text)) - rooms == set()
+    assert rooms - set(re.findall(r'class="n">([^<]+)<', text)) <= {"convlens.__main__"}
