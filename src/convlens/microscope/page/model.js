@@ -76,8 +76,8 @@ async function showCell(label, answer) {
   const names = state.model.class_names;
   const cell = label === null ? "" : `&true=${label}&predicted=${answer}`;
   const found = await getArrays(`api/images?most=60${cell}`);
-  const what = label === null ? "All that are wrong" : label === answer ? `${names[label]}, answered right` : `${names[label]}, taken for ${names[answer]}`;
-  byId("cell-title").textContent = `${what}: ${found.total > 60 ? `the surest 60 of ${count(found.total)}` : count(found.total)}`;
+  const what = label === null ? "Misclassified" : label === answer ? `${names[label]}, predicted right` : `${names[label]}, predicted as ${names[answer]}`;
+  byId("cell-title").textContent = `${what}: ${found.total > 60 ? `the 60 most confident of ${count(found.total)}` : count(found.total)}`;
   thumbnails(byId("cell"), found, names, show);
 }
 
