@@ -250,7 +250,7 @@ def test_misclassified_and_confusion_open_images(page: Page) -> None:
     page.locator("#confusion tbody tr").nth(int(label)).locator("td").nth(int(answer)).locator("button").click()
     page.wait_for_function(
         "words => document.getElementById('cell-title').textContent.startsWith(words)",
-        arg=f"{label}, taken for {answer}",
+        arg=f"{label}, predicted as {answer}",
     )
     assert page.locator("#cell button").count() >= 1
     assert "sealed" in page.locator("#facts").inner_text()

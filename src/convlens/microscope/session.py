@@ -220,7 +220,7 @@ class Session:
         return packed(found.report, {"confusion": found.confusion_KK})
 
     def images(self, true: int | None, predicted: int | None, first: int, most: int) -> bytes:
-        """Validation images of one cell of the confusion matrix, or all that are wrong; the surest first."""
+        """Validation images of one cell of the confusion matrix, or all misclassified; the most confident first."""
         found = self._measured()
         if true is None or predicted is None:
             wanted = found.answers_N != found.labels_N

@@ -177,7 +177,7 @@ export function thumbnails(box, found, names, chosen) {
     view.imageSmoothingEnabled = width > 48;
     view.drawImage(photograph(data, i * height * width * channels, height, width, channels), 0, 0, 48, 48);
     const [label, answer] = [found.arrays.labels.data[i], found.arrays.answers.data[i]].map((k) => names[k]);
-    const said = label === answer ? label : `${label}, taken for ${answer}`;
+    const said = label === answer ? label : `${label}, predicted as ${answer}`;
     const words = element("span", {}, label === answer ? label : `${label} → ${answer}`);
     return element("button", { title: said, "aria-label": `Look at this picture: ${said}`,
       onclick: () => chosen(found.arrays.positions.data[i]) }, canvas, words);
