@@ -8,6 +8,7 @@ images come as tensors on any device, and torch itself, as `xp`, is handed in.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
@@ -90,7 +91,7 @@ class Augmentation:
 FIELDS = tuple(f.name for f in fields(Augmentation))
 
 
-class Kind:
+class Kind(ABC):
     """One kind of augmentation. `stream` numbers its random numbers, which no two kinds share; `is_tried` says whether
     `augment="auto"` tries it."""
 
@@ -103,22 +104,22 @@ class Kind:
         """Whether a recipe has it."""
         return any(getattr(values, name) for name in self.own)
 
+    @abstractmethod
     def usual(self, side: int) -> dict[str, Any]:
         """The fields of this kind named without a strength, for images whose shorter side is `side` pixels."""
-        raise NotImplementedError
 
+    @abstractmethod
     def words(self, values: Augmentation) -> str:
         """What it does, in words."""
-        raise NotImplementedError
 
+    @abstractmethod
     def draw(self, rng: np.random.Generator, num_images: int, values: Augmentation) -> Draw:
         """What happens to each image of an epoch, (N, …)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def apply(self, xp: Any, images_NHWC: Any, draw: Any, values: Augmentation) -> Any:
         """A batch after it: uint8 (B, H, W, C), from the same, which it may change, and the batch's rows of the draw, a
         tensor (B, …) beside it."""
-        raise NotImplementedError
 
 
 class Flip(Kind):

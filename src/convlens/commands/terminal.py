@@ -24,7 +24,7 @@ class _Worded(Progress):
 
     def __init__(self, inner: Progress) -> None:
         self._inner = inner
-        self.start, self.advance, self.stop = inner.start, inner.advance, inner.stop  # type: ignore[method-assign]
+        self.start, self.advance, self.stop = inner.start, inner.advance, inner.stop  # type: ignore[method-assign]  # as they are
 
     def line(self, text: str) -> None:
         self._inner.line(as_typed(text))

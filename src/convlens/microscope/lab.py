@@ -66,8 +66,8 @@ class Lab:
         """
         if self.is_busy:
             raise UsageError("a training is going on: stop it, or wait for its end")
-        sentence = request.get("sentence")
-        network_plan = plan(parse(sentence), card.input_spec.shape, len(card.class_names))  # type: ignore[arg-type]
+        sentence: Any = request.get("sentence")  # `parse` refuses what is no text
+        network_plan = plan(parse(sentence), card.input_spec.shape, len(card.class_names))
         if network_plan.num_parameters > MAX_PARAMETERS or network_plan.multiply_adds > MAX_MULTIPLY_ADDS:
             raise UsageError(
                 f"the lab trains networks of up to {MAX_PARAMETERS:,} parameters and {MAX_MULTIPLY_ADDS:,} "
