@@ -24,7 +24,7 @@ from convlens.presets import PRESETS
 from convlens.recipe import Recipe
 from convlens.training import checkpoint
 from convlens.training.batches import Batches
-from convlens.training.loop import class_weights_of, train_steps
+from convlens.training.loop import class_weights_of, loss_of, train_steps
 from convlens.training.state import TrainingState
 from tests.conftest import QUICK, TINY, shapes
 from tests.helpers import same, weights
@@ -38,6 +38,48 @@ def test_class_weights() -> None:
     weights = class_weights_of(labels, 3)
     assert torch.allclose(weights * torch.tensor([6.0, 3.0, 1.0]), torch.full((3,), 10 / 3))
     assert weights[labels].mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.3])
+def test_the_loss_with_class_weights_is_its_formula(label_smoothing: float) -> None:
+    """w_y [(1 - e) (-log p_y) + (e / K) sum_c -log p_c], over the batch's sum of w_y; without weights torch's own."""
+    rng = np.random.default_rng(0)
+    logits, labels, weights = rng.normal(size=(50, 4)), rng.integers(0, 4, 50), np.array([0.3, 9.0, 0.0, 1.5])
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    own = -(1 - label_smoothing) * log_p[np.arange(50), labels] - label_smoothing / 4 * log_p.sum(1)
+    given = torch.from_numpy(logits), torch.from_numpy(labels)
+    found = loss_of(*given, torch.from_numpy(weights), label_smoothing)
+    assert float(found) == pytest.approx((weights[labels] * own).sum() / weights[labels].sum())
+    assert float(loss_of(*given, None, label_smoothing)) == pytest.approx(own.mean())
+
+
+@pytest.mark.parametrize("ratio", [1, 19, 100, 1_000, 1_000_000])
+@pytest.mark.parametrize("num_classes", [2, 3, 10])
+def test_the_optimum_of_the_weighted_loss_answers_separable_classes_right(ratio: int, num_classes: int) -> None:
+    """Whatever the ratio and the smoothing: where each class can have logits of its own, the best ones are right."""
+    labels = torch.arange(num_classes)
+    counts = torch.ones(num_classes, dtype=torch.float64)
+    counts[0] = ratio
+    weights = counts.sum() / (num_classes * counts)
+    for label_smoothing in (0.02, 0.1, 0.4):
+        logits = torch.zeros(num_classes, num_classes, dtype=torch.float64, requires_grad=True)
+        # A batch with as many images of each class as the set has: an image of class c stands for counts[c] of them.
+        times = counts / counts.sum()
+
+        def loss(logits: Any = logits, e: float = label_smoothing, times: Any = times) -> Any:
+            each = torch.stack([loss_of(logits[k : k + 1], labels[k : k + 1], weights, e) for k in range(num_classes)])
+            return (times * weights * each).sum() / (times * weights).sum()
+
+        optimizer = torch.optim.LBFGS([logits], max_iter=500, line_search_fn="strong_wolfe")
+
+        def closure(loss: Any = loss, optimizer: Any = optimizer) -> Any:
+            optimizer.zero_grad()
+            value = loss()
+            value.backward()
+            return value
+
+        optimizer.step(closure)
+        assert logits.argmax(dim=1).tolist() == labels.tolist()
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
