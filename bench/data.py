@@ -29,8 +29,10 @@ from common import surroundings
 from PIL import Image
 
 import convlens
-from convlens.data.packed.dataset import FORMAT_VERSION, INDEX_DTYPE, Dataset, index_digest
+from convlens import files
+from convlens.data.packed.dataset import DOCUMENT, FORMAT_VERSION, INDEX_DTYPE, SMALL_FILES, Dataset
 from convlens.data.sources.layouts import pictures_in
+from convlens.records import write_sealed
 
 ROUNDS = 5
 Figures = dict[str, Any]
@@ -132,9 +134,17 @@ def write_large(out: Path, num_bytes: int, side: int = 32) -> None:
     index["split"][: num // 100] = 2
     np.save(out / "labels.npy", labels.astype(np.uint16))
     np.save(out / "index.npy", index)
+    (out / "samples.jsonl").touch()
     card = {
-        "kind": "convlens-dataset",
+        "kind": DOCUMENT,
         "format_version": FORMAT_VERSION,
+        "decoder_version": 0,
+        "framing_version": 0,
+        "value_range": [0, 255],
+        "parts": [{"file": "images.npy", "num_images": num}],
+        "num_excluded": 0,
+        "arrays": [["all", num]],
+        "split_by": "hash",
         "name": "synthetic",
         "source": "bench",
         "options": {},
@@ -145,7 +155,7 @@ def write_large(out: Path, num_bytes: int, side: int = 32) -> None:
         "notes": [],
         "fingerprint": "0" * 64,
         "test_fingerprint": "0" * 64,
-        "index_sha256": index_digest(labels, index),
+        "files": {name: files.sha256_of_file(out / name) for name in SMALL_FILES},
         "input": {
             "height": side,
             "width": side,
@@ -155,7 +165,7 @@ def write_large(out: Path, num_bytes: int, side: int = 32) -> None:
             "std": [73.9] * 3,
         },
     }
-    (out / "dataset.json").write_text(json.dumps(card), encoding="utf-8")
+    write_sealed(out / "dataset.json", card)
 
 
 def train_large(packed: Path, images: int, *, resident: bool) -> Figures:

@@ -128,11 +128,11 @@ def run_one(name: str, seed: int, num_images: int | None) -> Result:
         report_s = time.perf_counter() - started
         record_ = run.record
     return {
-        "train_s": record_["train_s"],
-        "accuracy": record_["test"]["accuracy"],
-        "images_per_s": record_["images_per_s"],
+        "train_s": record_.train_s,
+        "accuracy": record_.test.accuracy if record_.test else None,
+        "images_per_s": record_.images_per_s,
         "from_data_to_report_s": report_s,
-        "compute": record_["compute"],
+        "compute": record_.compute.to_json(),
     }
 
 

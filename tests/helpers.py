@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,11 @@ Tensors = dict[str, np.ndarray[Any, Any]]
 def same(a: Tensors, b: Tensors) -> bool:
     """Bit for bit."""
     return a.keys() == b.keys() and all(a[name].tobytes() == b[name].tobytes() for name in a)
+
+
+def read_lines(path: Path) -> list[Any]:
+    """The JSON values of a file of lines; absent: none."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def weights(run: convlens.Run) -> Tensors:

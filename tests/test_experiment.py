@@ -15,7 +15,7 @@ from convlens.errors import ConvlensError, RunError, UsageError
 from convlens.recipe import Recipe
 from convlens.run import Run, Series
 from tests.conftest import QUICK, TINY, Command, shapes, write_folders
-from tests.helpers import NET, same, weights
+from tests.helpers import NET, read_lines, same, weights
 
 
 def test_seeds_give_mean_and_spread(workplace: Path, command: Command) -> None:
@@ -43,7 +43,7 @@ def test_seeds_give_mean_and_spread(workplace: Path, command: Command) -> None:
 def test_val_frac_zero_trains_on_everything(arrays: Any, workplace: Path) -> None:
     """With val_frac 0 there is no validation score, and none is made up."""
     run = convlens.train(arrays, architecture=TINY, recipe=QUICK, val_frac=0)
-    assert run.val is None and run.record["dataset"]["num_samples"]["train"] == 300
+    assert run.val is None and run.record.dataset.num_samples.train == 300
 
 
 def test_seeds_differ_and_repeat(arrays: Any, workplace: Path) -> None:
@@ -56,7 +56,7 @@ def test_resuming_keeps_its_values(arrays: Any, workplace: Path) -> None:
     """Changed values are refused by name; equal ones are fine; a complete run stays as it is; --out is refused."""
     calls = iter([False] * 4 + [True] * 9)
     run = convlens.train(arrays, architecture=TINY, recipe=QUICK, seed=1, stop=lambda: next(calls))
-    stored = Recipe.from_json(run.record["recipe"])
+    stored = Recipe.from_json(run.record.recipe)
     changes: list[tuple[dict[str, Any], str]] = [
         ({"seed": 2}, "seed 1, not 2"),
         ({"recipe": stored.replace(lr=0.5)}, "lr 0.02, not 0.5"),
@@ -80,7 +80,7 @@ def test_resuming_a_complete_run_does_not_open_test_again(arrays: Any, workplace
     """A run whose test score stands in it is not measured a second time."""
     run = convlens.train(arrays, architecture=TINY, recipe=QUICK, test=True)
     convlens.train(resume=run)
-    assert len(files.read_lines(files.state_folder() / "openings.jsonl")) == 1
+    assert len(read_lines(files.state_folder() / "openings.jsonl")) == 1
 
 
 def test_two_processes_cannot_train_one_run(arrays: Any, workplace: Path) -> None:

@@ -32,6 +32,7 @@ def test_round_trip(model: ModelFile, tmp_path: Path) -> None:
     assert again.card == model.card
     assert all(np.array_equal(again.tensors[name], tensor) for name, tensor in model.tensors.items())
     assert json.loads(json.dumps(model.card.to_json())) == model.card.to_json()
+    assert again.card.seen is not None and again.card.seen.to_json() == model.card.to_json()["seen"]
 
 
 def test_any_safetensors_reader_can_open_it(model: ModelFile) -> None:
@@ -78,29 +79,29 @@ def test_cards_and_tensors_that_cannot_be(model: ModelFile, tmp_path: Path) -> N
     def without(key: str) -> dict[str, Any]:
         return {k: v for k, v in card.items() if k != key}
 
-    cases: list[tuple[str, dict[str, Any], Any, str]] = [
-        ("convlens-checkpoint", card, tensors, "not a convlens-model"),
-        ("convlens-model", {**card, "format_version": 99}, tensors, "format version 99"),
-        ("convlens-model", without("input"), tensors, "no 'input'"),
-        ("convlens-model", {**card, "class_names": ["a", "a", "b"]}, tensors, "different names"),
-        ("convlens-model", {**card, "class_names": ["a", "b"]}, tensors, "tensor"),
-        ("convlens-model", {**card, "architecture": "conv(8"}, tensors, "column"),
-        ("convlens-model", {**card, "architecture": "repeat(9999, conv(1,1))"}, tensors, "1,000 layers"),
-        ("convlens-model", {**card, "architecture": 7}, tensors, "not what it must be"),
-        ("convlens-model", {**card, "recipe": {"lr": 1}}, tensors, "recipe"),
-        ("convlens-model", {**card, "dataset": {}}, tensors, "no 'name'"),
-        ("convlens-model", {**card, "training": {}}, tensors, "no 'step'"),
-        ("convlens-model", {**card, "metrics": {"val": {}}}, tensors, "no 'accuracy'"),
-        ("convlens-model", {**card, "input": {**card["input"], "mean": [300.0]}}, tensors, "mean"),
-        ("convlens-model", card, {**tensors, "0.weight": weight * np.nan}, "not finite"),
-        ("convlens-model", {**card, "input": {**card["input"], "std": [0.0]}}, tensors, "std"),
-        ("convlens-model", card, {k: v for k, v in tensors.items() if k != "0.weight"}, "misses tensor '0.weight'"),
-        ("convlens-model", card, {**tensors, "9.weight": weight}, "'9.weight' too many"),
-        ("convlens-model", card, {**tensors, "0.weight": weight[:2]}, "tensor '0.weight' is float32"),
-        ("convlens-model", card, {**tensors, "0.weight": weight.astype(np.float64)}, "float64"),
+    cases: list[tuple[dict[str, Any], Any, str]] = [
+        ({**card, "kind": "convlens-checkpoint"}, tensors, "is no convlens-model"),
+        ({**card, "format_version": 99}, tensors, "format version 99"),
+        (without("input"), tensors, "missing required field input"),
+        ({**card, "class_names": ["a", "a", "b"]}, tensors, "stands twice"),
+        ({**card, "class_names": ["a", "b"]}, tensors, "tensor"),
+        ({**card, "architecture": "conv(8"}, tensors, "column"),
+        ({**card, "architecture": "repeat(9999, conv(1,1))"}, tensors, "1,000 layers"),
+        ({**card, "architecture": 7}, tensors, "architecture: Expected"),
+        ({**card, "recipe": {"lr": 1}}, tensors, "recipe"),
+        ({**card, "dataset": {}}, tensors, "dataset: Object missing"),
+        ({**card, "training": {}}, tensors, "training: Object missing"),
+        ({**card, "metrics": {"val": {}}}, tensors, "metrics.val: Object missing"),
+        ({**card, "input": {**card["input"], "mean": [300.0]}}, tensors, "mean"),
+        (card, {**tensors, "0.weight": weight * np.nan}, "not finite"),
+        ({**card, "input": {**card["input"], "std": [0.0]}}, tensors, "std"),
+        (card, {k: v for k, v in tensors.items() if k != "0.weight"}, "misses tensor '0.weight'"),
+        (card, {**tensors, "9.weight": weight}, "'9.weight' too many"),
+        (card, {**tensors, "0.weight": weight[:2]}, "tensor '0.weight' is float32"),
+        (card, {**tensors, "0.weight": weight.astype(np.float64)}, "F64"),
     ]
-    for kind, odd_card, odd_tensors, words in cases:
-        write_bundle(path, kind, odd_card, odd_tensors)
+    for odd_card, odd_tensors, words in cases:
+        write_bundle(path, odd_card, odd_tensors | (model.card.seen.tensors() if model.card.seen else {}))
         with pytest.raises(ModelFileError) as caught:
             read_model(path)
         assert words in str(caught.value), str(caught.value)

@@ -101,8 +101,8 @@ class Classifier:
 
     def __str__(self) -> str:
         card = self.card
-        score = card.metrics.get("test") or card.metrics.get("val")
-        measured = f", {100 * score['accuracy']:.2f} % right of {score['n']:,}" if score else ""
+        score = card.metrics.test or card.metrics.val
+        measured = f", {100 * score.accuracy:.2f} % right of {score.n:,}" if score else ""
         return (
             f"{self.path}: {self.network.plan.num_parameters:,} parameters, {len(card.class_names)} classes{measured}"
         )
@@ -123,7 +123,7 @@ def load(model: str | Path | Run | Classifier = "last", device: str | None = "au
     found = resolve_device(device)
     # Weights made in a caller's inference mode could never be explained by gradients.
     with settled(resolve_compute(found, "float32")), torch.inference_mode(False):
-        memory_format = str(file.card.training.get("memory_format", MEMORY_FORMATS[0]))  # as validation had it
+        memory_format = file.card.training.memory_format or MEMORY_FORMATS[0]  # as validation had it
         network = build(file.plan, file.card.input_spec, device=found, memory_format=memory_format)
         copy_into(network, file.tensors)
     network.eval()

@@ -9,6 +9,7 @@ Owns the exception tree. Knows nothing of what the rest does.
     ├── DataError                 a data set that cannot be used
     │   └── ImageError            one picture that cannot be read
     ├── ModelFileError            a model file or checkpoint that is not what it should be
+    ├── RecordError               a JSON document that is not what was written
     ├── RunError                  a run folder that exists, is missing, or is in use
     ├── StorageError              a disk that is full, a folder that cannot be written
     ├── DeviceError               a device or precision that is not there
@@ -66,6 +67,10 @@ class ImageError(DataError):
 
 class ModelFileError(ConvlensError):
     """A model file or checkpoint that is not what it should be."""
+
+
+class RecordError(ConvlensError):
+    """A JSON document that is read back and is not what was written; its message names the file and the field."""
 
 
 class RunError(ConvlensError):

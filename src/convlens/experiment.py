@@ -11,11 +11,10 @@ from typing import Any
 
 from convlens import files
 from convlens.architecture import parse, plan
-from convlens.checks import checked, real, whole
+from convlens.checks import checked, real
 from convlens.data.packed.dataset import Dataset
-from convlens.data.packed.options import PackOptions
 from convlens.data.packed.pack import is_packed, open_data, reopen
-from convlens.errors import DataError, RunError, SentenceError, TrainingError, UsageError
+from convlens.errors import DataError, RecipeError, RunError, SentenceError, TrainingError, UsageError
 from convlens.evaluation.cross_validation import cross_validate
 from convlens.evaluation.evaluate import evaluate
 from convlens.evaluation.test_ledger import ledger_path, open_test
@@ -24,10 +23,20 @@ from convlens.network.memory import check_memory
 from convlens.presets import what_it_takes
 from convlens.progress import Progress, open_progress
 from convlens.recipe import Recipe
-from convlens.run import INPUTS_FILE, RUN_FILE, RUNS_FOLDER, Run, find_model, find_run, new_run, update_record
+from convlens.run import (
+    INPUTS_FILE,
+    RUN_FILE,
+    RUNS_FOLDER,
+    Run,
+    RunRecord,
+    find_model,
+    find_run,
+    new_run,
+    update_record,
+)
 from convlens.text import listed, shown
 from convlens.training.plan import TrainingPlan
-from convlens.training.request import MAX_SEED, Draft, TrainRequest
+from convlens.training.request import Draft, TrainRequest
 from convlens.training.trainer import Stop, Watch, train_run
 from convlens.training.warm_start import Parent, check_lineage, parent_again, read_parent
 
@@ -55,6 +64,7 @@ def train(
     memory_format: str | None = None,
     checkpoint_every: float = CHECKPOINT_EVERY_S,
     keep_filters: bool = False,
+    omit_record: bool = False,
     size: int | str | tuple[int, int] | None = None,
     channels: int | None = None,
     framing: str | None = None,
@@ -82,7 +92,8 @@ def train(
 
     `resume` goes on with a run to the same bits; whatever else is said must be what the run has. `checkpoint_every`
     is in seconds (0: after every step). `keep_filters` keeps the first convolution's filters at some sixty steps, for
-    `look --film`. `stop` is asked after each step: when it says True, the run is saved and
+    `look --film`. `omit_record` writes no record of the pictures into the model file, for privacy: it then gets no
+    plain score on other data. `stop` is asked after each step: when it says True, the run is saved and
     returned. KeyboardInterrupt does the same, from the last consistent weights.
 
     Raises ConvlensError: DataError, SentenceError, RecipeError, UsageError, DeviceError, RunError, StorageError,
@@ -123,7 +134,7 @@ def _train_new(request: TrainRequest, out: str | Path | None, watch: Watch) -> R
             break
     if request.seeds is not None:
         for run in runs:
-            update_record(run.path, series=[one.path.name for one in runs])
+            update_record(run.path, series=tuple(one.path.name for one in runs))
     return Run(runs[-1].path)
 
 
@@ -141,7 +152,8 @@ def _finished(training_plan: TrainingPlan, run: Run, watch: Watch, *, ended: boo
         watch.bar.line("evaluating on the test images")
         report = evaluate(run, split="test", device=training_plan.compute.device, progress="none")
         watch.bar.line(str(report.openings))
-        update_record(run.path, test=report.score.to_json())
+        if not report.may_count_seen:
+            update_record(run.path, test=report.score)
         return Run(run.path)
 
 
@@ -157,7 +169,7 @@ def _cross_validated(training_plan: TrainingPlan, bar: Progress) -> tuple[Traini
             f"note: {num_known:,} images that the parent was made with, or that share a group with one, were learned "
             "from in every fold and are not counted"
         )
-    return training_plan, {"cross_validation": score.to_json(), "num_not_held_out": num_known}
+    return training_plan, {"cross_validation": score, "num_not_held_out": num_known}
 
 
 # ---------------------------------------------------------------- from request to plan
@@ -212,6 +224,7 @@ def resolve(request: TrainRequest, bar: Progress) -> tuple[TrainingPlan, tuple[D
         test=request.test,
         folds=request.folds,
         keep_filters=request.keep_filters,
+        omit_record=request.omit_record,
         reasons=reasons,
         pinned=pinned,
     )
@@ -261,24 +274,25 @@ def plan_of(run: Run, request: TrainRequest, bar: Progress) -> TrainingPlan:
     record, where = run.record, shown(run.path, 200)
     request.refuse(("seeds", "time", "augment"), "a resumed run keeps its plan")
     try:
-        recipe = Recipe.from_json(record["recipe"])
+        recipe = Recipe.from_json(record.recipe)
         _refuse_changes(run, request, record, recipe)
-        identity, stored = record["dataset"], record["compute"]
-        if stored.get("compile"):
+        identity, stored = record.dataset, record.compute
+        if stored.compile:
             raise RunError(f"{where} was begun compiled, which this convlens does not do: begin a new run")
         if request.data is None:
             dataset = reopen(identity, data_root=request.data_root, progress=bar)
         else:
-            options = None if is_packed(request.data) else PackOptions.from_json(identity["options"])
-            val_frac = float(identity["val_frac"])
-            dataset = open_data(request.data, options, data_root=request.data_root, val_frac=val_frac, progress=bar)
-            dataset = dataset.merged() if identity.get("is_merged") else dataset
-        if dataset.fingerprint != identity["fingerprint"]:
+            options = None if is_packed(request.data) else identity.options
+            dataset = open_data(
+                request.data, options, data_root=request.data_root, val_frac=identity.val_frac, progress=bar
+            )
+            dataset = dataset.merged() if identity.is_merged else dataset
+        if dataset.fingerprint != identity.fingerprint:
             raise RunError(
-                f"{where} was begun with other data (fingerprint {identity['fingerprint'][:12]}, now "
+                f"{where} was begun with other data (fingerprint {identity.fingerprint[:12]}, now "
                 f"{dataset.fingerprint[:12]})"
             )
-        seed, architecture = checked("seed", record["seed"], whole(0, MAX_SEED)), parse(record["architecture"])
+        seed, architecture = record.seed, parse(record.architecture)
         if dataset.is_merged:
             dataset, _ = open_test(dataset, str(architecture), recipe, seed, again=True)
         return TrainingPlan(
@@ -286,40 +300,40 @@ def plan_of(run: Run, request: TrainRequest, bar: Progress) -> TrainingPlan:
             network=plan(architecture, dataset.input_spec.shape, len(dataset.class_names)),
             recipe=recipe,
             seed=seed,
-            compute=resolve_compute(
-                str(stored["device"]), str(stored["precision"]), int(stored["threads"]), stored.get("memory_format")
-            ),
-            preset=record["preset"],
-            parent=parent_again(record.get("parent")),
-            test=request.test or bool(record["test_asked"]),
-            folds=record.get("folds"),
-            keep_filters=bool(record.get("keep_filters")),
-            reasons=tuple(record.get("choices", ())),
-            pinned=tuple(record.get("pinned", ())),
+            compute=resolve_compute(stored.device, stored.precision, stored.threads, stored.memory_format),
+            preset=record.preset,
+            parent=parent_again(record.parent),
+            test=request.test or record.test_asked,
+            folds=record.folds,
+            keep_filters=record.keep_filters,
+            omit_record=record.omit_record,
+            reasons=record.choices,
+            pinned=record.pinned,
         )
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, UsageError) as error:
+    except (RecipeError, SentenceError, UsageError) as error:
         raise RunError(f"{shown(run.path / RUN_FILE, 200)} is damaged ({shown(error)})") from error
 
 
-def _refuse_changes(run: Run, request: TrainRequest, record: Mapping[str, Any], recipe: Recipe) -> None:
+def _refuse_changes(run: Run, request: TrainRequest, record: RunRecord, recipe: Recipe) -> None:
     """Raises RunError for the first thing that was said and is not what the run has."""
-    then = dict(recipe.to_json()) | {name: record[name] for name in ("preset", "architecture", "seed")}
-    then |= {name: record["compute"].get(name) for name in ("threads", "memory_format", "device")}
-    then |= {"val_frac": record["dataset"]["val_frac"], "folds": record.get("folds")}
-    then |= {"keep_filters": bool(record.get("keep_filters")), "parent": (record.get("parent") or {}).get("path")}
+    then = dict(recipe.to_json()) | {name: getattr(record, name) for name in ("preset", "architecture", "seed")}
+    then |= {name: getattr(record.compute, name) for name in ("threads", "memory_format", "device")}
+    then |= {"val_frac": record.dataset.val_frac, "folds": record.folds}
+    then |= {"keep_filters": record.keep_filters, "parent": None if record.parent is None else record.parent.path}
+    then |= {"omit_record": record.omit_record}
     now = {name: getattr(request, name) for name in ("preset", "seed", "threads", "memory_format", "val_frac", "folds")}
     now |= request.pinned
-    if request.preset is not None and record["preset"] is not None:
+    if request.preset is not None and record.preset is not None:
         now = request.draft(None).recipe.to_json() | now
     if now.get("precision") == "auto":
         del now["precision"]
     now["architecture"] = None if request.architecture is None else str(parse(str(request.architecture)))
     now["device"] = None if request.device in (None, "auto") else resolve_device(str(request.device))
-    now["keep_filters"] = request.keep_filters or None
+    now |= {name: getattr(request, name) or None for name in ("keep_filters", "omit_record")}
     now["parent"] = None if request.parent is None else str(find_model(request.parent).resolve())
     asked = request.options.to_json()
-    then |= record["dataset"]["options"]
-    now |= {name: asked[name] or None for name in record["dataset"]["options"]}
+    then |= record.dataset.options.to_json()
+    now |= {name: value or None for name, value in asked.items()}
     for name, value in now.items():
         if value is not None and value != then[name]:
             raise RunError(
@@ -351,7 +365,7 @@ def _new_folder(training_plan: TrainingPlan, out: Path | None, measured: Mapping
     # Two checkpoints and one being written, each of weights, two moments and an average; and the model.
     num_bytes = 4 * training_plan.network.num_parameters * (3 * 4 + 2) + 1_000_000
     files.check_room(RUNS_FOLDER if out is None else out, num_bytes=num_bytes)
-    return new_run(training_plan.dataset.name, out, {**training_plan.record(), **measured})
+    return new_run(training_plan.dataset.name, out, training_plan.record().replace(**measured))
 
 
 def _draw_previews(previews: tuple[Dataset, ...], path: Path, bar: Progress) -> None:

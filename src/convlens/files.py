@@ -12,15 +12,16 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import filelock
 import platformdirs
 
-from convlens.errors import ConvlensError, RunError, StorageError, UsageError
+from convlens.errors import RunError, StorageError, UsageError
 from convlens.text import shown
 
 
@@ -147,27 +148,25 @@ def _ends_with_newline(file: BinaryIO) -> bool:
     return file.read(1) == b"\n"
 
 
-def read_lines(path: Path) -> list[Any]:
-    """The JSON values of a file of lines; a last line cut short by a crash is left out; absent: empty."""
-    try:
-        raw = path.read_bytes()
-    except OSError:
-        return []
-    values = []
-    for line in raw.split(b"\n"):
-        with suppress(ValueError, RecursionError):
-            values.append(json.loads(line.decode("utf-8")))
-    return values
+def read_regular(path: Path, most_bytes: int) -> bytes:
+    """The bytes of a regular file of at most so many. Raises OSError, for pipes, devices and larger ones too."""
+    data, size = read_start(path, most_bytes)
+    if size > most_bytes:
+        raise OSError(errno.EFBIG, f"it is larger than {most_bytes:,} bytes", str(path))
+    return data
 
 
-def read_json(path: Path, error: type[ConvlensError]) -> Any:
-    """The JSON value in `path`. Raises `error` where it cannot be read or is not JSON."""
-    try:
-        return json.loads(path.read_bytes().decode("utf-8"))
-    except OSError as cause:
-        raise error(f"cannot read {shown(path, 200)}: {cause.strerror or cause}") from cause
-    except (ValueError, RecursionError) as cause:
-        raise error(f"{shown(path, 200)} is damaged: it is not JSON ({shown(cause)})") from cause
+def read_start(path: Path, most_bytes: int) -> tuple[bytes, int]:
+    """The first bytes of a regular file, at most so many, and its size. Raises OSError, for pipes and devices too."""
+    # A pipe under an expected name would be waited for.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        facts = os.fstat(descriptor)
+        if stat.S_ISDIR(facts.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        return file.read(min(most_bytes, facts.st_size)), facts.st_size
 
 
 def truncate(path: Path, num_bytes: int) -> None:

@@ -4,10 +4,12 @@ Owns the formulas; knows nothing of networks, files or splits. N samples, K clas
 """
 
 import math
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from convlens.records import Amount, Count, Record, Share
 
 IMBALANCED = 2.0  # the largest class has so many times the images of the smallest
 SUSPICIOUS_N = 1_000  # so many images, all right, are rarely an honest result
@@ -113,20 +115,23 @@ def calibration_error(
     return sum(one.n * abs(one.accuracy - one.confidence) for one in bins) / len(labels_N)
 
 
-class Score(NamedTuple):
+_JSON_NAMES = {"balanced": "balanced_accuracy", "majority": "majority_baseline"}
+
+
+class Score(Record, frozen=True, rename=_JSON_NAMES):
     """An accuracy that can be trusted: never without its interval and its n.
 
     `balanced` is the mean recall of the classes there are, `majority` the accuracy of always answering the largest
     class, `imbalance` how many times larger that is than the smallest. None in scores written before they were kept.
     """
 
-    accuracy: float
-    interval: tuple[float, float]
-    n: int
-    loss: float
-    balanced: float | None = None
-    majority: float | None = None
-    imbalance: float | None = None
+    accuracy: Share
+    interval: tuple[Share, Share]
+    n: Count
+    loss: Amount
+    balanced: Share | None = None
+    majority: Share | None = None
+    imbalance: Amount | None = None
 
     @property
     def is_imbalanced(self) -> bool:
@@ -141,27 +146,6 @@ class Score(NamedTuple):
         return (
             f"every one of {self.n:,} images is right, which is rarely true: look for training images among them, or "
             "for something that gives the class away (convlens check DATA)"
-        )
-
-    def to_json(self) -> dict[str, object]:
-        """As in every `--json` document: accuracies and interval in 0..1, loss in nats."""
-        return (
-            {"accuracy": self.accuracy, "interval": list(self.interval), "n": self.n, "loss": self.loss}
-            | {"balanced_accuracy": self.balanced, "majority_baseline": self.majority}
-            | {"imbalance": self.imbalance}
-        )
-
-    @classmethod
-    def from_json(cls, value: Any) -> Self:
-        """Raises KeyError, TypeError, ValueError where `value` is no score."""
-        low, high = value["interval"]
-        others = (value.get(name) for name in ("balanced_accuracy", "majority_baseline", "imbalance"))
-        return cls(
-            float(value["accuracy"]),
-            (float(low), float(high)),
-            int(value["n"]),
-            float(value["loss"]),
-            *(None if other is None else float(other) for other in others),
         )
 
     def __str__(self) -> str:

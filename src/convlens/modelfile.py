@@ -1,38 +1,59 @@
 """The model file: one `.safetensors` whose metadata holds a JSON card that knows everything.
 
 Owns the format (docs/formats.md), its checks, and the bundle of tensors with a card that checkpoints use too.
-Tensors are NumPy arrays here. Nothing is pickled. The stored SHA-256 detects damage, not malice.
+Tensors are NumPy arrays here. Nothing is pickled. The stored SHA-256 detects damage, not malice: of a file from a
+stranger the header is held to its bounds before anything is made of it.
 """
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Generic, Self, TypeVar
 
 import numpy as np
 import safetensors
+from msgspec import Meta
 from numpy.typing import NDArray
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from convlens import files
 from convlens.architecture import Plan, parse, plan
-from convlens.checks import need
 from convlens.data.image.framing import InputSpec
-from convlens.errors import ConvlensError, ModelFileError
+from convlens.data.packed.dataset import ClassNames, DataIdentity, check_class_names
+from convlens.errors import ConvlensError, ModelFileError, RecordError
+from convlens.metrics import Score
 from convlens.recipe import Recipe
+from convlens.records import Amount, Count, Name, Record, Sha256, Text, converted, json_value, versioned
+from convlens.seen import Seen, SeenRecord
 from convlens.text import shown
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1, which has no record of the pictures, is read too
+DOCUMENT = "convlens-model"
 MAX_FILE_BYTES = 8 * 1024**3
-MAX_CLASSES = 100_000
+_MAX_HEADER_BYTES = 8 << 20
+_MAX_TENSORS, _MAX_VALUES = 30_000, 450_000  # 1,000 layers of five tensors, each six times in a checkpoint
+_TYPES = {"F32": "float32", "I64": "int64", "U8": "uint8"}
 
 Tensors = dict[str, NDArray[Any]]
+C = TypeVar("C", bound=Record)
 
 
 # ---------------------------------------------------------------- tensors with a card
+
+
+class _TensorHeader(Record, frozen=True):
+    dtype: Name
+    shape: Annotated[tuple[Count, ...], Meta(max_length=8)]
+    data_offsets: tuple[Count, Count]
+
+
+class _Metadata(Record, frozen=True):
+    convlens: Annotated[str, Meta(max_length=_MAX_HEADER_BYTES)] | None = None
+    sha256: Name | None = None
 
 
 def _digest(tensors: Mapping[str, NDArray[Any]], card_text: str) -> str:
@@ -44,74 +65,158 @@ def _digest(tensors: Mapping[str, NDArray[Any]], card_text: str) -> str:
     return digest.hexdigest()
 
 
-def write_bundle(path: Path, kind: str, card: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> str:
-    """Write tensors and a JSON card as one safetensors file, durably; returns the file's SHA-256.
+def write_bundle(path: Path, card: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> str:
+    """Write tensors and a JSON card (with its `kind` and `format_version`) as one safetensors file, durably; returns
+    the file's SHA-256.
 
     Raises StorageError.
     """
-    card_text = json.dumps({"kind": kind, "format_version": FORMAT_VERSION, **card}, allow_nan=False, sort_keys=True)
+    card_text = json.dumps(card, allow_nan=False, sort_keys=True)
     contiguous = {name: np.array(array, order="C") for name, array in tensors.items()}
     data = save_tensors(contiguous, {"convlens": card_text, "sha256": _digest(contiguous, card_text)})
     files.write_bytes(path, data)
     return files.sha256_of(data)
 
 
-def read_bundle(path: Path, kind: str) -> tuple[dict[str, Any], Tensors]:
-    """Card and tensors of a bundle of this kind. Raises ModelFileError where anything is not as it was written."""
+@dataclass(frozen=True)
+class Bundle(Generic[C]):
+    """The head of a file, checked: its card, and of each tensor type and shape. `tensors` reads the rest."""
+
+    path: Path
+    card: C
+    shapes: Mapping[str, tuple[str, tuple[int, ...]]]
+    card_text: str
+    sha256: str
+
+    def tensors(self) -> Tensors:
+        """All tensors by name. Raises ModelFileError where they are not those that were written."""
+        where = shown(self.path, 200)
+        try:
+            tensors: Tensors = load_tensors(files.read_regular(self.path, MAX_FILE_BYTES))
+        except (OSError, safetensors.SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ModelFileError(f"{where} is damaged, truncated or no convlens file ({shown(error)})") from error
+        if _digest(tensors, self.card_text) != self.sha256:
+            raise ModelFileError(f"{where} is damaged: its contents do not match the SHA-256 stored in it")
+        return tensors
+
+
+def read_bundle(path: Path, document: str, kinds: Mapping[int, type[C]]) -> Bundle[C]:
+    """The head of a file of this kind. Raises ModelFileError where anything is not as it was written; header, number
+    of tensors and offsets are looked at before anything is made of them."""
     where = shown(path, 200)
+    try:
+        table, num_data_bytes = _header(path, where)
+        metadata = converted(table.pop("__metadata__", {}), _Metadata, where)
+        headers = converted(table, dict[Name, _TensorHeader], where)
+        if metadata.convlens is None or metadata.sha256 is None:
+            raise ModelFileError(f"{where} is a safetensors file, but not of convlens")
+        card = versioned(json_value(metadata.convlens.encode(), where, _MAX_VALUES), document, kinds, where)
+    except RecordError as error:
+        raise ModelFileError(str(error)) from error
+    if len(headers) > _MAX_TENSORS:
+        raise ModelFileError(f"{where} is damaged or no convlens file ({len(headers):,} tensors)")
+    end = 0
+    for name, one in sorted(headers.items(), key=lambda item: item[1].data_offsets):
+        if one.dtype not in _TYPES:
+            raise ModelFileError(f"{where}: tensor {shown(name)!r} is {shown(one.dtype)}, not {', '.join(_TYPES)}")
+        size = math.prod(one.shape) * np.dtype(_TYPES[one.dtype]).itemsize
+        if one.data_offsets != (end, end + size):
+            raise ModelFileError(f"{where} is damaged: tensor {shown(name)!r} does not lie where it must")
+        end += size
+    if end != num_data_bytes:
+        raise ModelFileError(f"{where} is damaged, truncated or no convlens file ({num_data_bytes:,} bytes of {end:,})")
+    shapes = {name: (_TYPES[one.dtype], one.shape) for name, one in headers.items()}
+    return Bundle(path, card, shapes, metadata.convlens, metadata.sha256)
+
+
+def _header(path: Path, where: str) -> tuple[dict[str, Any], int]:
+    """The header of a safetensors file as a JSON object, and how many bytes follow it."""
     try:
         if path.is_dir():
             raise ModelFileError(f"{where} is a folder, not a model file")
-        if not path.is_file():
-            raise ModelFileError(f"cannot read {where}: there is no such file")
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ModelFileError(f"{where} is larger than {MAX_FILE_BYTES:,} bytes")
-        data = path.read_bytes()
-    except OSError as error:
-        raise ModelFileError(f"cannot read {where}: {error.strerror or error}") from error
+        head, size = files.read_start(path, 8 + _MAX_HEADER_BYTES)
+    except (OSError, ValueError) as error:
+        raise ModelFileError(f"cannot read {where}: {getattr(error, 'strerror', None) or error}") from error
+    length = int.from_bytes(head[:8], "little")
+    if size < 8 or length > min(size - 8, _MAX_HEADER_BYTES) or size > MAX_FILE_BYTES:
+        raise ModelFileError(f"{where} is damaged, truncated or no convlens file (its header cannot be)")
     try:
-        tensors: Tensors = load_tensors(data)
-    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ModelFileError(f"{where} is damaged, truncated or no convlens file ({shown(error)})") from error
-    try:
-        metadata = _metadata(data)
-        card_text = metadata["convlens"]
-        card = json.loads(card_text)
-        stored = metadata["sha256"]
-    except KeyError as error:
-        raise ModelFileError(f"{where} is a safetensors file, but not of convlens (no {error} in it)") from error
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ModelFileError(f"{where} is damaged, truncated or no convlens file ({shown(error)})") from error
-    if not isinstance(card, dict) or card.get("kind") != kind:
-        found = card.get("kind") if isinstance(card, dict) else card
-        raise ModelFileError(f"{where} is not a {kind}, but {shown(found)}")
-    if card.get("format_version") != FORMAT_VERSION:
-        raise ModelFileError(
-            f"{where} has format version {shown(card.get('format_version'))}; this convlens reads {FORMAT_VERSION}"
-        )
-    if _digest(tensors, card_text) != stored:
-        raise ModelFileError(f"{where} is damaged: its contents do not match the SHA-256 stored in it")
-    return card, tensors
-
-
-def _metadata(data: bytes) -> dict[str, str]:
-    """The metadata of a safetensors file whose header the library has already checked."""
-    length = int.from_bytes(data[:8], "little")
-    metadata = json.loads(data[8 : 8 + length].decode("utf-8")).get("__metadata__", {})
-    if not isinstance(metadata, dict):
-        raise ValueError("its metadata is not an object")
-    return metadata
+        table = json_value(head[8 : 8 + length], where, _MAX_VALUES)
+    except RecordError as error:
+        raise ModelFileError(f"{where} is damaged, truncated or no convlens file ({shown(error, 200)})") from error
+    if not isinstance(table, dict):
+        raise ModelFileError(f"{where} is damaged, truncated or no convlens file (its header is no object)")
+    return table, size - 8 - length
 
 
 # ---------------------------------------------------------------- models
+
+
+class ParentFacts(Record, frozen=True, kw_only=True):
+    """The model that a training began with, as run.json and the card have it."""
+
+    path: Name
+    sha256: Sha256
+    created: Name
+    class_names: ClassNames
+    input: InputSpec
+    dataset: dict[Name, Name]
+
+
+class TrainingFacts(Record, frozen=True, kw_only=True):
+    """How the weights came about: up to which step, which of them, and where."""
+
+    step: Count
+    epochs: Amount
+    weights: Name
+    precision: Name
+    device: Name
+    threads: Count
+    num_steps: Count | None = None
+    memory_format: Name | None = None
+    compile: bool = False  # of models of before
+    train_s: Amount | None = None
+    parent: ParentFacts | None = None
+
+
+class Metrics(Record, frozen=True, kw_only=True):
+    """What was measured when the model was written."""
+
+    val: Score | None = None
+    test: Score | None = None
+    cross_validation: Score | None = None
+
+
+class CardRecord(Record, frozen=True, kw_only=True):
+    """A card as it stands in the file, in format version 2; 1 has no `seen`."""
+
+    kind: Name
+    format_version: Count
+    architecture: Text
+    input: InputSpec
+    class_names: ClassNames
+    recipe: dict[Name, Any]
+    preset: Name | None
+    seed: Count
+    dataset: DataIdentity
+    training: TrainingFacts
+    metrics: Metrics
+    versions: dict[Name, Name]
+    created: Name
+    calibration: None = None
+    seen: SeenRecord | None = None
+
+    def __post_init__(self) -> None:
+        check_class_names(self.class_names)
+        if not self.input.has_statistics:
+            raise ValueError("input: mean and std are missing")
 
 
 @dataclass(frozen=True)
 class ModelCard:
     """Everything about a model but its tensors. All of it is checked when it is read.
 
-    `training` holds step, epochs, precision, device, threads and which weights (last or ema); `dataset` what
-    identifies the data; `metrics` val and test scores (or None); `calibration` None or values (later).
+    `calibration` is None or values (later); `seen` which pictures it was made with, None where that is not known.
     """
 
     architecture: str
@@ -120,12 +225,13 @@ class ModelCard:
     recipe: Recipe
     preset: str | None
     seed: int
-    dataset: Mapping[str, Any]
-    training: Mapping[str, Any]
-    metrics: Mapping[str, Any]
+    dataset: DataIdentity
+    training: TrainingFacts
+    metrics: Metrics
     versions: Mapping[str, str]
     created: str
     calibration: None = None
+    seen: Seen | None = field(default=None, compare=False)
 
     def plan(self) -> Plan:
         """The network's plan. Raises SentenceError where the sentence does not fit input and classes."""
@@ -134,40 +240,30 @@ class ModelCard:
     def to_json(self) -> dict[str, Any]:
         """As it stands in the file."""
         return (
-            {"architecture": self.architecture, "input": self.input_spec.to_json()}
+            {"kind": DOCUMENT, "format_version": FORMAT_VERSION}
+            | {"architecture": self.architecture, "input": self.input_spec.to_json()}
             | {"class_names": list(self.class_names), "recipe": self.recipe.to_json(), "preset": self.preset}
-            | {"seed": self.seed, "dataset": dict(self.dataset), "training": dict(self.training)}
-            | {"metrics": dict(self.metrics), "versions": dict(self.versions), "created": self.created}
-            | {"calibration": self.calibration}
+            | {"seed": self.seed, "dataset": self.dataset.to_json(), "training": self.training.to_json()}
+            | {"metrics": self.metrics.to_json(), "versions": dict(self.versions), "created": self.created}
+            | {"calibration": self.calibration, "seen": None if self.seen is None else self.seen.to_json()}
         )
 
     @classmethod
-    def from_json(cls, card: Mapping[str, Any]) -> Self:
-        """Raises KeyError, TypeError, ValueError or ConvlensError where a part is missing or not what it must be."""
-        names = tuple(card["class_names"])
-        if (
-            not 2 <= len(names) <= MAX_CLASSES
-            or not all(isinstance(n, str) for n in names)
-            or len(set(names)) != len(names)
-        ):
-            raise ValueError("class_names must be at least two different names")
-        parts = {key: card[key] for key in ("dataset", "training", "metrics", "versions")}
-        if not all(isinstance(part, dict) for part in parts.values()) or not isinstance(card["architecture"], str):
-            raise TypeError("a part of the card is not what it must be")
-        need(parts["dataset"], name=str, source=str, fingerprint=str, options=dict, val_frac=float, num_samples=dict)
-        need(parts["training"], step=int, epochs=float, weights=str, precision=str)
-        for score in parts["metrics"].values():
-            if score is not None:
-                need(score, accuracy=float, n=int)
+    def of(cls, card: CardRecord, seen: Seen | None = None) -> Self:
+        """Raises RecipeError."""
         return cls(
-            architecture=card["architecture"],
-            input_spec=InputSpec.from_json(card["input"]),
-            class_names=names,
-            recipe=Recipe.from_json(card["recipe"]),
-            preset=card["preset"],
-            seed=int(card["seed"]),
-            created=str(card["created"]),
-            **parts,
+            architecture=card.architecture,
+            input_spec=card.input,
+            class_names=card.class_names,
+            recipe=Recipe.from_json(card.recipe),
+            preset=card.preset,
+            seed=card.seed,
+            dataset=card.dataset,
+            training=card.training,
+            metrics=card.metrics,
+            versions=card.versions,
+            created=card.created,
+            seen=seen,
         )
 
 
@@ -183,36 +279,45 @@ class ModelFile:
 
 def write_model(path: Path, card: ModelCard, tensors: Mapping[str, NDArray[Any]]) -> None:
     """Write a model file, durably. Raises StorageError."""
-    write_bundle(path, "convlens-model", card.to_json(), tensors)
+    write_bundle(path, card.to_json(), {**tensors, **(card.seen.tensors() if card.seen is not None else {})})
 
 
 def read_model(path: Path) -> ModelFile:
     """Read and check a model file. Raises ModelFileError that says what is wrong with it."""
-    raw, tensors = read_bundle(path, "convlens-model")
+    bundle = read_bundle(path, DOCUMENT, dict.fromkeys((1, FORMAT_VERSION), CardRecord))
     where = shown(path, 200)
     try:
-        card = ModelCard.from_json(raw)
+        card = ModelCard.of(bundle.card)
         network = card.plan()
-    except (KeyError, TypeError, ValueError, OverflowError, ConvlensError) as error:
+    except ConvlensError as error:
         first_line = str(error).partition("\n")[0]
-        what = f"no {first_line}" if isinstance(error, KeyError) else first_line
-        raise ModelFileError(f"{where} has a card that cannot be used: {shown(what, 200)}") from error
-    check_tensors(network, tensors, where)
-    return ModelFile(path, card, network, tensors)
+        raise ModelFileError(f"{where} has a card that cannot be used: {shown(first_line, 200)}") from error
+    record = bundle.card.seen
+    keys = {} if record is None else record.shapes
+    check_tensors(network, {n: shape for n, shape in bundle.shapes.items() if n not in keys}, where)
+    if any(bundle.shapes.get(name) != shape for name, shape in keys.items()):
+        raise ModelFileError(f"{where} is damaged: its record of the pictures it was made with does not fit")
+    tensors = bundle.tensors()
+    seen = None if record is None else Seen.read(record, {name: tensors.pop(name) for name in keys})
+    check_finite(tensors, where)
+    return ModelFile(path, replace(card, seen=seen), network, tensors)
 
 
-def check_tensors(network: Plan, tensors: Mapping[str, NDArray[Any]], where: str) -> None:
-    """Raises ModelFileError unless `tensors` are just those of the plan, by name, shape and type."""
+def check_tensors(network: Plan, shapes: Mapping[str, tuple[str, tuple[int, ...]]], where: str) -> None:
+    """Raises ModelFileError unless tensors of these types and shapes are just those of the plan."""
     expected = network.tensors
-    missing, extra = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
+    missing, extra = expected.keys() - shapes.keys(), shapes.keys() - expected.keys()
     if missing or extra:
         which = f"misses tensor {min(missing)!r}" if missing else f"has a tensor {shown(min(extra))!r} too many"
         raise ModelFileError(f"{where} {which}: it does not fit its own architecture")
     for name, shape in expected.items():
-        if not np.isfinite(tensors[name]).all():
-            raise ModelFileError(f"{where}: tensor {name!r} has values that are not finite")
         kind = "int64" if name.endswith("num_batches_tracked") else "float32"
-        if tensors[name].shape != shape or tensors[name].dtype != kind:
-            raise ModelFileError(
-                f"{where}: tensor {name!r} is {tensors[name].dtype} {tensors[name].shape}, not {kind} {shape}"
-            )
+        if shapes[name] != (kind, shape):
+            raise ModelFileError(f"{where}: tensor {name!r} is {shapes[name][0]} {shapes[name][1]}, not {kind} {shape}")
+
+
+def check_finite(tensors: Mapping[str, NDArray[Any]], where: str) -> None:
+    """Raises ModelFileError where a value is not finite."""
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise ModelFileError(f"{where}: tensor {name!r} has values that are not finite")

@@ -4,32 +4,117 @@ Owns the layout `runs/DATA-N/` (docs/formats.md), finding runs, and reading them
 not at all and is never overwritten.
 """
 
-from __future__ import annotations
-
 import glob
-import math
+import os
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, Literal
 
 from convlens import files
-from convlens.checks import need
-from convlens.errors import ModelFileError, RunError, StorageError
+from convlens.data.packed.dataset import DataIdentity
+from convlens.errors import ModelFileError, RecordError, RunError, StorageError
 from convlens.metrics import Score
+from convlens.modelfile import ParentFacts
+from convlens.recipe import Recipe
+from convlens.records import (
+    Amount,
+    Count,
+    Name,
+    Number,
+    Record,
+    Text,
+    read_lines,
+    read_sealed,
+    versioned,
+    write_sealed,
+)
 from convlens.render.pages import notebook
 from convlens.text import did_you_mean, percent, shown
 
 RUNS_FOLDER = Path("runs")
 RUN_FILE, LOG_FILE, MODEL_FILE, CHECKPOINTS = "run.json", "log.jsonl", "model.safetensors", "checkpoints"
 FILTERS = "filters"
-SEEN_FILE, INPUTS_FILE = "seen.npy", "inputs.png"
-FORMAT_VERSION = 2  # 1 is read too
+INPUTS_FILE = "inputs.png"
+SEALED_FROM = FORMAT_VERSION = 3  # 1 and 2, which have no SHA-256 of their own, are read too
+DOCUMENT = "convlens-run"
 LAST = "last"
-_COMPUTE_IN_1 = "arithmetic"  # the key under which version 1 has what is `compute` since
+MAX_RECORD_BYTES = 16 << 20
+
+
+class ComputeRecord(Record, frozen=True, kw_only=True):
+    """Where and how a training computes."""
+
+    device: Name
+    precision: Name
+    threads: Count
+    memory_format: Name | None = None
+    compile: bool = False  # of runs of before
+
+
+class RunRecord(Record, frozen=True, kw_only=True):
+    """run.json: what identifies a run, and how it ended."""
+
+    kind: Name
+    format_version: Count
+    status: Literal["running", "interrupted", "diverged", "complete"]
+    created: Name
+    dataset: DataIdentity
+    architecture: Text
+    preset: Name | None
+    recipe: dict[Name, Any]
+    seed: Count
+    compute: ComputeRecord
+    num_parameters: Count
+    multiply_adds: Count
+    num_steps: Count
+    step: Count
+    versions: dict[Name, Name]
+    train_s: Amount
+    images_per_s: Amount | None
+    val_s: Amount
+    checkpoint_s: Amount
+    val: Score | None
+    test: Score | None
+    test_asked: bool = False
+    keep_filters: bool = False
+    omit_record: bool = False
+    choices: tuple[Text, ...] = ()
+    pinned: tuple[Name, ...] = ()
+    parent: ParentFacts | None = None
+    folds: Count | None = None
+    cross_validation: Score | None = None
+    num_not_held_out: Count | None = None
+    ended: Name | None = None
+    series: tuple[Name, ...] | None = None
+
+    def __post_init__(self) -> None:
+        Recipe.from_json(self.recipe)
+        if not all(Path(name).name == name for name in self.series or ()):
+            raise ValueError("series: a name leads elsewhere")
+
+
+class RunRecord1(RunRecord, frozen=True, kw_only=True, rename={"compute": "arithmetic"}):
+    """The same in format version 1."""
+
+    compute: ComputeRecord
+
+
+_VERSIONS: dict[int, type[RunRecord]] = {1: RunRecord1, 2: RunRecord, FORMAT_VERSION: RunRecord}
+
+
+class LogLine(Record, frozen=True, kw_only=True):
+    """A line of the log: of a step, or (with `epoch`) of all since the epoch before."""
+
+    step: Count
+    loss: Number
+    epoch: Amount | None = None
+    lr: Amount | None = None
+    val: Score | None = None
+    train_s: Amount | None = None
 
 
 @dataclass(frozen=True)
@@ -39,22 +124,13 @@ class Run:
     path: Path
 
     @cached_property
-    def record(self) -> dict[str, Any]:
-        """All of run.json. Raises RunError where it is missing or damaged."""
-        record = files.read_json(self.path / RUN_FILE, RunError)
-        if not isinstance(record, dict) or record.get("kind") != "convlens-run":
-            raise RunError(f"{shown(self.path, 200)} is no run folder: its run.json is something else")
-        if record.get("format_version") == 1:
-            record = {("compute" if key == _COMPUTE_IN_1 else key): value for key, value in record.items()}
-        elif record.get("format_version") != FORMAT_VERSION:
-            raise RunError(
-                f"{shown(self.path, 200)} has format version {shown(record.get('format_version'))}, "
-                f"this convlens reads {FORMAT_VERSION}"
-            )
-        try:
-            _check_record(record)
-        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
-            raise RunError(f"{shown(self.path / RUN_FILE, 200)} is damaged ({shown(error)})") from error
+    def record(self) -> RunRecord:
+        """All of run.json. Raises RecordError where it is missing or damaged."""
+        path = self.path / RUN_FILE
+        value, is_sealed = read_sealed(path, most_bytes=MAX_RECORD_BYTES)
+        record = versioned(value, DOCUMENT, _VERSIONS, shown(path, 200))
+        if record.format_version >= SEALED_FROM and not is_sealed:
+            raise RecordError(f"{shown(path, 200)} is damaged (it has no SHA-256 of its own)")
         return record
 
     @property
@@ -65,39 +141,41 @@ class Run:
     @property
     def status(self) -> str:
         """running (or killed), interrupted, diverged or complete."""
-        return str(self.record["status"])
+        return self.record.status
 
     @property
     def val(self) -> Score | None:
         """The validation score of the saved weights, or None where nothing was set aside."""
-        return score_of(self.record["val"])
+        return self.record.val
 
     @property
     def test(self) -> Score | None:
         """The test score, or None while test is sealed."""
-        return score_of(self.record["test"])
+        return self.record.test
 
     @property
     def cross_validation(self) -> Score | None:
         """With folds: every image scored by a network that did not learn from it."""
-        return score_of(self.record.get("cross_validation"))
+        return self.record.cross_validation
 
     @property
-    def series(self) -> Series | None:
+    def series(self) -> "Series | None":
         """The runs that were trained together with it, one a seed; None where it was trained alone."""
-        names = self.record.get("series")
+        names = self.record.series
         return Series(tuple(Run(self.path.parent / name) for name in names)) if names else None
 
     @property
     def history(self) -> list[dict[str, Any]]:
         """The log, one dictionary an epoch: step, epoch, lr, loss, val …"""
-        return [line for line in files.read_lines(self.path / LOG_FILE) if _is_sound(line) and "epoch" in line]
+        return [line.to_json() for line in self._log() if line.epoch is not None]
 
     @property
     def curve(self) -> list[tuple[int, float]]:
         """(step, training loss of that step) at about a hundred steps of the training."""
-        lines = [line for line in files.read_lines(self.path / LOG_FILE) if _is_sound(line)]
-        return [(int(line["step"]), float(line["loss"])) for line in lines if "epoch" not in line]
+        return [(line.step, line.loss) for line in self._log() if line.epoch is None]
+
+    def _log(self) -> list[LogLine]:
+        return read_lines(self.path / LOG_FILE, LogLine)[0]
 
     def filters(self) -> list[tuple[int, Path]]:
         """(step, file) of the first layer's filters that `--keep-filters` kept, in order."""
@@ -107,28 +185,26 @@ class Run:
 
     def to_json(self) -> dict[str, Any]:
         """What `train --json` prints."""
-        record = dict(self.record)
-        record["run"], record["model"] = str(self.path), str(self.model)
-        return record
+        return self.record.to_json() | {"run": str(self.path), "model": str(self.model)}
 
     def summary(self) -> list[tuple[str, str]]:
         """What a person wants to see first, as (what, value)."""
         record = self.record
-        rate = f" ({record['images_per_s']:,.0f} images/s)" if record["images_per_s"] else ""
+        rate = f" ({record.images_per_s:,.0f} images/s)" if record.images_per_s else ""
         rows = [
             ("run", str(self.path)),
             ("status", self.status),
-            ("data", str(record["dataset"]["name"])),
-            ("architecture", str(record["architecture"])),
-            ("parameters", f"{record['num_parameters']:,}"),
-            ("seed", str(record["seed"])),
-            ("trained for", f"{record['train_s']:.1f} s{rate}"),
+            ("data", record.dataset.name),
+            ("architecture", record.architecture),
+            ("parameters", f"{record.num_parameters:,}"),
+            ("seed", str(record.seed)),
+            ("trained for", f"{record.train_s:.1f} s{rate}"),
         ]
-        rows += [("warm start from", str(record["parent"]["path"]))] if record.get("parent") else []
+        rows += [("warm start from", record.parent.path)] if record.parent else []
         rows += [("validation", str(self.val))] if self.val else []
         rows += [("test", str(self.test))] if self.test else []
         if self.cross_validation:
-            rows.append((f"{record['folds']} folds", str(self.cross_validation)))
+            rows.append((f"{record.folds} folds", str(self.cross_validation)))
         warning = next((w for s in (self.val, self.test, self.cross_validation) if s and (w := s.leak_warning)), None)
         return [*rows, ("warning", warning)] if warning else rows
 
@@ -160,7 +236,7 @@ class Series:
 
     def summary(self) -> list[tuple[str, str]]:
         """What a person wants to see first, as (what, value)."""
-        rows = [(str(run.path), f"seed {run.record['seed']}, {_short(run)}") for run in self.runs]
+        rows = [(str(run.path), f"seed {run.record.seed}, {_short(run)}") for run in self.runs]
         for which, words in (("val", "validation"), ("test", "test"), ("cross_validation", "folds")):
             values = self.accuracies(which)
             if values:
@@ -179,33 +255,6 @@ def _short(run: Run) -> str:
     return ", ".join([run.status, *parts])
 
 
-def _is_sound(line: Any) -> bool:
-    """Whether a line of the log has its numbers; a damaged one is passed over."""
-    if not isinstance(line, dict):
-        return False
-    numbers = [line.get("step"), line.get("loss"), line.get("epoch", 0)]
-    return all(isinstance(n, int | float) and math.isfinite(n) for n in numbers)
-
-
-def _check_record(record: dict[str, Any]) -> None:
-    """Raises unless what the tables and summaries show is there and of its kind."""
-    need(record, status=str, created=str, architecture=str, dataset=dict, recipe=dict, compute=dict, versions=dict)
-    need(record, num_parameters=float, num_steps=float, step=float, seed=float, train_s=float)
-    need(record["dataset"], name=str)
-    for name, kind in (("preset", str), ("images_per_s", float), ("parent", dict), ("folds", int), ("series", list)):
-        if record.get(name) is not None:
-            need(record, **{name: kind})
-    if not all(isinstance(name, str) and Path(name).name == name for name in record.get("series") or ()):
-        raise TypeError("series is no list of names")
-    for name in ("val", "test", "cross_validation"):
-        score_of(record.get(name))
-
-
-def score_of(value: Any) -> Score | None:
-    """A score from its JSON form; None where there is none. Raises KeyError, TypeError, ValueError."""
-    return None if value is None else Score.from_json(value)
-
-
 def now() -> str:
     """The time in UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -214,14 +263,14 @@ def now() -> str:
 # ---------------------------------------------------------------- making
 
 
-def new_run(name: str, out: Path | None, record: dict[str, Any]) -> Run:
+def new_run(name: str, out: Path | None, record: RunRecord) -> Run:
     """A new run folder with this run.json: `out`, or the first free `runs/NAME-N`. Raises RunError where `out` exists,
     StorageError."""
     with files.lock(RUNS_FOLDER / ".lock") if out is None else nullcontext():
         place = RUNS_FOLDER / f"{name}-{_next_number(name)}" if out is None else out
         with files.new_folder(place) as folder:
             files.make_folder(folder / CHECKPOINTS)
-            files.write_json(folder / RUN_FILE, record)
+            write_sealed(folder / RUN_FILE, record.to_json())
             files.write_text(folder / LOG_FILE, "")
     _remember(place)
     return Run(place)
@@ -236,26 +285,41 @@ def _next_number(name: str) -> int:
 
 
 def update_record(path: Path, **values: Any) -> None:
-    """Replace some values of run.json, durably. Raises RunError, StorageError."""
-    record = dict(Run(path).record)
-    record.update(values)
-    files.write_json(path / RUN_FILE, record)
+    """Replace some values of run.json, durably. Raises RecordError, StorageError."""
+    before = Run(path).record
+    fields = {name: getattr(before, name) for name in before.__struct_fields__} | values
+    record = RunRecord(**fields | {"format_version": FORMAT_VERSION})
+    write_sealed(path / RUN_FILE, record.to_json())
 
 
 # ---------------------------------------------------------------- finding
 
 
 def runs(folder: str | Path = RUNS_FOLDER) -> list[Run]:
-    """The runs in a folder, oldest first. A folder that is not a run is passed over; absent: empty."""
-    found = []
+    """The runs in a folder, oldest first. What is no run, or cannot be read, is passed over (`unreadable` has the
+    latter); absent: empty."""
+    return _looked_at(folder)[0]
+
+
+def unreadable(folder: str | Path = RUNS_FOLDER) -> list[str]:
+    """A line on each folder with a run.json that cannot be read."""
+    return _looked_at(folder)[1]
+
+
+def _looked_at(folder: str | Path) -> tuple[list[Run], list[str]]:
+    found, damaged = [], []
     folder = Path(folder)
-    if folder.is_dir():
-        for path in folder.iterdir():
-            with suppress(RunError):
+    if files.is_folder(folder):
+        for path in sorted(folder.iterdir()):
+            if path.name.startswith(".") or not os.path.lexists(path / RUN_FILE):
+                continue
+            try:
                 run = Run(path)
-                if not path.name.startswith(".") and run.record:
-                    found.append(run)
-    return sorted(found, key=lambda run: (str(run.record["created"]), run.path.name))
+                _ = run.record
+                found.append(run)
+            except RecordError as error:
+                damaged.append(str(error))
+    return sorted(found, key=lambda run: (run.record.created, run.path.name)), damaged
 
 
 def _last_file() -> Path:
@@ -270,9 +334,9 @@ def _remember(place: Path) -> None:
 
 def last_run() -> Run:
     """The newest run started from this folder, or else the newest under ./runs. Raises RunError if there is none."""
-    with suppress(OSError, UnicodeError):
-        run = Run(Path(_last_file().read_text(encoding="utf-8")))
-        if (run.path / RUN_FILE).is_file():
+    with suppress(OSError, ValueError):
+        run = Run(Path(files.read_regular(_last_file(), 10_000).decode("utf-8")))
+        if files.is_file(run.path / RUN_FILE):
             return run
     found = runs()
     if not found:

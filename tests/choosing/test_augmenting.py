@@ -81,5 +81,5 @@ def test_augmentation_that_is_set_stays(workplace: Path) -> None:
     """--set shift_px=3 is kept, whatever the trial says of shifts."""
     data = hands(workplace / "hands")
     run = convlens.train(data, time=8, recipe={"shift_px": 3}, progress="none", stop=lambda: True)
-    assert run.record["recipe"]["shift_px"] == 3
-    assert any(line.startswith("  tried shift") for line in run.record["choices"])
+    assert run.record.recipe["shift_px"] == 3
+    assert any(line.startswith("  tried shift") for line in run.record.choices)

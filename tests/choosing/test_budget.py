@@ -39,10 +39,10 @@ def test_lengths() -> None:
 def test_time_is_kept(folders: Path, workplace: Path) -> None:
     """--time becomes epochs before the first step; a run that says epochs itself keeps them."""
     run = convlens.train(folders, time="6s", augment="none", architecture=TINY_COLOUR, progress="none")
-    num_images = run.record["dataset"]["num_samples"]["train"]
-    assert run.record["recipe"]["epochs"] == round(0.9 * 6 * RATE / num_images, 2)
+    num_images = run.record.dataset.num_samples.train
+    assert run.record.recipe["epochs"] == round(0.9 * 6 * RATE / num_images, 2)
     kept = convlens.train(folders, time="6s", recipe={"epochs": 2}, architecture=TINY_COLOUR, progress="none")
-    assert kept.record["recipe"]["epochs"] == 2
+    assert kept.record.recipe["epochs"] == 2
 
 
 def test_the_rate_is_what_a_training_does(folders: Path) -> None:

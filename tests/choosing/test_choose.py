@@ -37,14 +37,14 @@ def test_a_folder_needs_no_options(folders: Path, workplace: Path) -> None:
     said = Said()
     run = convlens.train(folders, time=20, progress=said)
     assert run.status == "complete"
-    reasons = run.record["choices"]
+    reasons = run.record.choices
     for what in ("colour", "framing pad", "input 20×20 px", "preset natural", "augmentation", "batch 32"):
         assert any(line.startswith(what) and len(line) > len(what) + 8 for line in reasons), (what, reasons)
     assert set(reasons) <= set(said.lines)
     assert (run.path / "inputs.png").is_file()
-    assert run.record["recipe"]["batch_size"] == 32
+    assert run.record.recipe["batch_size"] == 32
     again = convlens.train(resume=run.path, progress="none")
-    assert again.record["choices"] == reasons
+    assert again.record.choices == reasons
 
 
 def test_what_is_said_is_not_chosen(folders: Path, workplace: Path) -> None:
@@ -58,7 +58,7 @@ def test_what_is_said_is_not_chosen(folders: Path, workplace: Path) -> None:
         progress="none",
         recipe={"epochs": 1, "batch_size": 8, "balance": "sampling"},
     )
-    recipe, spec = Recipe.from_json(run.record["recipe"]), convlens.load(run).card.input_spec
+    recipe, spec = Recipe.from_json(run.record.recipe), convlens.load(run).card.input_spec
     assert (spec.height, spec.channels, spec.framing) == (16, 1, "crop")
     assert (recipe.epochs, recipe.batch_size, recipe.balance) == (1, 8, "sampling")
     assert recipe.flip and recipe.cutout_frac and not recipe.shift_px and not recipe.crop_frac
@@ -87,9 +87,9 @@ def test_trials_never_see_test(folders: Path) -> None:
 def test_named_sets_take_a_time_and_augmentation_too(workplace: Path) -> None:
     """What is asked for is done for MNIST as well, whose preset stays what it is."""
     run = convlens.train("mnist", time=3, augment="crop", progress="none", stop=lambda: True)
-    recipe = run.record["recipe"]
+    recipe = run.record.recipe
     assert recipe["crop_frac"] and not recipe["shift_px"] and recipe["epochs"] < 1
-    assert run.record["architecture"] == str(parse(convlens.PRESETS["standard"].architecture))
+    assert run.record.architecture == str(parse(convlens.PRESETS["standard"].architecture))
 
 
 def test_wrong_wishes_are_found_before_anything_is_packed(folders: Path, workplace: Path) -> None:

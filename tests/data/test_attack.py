@@ -17,9 +17,8 @@ from PIL import Image
 import convlens
 from convlens.data.image.decode import MAX_PIXELS, decode, quiet_pillow
 from convlens.errors import ImageError
-from convlens.files import read_lines
 from convlens.recipe import Recipe
-from tests.helpers import scene
+from tests.helpers import read_lines, scene
 
 QUICK = Recipe(lr=0.02, epochs=1, batch_size=16, precision="float32")
 

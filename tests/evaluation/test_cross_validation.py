@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 
 import convlens
+from convlens.data.packed.dataset import SplitCounts
 from convlens.errors import DataError, UsageError
 from convlens.evaluation.cross_validation import deal
 from convlens.evaluation.test_ledger import ledger_path
-from convlens.files import read_lines
 from convlens.modelfile import read_model
 from convlens.recipe import Recipe
-from convlens.run import SEEN_FILE
 from tests.conftest import QUICK, shapes
-from tests.helpers import NET, PLAIN, folder, trained, trained_on
+from tests.helpers import NET, PLAIN, folder, read_lines, trained, trained_on
 
 HARDLY = Recipe(lr=1e-6, epochs=0.1, batch_size=32, precision="float32", schedule="constant", warmup_frac=0.0)
 
@@ -27,7 +26,7 @@ def test_folds_start_from_the_parent(workplace: Path) -> None:
     parent = trained_on(shapes(600, 1), recipe=QUICK.replace(epochs=8))
     child = convlens.train(shapes(300, 9), parent=parent, recipe=HARDLY, folds=3, progress="none")
     assert child.cross_validation is not None and child.cross_validation.accuracy > 0.9
-    assert child.cross_validation.n == 300 and child.record["num_not_held_out"] == 0
+    assert child.cross_validation.n == 300 and child.record.num_not_held_out == 0
 
 
 def test_what_the_parent_learned_is_never_held_out(workplace: Path) -> None:
@@ -42,14 +41,13 @@ def test_what_the_parent_learned_is_never_held_out(workplace: Path) -> None:
     found, dataset = child.cross_validation, convlens.pack((x, labels))
     assert found is not None and found.interval[0] <= 1 / 3 <= found.interval[1]
     assert found.n == dataset.counts["test"]
-    assert child.record["num_not_held_out"] == dataset.counts["train"] + dataset.counts["val"]
+    assert child.record.num_not_held_out == dataset.counts["train"] + dataset.counts["val"]
 
 
 def test_folds_from_a_parent_without_a_record_are_refused(workplace: Path) -> None:
     """Where nobody knows any more what the parent was made with, nothing can be held out from it."""
     parent = trained_on(shapes(200, 1))
-    grandchild = convlens.train(shapes(200, 2), parent=parent, recipe=HARDLY, progress="none")
-    (grandchild.path / SEEN_FILE).unlink()
+    grandchild = convlens.train(shapes(200, 2), parent=parent, recipe=HARDLY, omit_record=True, progress="none")
     with pytest.raises(DataError, match=r"not known any more.*leave `folds` away"):
         convlens.train(shapes(200, 3), parent=grandchild, recipe=HARDLY, folds=3, progress="none")
 
@@ -69,8 +67,8 @@ def test_folds_measure_every_image_once_and_train_on_all(workplace: Path) -> Non
     root = folder(workplace / "data", range(90))
     run = trained(root, folds=3)
     assert run.cross_validation is not None and run.cross_validation.n == 90
-    assert run.record["dataset"]["num_samples"] == {"train": 90, "val": 0, "test": 0}
-    assert read_model(run.model).card.metrics["cross_validation"]["n"] == 90
+    assert run.record.dataset.num_samples == SplitCounts(90, 0, 0)
+    assert read_model(run.model).card.metrics.cross_validation == run.cross_validation
     assert len(read_lines(ledger_path())) == 1
     assert any(what == "3 folds" for what, _ in run.summary())
     with pytest.raises(DataError, match="cross-validation"):

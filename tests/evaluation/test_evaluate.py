@@ -26,7 +26,7 @@ def test_evaluation_counts_by_hand(run: convlens.Run, arrays: Any, workplace: Pa
     assert np.diag(report.confusion_KK).sum() == right.sum() and report.confusion_KK.sum() == 100
     assert report.interval[0] < report.accuracy < report.interval[1] or report.accuracy == 1
     document = report.to_json()
-    assert document["weights"]["which"] == "last" and document["weights"]["step"] == run.record["step"]
+    assert document["weights"]["which"] == "last" and document["weights"]["step"] == run.record.step
     assert document["split"] == "test" and len(document["classes"]) == 3
     assert "<table>" in report._repr_html_()
     assert len(list(run.path.glob("evaluation-test-arrays-*.json"))) == 1
@@ -67,7 +67,7 @@ def test_images_seen_in_training_are_left_out(run: convlens.Run, arrays: Any, wo
     new_x, new_y = shapes(30, 77)
     mixed = {"train": (x[20:], y[20:]), "test": (np.concatenate([x[:20], new_x]), np.concatenate([y[:20], new_y]))}
     report = convlens.evaluate(run, mixed)
-    assert report.n == 30 and report.num_left_out == 20 and any("20 images" in note for note in report.notes)
+    assert report.n == 30 and report.num_left_out == 20 and any("20 pictures" in note for note in report.notes)
     assert report.to_json()["num_left_out"] == 20
     with pytest.raises(DataError, match="no test images but 20 that the model was made with"):
         convlens.evaluate(run, {"train": (x[20:], y[20:]), "test": (x[:20], y[:20])})
@@ -77,7 +77,7 @@ def test_the_own_data_under_another_name_keeps_its_splits(workplace: Path, tmp_p
     """The training data given again (as arrays, or as a copied folder) is measured on its own test split."""
     x, y = shapes(300, 1)
     trained = convlens.train((x, y), architecture=TINY, recipe=QUICK)
-    assert convlens.evaluate(trained, (x, y)).n == trained.record["dataset"]["num_samples"]["test"] < 100
+    assert convlens.evaluate(trained, (x, y)).n == trained.record.dataset.num_samples.test < 100
     import shutil
 
     root = write_folders(tmp_path / "here", 30)
@@ -102,7 +102,7 @@ def test_a_packed_folder_serves_without_its_source(workplace: Path, tmp_path: Pa
     run = convlens.train("packed", architecture=TINY, recipe=QUICK, stop=lambda: next(calls))
     shutil.rmtree(root)
     assert convlens.train("packed", resume=run).status == "complete"
-    assert convlens.evaluate(run).n == run.record["dataset"]["num_samples"]["test"]
+    assert convlens.evaluate(run).n == run.record.dataset.num_samples.test
 
 
 def test_a_changed_folder_does_not_move_the_test_set(

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 import convlens
-from convlens import files
-from convlens.data.packed.dataset import Dataset, Permit
+from convlens import records
+from convlens.data.packed.dataset import Dataset, LedgerLine, Permit
 from convlens.errors import DataError
 from convlens.evaluation.test_ledger import inspect_test, ledger_path, open_test
-from convlens.files import read_lines, state_folder
+from convlens.files import state_folder
 from tests.conftest import QUICK, TINY, shapes
-from tests.helpers import trained_on
+from tests.helpers import read_lines, trained_on
 
 
 def test_the_ledger_counts_plans_not_seeds(arrays: Any, workplace: Path) -> None:
@@ -73,7 +73,7 @@ def test_no_method_yields_test_without_a_permit(workplace: Path) -> None:
 def test_a_permit_is_a_line_in_the_ledger(workplace: Path) -> None:
     """A permit opens what was written down before, and that alone; one made by hand opens nothing."""
     dataset = fresh()
-    forged = Permit(ledger_path(), {"test_fingerprint": dataset.test_fingerprint, "plan": "x"})
+    forged = Permit(ledger_path(), LedgerLine(str(dataset.test_fingerprint), "now", plan=64 * "0"))
     for refused in (lambda: dataset.with_permit(forged), lambda: replace(dataset, permit=forged).images("test")):
         with pytest.raises(DataError, match="not written down"):
             refused()
@@ -81,7 +81,7 @@ def test_a_permit_is_a_line_in_the_ledger(workplace: Path) -> None:
     assert (openings.count, openings.num_plans) == (1, 1)
     assert len(opened.images("test")) == dataset.counts["test"] == len(opened.labels("test"))
     assert len(opened.merged().images("train")) == 200
-    assert opened.permit is not None and dict(opened.permit.line) in files.read_lines(ledger_path())
+    assert opened.permit is not None and opened.permit.line in records.read_lines(ledger_path(), LedgerLine)[0]
     other = convlens.pack(shapes(200, 5))
     with pytest.raises(DataError, match="not written down"):
         other.with_permit(opened.permit)
@@ -94,11 +94,11 @@ def test_an_inspection_is_written_down_and_is_no_opening(workplace: Path) -> Non
     """The doctor's look is in the ledger and is not counted."""
     dataset = fresh()
     assert len(inspect_test(dataset, "check").images("test"))
-    lines = files.read_lines(ledger_path())
+    lines = read_lines(ledger_path())
     assert [line["kind"] for line in lines] == ["inspection"] and lines[0]["by"] == "check"
     assert open_test(dataset, TINY, QUICK, 0)[1].count == 1
     convlens.check(shapes(200, 4), progress="none")
-    assert files.read_lines(ledger_path())[-1]["kind"] == "inspection"
+    assert read_lines(ledger_path())[-1]["kind"] == "inspection"
 
 
 def test_a_resumed_run_of_folds_opens_nothing_anew(workplace: Path) -> None:
@@ -107,4 +107,4 @@ def test_a_resumed_run_of_folds_opens_nothing_anew(workplace: Path) -> None:
     run = trained_on(shapes(120, 6), folds=2, stop=lambda: next(calls))
     assert run.status == "interrupted"
     again = convlens.train(resume=run, progress="none")
-    assert again.status == "complete" and len(files.read_lines(ledger_path())) == 1
+    assert again.status == "complete" and len(read_lines(ledger_path())) == 1

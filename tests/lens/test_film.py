@@ -22,9 +22,7 @@ def test_film(toy: convlens.Run, tmp_path: Path) -> None:
     """Frames from the first step to the last; the last are the model's own filters; animations move."""
     film = convlens.film(toy)
     weights = tensors_of(convlens.load(toy.path).network)["0.weight"]
-    assert (
-        film.steps[0] == 0 and film.steps[-1] == toy.record["num_steps"] and list(film.steps) == sorted(set(film.steps))
-    )
+    assert film.steps[0] == 0 and film.steps[-1] == toy.record.num_steps and list(film.steps) == sorted(set(film.steps))
     assert np.array_equal(film.kernels[-1], weights.detach().numpy())
     assert not np.array_equal(film.kernels[0], film.kernels[-1])
     assert len({frame.tobytes() for frame in frames_of(film)}) == len(film.steps)
@@ -60,7 +58,7 @@ def test_resumed_run_keeps_the_same_filters(arrays: tuple[NDArray[Any], ...], tm
         return done
 
     whole, resumed = run("whole", None), run("resumed", 7)
-    assert whole.curve == resumed.curve and len(whole.curve) == whole.record["num_steps"]
+    assert whole.curve == resumed.curve and len(whole.curve) == whole.record.num_steps
     assert [step for step, _ in whole.filters()] == [step for step, _ in resumed.filters()]
     for (_, a), (_, b) in zip(whole.filters(), resumed.filters(), strict=True):
         assert a.read_bytes() == b.read_bytes()

@@ -203,7 +203,7 @@ def test_report_is_validations(toy: Server, toy_run: convlens.Run) -> None:
     seen = toy.post(f"/api/see?val={position}", b"")
     assert np.array_equal(seen["arrays"]["image"], wrong["arrays"]["images"][0])
     ledger = Path(os.environ["CONVLENS_STATE"]) / "openings.jsonl"
-    sealed = toy_run.record["dataset"]["test_fingerprint"]
+    sealed = str(toy_run.record.dataset.test_fingerprint)
     assert not ledger.exists() or sealed not in ledger.read_text(encoding="utf-8")
 
 
@@ -433,7 +433,7 @@ def test_end_takes_the_labs_training_along(toy_run: convlens.Run, tmp_path: Path
 def test_model_without_its_images(toy_run: convlens.Run, tmp_path: Path) -> None:
     """A model file far from its data can be looked into; what needs the data says that it is not at hand."""
     (tmp_path / "alone.safetensors").write_bytes(toy_run.model.read_bytes())
-    source = Path(str(toy_run.record["dataset"]["source"]))
+    source = Path(str(toy_run.record.dataset.source))
     hidden = source.with_name("hidden.npz")
     source.rename(hidden)
     before = os.environ["CONVLENS_CACHE"]

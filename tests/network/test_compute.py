@@ -15,11 +15,11 @@ from convlens.errors import (
     RunError,
     UsageError,
 )
-from convlens.files import read_lines
 from convlens.network import compute as device
 from convlens.network.compute import Compute, has_fast_bfloat16, resolve_compute
 from convlens.run import update_record
 from tests.conftest import QUICK, TINY
+from tests.helpers import read_lines
 
 
 def test_the_choices_are_one_line() -> None:
@@ -39,7 +39,7 @@ def test_bfloat16_without_the_hardware_is_honoured_with_a_warning(
     monkeypatch.setattr(device, "has_fast_bfloat16", lambda _: False)
     recipe = QUICK.replace(precision="bfloat16", epochs=0.2)
     run = convlens.train(arrays, architecture=TINY, recipe=recipe, progress="lines")
-    assert run.record["compute"]["precision"] == "bfloat16"
+    assert run.record.compute.precision == "bfloat16"
     assert "emulated, and slower than float32" in capsys.readouterr().err
     assert resolve_compute("cpu").precision == "float32"
 
@@ -47,7 +47,7 @@ def test_bfloat16_without_the_hardware_is_honoured_with_a_warning(
 def test_a_run_that_was_begun_compiled_is_not_continued(arrays: Any, workplace: Path) -> None:
     """Earlier versions could compile the step; such a run's bits cannot be kept: one line says so."""
     run = convlens.train(arrays, architecture=TINY, recipe=QUICK, stop=lambda: True)
-    update_record(run.path, compute={**run.record["compute"], "compile": True})
+    update_record(run.path, compute=run.record.compute.replace(compile=True))
     with pytest.raises(RunError, match="begun compiled"):
         convlens.train(resume=run.path)
 

@@ -29,7 +29,7 @@ def test_a_batch_that_cannot_fit_is_refused_before_anything_is_written(
         convlens.train(arrays, architecture=TINY, recipe=QUICK.replace(batch_size=64))
     assert not Path("runs").exists() or not [p for p in Path("runs").iterdir() if p.name != ".lock"]
     run = convlens.train(arrays, architecture=TINY, recipe=QUICK.replace(batch_size=57, epochs=0.5))
-    assert run.record["recipe"]["batch_size"] == 57
+    assert run.record.recipe["batch_size"] == 57
 
 
 def test_running_out_in_spite_of_the_estimate_names_a_smaller_batch(

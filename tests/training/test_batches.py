@@ -11,22 +11,28 @@ from hypothesis import strategies as st
 from convlens.augmentation import Augmentation
 from convlens.data.packed.image_rows import ImageRows
 from convlens.presets import PRESETS
-from convlens.training.batches import Batches, gather
+from convlens.training.batches import Batches, drawn_of, gather
+from convlens.training.loop import class_weights_of
 from tests.conftest import shapes
 from tests.helpers import PLAIN
 
 
-def test_balanced_sampling_draws_each_class_alike() -> None:
-    """An epoch has as many images of each class; small classes come round again, each image before any a third time."""
-    labels = np.concatenate([np.zeros(90, int), np.ones(7, int), np.full(2, 2)])
-    batches = Batches.of(PLAIN.replace(balance="sampling", batch_size=99), labels, 3)
-    first, second = batches.at(0).positions, batches.at(1).positions
-    assert np.bincount(labels[first]).tolist() == [33, 33, 33]
-    times = np.bincount(first, minlength=99)
-    assert set(times[90:97]) <= {4, 5} and set(times[97:]) <= {16, 17} and times[:90].max() == 1
-    assert not np.array_equal(first, second)
-    again = Batches.of(PLAIN.replace(balance="sampling", batch_size=33), labels, 3)
-    assert np.array_equal(np.concatenate([again.at(i).positions for i in range(3)]), first)
+def test_balanced_sampling_draws_small_classes_more_often() -> None:
+    """Places in an epoch go by the square roots of the sizes, spread evenly, each image as often as the others of its
+    class; with the weights of the loss each class counts alike; batches do not change it."""
+    labels = np.array([0] * 900 + [1] * 100 + [2] * 25)
+    batches = Batches.of(PLAIN.replace(balance="sampling", batch_size=205), labels, 3)
+    epoch = np.concatenate([batches.at(step).positions for step in range(5)])
+    drawn = np.bincount(labels[epoch])
+    assert drawn.tolist() == drawn_of(np.array([900, 100, 25])).tolist() == [683, 228, 114]
+    assert np.ptp(np.bincount(epoch, minlength=1025)[900:1000]) <= 1
+    assert np.ptp(np.bincount(epoch, minlength=1025)[1000:]) <= 1
+    for step in range(5):
+        assert abs(np.bincount(labels[batches.at(step).positions], minlength=3) - drawn / 5).max() <= 2
+    weights = class_weights_of(torch.from_numpy(labels), 3, "sampling")
+    assert weights is not None and np.allclose(weights.numpy() * drawn, 1025 / 3)
+    again = Batches.of(PLAIN.replace(balance="sampling", batch_size=41), labels, 3)
+    assert np.array_equal(epoch, np.concatenate([again.at(step).positions for step in range(25)]))
 
 
 def test_new_augmentation_is_a_function_of_seed_and_step() -> None:

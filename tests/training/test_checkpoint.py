@@ -35,7 +35,7 @@ def test_stopped_and_resumed_is_uninterrupted(arrays: Any, workplace: Path, stop
         return calls > stop_at
 
     part = convlens.train(arrays, architecture=architecture, recipe=recipe, out="part", stop=stop)
-    assert part.status == "interrupted" and part.record["step"] == stop_at
+    assert part.status == "interrupted" and part.record.step == stop_at
     resumed = convlens.train(resume="part")
     assert resumed.status == "complete" and same(weights(resumed), weights(whole))
     assert [(line["step"], line["loss"]) for line in resumed.history] == [

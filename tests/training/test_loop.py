@@ -35,7 +35,8 @@ def test_class_weights() -> None:
     import torch
 
     labels = torch.tensor([0] * 6 + [1] * 3 + [2])
-    weights = class_weights_of(labels, 3)
+    weights = class_weights_of(labels, 3, "weights")
+    assert weights is not None and class_weights_of(labels, 3, "none") is None
     assert torch.allclose(weights * torch.tensor([6.0, 3.0, 1.0]), torch.full((3,), 10 / 3))
     assert weights[labels].mean() == pytest.approx(1)
 
@@ -198,7 +199,7 @@ def test_validation_and_saving_use_the_average(arrays: Any, workplace: Path) -> 
     """With EMA the saved model is the average, and its card says so."""
     plain = convlens.train(arrays, architecture=TINY, recipe=QUICK)
     ema = convlens.train(arrays, architecture=TINY, recipe=QUICK.replace(ema=0.9))
-    assert read_model(ema.model).card.training["weights"] == "ema"
+    assert read_model(ema.model).card.training.weights == "ema"
     assert not same(weights(plain), weights(ema))
 
 
@@ -235,8 +236,8 @@ def test_divergence_stops_at_once(arrays: Any, workplace: Path) -> None:
         )
     run = convlens.runs()[-1]
     assert run.status == "diverged" and not run.model.exists()
-    last = checkpoint.newest(run.path / "checkpoints")
-    assert last is not None and last.step == caught.value.step
+    last, _ = checkpoint.newest(run.path / "checkpoints")
+    assert last is not None and last.card.state.step == caught.value.step
     assert all(np.isfinite(a).all() for a in last.arrays.values())
 
 
@@ -251,4 +252,4 @@ def test_training_on_a_gpu(arrays: Any, workplace: Path) -> None:
     calls = iter([False] * 2 + [True] * 99)
     part = convlens.train(arrays, architecture=TINY, recipe=recipe, device="cuda", stop=lambda: next(calls))
     assert same(weights(convlens.train(resume=part)), weights(whole))
-    assert open_data(arrays).fingerprint == whole.record["dataset"]["fingerprint"]
+    assert open_data(arrays).fingerprint == whole.record.dataset.fingerprint

@@ -48,7 +48,7 @@ def test_what_was_typed_is_kept_in_the_plan_and_the_run(workplace: Any) -> None:
     with pytest.raises(FrozenInstanceError):
         found.seed = 4  # type: ignore[misc]
     run = convlens.train(shapes(60), architecture=TINY, recipe={"epochs": 1, "lr": 0.02}, seed=3, progress="none")
-    assert tuple(run.record["pinned"]) == found.pinned
+    assert tuple(run.record.pinned) == found.pinned
 
 
 @pytest.mark.parametrize(

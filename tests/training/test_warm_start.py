@@ -24,8 +24,9 @@ def test_a_model_grown_on_the_same_classes_starts_as_its_parent(tmp_path: Path, 
     child = convlens.train(root, parent=parent.path, progress="none", stop=lambda: True)
     one, other = read_model(parent.model), read_model(child.model)
     assert all(np.array_equal(one.tensors[name], other.tensors[name]) for name in one.tensors)
-    assert other.card.training["parent"]["path"] == str(parent.model.resolve())
-    assert other.card.training["parent"]["dataset"]["fingerprint"] == one.card.dataset["fingerprint"]
+    assert other.card.training.parent is not None
+    assert other.card.training.parent.path == str(parent.model.resolve())
+    assert other.card.training.parent.dataset["fingerprint"] == one.card.dataset.fingerprint
     assert (other.card.input_spec.mean, other.card.recipe.epochs) == (one.card.input_spec.mean, one.card.recipe.epochs)
     assert ("warm start from", str(parent.model.resolve())) in child.summary()
     finished = convlens.train(resume=child.path, progress="none")
@@ -43,15 +44,23 @@ def test_new_classes_get_a_new_head(tmp_path: Path, workplace: Path) -> None:
     assert all(np.array_equal(one.tensors[name], other.tensors[name]) for name in one.tensors if name not in head)
 
 
-def test_what_the_parent_learned_from_may_not_be_tested_on(tmp_path: Path, workplace: Path) -> None:
-    """A test split that holds the parent's training images is refused by name, over generations."""
+def test_what_the_parent_learned_from_may_not_be_tested_on(
+    tmp_path: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A test split that holds the parent's training images is refused by name, over generations; of one alone, which
+    the record might have by chance, it is said that scores leave it out, and they do."""
     parent = trained(folder(tmp_path / "data", range(80)))
     leaking = tmp_path / "leaking"
     folder(leaking / "train", range(4000, 4040))
-    learned = next(name for name, split in splits(convlens.pack(tmp_path / "data")).items() if split == "train")
-    (leaking / "test" / learned).parent.mkdir(parents=True)
-    shutil.copy(tmp_path / "data" / learned, leaking / "test" / learned)
+    learned = [name for name, split in splits(convlens.pack(tmp_path / "data")).items() if split == "train"]
     folder(leaking / "test", range(4100, 4110))
+    shutil.copy(tmp_path / "data" / learned[0], leaking / "test" / learned[0])
+    one = convlens.train(leaking, parent=parent.path, test=True, progress="lines")
+    assert "1 test image that the parent was made with" in capsys.readouterr().err
+    assert one.test is not None and one.test.n == 10
+    shutil.rmtree(one.path)
+    for name in learned[1:5]:
+        shutil.copy(tmp_path / "data" / name, leaking / "test" / name)
     with pytest.raises(DataError, match="used to train the parent"):
         convlens.train(leaking, parent=parent.path, progress="none")
     clean = folder(tmp_path / "clean", range(5000, 5080))
@@ -63,8 +72,8 @@ def test_what_the_parent_learned_from_may_not_be_tested_on(tmp_path: Path, workp
 
 
 def test_what_cannot_be_known_is_said(tmp_path: Path, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A lone model file whose data is gone: training goes on, and says that nothing could be checked."""
-    parent = trained(folder(tmp_path / "data", range(80)))
+    """A lone model file without a record, its data gone: training goes on, and says that nothing could be checked."""
+    parent = trained(folder(tmp_path / "data", range(80)), omit_record=True)
     shutil.copy(parent.model, tmp_path / "lone.safetensors")
     for packed in (cache_folder() / "packed").glob("data-*"):
         shutil.rmtree(packed, ignore_errors=True)

@@ -83,7 +83,7 @@ class _Choosing:
     def fill(self, **values: Any) -> None:
         """Put what was chosen into the draft; of the options by their own names."""
         options = {name: values.pop(name) for name in ("size", "channels", "framing") if name in values}
-        self.draft = replace(self.draft, options=replace(self.draft.options, **options), **values)
+        self.draft = replace(self.draft, options=self.draft.options.replace(**options), **values)
 
     def choices(self) -> Choices:
         request = self.request
@@ -165,7 +165,7 @@ class _Choosing:
         part = sample_of(source, self.draft.options.exclude)
 
         def open_at(side: int) -> Dataset:
-            options = replace(self.draft.options, size=(side, side), exclude=part.exclude)
+            options = self.draft.options.replace(size=(side, side), exclude=part.exclude)
             dataset = open_listed(part.source, options, val_frac=self.request.val_share, progress=self.bar)
             self.previews.append(dataset)
             return dataset

@@ -19,7 +19,6 @@ from convlens.commands.options import (
     Size,
     flag,
 )
-from convlens.files import read_lines
 from convlens.render import tables
 from convlens.text import by, shown
 
@@ -72,7 +71,6 @@ def _reasons(dataset: Dataset) -> str:
     """The most frequent reasons of quarantine, and where all of them stand."""
     if not dataset.num_quarantined:
         return ""
-    lines = read_lines(dataset.folder / "samples.jsonl")
-    reasons = Counter(line.get("reason") for line in lines if line.get("status") == "quarantined")
+    reasons = Counter(line.reason for line in dataset.samples() if line.status == "quarantined")
     listed = "; ".join(f"{n}× {shown(reason)}" for reason, n in reasons.most_common(3))
     return f" ({listed}; all in {dataset.folder / 'samples.jsonl'})"

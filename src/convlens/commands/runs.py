@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +11,7 @@ from convlens.render import tables
 from convlens.text import percent, shown
 
 if TYPE_CHECKING:
-    from convlens.run import Run
+    from convlens.run import Run, RunRecord
 
 
 def runs(
@@ -36,19 +36,19 @@ def _print(found: list[Run]) -> None:
     for run in found:
         record = run.record
         scores = [percent(score.accuracy if score else None) for score in (run.val, run.test)]
-        trained = f"{record['train_s']:.1f} s"
-        seed, plan = str(record["seed"]), _plan_name(record)
+        trained = f"{record.train_s:.1f} s"
+        seed, plan = str(record.seed), _plan_name(record)
         tables.add_row(table, shown(run.path, 60), run.status, seed, trained, *scores, plan)
     tables.print_table(table)
 
 
-def _plan_name(record: dict[str, Any]) -> str:
+def _plan_name(record: RunRecord) -> str:
     """A preset's name with what was changed in it, or the start of a sentence of one's own."""
     from convlens.presets import PRESETS
 
     for preset in PRESETS.values():
-        if preset.architecture == record["architecture"]:
-            then = preset.recipe.to_json() | {"precision": record["recipe"].get("precision")}
-            changed = [f"{k}={v}" for k, v in record["recipe"].items() if then.get(k) != v]
+        if preset.architecture == record.architecture:
+            then = preset.recipe.to_json() | {"precision": record.recipe.get("precision")}
+            changed = [f"{k}={v}" for k, v in record.recipe.items() if then.get(k) != v]
             return " ".join([preset.name, *changed])
-    return shown(record["architecture"], 40)
+    return shown(record.architecture, 40)

@@ -47,6 +47,7 @@ _AUGMENT = "none, auto (what a probe shows to help), or kinds: flip,shift,affine
 _FROM = "Start from a model's weights; new classes, new head."
 _PATIENCE = "Stop after so many epochs without a lower validation loss; keep the best weights."
 _FOLDS = "Measure every image by one of K networks that did not learn from it, then train on all of them."
+_OMIT_RECORD = "Keep no record of the training pictures in the model: private, but no plain score on other data."
 _KEEP_FILTERS = "Keep the first filters as they change, for look --film."
 
 
@@ -94,6 +95,7 @@ def train(
     resume: Annotated[str | None, flag("Go on with this run (or last), to the same bits.", OUTPUT)] = None,
     checkpoint_every: Annotated[float, flag("Seconds between checkpoints; 0: every step.", OUTPUT)] = 30.0,
     keep_filters: Annotated[bool, flag(_KEEP_FILTERS, OUTPUT, "--keep-filters")] = False,
+    omit_record: Annotated[bool, flag(_OMIT_RECORD, OUTPUT, "--omit-record")] = False,
     json: Json = False,
 ) -> None:
     """Train a network and leave a run folder with a model file."""

@@ -27,7 +27,6 @@ from convlens.doctor.near_duplicates import MOST, Compared, same_pictures
 from convlens.doctor.registration import SIDE
 from convlens.errors import ImageError
 from convlens.evaluation.test_ledger import inspect_test
-from convlens.files import read_lines
 from convlens.metrics import IMBALANCED
 from convlens.progress import Progress, open_progress
 from convlens.text import counted, listed, percent, shown
@@ -93,7 +92,7 @@ class _Check:
         self.rows = self.dataset.rows("train")
         self.labels = self.dataset.labels("train")
         self.splits = _splits_of(opened, source)
-        self.lines = read_lines(dataset.folder / "samples.jsonl")
+        self.lines = dataset.samples()
         names = dataset.sample_names()
         # Of files, how each is read; arrays are packed as they are.
         self.readers = {s.name: s.read for s in source.samples()} if source is not None and source.shape is None else {}
@@ -142,7 +141,7 @@ class _Check:
     @property
     def has_own_splits(self) -> bool:
         """Whether the splits came with the data."""
-        return bool(self.dataset.card["split_by"] == "source")
+        return self.dataset.card.split_by == "source"
 
     # ------------------------------------------------------------ sizes and files
 
@@ -172,13 +171,13 @@ class _Check:
         return [*facts, ("sizes", span), ("width / height", ratio), ("channels", kinds)]
 
     def look_at_files(self) -> None:
-        unread = [line for line in self.lines if line.get("status") == "quarantined"]
+        unread = [line for line in self.lines if line.status == "quarantined"]
         if unread:
-            samples = [(Sample(str(line["path"]), str(line["label"]), str(line["split"] or "")),) for line in unread]
+            samples = [(Sample(line.path, line.label or "", line.split or ""),) for line in unread]
             title = f"{counted(len(unread), 'file')} that cannot be read, in no split"
             remedy = "repair or remove them; until then they are counted beside every score"
-            self.add("unreadable", WARNING, title, remedy, samples, [str(line["reason"]) for line in unread])
-        if several := sum(bool(line.get("remark")) for line in self.lines):
+            self.add("unreadable", WARNING, title, remedy, samples, [line.reason or "" for line in unread])
+        if several := sum(line.remark is not None for line in self.lines):
             title = f"{counted(several, 'picture')} with several frames or pages; the first is used"
             self.add("frames", NOTE, title, "save the one that you mean as a picture of its own")
         if self.source is None:
@@ -348,7 +347,7 @@ class _Check:
 
 def _splits_of(dataset: Dataset, source: Source | None) -> list[str]:
     """The split of each sample: the data's own, or the one that `train` would make."""
-    if source is None or dataset.card["split_by"] == "source":
+    if source is None or dataset.card.split_by == "source":
         found = {row: split for split in SPLITS for row in dataset.rows(split).tolist()}
         return [found[row] for row in range(len(found))]
     rows = np.arange(sum(dataset.counts.values()))
@@ -362,6 +361,6 @@ def _splits_of(dataset: Dataset, source: Source | None) -> list[str]:
 def _folder_of(dataset: Dataset) -> Path | None:
     """The folder that a packed set's names are relative to; None for arrays and archives."""
     location = Path(dataset.source)
-    if dataset.card.get("arrays") is not None or location.suffix.lower() == ".zip":
+    if dataset.card.arrays is not None or location.suffix.lower() == ".zip":
         return None
     return location.parent if location.suffix.lower() in (".csv", ".tsv") else location

@@ -61,7 +61,7 @@ def _known_to_parent(plan: TrainingPlan, rows: NDArray[np.int64]) -> NDArray[np.
             "leave `folds` away"
         )
     split_keys = plan.dataset.split_keys(rows)
-    known = np.isin(plan.dataset.pixel_keys("train"), plan.parent.seen)
+    known = plan.parent.seen.has(plan.dataset.pixel_keys("train"))
     return np.isin(split_keys, split_keys[known])
 
 

@@ -14,17 +14,19 @@ from numpy.typing import NDArray
 from convlens import files
 from convlens.checks import checked, choice
 from convlens.classifier import Classifier, load
-from convlens.data.packed.dataset import Dataset
+from convlens.data.packed.dataset import DataIdentity, Dataset
 from convlens.data.packed.options import PackOptions, exclusions, refuse_unknown
 from convlens.data.packed.pack import is_packed_folder, open_data, reopen
 from convlens.data.sources.base import SPLITS
-from convlens.errors import DataError, RunError, StorageError
+from convlens.errors import DataError, RecordError, StorageError
 from convlens.evaluation.test_ledger import Openings, open_test
 from convlens.metrics import Score, calibration_error, class_scores, confusion_matrix, score, softmax
 from convlens.progress import Progress
 from convlens.render.pages import notebook
 from convlens.run import RUN_FILE, Run, update_record
-from convlens.text import percent, shown
+from convlens.seen import Seen
+from convlens.text import counted, percent, shown
+from convlens.training.warm_start import seen_by
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,11 @@ class Report:
     """What `evaluate` found. `confusion_KK` int64: row = true class, column = predicted class.
 
     `expected_calibration_error` is in 0..1 (15 bins). `openings` is None unless the split is test.
+    `may_count_seen`: whether pictures that the model was made with may be among those measured.
     """
 
     model: Path
-    dataset: dict[str, Any]
+    dataset: DataIdentity
     split: str
     score: Score
     class_names: tuple[str, ...]
@@ -46,6 +49,7 @@ class Report:
     num_left_out: int
     weights: dict[str, Any]
     notes: tuple[str, ...]
+    may_count_seen: bool = False
 
     @property
     def accuracy(self) -> float:
@@ -87,8 +91,9 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """The whole report."""
         opened = None if self.openings is None else asdict(self.openings)
-        about = {"model": str(self.model), "dataset": self.dataset, "split": self.split}
+        about = {"model": str(self.model), "dataset": self.dataset.to_json(), "split": self.split}
         counts = {"num_quarantined": self.num_quarantined, "num_left_out": self.num_left_out}
+        counts |= {"may_count_seen": self.may_count_seen}
         return {
             **(about | self.score.to_json() | counts),
             "expected_calibration_error": self.expected_calibration_error,
@@ -103,13 +108,14 @@ class Report:
     def lines(self) -> list[str]:
         """What stands around the table of classes: score first."""
         w = self.weights
+        first = f"{self.split}: {self.score}" if self.score.is_imbalanced else f"{self.split} accuracy {self.score}"
         lines = [
-            f"{self.split}: {self.score}" if self.score.is_imbalanced else f"{self.split} accuracy {self.score}",
+            f"may count pictures it was made with: {first}" if self.may_count_seen else first,
             f"loss {self.score.loss:.4f}, expected calibration error {100 * self.expected_calibration_error:.2f} %",
         ]
         if self.num_quarantined:
             lines.append(f"{self.num_quarantined:,} files of the data set could not be read and are not counted")
-        worst = ", ".join(f"{t} as {p} {n}×" for t, p, n in self.worst_confusions())
+        worst = ", ".join(f"{shown(t, 40)} as {shown(p, 40)} {n}×" for t, p, n in self.worst_confusions())
         lines += [f"most often confused: {worst}"] if worst else []
         lines.append(f"{w['which']} weights of step {w['step']:,}, measured in {w['precision']} on {w['device']}")
         lines += [str(self.openings)] if self.openings else []
@@ -178,6 +184,7 @@ def evaluate(
         dataset, openings = open_test(dataset, card.architecture, card.recipe, card.seed)
     images, labels = dataset.images(split), dataset.labels(split)
     images, labels = images.only(chosen.keep), mapping[labels[chosen.keep]]
+    images.check()
     logits = classifier.logits(images)
     num_samples = sum(dataset.counts.values())
     if len(logits) != num_expected or num_samples + dataset.num_quarantined != dataset.num_listed:
@@ -198,15 +205,16 @@ def evaluate(
         num_left_out=chosen.num_left_out,
         weights=_weights(classifier),
         notes=(*chosen.notes, *dataset.notes),
+        may_count_seen=chosen.may_count_seen,
     )
-    return _kept(report)
+    return _kept(report, is_part=bool(exclusions(exclude)))
 
 
 def _weights(classifier: Classifier) -> dict[str, Any]:
     """Which weights the numbers come from, and the compute they were measured in."""
     training = classifier.card.training
-    return {"which": training["weights"], "step": training["step"], "epochs": training["epochs"]} | {
-        "trained_in": training["precision"],
+    return {"which": training.weights, "step": training.step, "epochs": training.epochs} | {
+        "trained_in": training.precision,
         "precision": "float32",
         "device": classifier.device,
     }
@@ -220,6 +228,7 @@ class _Choice:
     keep: NDArray[np.bool_]
     num_left_out: int = 0
     notes: tuple[str, ...] = ()
+    may_count_seen: bool = False
 
 
 def _choose(
@@ -232,11 +241,10 @@ def _choose(
 ) -> _Choice:
     card = classifier.card
     trained_on = card.dataset
-    val_frac = float(trained_on["val_frac"])
     if data is None:
-        return _whole(reopen(trained_on, data_root=data_root, progress=progress), split)
-    if isinstance(data, Dataset) or is_packed_folder(data):
-        dataset = open_data(data, val_frac=val_frac)
+        dataset = reopen(trained_on, data_root=data_root, progress=progress)
+    elif isinstance(data, Dataset) or is_packed_folder(data):
+        dataset = open_data(data, val_frac=trained_on.val_frac)
         if dataset.input_spec.shape != card.input_spec.shape:
             raise DataError(
                 f"{dataset.name} is packed as {dataset.input_spec.shape}, the model takes "
@@ -244,22 +252,74 @@ def _choose(
             )
     else:
         options = PackOptions.for_input(card.input_spec, group=group, all_test=True)
-        dataset = open_data(data, options, data_root=data_root, val_frac=val_frac, progress=progress)
-    if dataset.fingerprint == trained_on["fingerprint"] or split != "test":
-        return _whole(dataset, split)
-    try:
-        own = reopen(trained_on, progress="none")
-    except DataError:
-        note = "the training images are not at hand: whether some of these are among them was not checked"
-        return _whole(dataset, split, note)
+        dataset = open_data(data, options, data_root=data_root, val_frac=trained_on.val_frac, progress=progress)
+    if dataset.fingerprint == trained_on.fingerprint:
+        return _of_own(dataset.merged() if trained_on.is_merged else dataset, classifier, split)
+    return _of_other(dataset, classifier, split)
+
+
+def _of_own(dataset: Dataset, classifier: Classifier, split: str) -> _Choice:
+    """The data that the model was trained on. What it looked at is known from the splits; of test, pictures that are in
+    train or val too, pixel for pixel, are left out, and so are those of a parent."""
+    if split != "test":
+        return _Choice(dataset, np.ones(dataset.counts[split], bool))
     keys = dataset.pixel_keys("test")
-    seen = np.isin(keys, np.concatenate([own.pixel_keys("train"), own.pixel_keys("val")]))
+    seen = np.isin(keys, np.concatenate([dataset.pixel_keys("train"), dataset.pixel_keys("val")]))
+    if classifier.card.training.parent is None:
+        return _leaving_out(dataset, seen)
+    record = classifier.card.seen
+    if record is None:
+        return replace(_leaving_out(dataset, seen), may_count_seen=True, notes=(_UNKNOWN,))
+    return _by_record(dataset, keys, record, seen)
+
+
+def _of_other(dataset: Dataset, classifier: Classifier, split: str) -> _Choice:
+    """Any other data: pictures that the model was made with are left out, as far as that is known."""
+    card, keys = classifier.card, dataset.pixel_keys(split)
+    record = card.seen if card.seen is not None else seen_by(card)
+    if record is None:
+        return _Choice(dataset, np.ones(len(keys), bool), may_count_seen=True, notes=(_UNKNOWN,))
+    found = _by_record(dataset, keys, record)
+    if found.num_left_out and split == "test":
+        try:
+            own = reopen(card.dataset, progress="none")
+        except DataError:
+            return found
+        if set(keys.tolist()) == {key for name in SPLITS for key in own.pixel_keys(name).tolist()}:
+            note = "this is the data that the model was trained on: its own test split is measured"
+            return replace(_of_own(own, classifier, split), notes=(note,))
+    return found
+
+
+_UNKNOWN = "the model file has no record of the pictures that it was made with"
+
+
+def _by_record(
+    dataset: Dataset, keys: NDArray[np.uint64], record: Seen, seen: NDArray[np.bool_] | None = None
+) -> _Choice:
+    """Without the pictures that a record has (and those `seen`); where it is a sample, with what it cannot say."""
+    has, told_of = record.has(keys), record.told_of(keys)
+    chosen = _leaving_out(dataset, has if seen is None else has | seen)
+    if told_of.all():
+        return chosen
+    num = int(told_of.sum())
+    if has.any() or num == 0:
+        note = f"the record has a sample of the pictures that the model was made with, and tells of {num:,} of these"
+        return replace(chosen, may_count_seen=True, notes=(*chosen.notes, note))
+    most = 1 - 0.05 ** (1 / num)
+    note = (
+        f"the record has a sample of the pictures that the model was made with: of the {num:,} of these that it tells "
+        f"of none was, so that at most {100 * most:.2g} % of all were (with 95 % confidence)"
+    )
+    return replace(chosen, notes=(*chosen.notes, note))
+
+
+def _leaving_out(dataset: Dataset, seen: NDArray[np.bool_]) -> _Choice:
     if not seen.any():
-        return _whole(dataset, split)
-    if set(keys.tolist()) == {key for name in SPLITS for key in own.pixel_keys(name).tolist()}:
-        return _whole(own, split, "this is the data that the model was trained on: its own test split is measured")
-    note = f"{int(seen.sum()):,} images that the model was made with (train or val, pixel for pixel) are left out"
-    return _Choice(dataset, ~seen, int(seen.sum()), (note,))
+        return _Choice(dataset, ~seen)
+    num = int(seen.sum())
+    note = f"{counted(num, 'picture')} that the model was made with (train or val, pixel for pixel) left out"
+    return _Choice(dataset, ~seen, num, (note,))
 
 
 def _without(choice: _Choice, split: str, exclude: tuple[str, ...]) -> _Choice:
@@ -268,19 +328,13 @@ def _without(choice: _Choice, split: str, exclude: tuple[str, ...]) -> _Choice:
         return choice
     dataset = choice.dataset
     names, excluded = dataset.sample_names(), set(exclude)
-    unreadable = [
-        line.get("path") for line in files.read_lines(dataset.folder / "samples.jsonl") if line.get("status") != "ok"
-    ]
-    refuse_unknown(exclude, [*names, *map(str, unreadable)], dataset.name)
+    unreadable = [line.path for line in dataset.samples() if line.status != "ok"]
+    refuse_unknown(exclude, [*names, *unreadable], dataset.name)
     out = np.array([names[row] in excluded for row in dataset.rows(split)], bool) & choice.keep
     note = f"{int(out.sum()):,} {split} images are left out by the list of exclusions"
     return replace(
         choice, keep=choice.keep & ~out, num_left_out=choice.num_left_out + int(out.sum()), notes=(*choice.notes, note)
     )
-
-
-def _whole(dataset: Dataset, split: str, *notes: str) -> _Choice:
-    return _Choice(dataset, np.ones(dataset.counts[split], bool), notes=notes)
 
 
 def _matched(classifier: Classifier, dataset: Dataset) -> NDArray[np.int64]:
@@ -293,17 +347,18 @@ def _matched(classifier: Classifier, dataset: Dataset) -> NDArray[np.int64]:
     return np.array([numbers[name] for name in dataset.class_names], np.int64)
 
 
-def _kept(report: Report) -> Report:
-    """Leave the report in the run folder that the model belongs to; where nothing can be written there, say so."""
+def _kept(report: Report, *, is_part: bool) -> Report:
+    """Leave the report in the run folder that the model belongs to; where nothing can be written there, say so.
+    `is_part`: a list left samples out, so that it is not the score of the run's test split."""
     run = Run(report.model.parent)
     if not (run.path / RUN_FILE).is_file():
         return report
-    name = f"evaluation-{report.split}-{report.dataset['name']}-{report.dataset['fingerprint'][:8]}.json"
+    name = f"evaluation-{report.split}-{report.dataset.name}-{report.dataset.fingerprint[:8]}.json"
     try:
         files.write_json(run.path / name, report.to_json())
-        is_own = report.dataset["fingerprint"] == run.record["dataset"]["fingerprint"]
-        if report.split == "test" and is_own and not report.num_left_out:
-            update_record(run.path, test=report.score.to_json())
-    except (StorageError, RunError) as error:
+        is_own = report.dataset.fingerprint == run.record.dataset.fingerprint
+        if report.split == "test" and is_own and not is_part and not report.may_count_seen:
+            update_record(run.path, test=report.score)
+    except (StorageError, RecordError) as error:
         return replace(report, notes=(*report.notes, f"the report was not kept: {error}"))
     return report

@@ -8,14 +8,16 @@ An inspection looks for duplicates and the like; no model sees it, so it is writ
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from convlens import files
-from convlens.data.packed.dataset import Dataset, Permit
+from convlens.data.packed.dataset import Dataset, LedgerLine, Permit
 from convlens.recipe import Recipe
+from convlens.records import read_lines
 from convlens.run import now
+from convlens.text import counted, shown
 
-_INSPECTION = "inspection"
+_INSPECTION: Literal["inspection"] = "inspection"
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,14 @@ class Openings:
 
     count: int
     num_plans: int
+    num_unreadable: int = 0  # lines of the ledger, about this test set or another
 
     def __str__(self) -> str:
         times = "once" if self.count == 1 else f"{self.count} times"
-        return f"this test set was opened {times}, for {self.num_plans} plan{'s' if self.num_plans != 1 else ''}"
+        line = f"this test set was opened {times}, for {self.num_plans} plan{'s' if self.num_plans != 1 else ''}"
+        if not self.num_unreadable:
+            return line
+        return f"{line}, or more: {counted(self.num_unreadable, 'line')} of {shown(ledger_path(), 200)} cannot be read"
 
 
 def ledger_path() -> Path:
@@ -43,31 +49,31 @@ def open_test(
     if dataset.test_fingerprint is None:
         return dataset, Openings(0, 0)
     plan = files.sha256_of(json.dumps([architecture, recipe.plan_key()], sort_keys=True).encode())
-    line = {"plan": plan, "architecture": architecture, "seed": seed}
-    permit, lines = _write(dataset, line, again=again)
-    opened = [one for one in lines if one.get("kind") != _INSPECTION]
-    return dataset.with_permit(permit), Openings(len(opened), len({one.get("plan") for one in opened}))
+    line = LedgerLine(dataset.test_fingerprint, now(), plan=plan, architecture=architecture, seed=seed)
+    permit, lines, num_unreadable = _write(dataset, line, again=again)
+    opened = [one for one in lines if one.kind != _INSPECTION]
+    return dataset.with_permit(permit), Openings(len(opened), len({one.plan for one in opened}), num_unreadable)
 
 
 def inspect_test(dataset: Dataset, by: str) -> Dataset:
     """Write an inspection down, and open test to it. `by` names who looks. Raises StorageError."""
     if dataset.test_fingerprint is None:
         return dataset
-    permit, _ = _write(dataset, {"kind": _INSPECTION, "by": by}, again=False)
+    line = LedgerLine(dataset.test_fingerprint, now(), kind=_INSPECTION, by=by)
+    permit, _, _ = _write(dataset, line, again=False)
     return dataset.with_permit(permit)
 
 
-def _write(dataset: Dataset, facts: dict[str, Any], *, again: bool) -> tuple[Permit, list[dict[str, Any]]]:
-    """The permit for a line that now stands in the ledger, and all lines about the same test set."""
-    ledger, fingerprint = ledger_path(), dataset.test_fingerprint
-
-    def lines() -> list[dict[str, Any]]:
-        found = files.read_lines(ledger)
-        return [one for one in found if isinstance(one, dict) and one.get("test_fingerprint") == fingerprint]
-
+def _write(dataset: Dataset, line: LedgerLine, *, again: bool) -> tuple[Permit, list[LedgerLine], int]:
+    """The permit for a line that now stands in the ledger, all lines about the same test set, and how many lines about
+    whatever cannot be read."""
+    ledger = ledger_path()
     with files.lock(ledger.with_suffix(".lock")):
-        same = [one for one in lines() if again and facts.items() <= one.items()]
-        line = same[-1] if same else {"test_fingerprint": fingerprint, **facts, "time": now()}
+        lines, damaged = read_lines(ledger, LedgerLine)
+        same = [one for one in lines if again and one.replace(time=line.time) == line]
         if not same:
-            files.append_line(ledger, line, durable=True)
-        return Permit(ledger, line), lines()
+            facts = {name: value for name, value in line.to_json().items() if value is not None}
+            files.append_line(ledger, facts, durable=True)
+            lines.append(line)
+        permit = Permit(ledger, same[-1] if same else line)
+        return permit, [one for one in lines if one.test_fingerprint == line.test_fingerprint], len(damaged)

@@ -72,10 +72,10 @@ def film(run: str | Path | Run = "last") -> Film:
         stacked = np.stack(kernels)
         if stacked.dtype != np.float32 or stacked.ndim != 5 or not stacked.size or not np.isfinite(stacked).all():
             raise ValueError("not filters")
-        epochs = float(record["recipe"]["epochs"])
+        epochs = float(record.recipe["epochs"])
     except (OSError, ValueError, EOFError, KeyError, TypeError, BadZipFile) as error:
         raise RunError(f"{shown(found.path, 200)} has damaged filters ({shown(error)})") from error
-    return Film(stacked, tuple(step for step, _ in kept), int(record["num_steps"]), epochs)
+    return Film(stacked, tuple(step for step, _ in kept), record.num_steps, epochs)
 
 
 def frames_of(film: Film) -> list[Pixels]:

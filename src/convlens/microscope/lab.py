@@ -16,13 +16,12 @@ from typing import Any
 from convlens import files
 from convlens.architecture import Explanation, parse, plan
 from convlens.architecture.rows import rows_json
-from convlens.checks import checked, whole
 from convlens.data.packed.dataset import Dataset
-from convlens.errors import RunError, SentenceError, UsageError
+from convlens.errors import RecordError, SentenceError, UsageError
 from convlens.modelfile import ModelCard
 from convlens.recipe import Recipe
+from convlens.records import Count, Number, Record, Text
 from convlens.run import RUN_FILE, RUNS_FOLDER, Run
-from convlens.training.request import MAX_SEED
 
 MAX_PARAMETERS, MAX_MULTIPLY_ADDS, MAX_EPOCHS = 5_000_000, 500_000_000, 50.0
 _FIELDS = ("epochs", "batch_size", "lr")  # of the recipe, that the page may set
@@ -44,6 +43,16 @@ def explained(card: ModelCard, sentence: Any) -> dict[str, Any]:
     )
 
 
+class LabRequest(Record, frozen=True):
+    """What `/api/lab/train` takes: a sentence, and what of the recipe is changed."""
+
+    sentence: Text
+    epochs: Number | None = None
+    batch_size: Count | None = None
+    lr: Number | None = None
+    seed: Count = 0
+
+
 class Lab:
     """At most one training at a time."""
 
@@ -59,29 +68,28 @@ class Lab:
         """Whether a training is going on."""
         return self._process is not None and self._process.poll() is None
 
-    def train(self, card: ModelCard, dataset: Dataset, device: str, request: dict[str, Any]) -> None:
+    def train(self, card: ModelCard, dataset: Dataset, device: str, request: LabRequest) -> None:
         """Start `convlens train` for a sentence; `request` may also set epochs, batch_size, lr and seed.
 
         Raises UsageError where one is going on or the network is too large for the lab, SentenceError, RecipeError.
         """
         if self.is_busy:
             raise UsageError("a training is going on: stop it, or wait for its end")
-        sentence: Any = request.get("sentence")  # `parse` refuses what is no text
-        network_plan = plan(parse(sentence), card.input_spec.shape, len(card.class_names))
+        network_plan = plan(parse(request.sentence), card.input_spec.shape, len(card.class_names))
         if network_plan.num_parameters > MAX_PARAMETERS or network_plan.multiply_adds > MAX_MULTIPLY_ADDS:
             raise UsageError(
                 f"the lab trains networks of up to {MAX_PARAMETERS:,} parameters and {MAX_MULTIPLY_ADDS:,} "
                 "multiply-adds an image; for larger ones use convlens train --architecture"
             )
-        recipe = card.recipe.replace(**{name: request[name] for name in _FIELDS if request.get(name) is not None})
+        recipe = card.recipe.replace(
+            **{name: value for name in _FIELDS if (value := getattr(request, name)) is not None}
+        )
         if recipe.epochs > MAX_EPOCHS:
             raise UsageError(f"the lab trains for up to {MAX_EPOCHS:g} epochs")
-        seed = request.get("seed", 0)
-        checked("seed", seed, whole(0, MAX_SEED))
         self._tidy()
         place = files.reserve_folder(RUNS_FOLDER, "lab")  # another microscope may train in this folder too
         process = subprocess.Popen(
-            _command(dataset, str(sentence), recipe, seed, place, device),
+            _command(dataset, request.sentence, recipe, request.seed, place, device),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -94,7 +102,7 @@ class Lab:
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
         self._process, self.place = process, place
-        self._sentence, self._was_stopped = str(sentence), False
+        self._sentence, self._was_stopped = request.sentence, False
         self._lines.clear()
         threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
 
@@ -143,13 +151,13 @@ class Lab:
             try:
                 curve = run.curve
                 found |= {
-                    "num_steps": run.record["num_steps"],
+                    "num_steps": run.record.num_steps,
                     "curve": curve,
                     "epochs": run.history,
                     "step": curve[-1][0] if curve else 0,
                     "can_open": code is not None and run.model.is_file(),
                 }
-            except (RunError, KeyError, TypeError, ValueError):
+            except RecordError:
                 pass  # being written; the next look finds it whole
         return found
 

@@ -4,14 +4,13 @@ Owns HTTP. What the answers are is `session.py`'s and `lab.py`'s business.
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.resources import files as package_files
 from itertools import count
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -20,9 +19,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from convlens.classifier import Classifier, load
-from convlens.errors import ConvlensError, SentenceError, UsageError
-from convlens.microscope.lab import Lab, explained
+from convlens.errors import ConvlensError, RecordError, SentenceError, UsageError
+from convlens.microscope.lab import Lab, LabRequest, explained
 from convlens.microscope.session import GoneError, Session
+from convlens.records import Record, Text, parsed
 from convlens.text import shown
 
 MAX_UPLOAD_BYTES, MAX_JSON_BYTES = 32 << 20, 1 << 20
@@ -30,6 +30,13 @@ _MAX_WAITING = 8
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 T = TypeVar("T")
+R = TypeVar("R", bound=Record)
+
+
+class SentenceRequest(Record, frozen=True):
+    """What `/api/explain` takes."""
+
+    sentence: Text
 
 
 class _BusyError(Exception):
@@ -158,14 +165,14 @@ class Microscope:
     # ------------------------------------------------------------ the lab
 
     async def _explain(self, request: Request) -> Response:
-        sentence = (await _json(request)).get("sentence")
+        sentence = (await _json(request, SentenceRequest)).sentence
         return JSONResponse(await asyncio.to_thread(explained, self.session.classifier.card, sentence))
 
     async def _lab_status(self, request: Request) -> Response:
         return JSONResponse(await asyncio.to_thread(self.lab.status))
 
     async def _lab_train(self, request: Request) -> Response:
-        asked, classifier, session = await _json(request), self.session.classifier, self.session
+        asked, classifier, session = await _json(request, LabRequest), self.session.classifier, self.session
         async with self._measuring:
             dataset = await asyncio.to_thread(session.dataset)
         async with self._training:
@@ -199,14 +206,11 @@ async def _body(request: Request, most: int) -> bytes:
     return b"".join(parts)
 
 
-async def _json(request: Request) -> dict[str, Any]:
+async def _json(request: Request, kind: type[R]) -> R:
     try:
-        value = json.loads(await _body(request, MAX_JSON_BYTES))
-    except (ValueError, RecursionError):
-        raise HTTPException(400, "the request is not JSON") from None
-    if not isinstance(value, dict):
-        raise HTTPException(400, "the request must be a JSON object")
-    return value
+        return parsed(await _body(request, MAX_JSON_BYTES), kind, "the request")
+    except RecordError as error:
+        raise HTTPException(400, str(error)) from None
 
 
 def _number(request: Request, name: str, default: int | None = None) -> int:

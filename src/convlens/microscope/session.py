@@ -21,14 +21,22 @@ from convlens.classifier import Classifier
 from convlens.data.image.decode import Pixels, quiet_pillow
 from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.pack import reopen
-from convlens.errors import ConvlensError, DataError, RunError, UsageError
+from convlens.errors import ConvlensError, DataError, RecordError, UsageError
 from convlens.lens.arithmetic import SOFTMAX, Working, working
 from convlens.lens.attribution import METHODS, attribution
 from convlens.lens.features import dead_maps
 from convlens.lens.hooks import evaluating, record
 from convlens.lens.looking import subject_of
 from convlens.lens.recording import Recording
-from convlens.metrics import calibration_bins, calibration_error, confusion_matrix, score, softmax, wilson_interval
+from convlens.metrics import (
+    Score,
+    calibration_bins,
+    calibration_error,
+    confusion_matrix,
+    score,
+    softmax,
+    wilson_interval,
+)
 from convlens.microscope.wire import packed, quantised
 from convlens.network.build import arrays_of, tensors_of
 from convlens.network.compute import resolve_compute, settled
@@ -85,10 +93,10 @@ class Session:
             | {"class_names": [shown(name, 80) for name in card.class_names], "layers": rows_json(plan)}
             | {"summary": explanation.summary(), "remarks": explanation.remarks, "preset": card.preset}
             | {"recipe": str(card.recipe), "recipe_values": card.recipe.to_json(), "seed": card.seed}
-            | {"dataset": {**card.dataset, "name": shown(card.dataset["name"], 80)}}
-            | {"training": dict(card.training), "created": card.created, "versions": dict(card.versions)}
-            | {"val": _score(card.metrics.get("val"))}
-            | {"test": _score(run.record["test"] if run else card.metrics.get("test"))}
+            | {"dataset": {**card.dataset.to_json(), "name": shown(card.dataset.name, 80)}}
+            | {"training": card.training.to_json(), "created": card.created, "versions": dict(card.versions)}
+            | {"val": _score(card.metrics.val)}
+            | {"test": _score(run.test if run else card.metrics.test)}
         )
 
     def dataset(self) -> Dataset:
@@ -257,12 +265,12 @@ def _validation_of(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Va
     return Validation(probabilities, labels, answers, report, confusion_matrix(labels, answers, logits.shape[1]))
 
 
-def _score(value: Any) -> dict[str, Any] | None:
-    """A card's score with its interval, which a stranger's card may lack."""
-    if value is None:
+def _score(score: Score | None) -> dict[str, Any] | None:
+    """A score as the page shows it, its interval computed anew: a stranger's card may have any."""
+    if score is None or score.n == 0:
         return None
-    n, accuracy = int(value["n"]), float(value["accuracy"])
-    return {"accuracy": accuracy, "n": n, "interval": wilson_interval(round(accuracy * n), n)} if n > 0 else None
+    right = round(score.accuracy * score.n)
+    return {"accuracy": score.accuracy, "n": score.n, "interval": wilson_interval(right, score.n)}
 
 
 def _working_json(found: Working, receptive_field: list[int] | None) -> dict[str, Any]:
@@ -286,5 +294,5 @@ def _run_of(model: Path) -> Run | None:
     run = Run(model.parent)
     try:
         return run if run.record and run.model.resolve() == model.resolve() else None
-    except (RunError, OSError):
+    except (RecordError, OSError):
         return None

@@ -156,7 +156,7 @@ def settled(compute: Compute) -> Iterator[None]:
 
 def versions() -> dict[str, str]:
     """What numbers are made with here."""
-    return {"convlens": version("convlens"), "torch": torch.__version__, "numpy": np.__version__} | {
+    return {"convlens": version("convlens"), "torch": str(torch.__version__), "numpy": np.__version__} | {
         "python": platform.python_version(),
         "machine": platform.machine(),
         "system": sys.platform,

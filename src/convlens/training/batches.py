@@ -46,20 +46,31 @@ def _draw(kind: Kind, augmentation: Augmentation, num_images: int, seed: int, ep
     return kind.draw(_rng(seed, epoch, kind.stream), num_images, augmentation)
 
 
+def drawn_of(counts_K: NDArray[np.int64]) -> NDArray[np.int64]:
+    """int64 (K,): how many of an epoch's places each class gets under balanced sampling, as the square roots of the
+    classes' sizes (int64 (K,)), summing to the same total; the loss weights make up for the rest.
+
+    Sampling each class alike often (`counts` alike) would repeat the few images of a rare class hundreds of times in an
+    epoch: they are learned by heart, and the batch's statistics with them (bench/imbalance.py).
+    """
+    roots = np.sqrt(counts_K)
+    ends = np.rint(np.cumsum(roots) / roots.sum() * counts_K.sum()).astype(np.int64)
+    drawn: NDArray[np.int64] = np.diff(ends, prepend=0)
+    return drawn
+
+
 def _balanced_order(labels_N: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
-    """As many places as images, the classes in turn in random order, each class's images one after the other in
-    random order and over again when they are used up."""
-    rng, present = _rng(seed, epoch, _ORDER), np.unique(labels_N)
-    rounds = -(-len(labels_N) // len(present))
-    classes = np.concatenate([rng.permutation(present) for _ in range(rounds)])[: len(labels_N)]
-    order = np.empty(len(labels_N), np.int64)
-    for label in present:
-        places, own = np.flatnonzero(classes == label), np.flatnonzero(labels_N == label)
-        times = -(-len(places) // len(own))
-        order[places] = (
-            np.concatenate([rng.permutation(own) for _ in range(times)])[: len(places)] if times else own[:0]
-        )
-    return order
+    """As many places as images, each class's spread evenly; a class's images follow one another in random order, and
+    over again when they are used up."""
+    rng = _rng(seed, epoch, _ORDER)
+    counts_K = np.bincount(labels_N)
+    parts, times = [], []
+    for label, num in enumerate(drawn_of(counts_K).tolist()):
+        own = np.flatnonzero(labels_N == label)
+        rounds = -(-num // len(own)) if num else 0
+        parts.append(np.concatenate([rng.permutation(own) for _ in range(rounds)])[:num] if num else own[:0])
+        times.append((np.arange(num) + rng.random(num)) / max(num, 1))
+    return np.concatenate(parts)[np.argsort(np.concatenate(times), kind="stable")]
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,7 @@ class Batches:
 
     The permutations of successive epochs are concatenated; step k takes places kB to (k+1)B of that sequence,
     so that a batch across two epochs, or larger than one, is no special case. With `labels_N` (for balanced
-    sampling) an epoch has as many images of each class, and as many images in all as there are.
+    sampling) small classes get more places (`drawn_of`), and an epoch has as many images in all as there are.
     """
 
     num_images: int

@@ -17,7 +17,7 @@ from convlens.errors import DivergedError
 from convlens.network.build import tensors_of
 from convlens.network.compute import Compute
 from convlens.recipe import Recipe
-from convlens.training.batches import Batches, gather
+from convlens.training.batches import Batches, drawn_of, gather
 from convlens.training.state import TrainingState
 
 # A look at the loss makes a GPU wait for it; there the losses are looked at this many steps at a time.
@@ -49,7 +49,7 @@ def train_steps(
     network, optimizer = state.network, state.optimizer
     use_bfloat16 = compute.precision == "bfloat16"
     device_type = compute.device.partition(":")[0]
-    class_weights = class_weights_of(labels_N, network.plan.num_classes) if recipe.balance == "weights" else None
+    class_weights = class_weights_of(labels_N, network.plan.num_classes, recipe.balance)
     has_dropout = any(isinstance(m, nn.Dropout) and m.p > 0 for m in network.modules())
     look_every = 1 if device_type == "cpu" else _STEPS_BETWEEN_LOOKS
     pending: list[Tensor] = []
@@ -78,9 +78,7 @@ def train_steps(
             yield Losses(values)
 
 
-def loss_of(
-    logits_NK: Tensor, labels_N: Tensor, class_weights_K: Tensor | None, label_smoothing: float
-) -> Tensor:
+def loss_of(logits_NK: Tensor, labels_N: Tensor, class_weights_K: Tensor | None, label_smoothing: float) -> Tensor:
     """Mean cross-entropy of a batch, smoothed; with class weights the mean is weighted, an image counting as its class.
 
     torch's own `weight` also multiplies the smoothed part of *other* images by a rare class's weight, and from about
@@ -93,10 +91,15 @@ def loss_of(
     return (weights_N * losses_N).sum() / weights_N.sum()
 
 
-def class_weights_of(labels_N: Tensor, num_classes: int) -> Tensor:
-    """float32 (K,): N / (K · n_k), so that each class has the same weight in all; 0 for a class without images."""
-    counts = torch.bincount(labels_N, minlength=num_classes).float()
-    return torch.where(counts > 0, len(labels_N) / (num_classes * counts.clamp(min=1)), 0.0)
+def class_weights_of(labels_N: Tensor, num_classes: int, balance: str) -> Tensor | None:
+    """float32 (K,), with which each class has the same weight in an epoch: N / (K · m_k), where m_k is how often class
+    k is drawn; 0 for a class without images. None where `balance` is none."""
+    if balance == "none":
+        return None
+    counts_K = torch.bincount(labels_N, minlength=num_classes)
+    if balance == "sampling":
+        counts_K = torch.from_numpy(drawn_of(counts_K.cpu().numpy())).to(labels_N.device)
+    return torch.where(counts_K > 0, len(labels_N) / (num_classes * counts_K.clamp(min=1)), 0.0).float()
 
 
 def _fold(seed: int, step: int) -> int:

@@ -6,7 +6,6 @@ Owns the value, what its bits depend on, and the first content of run.json. How 
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 from convlens.architecture import Plan
 from convlens.data.image.framing import InputSpec
@@ -14,7 +13,7 @@ from convlens.data.packed.dataset import Dataset
 from convlens.files import sha256_of
 from convlens.network.compute import Compute, versions
 from convlens.recipe import Recipe
-from convlens.run import FORMAT_VERSION, now
+from convlens.run import DOCUMENT, FORMAT_VERSION, ComputeRecord, RunRecord, now
 from convlens.training.warm_start import Parent
 
 
@@ -33,6 +32,7 @@ class TrainingPlan:
     test: bool = False
     folds: int | None = None
     keep_filters: bool = False
+    omit_record: bool = False
     reasons: tuple[str, ...] = ()
     pinned: tuple[str, ...] = ()
 
@@ -68,17 +68,35 @@ class TrainingPlan:
         """Passes over the training images within so many steps."""
         return step * self.recipe.batch_size / self.dataset.counts["train"]
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> RunRecord:
         """run.json before the first step."""
-        return (
-            {"kind": "convlens-run", "format_version": FORMAT_VERSION, "status": "running", "created": now()}
-            | {"dataset": self.dataset.identity(), "architecture": str(self.network.architecture)}
-            | {"preset": self.preset, "recipe": self.recipe.to_json(), "seed": self.seed}
-            | {"compute": self.compute.to_json(), "test_asked": self.test, "keep_filters": self.keep_filters}
-            | {"choices": list(self.reasons), "pinned": list(self.pinned)}
-            | {"parent": None if self.parent is None else self.parent.to_json(), "folds": self.folds}
-            | {"cross_validation": None, "num_parameters": self.network.num_parameters}
-            | {"multiply_adds": self.network.multiply_adds, "num_steps": self.num_steps, "step": 0}
-            | {"versions": versions(), "train_s": 0.0, "images_per_s": None, "val_s": 0.0, "checkpoint_s": 0.0}
-            | {"val": None, "test": None}
+        return RunRecord(
+            kind=DOCUMENT,
+            format_version=FORMAT_VERSION,
+            status="running",
+            created=now(),
+            dataset=self.dataset.identity(),
+            architecture=str(self.network.architecture),
+            preset=self.preset,
+            recipe=self.recipe.to_json(),
+            seed=self.seed,
+            compute=ComputeRecord(**self.compute.to_json()),
+            test_asked=self.test,
+            keep_filters=self.keep_filters,
+            omit_record=self.omit_record,
+            choices=self.reasons,
+            pinned=self.pinned,
+            parent=None if self.parent is None else self.parent.facts(),
+            folds=self.folds,
+            num_parameters=self.network.num_parameters,
+            multiply_adds=self.network.multiply_adds,
+            num_steps=self.num_steps,
+            step=0,
+            versions=versions(),
+            train_s=0.0,
+            images_per_s=None,
+            val_s=0.0,
+            checkpoint_s=0.0,
+            val=None,
+            test=None,
         )

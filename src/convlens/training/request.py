@@ -61,6 +61,7 @@ class TrainRequest:
     threads: int | None = None
     memory_format: str | None = None
     keep_filters: bool = False
+    omit_record: bool = False
     size: int | str | tuple[int, int] | None = None
     channels: int | None = None
     framing: str | None = None

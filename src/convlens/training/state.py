@@ -6,7 +6,7 @@ Owns the tensors (weights, moments, averages, the best so far) and the plain num
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -16,15 +16,30 @@ from torch import Tensor
 
 from convlens.errors import ModelFileError
 from convlens.metrics import Score
-from convlens.modelfile import check_tensors
+from convlens.modelfile import check_finite, check_tensors
 from convlens.network.build import Network, arrays_of, tensors_of
 from convlens.recipe import Recipe
+from convlens.records import Amount, Count, Number, Record
 from convlens.training.optimizer import Optimizer
+
+
+class StateRecord(Record, frozen=True, kw_only=True):
+    """The plain numbers of a state, as a checkpoint has them."""
+
+    step: Count
+    train_s: Amount
+    val_s: Amount
+    checkpoint_s: Amount
+    epoch_losses: tuple[Number, ...]
+    val: Score | None
+    epochs_waited: Count
+    best_step: Count
+    best_val: Score | None
 
 
 @dataclass
 class TrainingState:
-    """All that training changes. The fields with a default are plain numbers, which travel as JSON.
+    """All that training changes. The fields of `StateRecord` are plain numbers, which travel as JSON.
 
     network          always the raw module;  `optimizer` has its moments
     ema              an average of parameters and floating-point buffers by name (None without one)
@@ -101,28 +116,27 @@ class TrainingState:
 
     def to_json(self) -> dict[str, Any]:
         """The plain numbers."""
-        values = {name: getattr(self, name) for name in _PLAIN}
-        return {name: v.to_json() if isinstance(v, Score) else v for name, v in values.items()}
+        plain = {name: getattr(self, name) for name in StateRecord.__struct_fields__}
+        return StateRecord(**plain | {"epoch_losses": tuple(self.epoch_losses)}).to_json()
 
-    def restore(self, arrays: Mapping[str, NDArray[Any]], plain: Mapping[str, Any]) -> None:
+    def restore(self, arrays: Mapping[str, NDArray[Any]], plain: StateRecord) -> None:
         """Copy what was kept *into* this fresh state: tensors keep their memory format, and so their kernels.
 
-        Raises ModelFileError where it does not fit; KeyError, TypeError where a number is missing.
+        Raises ModelFileError where it does not fit.
         """
-        where = f"checkpoint of step {plain['step']}"
+        where = f"checkpoint of step {plain.step}"
         for group, tensors in self._groups().items():
             prefix = f"{group}/"
             saved = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
             if group == "network":
-                check_tensors(self.network.plan, saved, where)
+                shapes = {name: (array.dtype.name, array.shape) for name, array in saved.items()}
+                check_tensors(self.network.plan, shapes, where)
+                check_finite(saved, where)
             elif saved.keys() != tensors.keys() or any(saved[name].shape != t.shape for name, t in tensors.items()):
                 raise ModelFileError(f"{where} has no {group} that fits")
             with torch.no_grad():
                 for name, tensor in tensors.items():
                     tensor.copy_(torch.from_numpy(np.array(saved[name])))
-        for name in _PLAIN:
-            value = plain[name]
-            setattr(self, name, Score.from_json(value) if isinstance(value, dict) else value)
-
-
-_PLAIN = tuple(f.name for f in fields(TrainingState) if f.default is not MISSING or f.default_factory is not MISSING)
+        for name in StateRecord.__struct_fields__:
+            setattr(self, name, getattr(plain, name))
+        self.epoch_losses = list(plain.epoch_losses)

@@ -6,18 +6,17 @@ Owns what a run folder holds at each moment. The training itself is `fit.py`'s; 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from convlens import files
 from convlens.errors import DivergedError, RunError
 from convlens.metrics import score
-from convlens.modelfile import ModelCard, write_model
+from convlens.modelfile import Metrics, ModelCard, TrainingFacts, write_model
 from convlens.network.build import arrays_of, tensors_of
 from convlens.network.compute import versions
 from convlens.progress import Progress
-from convlens.run import CHECKPOINTS, FILTERS, LOG_FILE, MODEL_FILE, SEEN_FILE, Run, now, update_record
+from convlens.run import CHECKPOINTS, FILTERS, LOG_FILE, MODEL_FILE, Run, now, update_record
 from convlens.text import percent, shown
 from convlens.training import checkpoint
 from convlens.training.fit import Fit, fit
@@ -73,8 +72,12 @@ class _Trainer:
             interrupted = True
         except DivergedError as error:
             update_record(self.run.path, status="diverged", step=error.step, ended=now())
-            last = checkpoint.newest(self.run.path / CHECKPOINTS)
-            kept = f"the last good checkpoint is that of step {last.step}" if last else "there was no checkpoint yet"
+            last, _ = checkpoint.newest(self.run.path / CHECKPOINTS)
+            kept = (
+                f"the last good checkpoint is that of step {last.card.state.step}"
+                if last
+                else "there was no checkpoint yet"
+            )
             raise DivergedError(f"{error}; {kept}; run {shown(self.run.path, 200)}", step=error.step) from None
         finally:
             self.bar.stop()
@@ -90,28 +93,25 @@ class _Trainer:
     def restore(self) -> None:
         """Put the newest checkpoint's state in the place of the fresh one, and cut the log back to it."""
         place, where = self.run.path / CHECKPOINTS, shown(self.run.path, 200)
-        last = checkpoint.newest(place)
-        if last is None and checkpoint.has_any(place):
+        last, damaged = checkpoint.newest(place)
+        for line in damaged:
+            self.bar.line(f"note: a newer checkpoint is passed over: {line}" if last else f"note: {line}")
+        if last is None and damaged:
             self.bar.line("no checkpoint of this run is whole: training begins anew, to the same bits")
-        if last is not None and last.version != checkpoint.FORMAT_VERSION:
-            raise RunError(
-                f"{where}: its checkpoints were written by another version of convlens: resume with that one, or begin "
-                "a new run"
-            )
-        if last is not None and last.extra.get("identity") != self.plan.identity:
+        if last is not None and last.card.identity != self.plan.identity:
             raise RunError(
                 f"{where}: its checkpoints are of another plan, seed or data than run.json says; one was changed"
             )
         if last is not None:
-            self.state.restore(last.arrays, last.plain)
+            self.state.restore(last.arrays, last.card.state)
             self.bar.line(f"resuming at step {self.state.step:,} of {self.plan.num_steps:,}")
-        if (then := self.run.record["versions"]) != (here := versions()):
+        if (then := self.run.record.versions) != (here := versions()):
             changed = ", ".join(f"{k} {then.get(k)} then, {here[k]} now" for k in here if then.get(k) != here[k])
             self.bar.line(f"note: {changed}: the bits may differ from those of a run that was never stopped")
         files.remove_leftovers(self.run.path)
         files.remove_leftovers(place)
         # Lines of steps that will be done again.
-        files.truncate(self.run.path / LOG_FILE, 0 if last is None else int(last.extra["log_bytes"]))
+        files.truncate(self.run.path / LOG_FILE, 0 if last is None else last.card.log_bytes)
         update_record(self.run.path, status="running")
 
     def train(self, *, ended: bool) -> bool:
@@ -215,8 +215,8 @@ class _Trainer:
         if not all(bool(t.isfinite().all()) for t in tensors_of(self.state.network).values()):
             raise self.diverged("weights")
         log = self.run.path / LOG_FILE
-        extra = {"identity": self.plan.identity, "log_bytes": log.stat().st_size if log.exists() else 0}
-        checkpoint.save(self.run.path / CHECKPOINTS, self.state, extra)
+        log_bytes = log.stat().st_size if log.exists() else 0
+        checkpoint.save(self.run.path / CHECKPOINTS, self.state, self.plan.identity, log_bytes)
         self.state.checkpoint_s += time.perf_counter() - started
 
     def save(self, status: str) -> None:
@@ -229,21 +229,17 @@ class _Trainer:
             state.val = None  # of an earlier step than the weights that are saved
         with state.averaged() as network:
             arrays = arrays_of(state.best if is_best and state.best is not None else tensors_of(network))
-        seen = seen_in(plan.dataset, plan.parent)
-        files.write_with(self.run.path / SEEN_FILE, lambda file: np.save(file, seen))
         write_model(self.run.path / MODEL_FILE, self.card(is_best=is_best), arrays)
         num_seen = state.step * plan.recipe.batch_size
         seconds = {"train_s": state.train_s, "val_s": state.val_s, "checkpoint_s": state.checkpoint_s}
         rate = num_seen / state.train_s if state.train_s else None
-        found = {"images_per_s": rate, "val": state.val.to_json() if state.val else None}
+        found = {"images_per_s": rate, "val": state.val}
         update_record(self.run.path, status=status, step=state.step, ended=now(), **seconds, **found)
 
     def card(self, *, is_best: bool) -> ModelCard:
         """The card of the model that is saved."""
         plan, state = self.plan, self.state
-        measured = Run(self.run.path).cross_validation
-        metrics: dict[str, Any] = {"val": state.val.to_json() if state.val else None}
-        metrics |= {"cross_validation": measured.to_json()} if measured is not None else {}
+        step = state.best_step if is_best else state.step
         return ModelCard(
             architecture=str(plan.network.architecture),
             input_spec=plan.spec,
@@ -252,18 +248,19 @@ class _Trainer:
             preset=plan.preset,
             seed=plan.seed,
             dataset=plan.dataset.identity(),
-            training={
-                "step": state.best_step if is_best else state.step,
-                "num_steps": plan.num_steps,
-                "epochs": round(plan.epochs_after(state.best_step if is_best else state.step), 4),
-                "weights": "best" if is_best else "last" if state.ema is None else "ema",
+            training=TrainingFacts(
+                step=step,
+                num_steps=plan.num_steps,
+                epochs=round(plan.epochs_after(step), 4),
+                weights="best" if is_best else "last" if state.ema is None else "ema",
                 **plan.compute.to_json(),
-                "train_s": round(state.train_s, 3),
-                **({} if plan.parent is None else {"parent": plan.parent.to_json()}),
-            },
-            metrics=metrics,
+                train_s=round(state.train_s, 3),
+                parent=None if plan.parent is None else plan.parent.facts(),
+            ),
+            metrics=Metrics(val=state.val, cross_validation=Run(self.run.path).cross_validation),
             versions=versions(),
             created=now(),
+            seen=seen_in(plan.dataset, plan.parent) if not plan.omit_record else None,
         )
 
 

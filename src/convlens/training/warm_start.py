@@ -5,7 +5,7 @@ no image the parent learned from stands in the new test split.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,23 @@ from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.options import PackOptions
 from convlens.data.packed.pack import is_packed, reopen
 from convlens.errors import DataError, RunError, UsageError
-from convlens.modelfile import ModelCard, read_model
+from convlens.modelfile import ModelCard, ParentFacts, read_model
 from convlens.network.build import Network, tensors_of
-from convlens.run import SEEN_FILE, find_model
-from convlens.text import shown
+from convlens.run import find_model
+from convlens.seen import Seen
+from convlens.text import counted, shown
 
 
 @dataclass(frozen=True)
 class Parent:
-    """The model that a training starts from. `seen` holds the pixel keys, uint64 and sorted, of all images that it or
-    its own parents were trained or validated on; None where that cannot be known any more."""
+    """The model that a training starts from. `seen` is the record of all images that it or its own parents were
+    trained or validated on; None where that cannot be known any more."""
 
     path: Path
     sha256: str
     card: ModelCard
     tensors: Mapping[str, NDArray[Any]]
-    seen: NDArray[np.uint64] | None
+    seen: Seen | None
 
     def options_for(self, asked: PackOptions, data: Any) -> PackOptions:
         """The options that pack images as the parent takes them; of a set that is packed already, those asked for.
@@ -47,52 +48,53 @@ class Parent:
                 raise UsageError(
                     f"`parent` takes pictures as its model does ({name} {shown(value)}), not {shown(wanted)}"
                 )
-        return asked if is_packed(data) else replace(asked, **own)
+        return asked if is_packed(data) else asked.replace(**own)
 
-    def to_json(self) -> dict[str, Any]:
+    def facts(self) -> ParentFacts:
         """As run.json and the card have it."""
-        card, dataset = self.card, self.card.dataset
-        found: dict[str, Any] = {"path": str(self.path.resolve()), "sha256": self.sha256, "created": card.created}
-        found |= {"class_names": list(card.class_names), "input": card.input_spec.to_json()}
-        return found | {"dataset": {"name": dataset["name"], "fingerprint": dataset["fingerprint"]}}
+        card = self.card
+        return ParentFacts(
+            path=str(self.path.resolve()),
+            sha256=self.sha256,
+            created=card.created,
+            class_names=card.class_names,
+            input=card.input_spec,
+            dataset={"name": card.dataset.name, "fingerprint": card.dataset.fingerprint},
+        )
 
 
 def read_parent(what: Any, progress: Any = "none") -> Parent:
     """The parent named by whatever names a model. Raises ModelFileError, RunError."""
     path = find_model(what)
     file = read_model(path)
-    return Parent(path, files.sha256_of_file(path), file.card, file.tensors, _seen_by(path, file.card, progress))
+    return Parent(path, files.sha256_of_file(path), file.card, file.tensors, seen_by(file.card, progress))
 
 
-def _seen_by(path: Path, card: ModelCard, progress: Any) -> NDArray[np.uint64] | None:
-    beside = path.parent / SEEN_FILE
-    if beside.is_file():
-        try:
-            keys = np.load(beside, allow_pickle=False)
-            if keys.dtype == np.uint64 and keys.ndim == 1:
-                return np.asarray(keys)
-        except (OSError, ValueError, EOFError):
-            pass  # damaged: the data itself may still be at hand
-    if card.training.get("parent"):
-        return None  # what its own parents saw stood in that file alone
+def seen_by(card: ModelCard, progress: Any = "none") -> Seen | None:
+    """Which pictures a model was made with: its own record, or, of a model without one and without a parent, that of
+    its data, where it is at hand; None where that cannot be known."""
+    if card.seen is not None or card.training.parent is not None:
+        return card.seen
     try:
         return seen_in(reopen(card.dataset, progress=progress), None)
     except DataError:
         return None
 
 
-def seen_in(dataset: Dataset, parent: Parent | None) -> NDArray[np.uint64]:
-    """The keys, sorted, of all that a training on this data set looks at: train, val, and what its parent saw."""
-    keys = [dataset.pixel_keys("train"), dataset.pixel_keys("val")]
-    if parent is not None and parent.seen is not None:
-        keys.append(parent.seen)
-    return np.unique(np.concatenate(keys))
+def seen_in(dataset: Dataset, parent: Parent | None) -> Seen | None:
+    """The record of all that a training on this data set looks at: train, val, and what its parent saw. None where it
+    is not known what that was."""
+    if parent is not None and parent.seen is None:
+        return None
+    keys = np.concatenate([dataset.pixel_keys("train"), dataset.pixel_keys("val")])
+    return Seen.of(keys, None if parent is None else parent.seen)
 
 
 def check_lineage(parent: Parent, dataset: Dataset) -> str | None:
-    """Raises DataError where the new test split holds an image that the parent learned from.
+    """Raises DataError where the new test split holds images that the parent learned from: more than the few that its
+    record takes for such by chance, or that a score then leaves out.
 
-    Returns a line to say where that cannot be known.
+    Returns a line to say what a person should know of it.
     """
     if dataset.counts["test"] == 0:
         return None
@@ -101,14 +103,16 @@ def check_lineage(parent: Parent, dataset: Dataset) -> str | None:
             "the images that the parent was trained on are not at hand: whether some of them are in the new test "
             "split was not checked"
         )
-    leaked = np.isin(dataset.pixel_keys("test"), parent.seen)
-    if leaked.any():
+    leaked = parent.seen.has(dataset.pixel_keys("test"))
+    if leaked.sum() > parent.seen.most_by_chance(len(leaked)):
         names, rows = dataset.sample_names(), dataset.rows("test")
         raise DataError(
             f"{int(leaked.sum()):,} of the {len(leaked):,} test images of {dataset.name} were used to train the "
             f"parent, {shown(names[rows[int(leaked.argmax())]])} among them: their score would be worth nothing. Put "
             "them into train, leave them out (`exclude`), or train without `parent`"
         )
+    if leaked.any():
+        return f"{counted(int(leaked.sum()), 'test image')} that the parent was made with will be left out of scores"
     return None
 
 
@@ -131,11 +135,11 @@ def head_of(network_plan: Plan) -> list[str]:
     return [name for name, shape in network_plan.tensors.items() if more.tensors[name] != shape]
 
 
-def parent_again(record: Mapping[str, Any] | None) -> Parent | None:
+def parent_again(facts: ParentFacts | None) -> Parent | None:
     """The parent of a run that is resumed. Raises RunError where its file is not the one that it was."""
-    if record is None:
+    if facts is None:
         return None
-    path = Path(str(record["path"]))
-    if not path.is_file() or files.sha256_of_file(path) != record["sha256"]:
+    path = Path(facts.path)
+    if not files.is_file(path) or files.sha256_of_file(path) != facts.sha256:
         raise RunError(f"the parent {shown(path, 200)} is not there any more, or has changed: begin a new run")
     return read_parent(path)

@@ -17,7 +17,7 @@ def test_exclusions_are_kept_with_the_data(workplace: Path) -> None:
     """A run packed with exclusions is reopened and evaluated with them; unknown names and odd files are refused."""
     root = folder(workplace / "data", range(60))
     run = trained(root, exclude=["ant/0.png", "bee/1.png"])
-    assert run.record["dataset"]["options"]["exclude"] == ["ant/0.png", "bee/1.png"]
+    assert run.record.dataset.options.exclude == ("ant/0.png", "bee/1.png")
     assert (
         convlens.evaluate(run, progress="none").n
         == open_data(

@@ -14,8 +14,8 @@ import convlens
 from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.pack import open_data, pack
 from convlens.errors import ConvlensError, DataError, RunError
-from convlens.files import read_lines
 from tests.conftest import QUICK, TINY, write_folders
+from tests.helpers import read_lines
 
 
 def test_a_broken_picture_is_quarantined_and_counted(folders: Path) -> None:
@@ -76,7 +76,7 @@ def test_pack_to_a_folder_and_open_it(folders: Path, tmp_path: Path) -> None:
     assert card["num_samples"] == 60
     assert np.load(tmp_path / "packed" / "images.npy").shape == (60, 20, 20, 3)
     (tmp_path / "packed" / "labels.npy").unlink()
-    with pytest.raises(DataError, match="damaged or missing"):
+    with pytest.raises(DataError, match=r"labels\.npy is damaged"):
         Dataset.open(tmp_path / "packed")
 
 

@@ -16,9 +16,8 @@ import convlens
 from convlens.data.packed.dataset import Dataset, in_split
 from convlens.data.packed.pack import open_data, pack
 from convlens.errors import DataError
-from convlens.files import read_lines
 from tests.conftest import write_folders
-from tests.helpers import folder, splits
+from tests.helpers import folder, read_lines, splits
 
 
 def test_the_split_does_not_depend_on_the_size(tmp_path: Path) -> None:

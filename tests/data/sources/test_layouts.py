@@ -12,8 +12,8 @@ from PIL import Image
 
 from convlens.data.packed.pack import pack
 from convlens.errors import DataError, UsageError
-from convlens.files import read_lines
 from tests.conftest import write_folders
+from tests.helpers import read_lines
 
 
 def test_litter_wrappers_and_unicode(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ import convlens
 from convlens.data.packed.pack import pack, reopen
 from convlens.data.sources import zip_file
 from convlens.errors import DataError
-from convlens.files import read_lines
 from convlens.progress import Progress
 from tests.conftest import QUICK, TINY, write_folders
 from tests.data.sources.test_idx import write_idx
+from tests.helpers import read_lines
 
 
 def zipped(folder: Path, method: int = zipfile.ZIP_DEFLATED) -> Path:
@@ -64,7 +64,7 @@ def test_a_zip_file_is_trained_from_evaluated_and_checked(workplace: Path) -> No
     """From a zip file to a run, its evaluation and a check: found again by its path."""
     path = zipped(write_folders(workplace / "set", 40))
     run = convlens.train(path, architecture=TINY, recipe=QUICK, size=20, progress="none")
-    assert reopen(run.record["dataset"], progress=Progress()).source == str(path)
+    assert reopen(run.record.dataset, progress=Progress()).source == str(path)
     assert convlens.evaluate(run, progress="none").n > 0 and convlens.evaluate(run, path, progress="none").n > 0
     assert len(convlens.check(path, progress="none").samples) == 80
     again = convlens.train(resume=run, progress="none")

@@ -6,7 +6,6 @@ object has one size; `pad` fills with the mean colour of the edges it extends; R
 """
 
 import math
-from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -17,6 +16,7 @@ from convlens.checks import checked, choice, whole
 from convlens.data.image.decode import Box, Pixels, Reduced, decode_reduced, without_transparency
 from convlens.data.image.ink import MAX_INK_SIDE, framed_ink
 from convlens.errors import ImageError, UsageError
+from convlens.records import Number, Record
 
 FRAMINGS = ("pad", "crop", "stretch", "ink")
 FRAMING_VERSION = 2  # raised whenever the same pixels would be framed otherwise
@@ -29,8 +29,7 @@ _OVERSAMPLING = 2  # what a reduced JPEG keeps beyond the size it is resized to:
 Region = tuple[int, int, int, int]  # x, y, width, height, in pixels of the upright picture
 
 
-@dataclass(frozen=True)
-class InputSpec:
+class InputSpec(Record, frozen=True):
     """What a network takes: size in pixels, channels (1 or 3), mean and std per channel in 0..255, framing.
 
     `region` (x, y, width, height) is cut from every upright picture, in its own pixels, before it is framed; None
@@ -41,8 +40,8 @@ class InputSpec:
     width: int
     channels: int
     framing: str = "pad"
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
+    mean: tuple[Number, ...] = ()
+    std: tuple[Number, ...] = ()
     region: Region | None = None
 
     def __post_init__(self) -> None:
@@ -53,6 +52,16 @@ class InputSpec:
             raise UsageError(f"channels must be 1 (grey) or 3 (RGB), not {self.channels}")
         if self.framing == "ink" and self.channels != 1:
             raise UsageError("framing 'ink' is for grey pictures: add `channels=1`")
+        if (self.mean or self.std) and not self.has_statistics:
+            raise UsageError("mean and std must have one value in 0..255 for each channel, std above 0")
+        if self.region is not None and (min(self.region) < 0 or min(self.region[2:]) < 1):
+            raise UsageError(f"region must be x, y, width, height in pixels, not {self.region}")
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether mean and std are known, for each channel."""
+        sound = all(0 <= m <= 255 for m in self.mean) and all(0 < s <= 255 for s in self.std)
+        return sound and len(self.mean) == len(self.std) == self.channels
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -61,31 +70,7 @@ class InputSpec:
 
     def with_statistics(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Self:
         """The same with the training images' mean and standard deviation per channel, in 0..255."""
-        return replace(self, mean=mean, std=std)
-
-    def to_json(self) -> dict[str, Any]:
-        """As stored in data sets and model files."""
-        return (
-            {"height": self.height, "width": self.width, "channels": self.channels, "framing": self.framing}
-            | {"mean": list(self.mean), "std": list(self.std)}
-            | {"region": None if self.region is None else list(self.region)}
-        )
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Self:
-        """Raises KeyError, TypeError or UsageError where `value` is not an input spec."""
-        mean, std = (tuple(float(v) for v in value[k]) for k in ("mean", "std"))
-        region = value.get("region")  # specs written before have none
-        if region is not None:
-            x, y, width, height = map(int, region)
-            region = (x, y, width, height)
-        spec = cls(
-            int(value["height"]), int(value["width"]), int(value["channels"]), value["framing"], mean, std, region
-        )
-        sound = all(0 <= m <= 255 for m in mean) and all(0 < s <= 255 for s in std)
-        if len(mean) != spec.channels or len(std) != spec.channels or not sound:
-            raise UsageError("mean and std must have one value in 0..255 for each channel, std above 0")
-        return spec
+        return self.replace(mean=mean, std=std)
 
 
 def picture(data: bytes, spec: InputSpec) -> Pixels:

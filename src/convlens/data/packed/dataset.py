@@ -4,33 +4,140 @@ Owns opening a packed folder, the derivation of the validation split, fingerprin
 made is `pack.py`'s business. docs/formats.md describes the files; any NumPy can read them.
 """
 
-import hashlib
+import io
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
-from convlens.checks import checked, choice
+from convlens.checks import checked, choice, real
 from convlens.data.image.decode import Pixels
 from convlens.data.image.framing import InputSpec
 from convlens.data.packed.image_rows import ImageRows
+from convlens.data.packed.options import PackOptions
 from convlens.data.sources.base import SPLITS, clean_name
-from convlens.errors import DataError, UsageError
-from convlens.files import cache_folder, read_json, read_lines
+from convlens.errors import DataError, RecordError
+from convlens.files import cache_folder, is_file, read_regular, sha256_of
+from convlens.records import Count, Name, Number, Record, Sha256, Share, Text, read_lines, read_sealed, versioned
 from convlens.render.pages import notebook
 from convlens.text import shown
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DEFAULT_VAL_FRAC = 0.1
+DOCUMENT = "convlens-dataset"
+CARD_FILE, IMAGES_FILE, LABELS_FILE, INDEX_FILE, SAMPLES_FILE = (
+    "dataset.json", "images.npy", "labels.npy", "index.npy", "samples.jsonl",
+)  # fmt: skip
+SMALL_FILES = (LABELS_FILE, INDEX_FILE, SAMPLES_FILE)
 INDEX_DTYPE = np.dtype([("split", "u1"), ("pixels", "<u8"), ("split_key", "<u8")])
-INDEX_FILE_DTYPE = np.dtype([("split", "u1"), ("pixels", "<u8"), ("draw", "<u8")])  # the same under index.npy's names
-_FILES = ("images.npy", "labels.npy", "index.npy")
+_MAX_SMALL_BYTES = 16 << 30  # of labels, index and samples
+
+ClassName = Annotated[str, Meta(min_length=1, max_length=1_000)]
+ClassNames = Annotated[tuple[ClassName, ...], Meta(min_length=2, max_length=100_000)]
+
+
+class SplitCounts(Record, frozen=True):
+    """Samples in each split."""
+
+    train: Count
+    val: Count
+    test: Count
+
+
+class DataIdentity(Record, frozen=True):
+    """What identifies a result's data, as it stands in runs, models and reports. `packed` is the folder, where a person
+    made it; those in the cache are found by their fingerprint."""
+
+    name: Name
+    source: Name
+    options: PackOptions
+    fingerprint: Sha256
+    test_fingerprint: Sha256 | None
+    val_frac: Share
+    num_samples: SplitCounts
+    num_quarantined: Count
+    packed: Name | None = None
+    is_merged: bool = False
+
+
+class ImagesPart(Record, frozen=True):
+    """A file of images, and how many it has."""
+
+    file: Name
+    num_images: Count
+
+
+class PackedCard(Record, frozen=True):
+    """dataset.json. `files` has the SHA-256 of each small file; `value_range` is what 0 and 255 stand for."""
+
+    kind: Name
+    format_version: Count
+    decoder_version: Count
+    framing_version: Count
+    name: Name
+    source: Name
+    options: PackOptions
+    class_names: ClassNames
+    input: InputSpec
+    value_range: tuple[Number, Number]
+    parts: tuple[ImagesPart, ...]
+    num_listed: Count
+    num_samples: Count
+    num_quarantined: Count
+    num_excluded: Count
+    arrays: tuple[tuple[Name, Count], ...] | None
+    split_by: Literal["source", "evaluation", "hash"]
+    files: dict[Name, Sha256]
+    fingerprint: Sha256
+    test_fingerprint: Sha256 | None
+    notes: tuple[Text, ...]
+
+    def __post_init__(self) -> None:
+        check_class_names(self.class_names)
+        if not self.input.has_statistics:
+            raise ValueError("input: mean and std are missing")
+        if self.files.keys() != set(SMALL_FILES):
+            raise ValueError(f"files must be {', '.join(SMALL_FILES)}")
+        # Room for what later versions of convlens write under this format.
+        if (*self.value_range, *self.parts) != (0, 255, ImagesPart(IMAGES_FILE, self.num_samples)):
+            raise ValueError("its images have another value range, or several parts: a newer convlens reads them")
+
+
+class SampleLine(Record, frozen=True):
+    """A line of samples.jsonl: a picture file (or a file of arrays), and what became of it."""
+
+    path: Name
+    sha256: Sha256 | None
+    status: Literal["ok", "quarantined", "excluded"]
+    pixels_sha256: Sha256 | None = None
+    label: Name | None = None
+    group: Name | None = None
+    split: Literal["train", "val", "test"] | None = None
+    reason: Text | None = None
+    remark: Text | None = None
+
+
+class LedgerLine(Record, frozen=True):
+    """A look at a test set, as the ledger has it: an opening by a plan, or an inspection."""
+
+    test_fingerprint: Sha256
+    time: Name
+    plan: Sha256 | None = None
+    architecture: Text | None = None
+    seed: Count | None = None
+    kind: Literal["inspection"] | None = None
+    by: Name | None = None
+
+
+def check_class_names(names: tuple[str, ...]) -> None:
+    """Raises ValueError where two classes have one name."""
+    if len(set(names)) != len(names):
+        raise ValueError("class_names: one stands twice")
 
 
 @dataclass(frozen=True)
@@ -41,11 +148,11 @@ class Permit:
     """
 
     ledger: Path
-    line: Mapping[str, Any]
+    line: LedgerLine
 
     def check(self, test_fingerprint: str | None) -> None:
         """Raises DataError unless the line is about this test set and stands in the ledger."""
-        if self.line.get("test_fingerprint") != test_fingerprint or dict(self.line) not in read_lines(self.ledger):
+        if self.line.test_fingerprint != test_fingerprint or self.line not in read_lines(self.ledger, LedgerLine)[0]:
             raise DataError("this look at test is not written down in the ledger: test stays sealed")
 
 
@@ -60,110 +167,84 @@ class Dataset:
     """
 
     folder: Path
-    card: Mapping[str, Any]
+    card: PackedCard
     val_frac: float = DEFAULT_VAL_FRAC
     is_merged: bool = False
     permit: Permit | None = field(default=None, compare=False)
 
     @classmethod
     def open(cls, folder: Path | str, val_frac: float = DEFAULT_VAL_FRAC) -> Self:
-        """Open a packed folder without reading its images. Raises DataError."""
+        """Open a packed folder: all of it but the pixels is checked. Raises DataError."""
         folder = Path(folder)
-        card = read_json(folder / "dataset.json", DataError)
-        if not isinstance(card, dict) or card.get("kind") != "convlens-dataset":
-            raise DataError(f"{shown(folder, 200)} is no packed data set: its dataset.json is something else")
-        if card.get("format_version") != FORMAT_VERSION:
-            raise DataError(
-                f"{shown(folder, 200)} has format version {shown(card.get('format_version'))}, "
-                f"this convlens reads {FORMAT_VERSION}: pack it anew"
-            )
-        dataset = cls(folder, MappingProxyType(card), val_frac)
-        dataset._check()
-        return dataset
-
-    def _check(self) -> None:
-        if not (isinstance(self.val_frac, int | float) and 0 <= self.val_frac < 1):
-            raise UsageError(f"val_frac must be from 0 to below 1, not {self.val_frac}")
-        where = shown(self.folder, 200)
         try:
-            spec = self.input_spec
-            n = len(self._index)
-            wanted = {
-                "images.npy": (self._images.shape, (n, spec.height, spec.width, spec.channels)),
-                "labels.npy": (self._labels.shape, (n,)),
-                "dataset.json": (n, int(self.card["num_samples"])),
-            }
-            names = self.class_names
-            _ = self.num_listed, self.num_quarantined, self.notes, self.name, self.source, self.identity()
-            sound = self._images.dtype == np.uint8 and self._index.dtype == INDEX_DTYPE and len(names) >= 2
-        except (KeyError, TypeError, ValueError, OverflowError, AttributeError, UsageError) as error:
-            raise DataError(f"{where} is damaged (dataset.json: {shown(error)}): pack it anew") from error
-        for file, (found, expected) in wanted.items():
-            if found != expected:
-                raise DataError(f"{where} is damaged ({file} has {found}, not {expected}): pack it anew")
-        sound = sound and len(set(names)) == len(names) and all(isinstance(name, str) for name in names)
-        if not sound or self.card.get("index_sha256") != index_digest(self._labels, self._index):
-            raise DataError(f"{where} is damaged (labels or splits are not those that were packed): pack it anew")
+            dataset = cls(folder, read_card(folder), _checked_frac(val_frac))
+            _ = dataset._index, dataset._labels, dataset._images
+            dataset._checked_bytes(SAMPLES_FILE)
+        except RecordError as error:
+            raise DataError(f"{error}: pack it anew") from error
+        return dataset
 
     # ------------------------------------------------------------ what it is
 
     @property
     def name(self) -> str:
         """A short name, safe in the names of run folders."""
-        return clean_name(str(self.card["name"]))
+        return clean_name(self.card.name)
 
     @property
     def source(self) -> str:
         """The named set, or the path it was packed from."""
-        return str(self.card["source"])
+        return self.card.source
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """The classes in the order of their numbers."""
-        return tuple(self.card["class_names"])
+        return self.card.class_names
 
     @property
     def input_spec(self) -> InputSpec:
         """Size, channels, framing, and mean and std of all images that are not test."""
-        return InputSpec.from_json(self.card["input"])
+        return self.card.input
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over all images, labels, splits and class names."""
-        return str(self.card["fingerprint"])
+        return self.card.fingerprint
 
     @property
     def test_fingerprint(self) -> str | None:
         """SHA-256 over the test images and labels: the key of the ledger of openings. None without test."""
-        value = self.card["test_fingerprint"]
-        return None if value is None else str(value)
+        return self.card.test_fingerprint
 
     @property
     def num_quarantined(self) -> int:
         """Files of the source that could not be read and are in no split; samples.jsonl has the reasons."""
-        return int(self.card["num_quarantined"])
+        return self.card.num_quarantined
 
     @property
     def num_listed(self) -> int:
         """Samples that the source listed before any was read: those in the splits and those quarantined."""
-        return int(self.card["num_listed"])
+        return self.card.num_listed
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a person should know of how it was packed."""
-        return tuple(self.card["notes"])
+        return self.card.notes
 
-    def identity(self) -> dict[str, Any]:
-        """What identifies a result's data: name, source, fingerprints, options, sizes of the splits.
-
-        `packed` is the folder, where a person made it; those in the cache are found by their fingerprint.
-        """
+    def identity(self) -> DataIdentity:
+        """What identifies a result's data."""
         packed = None if self.folder.is_relative_to(cache_folder()) else str(self.folder.resolve())
-        return (
-            {"name": self.name, "packed": packed, "source": self.source, "options": self.card["options"]}
-            | {"fingerprint": self.fingerprint, "test_fingerprint": self.test_fingerprint}
-            | {"val_frac": self.val_frac, "is_merged": self.is_merged, "num_samples": self.counts}
-            | {"num_quarantined": self.num_quarantined}
+        return DataIdentity(
+            name=self.name,
+            source=self.source,
+            options=self.card.options,
+            fingerprint=self.fingerprint,
+            test_fingerprint=self.test_fingerprint,
+            val_frac=self.val_frac,
+            num_samples=SplitCounts(**self.counts),
+            num_quarantined=self.num_quarantined,
+            packed=packed,
+            is_merged=self.is_merged,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -173,29 +254,72 @@ class Dataset:
             "class_names": list(self.class_names),
             "input": self.input_spec.to_json(),
             "notes": list(self.notes),
-            **self.identity(),
+            **self.identity().to_json(),
         }
 
     # ------------------------------------------------------------ its samples
 
     @cached_property
     def _images(self) -> Pixels:
-        return np.asarray(self._loaded("images.npy", mmap_mode="r"))  # a plain array over the mapping
+        path, spec = self.folder / IMAGES_FILE, self.input_spec
+        try:
+            if not is_file(path):  # a pipe would be waited for
+                raise ValueError("it is no file")
+            images = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))  # a plain array over the mapping
+        except Exception as error:  # NumPy's reading of a header raises whatever its parsing runs into
+            raise self._damaged(IMAGES_FILE, shown(error)) from error
+        wanted = (self.card.num_samples, spec.height, spec.width, spec.channels)
+        if images.shape != wanted or images.dtype != np.uint8:
+            raise self._damaged(IMAGES_FILE, f"it has {images.dtype} {images.shape}, not uint8 {wanted}")
+        return images
 
     @cached_property
     def _labels(self) -> NDArray[np.int64]:
-        return np.asarray(self._loaded("labels.npy")).astype(np.int64)
+        labels = self._small(LABELS_FILE, np.dtype(np.uint16)).astype(np.int64)
+        if labels.max(initial=0) >= len(self.class_names):
+            raise self._damaged(LABELS_FILE, f"it has class number {labels.max()}")
+        return labels
 
     @cached_property
     def _index(self) -> NDArray[Any]:
-        index = np.asarray(self._loaded("index.npy"))
-        return index.view(INDEX_DTYPE) if index.dtype == INDEX_FILE_DTYPE else index
+        return self._small(INDEX_FILE, INDEX_DTYPE)
 
-    def _loaded(self, file: str, mmap_mode: Literal["r"] | None = None) -> Any:
+    def _small(self, file: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """The array of a small file, checked against the card."""
         try:
-            return np.load(self.folder / file, mmap_mode=mmap_mode, allow_pickle=False)
-        except Exception as error:  # NumPy's reading of a header raises whatever its parsing runs into
-            raise DataError(f"{shown(self.folder / file, 200)} is damaged or missing: pack it anew") from error
+            array = np.asarray(np.load(io.BytesIO(self._checked_bytes(file)), allow_pickle=False))
+        except DataError:
+            raise
+        except Exception as error:
+            raise self._damaged(file, shown(error)) from error
+        if array.dtype != dtype or array.shape != (self.card.num_samples,):
+            raise self._damaged(file, f"it has {array.dtype} {array.shape}")
+        return array
+
+    def _checked_bytes(self, file: str) -> bytes:
+        """A small file's content. Raises DataError where it is not what was packed."""
+        try:
+            data = read_regular(self.folder / file, _MAX_SMALL_BYTES)
+        except OSError as error:
+            raise self._damaged(file, error.strerror or str(error)) from error
+        if sha256_of(data) != self.card.files[file]:
+            raise self._damaged(file, "it is not what was packed")
+        return data
+
+    def _damaged(self, file: str, what: str) -> DataError:
+        return DataError(f"{shown(self.folder / file, 200)} is damaged ({what}): pack it anew")
+
+    def samples(self) -> list[SampleLine]:
+        """The lines of samples.jsonl. Raises DataError where they are not those that were packed."""
+        self._checked_bytes(SAMPLES_FILE)
+        lines, damaged = read_lines(self.folder / SAMPLES_FILE, SampleLine, most_bytes=_MAX_SMALL_BYTES)
+        if damaged:
+            raise DataError(f"{damaged[0]}: pack it anew")
+        return lines
+
+    def num_damaged(self) -> int:
+        """Of all images, test included, how many are not the ones that were packed: each is held to its key."""
+        return int(ImageRows(self._images, np.arange(len(self._images)), self._index["pixels"]).damaged().sum())
 
     @cached_property
     def _rows(self) -> dict[str, NDArray[np.int64]]:
@@ -237,7 +361,8 @@ class Dataset:
 
     def images_at(self, rows: NDArray[np.int64]) -> ImageRows:
         """Images by row number. Raises DataError where one of them is test, and sealed."""
-        return ImageRows(self._images, self._unsealed(rows))
+        rows = self._unsealed(rows)
+        return ImageRows(self._images, rows, self._index["pixels"][rows], self.folder / IMAGES_FILE)
 
     def labels_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """int64 (N,) class numbers by row number. Raises DataError where one of them is test, and sealed."""
@@ -268,16 +393,14 @@ class Dataset:
     def sample_names(self) -> list[str]:
         """The name of each packed sample, in the order of the rows: a file's path relative to the source, or an
         array's split/number. Raises DataError where samples.jsonl is not the one that was packed."""
-        lengths = self.card.get("arrays")
-        if lengths is not None:
-            excluded = set(self.card["options"].get("exclude", ()))
-            names = [f"{split}/{number}" for split, length in lengths for number in range(length)]
+        if self.card.arrays is not None:
+            excluded = set(self.card.options.exclude)
+            names = [f"{split}/{number}" for split, length in self.card.arrays for number in range(length)]
             names = [name for name in names if name not in excluded]
         else:
-            lines = read_lines(self.folder / "samples.jsonl")
-            names = [str(line.get("path")) for line in lines if line.get("status") == "ok"]
+            names = [line.path for line in self.samples() if line.status == "ok"]
         if len(names) != len(self._index):
-            raise DataError(f"{shown(self.folder, 200)} is damaged (samples.jsonl): pack it anew")
+            raise self._damaged(SAMPLES_FILE, f"it names {len(names):,} images")
         return names
 
     def merged(self) -> Self:
@@ -291,9 +414,7 @@ class Dataset:
 
     def with_val_frac(self, val_frac: float) -> Self:
         """The same data with another share set aside for validation. Raises UsageError outside 0 to below 1."""
-        dataset = replace(self, val_frac=val_frac)
-        dataset._check()
-        return dataset
+        return replace(self, val_frac=_checked_frac(val_frac))
 
     def __str__(self) -> str:
         spec, counts = self.input_spec, self.counts
@@ -308,11 +429,18 @@ class Dataset:
         return notebook("Dataset", lines=[str(self)])
 
 
-def index_digest(labels_N: NDArray[np.int64], index: NDArray[Any]) -> str:
-    """SHA-256 over labels and index: cheap enough to check whenever a set is opened (images are not)."""
-    digest = hashlib.sha256(np.ascontiguousarray(labels_N, "<i8").data)
-    digest.update(np.ascontiguousarray(index).view(np.uint8).data)
-    return digest.hexdigest()
+def read_card(folder: Path) -> PackedCard:
+    """The card of a packed folder. Raises RecordError."""
+    where = shown(folder / CARD_FILE, 200)
+    value, is_sealed = read_sealed(folder / CARD_FILE)
+    card = versioned(value, DOCUMENT, {FORMAT_VERSION: PackedCard}, where)
+    if not is_sealed:
+        raise RecordError(f"{where} is damaged (it has no SHA-256 of its own)")
+    return card
+
+
+def _checked_frac(val_frac: Any) -> float:
+    return float(checked("val_frac", val_frac, real(0, 1, open_high=True)))
 
 
 def in_split(split_key_N: NDArray[np.uint64], labels_N: NDArray[np.int64], share: float) -> NDArray[np.bool_]:

@@ -4,15 +4,19 @@ Owns the picking of rows from the mapped images.npy. The operating system keeps 
 is read once, one that does not still trains, and neither is copied into the process.
 """
 
+import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convlens.data.image.decode import Pixels
+from convlens.errors import DataError
+from convlens.text import shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,11 +24,14 @@ class ImageRows:
     """The images of some rows of a mapped array: uint8 (N, H, W, C).
 
     `images[a:b]` and `images[positions]` read and copy, `images[i]` and iteration give read-only views of the mapping,
-    `np.asarray(images)` copies all of them.
+    `np.asarray(images)` copies all of them. `keys`, uint64 (N,), are the starts of the SHA-256 that the images had when
+    they were packed, and `path` is their file.
     """
 
     mapped: Pixels
     rows: NDArray[np.int64]
+    keys: NDArray[np.uint64] | None = None
+    path: Path | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -51,4 +58,26 @@ class ImageRows:
 
     def only(self, keep: NDArray[np.bool_]) -> Self:
         """Those where `keep`, bool (N,), is true; nothing is read."""
-        return replace(self, rows=self.rows[keep])
+        return replace(self, rows=self.rows[keep], keys=None if self.keys is None else self.keys[keep])
+
+    def damaged(self) -> NDArray[np.bool_]:
+        """bool (N,): which images are not those that were packed."""
+        if self.keys is None:
+            return np.zeros(len(self), bool)
+        keys = np.fromiter((key_of(image) for image in self), np.uint64, len(self))
+        return np.not_equal(keys, self.keys)
+
+    def check(self, which: slice | NDArray[np.int64] = slice(None)) -> None:
+        """Raises DataError where one of these images is not the one that was packed: whoever measures asks first."""
+        some = replace(self, rows=self.rows[which], keys=None if self.keys is None else self.keys[which])
+        if (damaged := some.damaged()).any():
+            raise DataError(
+                f"{shown(self.path, 200)} is damaged: {int(damaged.sum()):,} of {len(some):,} images looked at are not "
+                f"those that were packed (row {some.rows[int(damaged.argmax())]:,} is the first): mend it with "
+                "convlens pack DATA --verify, or pack it anew"
+            )
+
+
+def key_of(image: Pixels) -> int:
+    """An image's key: the first eight bytes of the SHA-256 of its pixels."""
+    return int.from_bytes(hashlib.sha256(np.ascontiguousarray(image).data).digest()[:8], "little")

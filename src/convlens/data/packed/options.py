@@ -4,47 +4,30 @@ Owns their values and text forms, and the list of samples to leave out: one line
 JSON object with `path` (and `reason`), as `check` writes it and a person may.
 """
 
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Self
 
+from msgspec import Meta
+
+from convlens import files
 from convlens.data.image.framing import InputSpec, Region
-from convlens.errors import DataError, UsageError
+from convlens.errors import DataError, RecordError, UsageError
+from convlens.records import Name, Record, Text, parsed
 from convlens.text import listed, shown, whole_numbers
 
 
-@dataclass(frozen=True)
-class PackOptions:
+class PackOptions(Record, frozen=True):
     """How pictures become inputs. None: as found. `all_test` makes every sample of a set without splits test;
     `exclude` names samples that are left out."""
 
     size: tuple[int, int] | None = None
     channels: int | None = None
-    framing: str | None = None
-    group: str | None = None
+    framing: Name | None = None
+    group: Name | None = None
     all_test: bool = False
     region: Region | None = None
-    exclude: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """As stored in dataset.json and in the cache's key."""
-        size = None if self.size is None else list(self.size)
-        region = None if self.region is None else list(self.region)
-        return {"size": size, "channels": self.channels, "framing": self.framing, "group": self.group} | {
-            "all_test": self.all_test,
-            "region": region,
-            "exclude": list(self.exclude),
-        }
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Self:
-        """Raises KeyError or TypeError where `value` is something else."""
-        size = None if value["size"] is None else (int(value["size"][0]), int(value["size"][1]))
-        region, exclude = parse_region(value.get("region")), tuple(map(str, value.get("exclude", ())))
-        own = value["channels"], value["framing"], value["group"], bool(value["all_test"])
-        return cls(size, *own, region, exclude)
+    exclude: tuple[Name, ...] = ()
 
     @classmethod
     def for_input(cls, spec: InputSpec, *, group: str | None = None, all_test: bool = False) -> Self:
@@ -76,6 +59,14 @@ def parse_region(region: str | Sequence[int] | None) -> Region | None:
 
 # ---------------------------------------------------------------- lists of samples to leave out
 
+
+class Exclusion(Record, frozen=True):
+    """A line of a list: the sample that is left out, and why."""
+
+    path: Annotated[str, Meta(min_length=1, max_length=4_096)]
+    reason: Text | None = None
+
+
 MAX_LIST_BYTES = 256 * 1024 * 1024
 
 
@@ -94,13 +85,13 @@ def exclusions(what: str | Path | Iterable[str] | None) -> tuple[str, ...]:
         return tuple(sorted(set(names)))
     where = shown(what, 200)
     try:
-        path = Path(what)
-        if not path.is_file() or path.stat().st_size > MAX_LIST_BYTES:
-            raise DataError(
-                f"no list of exclusions {where!r}: it must be a file, as the `write_exclusions` of check makes it"
-            )
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeError, ValueError) as error:
+        lines = files.read_regular(Path(what), MAX_LIST_BYTES).decode("utf-8-sig").splitlines()
+    except OSError as error:
+        raise DataError(
+            f"no list of exclusions {where!r} ({error.strerror or error}): it must be a file, as the "
+            "`write_exclusions` of check makes it"
+        ) from error
+    except ValueError as error:
         raise DataError(f"the exclusions {where} cannot be read as UTF-8: {shown(error)}") from error
     names = [_name(line.strip(), f"{where}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
     return tuple(sorted(set(names)))
@@ -110,12 +101,9 @@ def _name(line: str, where: str) -> str:
     if not line.startswith("{"):
         return line
     try:
-        name = json.loads(line)["path"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        name = None
-    if not isinstance(name, str) or not name:
-        raise DataError(f'{where}: neither a name nor a JSON object with a "path"')
-    return name
+        return parsed(line.encode("utf-8"), Exclusion, where).path
+    except RecordError as error:
+        raise DataError(f'{error}: it is neither a name nor a JSON object with a "path"') from None
 
 
 def refuse_unknown(exclude: Sequence[str], names: Iterable[str], where: str) -> None:

@@ -5,7 +5,7 @@ Owns the cache that packed folders live in, and when a folder is packed anew. `w
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ from typing import Any
 from convlens import files
 from convlens.data.image.decode import DECODER_VERSION
 from convlens.data.image.framing import FRAMING_VERSION
-from convlens.data.packed.dataset import DEFAULT_VAL_FRAC, FORMAT_VERSION, Dataset
+from convlens.data.packed.dataset import CARD_FILE, DEFAULT_VAL_FRAC, FORMAT_VERSION, DataIdentity, Dataset, read_card
 from convlens.data.packed.options import PackOptions, exclusions, parse_region, parse_size
 from convlens.data.packed.writing import write_packed
 from convlens.data.sources.base import Source
 from convlens.data.sources.named import NAMED_SETS
 from convlens.data.sources.recognise import open_source
-from convlens.errors import DataError, UsageError
+from convlens.errors import DataError, RecordError, UsageError
 from convlens.progress import Progress
 from convlens.text import shown
 
@@ -102,7 +102,7 @@ def is_packed_folder(data: Any) -> bool:
     """Whether `data` is the path of a packed folder (a named set is none, whatever lies in the working folder)."""
     if not isinstance(data, str | Path) or str(data) in NAMED_SETS:
         return False
-    return files.is_file(Path(data) / "dataset.json")
+    return files.is_file(Path(data) / CARD_FILE)
 
 
 def _packed_sets() -> Path:
@@ -142,29 +142,30 @@ def _cached(source: Source, options: PackOptions, progress: str | Progress) -> D
 
 
 def reopen(
-    identity: Mapping[str, Any], *, data_root: str | Path | None = None, progress: str | Progress = "none"
+    identity: DataIdentity, *, data_root: str | Path | None = None, progress: str | Progress = "none"
 ) -> Dataset:
     """The data set that a run or a model names, checked by its fingerprint.
 
     The folder it was packed in serves, or a copy in the cache, if it is the same; else the source is packed again.
     Raises DataError where none gives the same data.
     """
-    fingerprint, val_frac = str(identity["fingerprint"]), float(identity["val_frac"])
-    packed = [Path(str(identity["packed"]))] if identity.get("packed") else []
+    fingerprint, val_frac = identity.fingerprint, identity.val_frac
+    packed = [Path(identity.packed)] if identity.packed else []
     same: list[tuple[bool, Path]] = []
-    for folder in [*packed, *sorted(path.parent for path in _packed_sets().glob("[!.]*/dataset.json"))]:
-        with suppress(DataError):
-            card = files.read_json(folder / "dataset.json", DataError)
-            if card.get("fingerprint") == fingerprint:
-                same.append((card.get("name") != identity["name"], folder))
+    for folder in [*packed, *sorted(path.parent for path in _packed_sets().glob(f"[!.]*/{CARD_FILE}"))]:
+        with suppress(RecordError):
+            card = read_card(folder)
+            if card.fingerprint == fingerprint:
+                same.append((card.name != identity.name, folder))
     for _, folder in sorted(same, key=lambda found: found[0]):  # one of the same name first: reports are named by it
         with suppress(DataError):
             return _as_merged(Dataset.open(folder, val_frac), identity)
-    source = str(identity["source"])
+    source = identity.source
     if source not in NAMED_SETS and not Path(source).exists():
-        raise DataError(f"the data set {identity['name']} ({shown(source, 200)}) is not there any more: name it anew")
-    options = PackOptions.from_json(identity["options"])
-    dataset = open_data(source, options, data_root=data_root, val_frac=val_frac, progress=progress)
+        raise DataError(
+            f"the data set {shown(identity.name)} ({shown(source, 200)}) is not there any more: name it anew"
+        )
+    dataset = open_data(source, identity.options, data_root=data_root, val_frac=val_frac, progress=progress)
     if dataset.fingerprint != fingerprint:
         raise DataError(
             f"{shown(source, 200)} has changed since it was used (fingerprint {dataset.fingerprint[:12]}, "
@@ -173,5 +174,5 @@ def reopen(
     return _as_merged(dataset, identity)
 
 
-def _as_merged(dataset: Dataset, identity: Mapping[str, Any]) -> Dataset:
-    return dataset.merged() if identity.get("is_merged") else dataset
+def _as_merged(dataset: Dataset, identity: DataIdentity) -> Dataset:
+    return dataset.merged() if identity.is_merged else dataset

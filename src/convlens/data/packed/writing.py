@@ -21,7 +21,17 @@ from numpy.typing import NDArray
 from convlens import files
 from convlens.data.image.decode import DECODER_VERSION, Pixels, content_digest, quiet_pillow
 from convlens.data.image.framing import FRAMING_VERSION, InputSpec, fit, framed
-from convlens.data.packed.dataset import FORMAT_VERSION, INDEX_DTYPE, INDEX_FILE_DTYPE, index_digest
+from convlens.data.packed.dataset import (
+    CARD_FILE,
+    DOCUMENT,
+    FORMAT_VERSION,
+    IMAGES_FILE,
+    INDEX_DTYPE,
+    INDEX_FILE,
+    LABELS_FILE,
+    SAMPLES_FILE,
+    SMALL_FILES,
+)
 from convlens.data.packed.headers import input_of, threads_for
 from convlens.data.packed.options import PackOptions, refuse_unknown
 from convlens.data.packed.splits import draw_test, join_equal, overlap_notes, split_key_of, split_key_of_group
@@ -29,6 +39,7 @@ from convlens.data.prefetch import prefetch
 from convlens.data.sources.base import SPLITS, Sample, Source
 from convlens.errors import DataError, ImageError
 from convlens.progress import Progress, open_progress
+from convlens.records import write_sealed
 from convlens.text import shown
 
 
@@ -53,15 +64,15 @@ def write_packed(source: Source, options: PackOptions, folder: Path, progress: s
     elif not source.has_splits:
         draw_test(packed.index, packed.labels_N)
     _need_training_images(packed, source, all_test=options.all_test)
-    np.save(folder / "labels.npy", packed.labels_N.astype(np.uint16))
-    np.save(folder / "index.npy", packed.index.view(INDEX_FILE_DTYPE))
-    images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+    np.save(folder / LABELS_FILE, packed.labels_N.astype(np.uint16))
+    np.save(folder / INDEX_FILE, packed.index)
+    images = np.load(folder / IMAGES_FILE, mmap_mode="r", allow_pickle=False)
     spec = _with_statistics(images, packed.index["split"] != SPLITS.index("test"), spec)
     lines = _with_splits(packed)
-    with (folder / "samples.jsonl").open("w", encoding="ascii", newline="\n") as file:
+    with (folder / SAMPLES_FILE).open("w", encoding="ascii", newline="\n") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)
     card = (
-        {"kind": "convlens-dataset", "format_version": FORMAT_VERSION, "decoder_version": DECODER_VERSION}
+        {"kind": DOCUMENT, "format_version": FORMAT_VERSION, "decoder_version": DECODER_VERSION}
         | {"framing_version": FRAMING_VERSION, "name": source.name, "source": source.location}
         | {"options": options.to_json(), "class_names": list(source.class_names), "input": spec.to_json()}
         | {"num_listed": source.num_samples - len(options.exclude), "num_samples": len(packed.index)}
@@ -69,13 +80,14 @@ def write_packed(source: Source, options: PackOptions, folder: Path, progress: s
         | {"num_excluded": len(options.exclude)}
         | {"arrays": None if source.lengths is None else [list(one) for one in source.lengths]}
         | {"split_by": "source" if source.has_splits else "evaluation" if options.all_test else "hash"}
-        | {"index_sha256": index_digest(packed.labels_N, packed.index)}
+        | {"value_range": [0, 255], "parts": [{"file": IMAGES_FILE, "num_images": len(packed.index)}]}
+        | {"files": {name: files.sha256_of_file(folder / name) for name in SMALL_FILES}}
         | {"fingerprint": _fingerprint(images, packed, source.class_names, None)}
         | {"test_fingerprint": _fingerprint(images, packed, source.class_names, SPLITS.index("test"))}
         | {"notes": [*source.notes, *overlap_notes(packed.index, packed.groups), *packed.notes]}
     )
     del images  # Windows cannot rename a folder with a mapped file in it
-    files.write_json(folder / "dataset.json", card)
+    write_sealed(folder / CARD_FILE, card)
 
 
 def _digest(pixels: Pixels) -> bytes:
@@ -96,7 +108,7 @@ def _images_file(folder: Path, shape: tuple[int, int, int]) -> Iterator[Callable
         fields = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
         np.lib.format.write_array_header_1_0(file, fields)
 
-    with (folder / "images.npy").open("wb") as file:
+    with (folder / IMAGES_FILE).open("wb") as file:
         header(file)
         length = file.tell()
 
