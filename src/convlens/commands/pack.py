@@ -36,6 +36,7 @@ def pack(
     region: Region = None,
     exclude: Exclude = None,
     data_root: DataRoot = None,
+    verify: Annotated[bool, flag("Hold every packed image to its key.", "--verify")] = False,
     json: Json = False,
 ) -> None:
     """Decode a data set once, into a folder that training maps into memory."""
@@ -43,15 +44,15 @@ def pack(
 
     with terminal.progress() as bar:
         options: dict[str, Any] = {"size": size, "channels": channels, "framing": framing, "group": group}
-        options |= {"region": region, "exclude": exclude, "data_root": data_root}
+        options |= {"region": region, "exclude": exclude, "data_root": data_root, "verify": verify}
         dataset = convlens.pack(data, out, progress=bar, **options)
     if json:
         tables.print_json(dataset.to_json())
     else:
-        _print(dataset)
+        _print(dataset, verified=verify)
 
 
-def _print(dataset: Dataset) -> None:
+def _print(dataset: Dataset, *, verified: bool) -> None:
     """What was packed, and what of it could not be read."""
     spec, counts = dataset.input_spec, dataset.counts
     rows = [
@@ -63,6 +64,7 @@ def _print(dataset: Dataset) -> None:
         ("test", f"{counts['test']:,} (sealed)"),
         ("quarantined", f"{dataset.num_quarantined:,}" + _reasons(dataset)),
         ("fingerprint", dataset.fingerprint[:16]),
+        *([("verified", f"all {len(dataset):,} images are those that were packed")] if verified else []),
     ]
     tables.print_rows([*rows, *(("note", note) for note in dataset.notes)])
 

@@ -246,6 +246,7 @@ class _Check:
             self.add("searched", NOTE, title, "exact ones were looked for among all")
             kept = kept[np.linspace(0, len(kept) - 1, MOST).astype(int)]
         images = self.dataset.images_at(kept)
+        images.check()
         self.bar.start("comparing pictures", len(kept), unit="images")
         pictures = Compared.of(iter(images), len(kept))
         for pair in same_pictures(pictures, self.bar.advance):

@@ -211,6 +211,7 @@ class Session:
             raise DataError("nothing was set aside for validation when this model was trained")
         done = sum(map(len, self._logits))
         slice_ = max(1, min(500, _SLICE_MULTIPLY_ADDS // max(1, self.plan.multiply_adds)))
+        images.check(slice(done, done + slice_))
         self._logits.append(self.classifier.logits(images[done : done + slice_]))
         if done + slice_ < len(images):
             return False

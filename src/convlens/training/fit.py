@@ -24,26 +24,43 @@ from convlens.training.plan import TrainingPlan
 from convlens.training.state import TrainingState
 from convlens.training.warm_start import inherit
 
+_LEAST_CHECKED, _MOST_CHECKED, _CHECKED_BYTES = 16, 512, 16 << 20  # of the images, in each epoch
 _NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "alloc_failed")  # torch's words for it
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A training that is ready to be driven: `steps()` from where its state stands to `num_steps`."""
+    """A training that is ready to be driven: `steps()` from where its state stands to `num_steps`. `rows` are its
+    images in the packed file, `images` what is trained on: the same, or their copy on the device."""
 
     plan: TrainingPlan
     state: TrainingState
+    rows: ImageRows
     images: Tensor | ImageRows
     labels: Tensor
     batches: Batches
     num_steps: int
 
     def steps(self) -> Iterator[Losses]:
-        """Train, yielding as `train_steps` does. Raises DivergedError."""
-        plan = self.plan
-        return train_steps(
+        """Train, yielding as `train_steps` does. Raises DivergedError; DataError where some of the images, of which a
+        sample is looked at in each epoch, are not those that were packed."""
+        plan, checked_epoch = self.plan, -1
+        steps = train_steps(
             self.state, self.images, self.labels, self.batches, plan.recipe, self.num_steps, plan.compute
         )
+        while True:
+            if (epoch := self.batches.epochs_done(self.state.step)) > checked_epoch:
+                checked_epoch = epoch
+                self.rows.check(self._sample(epoch))
+            if (losses := next(steps, None)) is None:
+                return
+            yield losses
+
+    def _sample(self, epoch: int) -> NDArray[np.int64]:
+        """Positions of some of the training images, others in each epoch."""
+        num_bytes = max(1, self.rows.nbytes // max(1, len(self.rows)))
+        num = min(len(self.rows), max(_LEAST_CHECKED, min(_MOST_CHECKED, _CHECKED_BYTES // num_bytes)))
+        return np.random.default_rng([self.plan.seed, epoch]).integers(0, len(self.rows), num)
 
     def logits(self, images_NHWC: ImageRows) -> NDArray[np.float32]:
         """float32 (N, K) of the weights as they stand, averaged where the recipe averages."""
@@ -71,9 +88,12 @@ def fit(plan: TrainingPlan, rows: NDArray[np.int64] | None = None) -> Iterator[F
         state = TrainingState.new(network, recipe)
         state.train_s = time.perf_counter() - started
         labels_N = plan.dataset.labels_at(rows)
-        images = on_device(plan.dataset.images_at(rows), plan.network, recipe, compute)
+        mapped = plan.dataset.images_at(rows)
+        images = on_device(mapped, plan.network, recipe, compute)
         labels = torch.from_numpy(labels_N).to(compute.device)
-        yield Fit(plan, state, images, labels, Batches.of(recipe, labels_N, plan.seed), recipe.num_steps(len(rows)))
+        yield Fit(
+            plan, state, mapped, images, labels, Batches.of(recipe, labels_N, plan.seed), recipe.num_steps(len(rows))
+        )
 
 
 @contextmanager

@@ -59,6 +59,7 @@ class _Trainer:
     def __init__(self, plan: TrainingPlan, run: Run, watch: Watch, fitting: Fit) -> None:
         self.plan, self.run, self.watch, self.bar = plan, run, watch, watch.bar
         self.fitting, self.state = fitting, fitting.state
+        self.is_val_checked = False  # whether validation images were held to their keys: once is enough
 
     def run_to_end(self, *, ended: bool) -> None:
         self.restore()
@@ -189,7 +190,11 @@ class _Trainer:
         if dataset.counts["val"] == 0:
             return
         started = time.perf_counter()
-        logits = self.fitting.logits(dataset.images("val"))
+        images = dataset.images("val")
+        if not self.is_val_checked:
+            images.check()
+            self.is_val_checked = True
+        logits = self.fitting.logits(images)
         if not np.isfinite(logits).all():
             raise self.diverged("the outputs on validation")
         self.state.val = score(logits, dataset.labels("val"))

@@ -45,6 +45,7 @@ def run_trial(plan: TrainingPlan, rows: NDArray[np.int64], held_out: NDArray[np.
     """
     plan = replace(plan, recipe=plan.recipe.replace(patience=0))
     images, labels_N = plan.dataset.images_at(held_out), plan.dataset.labels_at(held_out)
+    images.check()
     rate = 0.0
     with fit(plan, rows) as fitting:
         started, begun = time.perf_counter(), 0

@@ -338,6 +338,10 @@ class Dataset:
             rows["train"], rows["val"] = train[~is_val], train[is_val]
         return rows
 
+    def __len__(self) -> int:
+        """Samples in all splits together."""
+        return self.card.num_samples
+
     @property
     def counts(self) -> dict[str, int]:
         """Samples in each split: train, val, test."""

@@ -35,23 +35,33 @@ def pack(
     region: str | tuple[int, int, int, int] | None = None,
     exclude: str | Path | Iterable[str] | None = None,
     data_root: str | Path | None = None,
+    verify: bool = False,
     progress: str | Progress = "auto",
 ) -> Dataset:
     """Decode a source once into a packed data set, and open it.
 
     `data` is a set's name, a path or arrays. Without `out` the folder lies in the user's cache and is made only
     if the source or an option changed. `region` (x, y, width, height) is cut from every picture; `exclude` is a list
-    of samples to leave out, or a file of their names. Raises DataError, UsageError, StorageError; RunError where `out`
-    exists.
+    of samples to leave out, or a file of their names. `verify` holds every image to its key: what is damaged in the
+    cache is packed anew; `data` may then also be a packed folder, which is only looked at. Raises DataError,
+    UsageError, StorageError; RunError where `out` exists.
     """
     options = PackOptions(
         parse_size(size), channels, framing, group, region=parse_region(region), exclude=exclusions(exclude)
     )
     if out is not None:
         files.refuse_existing(Path(out))  # before a large folder is decoded
+    if verify and is_packed(data):
+        dataset = open_data(data, options)
+        if num := dataset.num_damaged():
+            raise DataError(
+                f"{shown(dataset.folder, 200)} is damaged: {num:,} of its {len(dataset):,} images are not those that "
+                "were packed: pack it anew"
+            )
+        return dataset
     source = open_source(data, group=group, data_root=data_root)
     if out is None:
-        return _cached(source, options, progress)
+        return _cached(source, options, progress, verify=verify)
     out = Path(out)
     with files.new_folder(out) as folder:
         write_packed(source, options, folder, progress)
@@ -128,13 +138,13 @@ def _cache_name(source: Source, options: PackOptions) -> str:
     return f"{source.name[:60]}-{digest.hexdigest()[:16]}"
 
 
-def _cached(source: Source, options: PackOptions, progress: str | Progress) -> Dataset:
+def _cached(source: Source, options: PackOptions, progress: str | Progress, *, verify: bool = False) -> Dataset:
     folder = _packed_sets() / _cache_name(source, options)
     with files.lock(folder.with_name(folder.name + ".lock")):
-        try:
-            return Dataset.open(folder)
-        except DataError:
-            pass  # not there yet, or damaged: make it
+        with suppress(DataError):  # not there yet, or damaged: make it
+            dataset = Dataset.open(folder)
+            if not (verify and dataset.num_damaged()):
+                return dataset
         files.remove_leftovers(folder.parent, of=folder.name)
         with files.new_folder(folder, replace=True) as new:
             write_packed(source, options, new, progress)
