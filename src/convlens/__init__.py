@@ -7,8 +7,7 @@
 The public names are imported on first use, so that `import convlens` itself is light.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # as typing has it, without importing it: Ctrl-C is one line from the command line's start
 
 if TYPE_CHECKING:
     from convlens.architecture.parser import Architecture, parse
@@ -57,10 +56,13 @@ __all__ += ["PRESETS", "Prediction", "Recipe", "Report", "Run", "Series", "check
 __all__ += ["film", "load", "look", "pack", "parse", "predict", "runs", "serve", "train"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
     if name in _HOME_OF:
         try:
-            return getattr(import_module(_HOME_OF[name]), name)
+            found: object = getattr(import_module(_HOME_OF[name]), name)
+            return found
         except ImportError as error:
             if not str(error.name).startswith("convlens."):
                 raise

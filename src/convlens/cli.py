@@ -3,7 +3,7 @@
 Owns texts, flags, tables, exit codes and signals. Nothing heavy is imported before a command runs, so that
 `convlens --help` is immediate. Results go to standard output, everything else to standard error; `--json` prints
 exactly one JSON document. Exit codes: 0 done, 1 (check) a score on the
-data would be wrong, 2 bad input (one line says what), 130 Ctrl-C, 143 SIGTERM.
+data would be wrong, 2 bad input (one line says what), 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 """
 
 import signal
@@ -25,7 +25,7 @@ from convlens.commands.serve import serve
 from convlens.commands.train import train
 from convlens.errors import ConvlensError, StorageError
 from convlens.render import tables
-from convlens.signals import clean_up_on_sigterm
+from convlens.signals import clean_up_on_ending, give_up_stdout, is_lost
 from convlens.text import shown
 
 app = typer.Typer(
@@ -65,8 +65,8 @@ for _command in (train, evaluate, predict, explain, look, serve, check, pack, ru
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code. One line for whatever is wrong with the input."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    clean_up_on_sigterm()
     try:
+        clean_up_on_ending()
         code = app(arguments, standalone_mode=False)
         return int(code) if isinstance(code, int) else 0
     except ConvlensError as error:
@@ -76,6 +76,9 @@ def main(arguments: list[str] | None = None) -> int:
     except MemoryError:
         return _complain("out of memory: try smaller images, a smaller network or fewer of them at a time")
     except OSError as error:
+        if error.filename is None and is_lost(error):  # of a help text, say
+            give_up_stdout()
+            return 0
         return _complain(str(StorageError(f"{shown(error.filename or 'the output', 200)}: {error.strerror or error}")))
     except Exception as error:
         message = getattr(error, "format_message", None)  # what the library of this command line says of its input
@@ -91,8 +94,3 @@ def _complain(message: str) -> int:
     with suppress(OSError, ValueError, AttributeError):  # nobody listens
         print(tables.showable(f"convlens: {message}", sys.stderr.encoding), file=sys.stderr, flush=True)
     return 2
-
-
-def entry() -> None:
-    """The console script."""
-    sys.exit(main())

@@ -25,6 +25,7 @@ from convlens.progress import Progress, open_progress
 from convlens.recipe import Recipe
 from convlens.run import (
     INPUTS_FILE,
+    LOCK_FILE,
     RUN_FILE,
     RUNS_FOLDER,
     Run,
@@ -142,7 +143,7 @@ def _finished(training_plan: TrainingPlan, run: Run, watch: Watch, *, ended: boo
     """Train to the end, and open test where that was asked for."""
     _introduce(training_plan, run, watch.bar)
     busy = f"{shown(run.path, 200)} is being trained by another process"
-    with files.lock(run.path / ".lock", busy=busy):
+    with files.lock(run.path / LOCK_FILE, busy=busy):
         if run.status == "complete" and run.model.is_file():
             watch.bar.line(f"{run.path} is complete: nothing to resume")
         else:

@@ -24,6 +24,8 @@ import platformdirs
 from convlens.errors import RunError, StorageError, UsageError
 from convlens.text import shown
 
+_BUSY_S = 0.5  # that a lock is waited for before it counts as taken: `is_locked` holds it for a moment
+
 
 def cache_folder() -> Path:
     """Where packed data sets live (`CONVLENS_CACHE` overrides the system's cache folder)."""
@@ -327,12 +329,25 @@ def check_room(folder: Path, num_bytes: int) -> None:
         )
 
 
+def is_locked(path: Path) -> bool | None:
+    """Whether somebody holds the lock file `path`; None where that cannot be found out."""
+    holder = filelock.FileLock(str(path), timeout=0)
+    try:
+        holder.acquire()
+    except filelock.Timeout:
+        return True
+    except OSError:  # a folder that cannot be written, say
+        return None
+    holder.release()
+    return False
+
+
 @contextmanager
 def lock(path: Path, *, busy: str | None = None) -> Iterator[None]:
     """Hold the lock file `path`. With `busy`, do not wait: raise RunError(busy) where somebody holds it."""
     with _storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    holder = filelock.FileLock(str(path), timeout=-1 if busy is None else 0)
+    holder = filelock.FileLock(str(path), timeout=-1 if busy is None else _BUSY_S)
     try:
         holder.acquire()
     except filelock.Timeout:

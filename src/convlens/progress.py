@@ -6,11 +6,12 @@ results alone. Library code never prints otherwise.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from convlens.checks import checked, choice
 
@@ -40,8 +41,7 @@ class Lines(Progress):
     """Plain lines on standard error: what stays, and no bar. For logs and pipes."""
 
     def line(self, text: str) -> None:
-        # Whoever listens may have gone (a closed pipe, no console): the work goes on.
-        with suppress(OSError, ValueError, AttributeError):
+        with suppress(OSError, ValueError, AttributeError):  # whoever listens may have gone: the work goes on
             text = text.encode(sys.stderr.encoding or "ascii", "backslashreplace").decode(
                 sys.stderr.encoding or "ascii"
             )
@@ -83,6 +83,29 @@ class Bar(Progress):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+class _Listener(io.TextIOBase):
+    """Standard error as long as somebody listens there: a terminal that goes away ends no training."""
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # read only
+        return sys.stderr.encoding
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
+
+    def fileno(self) -> int:
+        return sys.stderr.fileno()
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 class NotebookLine(Progress):
@@ -131,10 +154,10 @@ def _make(mode: str) -> Progress:
         return Progress()
     if mode == "auto" and _in_notebook():
         return NotebookLine()
-    if mode == "bar" or (sys.stderr.isatty() and os.environ.get("TERM") != "dumb"):
+    if mode == "bar" or (sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"):
         from rich.console import Console
 
-        return Bar(Console(stderr=True))
+        return Bar(Console(file=cast(IO[str], _Listener())))
     return Progress()
 
 

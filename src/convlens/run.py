@@ -38,7 +38,7 @@ from convlens.text import did_you_mean, percent, shown
 RUNS_FOLDER = Path("runs")
 RUN_FILE, LOG_FILE, MODEL_FILE, CHECKPOINTS = "run.json", "log.jsonl", "model.safetensors", "checkpoints"
 FILTERS = "filters"
-INPUTS_FILE = "inputs.png"
+INPUTS_FILE, LOCK_FILE = "inputs.png", ".lock"
 SEALED_FROM = FORMAT_VERSION = 3  # 1 and 2, which have no SHA-256 of their own, are read too
 DOCUMENT = "convlens-run"
 LAST = "last"
@@ -140,7 +140,9 @@ class Run:
 
     @property
     def status(self) -> str:
-        """running (or killed), interrupted, diverged or complete."""
+        """running, stopped (its process is gone: killed, say), interrupted, diverged or complete."""
+        if self.record.status == "running" and files.is_locked(self.path / LOCK_FILE) is False:
+            return "stopped"
         return self.record.status
 
     @property
@@ -185,7 +187,7 @@ class Run:
 
     def to_json(self) -> dict[str, Any]:
         """What `train --json` prints."""
-        return self.record.to_json() | {"run": str(self.path), "model": str(self.model)}
+        return self.record.to_json() | {"status": self.status, "run": str(self.path), "model": str(self.model)}
 
     def summary(self) -> list[tuple[str, str]]:
         """What a person wants to see first, as (what, value)."""

@@ -1,13 +1,19 @@
-"""Ctrl-C and SIGTERM, for the command line alone: end well, and clean up what is half made.
+"""Signals and standard streams, for the command line alone: end well, and compute the same whoever listens.
 
-Library code never touches signal handlers; it is asked to end through `train(stop=…)`.
+Owns what Ctrl-C, SIGTERM and SIGHUP do from the first instruction to the last, and what stands in the place of a
+standard stream that is closed. Library code never touches either; it is asked to end through `train(stop=…)`.
 """
 
+import errno
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+LOST = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO)  # whoever listened has gone: a pipe, a terminal
+_ENDING = ("SIGTERM", "SIGHUP", "SIGBREAK")  # the last is Windows'
 
 
 class Stopping:
@@ -22,22 +28,24 @@ class Stopping:
         self.in_loop = True
         return self.signal is not None
 
+    def ask(self, number: int) -> None:
+        """Ask for an end, as a signal does."""
+        self.signal = number
+        say("\nending: the step is finished and the run saved (once more: end at once)\n")
+
     def handle(self, number: int, frame: object) -> None:
         """The handler."""
         if not self.in_loop:  # packing, say: there is no step to finish, and half-made folders clean themselves up
-            raise SystemExit(128 + number)
-        self.signal = number
+            _raise(number, frame)
         signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
-        # os.write, since a handler may interrupt a print that is under way.
-        os.write(2, b"\nending: the step is finished and the run saved (once more: end at once)\n")
+        self.ask(number)
 
 
 @contextmanager
 def stopping_signals() -> Iterator[Stopping]:
-    """Within it, SIGINT and SIGTERM ask for an end of the training."""
+    """Within it, SIGINT, SIGTERM and SIGHUP ask for an end of the training, unless they are ignored (nohup)."""
     stopping = Stopping()
-    named = ("SIGINT", "SIGTERM", "SIGBREAK")  # the last is Windows'
-    numbers = [number for name in named if (number := getattr(signal, name, None)) is not None]
+    numbers = [number for number in (signal.SIGINT, *_ending()) if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, stopping.handle) for number in numbers}
     try:
         yield stopping
@@ -46,11 +54,71 @@ def stopping_signals() -> Iterator[Stopping]:
             signal.signal(number, handler)
 
 
-def clean_up_on_sigterm() -> None:
-    """Let SIGTERM raise SystemExit(143), so that half-made files and folders are removed on the way out."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminated)
+def say(text: str) -> None:
+    """Write to standard error from within a handler, which may interrupt a print that is under way."""
+    with suppress(OSError):
+        os.write(2, text.encode("ascii"))
 
 
-def _terminated(number: int, frame: object) -> None:
+def clean_up_on_ending() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt, and SIGTERM and SIGHUP SystemExit, so that half-made files and folders are
+    removed on the way out; what is ignored stays so."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _raise)
+    for number in _ending():
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _raise)
+
+
+def interrupt_at_once() -> None:
+    """Let Ctrl-C end the process in one line, where there is nothing to clean up: before the command begins, and after
+    it has ended."""
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _end_at_once)
+
+
+def _ending() -> list[signal.Signals]:
+    return [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]
+
+
+def _raise(number: int, frame: object) -> None:
+    if number == signal.SIGINT:
+        interrupt_at_once()  # once more: at once
+        _say_interrupted()
+        raise KeyboardInterrupt
     raise SystemExit(128 + number)
+
+
+def _end_at_once(number: int, frame: object) -> None:
+    _say_interrupted()
+    os._exit(128 + number)
+
+
+def _say_interrupted() -> None:
+    with suppress(OSError):
+        say("\nconvlens: interrupted\n" if os.isatty(2) else "convlens: interrupted\n")  # after the terminal's ^C
+
+
+def open_streams() -> None:
+    """Put the null device in the place of each standard stream that is closed: no file that is opened later may get
+    its number, and nothing that is computed may depend on who listens."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115  # for the process's life
+
+
+def is_lost(error: OSError) -> bool:
+    """Whether a stream failed because whoever listened has gone, rather than for lack of room."""
+    return error.errno in LOST
+
+
+def give_up_stdout() -> None:
+    """Nobody reads standard output any more: what is still printed goes nowhere."""
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  # for the process's life

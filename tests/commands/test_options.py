@@ -50,7 +50,7 @@ def completed(workplace: Path, words: str, *typed: str) -> list[str]:
         "COMP_WORDS": " ".join(arguments),
         "COMP_CWORD": str(len(arguments) - 1),
     }
-    script = "import sys; sys.argv[0] = 'convlens'; from convlens.cli import entry; entry()"
+    script = "import sys; sys.argv[0] = 'convlens'; from convlens.__main__ import entry; entry()"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=workplace, env=environment, capture_output=True, text=True, check=False
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from convlens.commands import terminal
 from convlens.commands.options import Json
 from convlens.render import tables
 from convlens.text import percent, shown
@@ -19,8 +20,11 @@ def runs(
 ) -> None:
     """List the runs, oldest first."""
     import convlens
+    from convlens.run import unreadable
 
     found = convlens.runs(folder)
+    for line in unreadable(folder):
+        terminal.note(line)
     if json:
         tables.print_json([run.to_json() for run in found])
         return
@@ -40,6 +44,10 @@ def _print(found: list[Run]) -> None:
         seed, plan = str(record.seed), _plan_name(record)
         tables.add_row(table, shown(run.path, 60), run.status, seed, trained, *scores, plan)
     tables.print_table(table)
+    for run in found:
+        if run.status == "stopped":
+            path = terminal.as_argument(run.path)
+            tables.print_text(f"{path} was stopped: resume with {terminal.program()} train --resume {path}")
 
 
 def _plan_name(record: RunRecord) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from convlens import files
 from convlens.errors import UsageError
-from convlens.progress import Progress, open_progress
+from convlens.progress import Lines, Progress, open_progress
 from convlens.text import shown
 
 _FLAGS = {"parent": "--from"}  # those that are not called as their parameter is
@@ -33,9 +33,14 @@ class _Worded(Progress):
 @contextmanager
 def progress() -> Iterator[Progress]:
     """A bar in a terminal, plain lines elsewhere: the command line always says what it does."""
-    mode = "bar" if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else "lines"
+    mode = "bar" if sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else "lines"
     with open_progress(mode) as bar:
         yield _Worded(bar)
+
+
+def note(text: str) -> None:
+    """Say something beside a result, on standard error."""
+    Lines().line(f"convlens: {as_typed(text)}")
 
 
 def as_typed(text: str) -> str:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from convlens.signals import give_up_stdout, is_lost
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,9 +40,10 @@ def print_text(text: str) -> None:
         return
     try:
         print(showable(text, sys.stdout.encoding), flush=True)
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
+    except OSError as error:
+        if not is_lost(error):
+            raise
+        give_up_stdout()  # `| head` has seen enough, or the terminal is gone: what is computed stays
 
 
 def print_json(value: object) -> None:
