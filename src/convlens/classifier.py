@@ -38,17 +38,21 @@ _BATCH_SIZE = 256
 class Prediction:
     """One answer. `top` holds (label, probability) of the likeliest classes, likeliest first, the answer among them.
 
-    `path` names the picture, or is None for one that came as bytes or pixels.
+    `path` names the picture, or is None for one that came as bytes or pixels. Where a picture of a folder could not be
+    read, `error` says why, and there is no answer: no label, no probability, an empty `top`.
     """
 
     path: str | None
     label: str
     probability: float
     top: tuple[tuple[str, float], ...]
+    error: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As `predict --json` prints it."""
         top = [{"label": label, "probability": probability} for label, probability in self.top]
+        if self.error is not None:
+            return {"path": self.path, "label": None, "probability": None, "top": [], "error": self.error}
         return {"path": self.path, "label": self.label, "probability": self.probability, "top": top}
 
 
@@ -134,34 +138,56 @@ def predict(model: Any, images: Any, *, top: int = 3, device: str | None = "auto
     """Classify pictures, in order.
 
     `model` is whatever `load` takes. `images` is one picture or several: paths (a folder stands for the pictures
-    in it), bytes, uint8 arrays (H, W) or (H, W, C), PIL images. Raises ImageError at the first that cannot be
-    read, UsageError, and as `load` does.
+    in it, and those of them that cannot be read have an `error` in the answer's place), bytes, uint8 arrays (H, W) or
+    (H, W, C), PIL images. Raises ImageError at the first that cannot be read, or where all of a folder cannot,
+    UsageError, and as `load` does.
     """
     checked("top", top, whole(1))
     classifier = load(model, device)
-    return list(_predictions(classifier, _listed(images), top))
+    found = list(_predictions(classifier, _listed(images), top))
+    if found[0].error is not None and all(one.error is not None for one in found):
+        raise ImageError(f"none of the {len(found):,} pictures can be read: {found[0].error}")
+    return found
 
 
 def _predictions(classifier: Classifier, images: list[Any], top: int) -> Iterator[Prediction]:
     waiting = iter(images)
     with quiet_pillow():
         for framed in _framed(classifier, images):
-            probabilities_NK = softmax(classifier.logits(np.stack(framed)))
-            best_NK = np.argsort(-probabilities_NK, axis=1, kind="stable")[:, :top]
-            for row, order in zip(probabilities_NK.tolist(), best_NK.tolist(), strict=True):
+            pixels = [one for one in framed if not isinstance(one, ImageError)]
+            rows = iter(softmax(classifier.logits(np.stack(pixels))).tolist() if pixels else ())
+            for one in framed:
                 image = next(waiting)
-                best = tuple((classifier.class_names[k], row[k]) for k in order)
                 path = str(image) if isinstance(image, str | Path) else None
+                if isinstance(one, ImageError):
+                    yield Prediction(path, "", 0.0, (), str(one))
+                    continue
+                row = next(rows)
+                order = np.argsort(-np.asarray(row), kind="stable")[:top].tolist()
+                best = tuple((classifier.class_names[k], row[k]) for k in order)
                 yield Prediction(path, best[0][0], best[0][1], best)
 
 
-def _framed(classifier: Classifier, images: list[Any]) -> Iterator[list[Pixels]]:
+class _Found(str):
+    """The path of a picture that was found in a folder: if it cannot be read, the others are answered all the same."""
+
+
+def _framed(classifier: Classifier, images: list[Any]) -> Iterator[list[Pixels | ImageError]]:
     """All images framed, in order, a batch at a time; files are decoded ahead in threads."""
+
+    def frame(image: Any) -> Pixels | ImageError:
+        try:
+            return classifier.frame(image)
+        except ImageError as error:
+            if isinstance(image, _Found):
+                return error
+            raise
+
     if all(isinstance(image, str | Path | bytes | bytearray) for image in images):
-        groups = prefetch(classifier.frame, images, threads=0 if is_small(_typical_bytes(images)) else None)
+        groups = prefetch(frame, images, threads=0 if is_small(_typical_bytes(images)) else None)
     else:  # a PIL image, which may be there twice, is no thing for two threads
-        groups = ([classifier.frame(image)] for image in images)
-    batch: list[Pixels] = []
+        groups = ([frame(image)] for image in images)
+    batch: list[Pixels | ImageError] = []
     for group in groups:
         batch += group
         if len(batch) >= _BATCH_SIZE:
@@ -193,7 +219,7 @@ def _listed(images: Any) -> list[Any]:
             inside = pictures_in(Path(image))
             if not inside:
                 raise ImageError(f"folder {shown(image, 200)} holds no pictures")
-            listed += inside
+            listed += [_Found(path) for path in inside]
         else:
             listed.append(image)
     if not listed or any(isinstance(image, str) and not image for image in listed):

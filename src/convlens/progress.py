@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from convlens.checks import checked, choice
+from convlens.text import one_line, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,9 +43,8 @@ class Lines(Progress):
 
     def line(self, text: str) -> None:
         with suppress(OSError, ValueError, AttributeError):  # whoever listens may have gone: the work goes on
-            text = text.encode(sys.stderr.encoding or "ascii", "backslashreplace").decode(
-                sys.stderr.encoding or "ascii"
-            )
+            encoding = sys.stderr.encoding or "ascii"
+            text = printable(text).encode(encoding, "backslashreplace").decode(encoding)
             print(text, file=sys.stderr, flush=True)
 
 
@@ -62,22 +62,22 @@ class Bar(Progress):
 
         self.stop()
         columns = [
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         ]
         columns += [TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()]
         self._bar = RichProgress(*columns, console=self._console, transient=True, refresh_per_second=4)
         self._bar.start()
-        self._task = self._bar.add_task(what, total=total, note="")
+        self._task = self._bar.add_task(one_line(what), total=total, note="")
 
     def advance(self, amount: float = 1, note: str = "") -> None:
         if self._bar is not None:
-            self._bar.update(self._task, advance=amount, **({"note": note} if note else {}))
+            self._bar.update(self._task, advance=amount, **({"note": one_line(note)} if note else {}))
 
     def line(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
         if self._bar is not None:
@@ -125,10 +125,10 @@ class NotebookLine(Progress):
         self._done += amount
         now = int(100 * self._done / max(self._total, 1e-9))
         if now != before:
-            self._handle.update({"text/plain": f"{self._what} {now} % {note}"}, raw=True)
+            self._handle.update({"text/plain": printable(f"{self._what} {now} % {note}")}, raw=True)
 
     def line(self, text: str) -> None:
-        self._handle.update({"text/plain": text}, raw=True)
+        self._handle.update({"text/plain": printable(text)}, raw=True)
 
 
 @contextmanager

@@ -8,12 +8,37 @@ from collections.abc import Iterable
 from typing import Any
 
 
+def printable(text: str, *, keep: str = "\n") -> str:
+    """Text for people, safe in a terminal, a picture or a page: whatever steers instead of showing (escapes, bells,
+    marks that turn the direction of writing, lone surrogates) stands there as its escape; `keep` is left as it is."""
+    if text.isprintable():
+        return text
+    text = "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def one_line(value: object) -> str:
+    """`value` as printable text without a line break."""
+    return printable(str(value), keep="")
+
+
 def shown(value: object, limit: int = 80) -> str:
     """`value` as text that stays on one line and within `limit` characters: safe inside a message."""
-    text = str(value)
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")  # lone surrogates from odd file names
+    text = one_line(value)
     return text if len(text) <= limit else f"{text[: limit // 2]}…{text[-limit // 2 + 1 :]}"
+
+
+def table_cell(value: object) -> str:
+    """A text cell of a table that people open in a spreadsheet: printable, and no formula whatever it begins with.
+    Numbers stay as they are. Not for tables that convlens reads back."""
+    text = one_line(value)
+    if text[:1] not in ("=", "+", "-", "@"):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from convlens import files
+from convlens.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +54,7 @@ class Sheet:
         """Words below (x, y)."""
         style = {"color": INK, "fontsize": 9, "va": "top"} | style
         # Names are shown as they are: a dollar sign begins no formula.
-        written: Any = self.figure.text(x / WIDTH, 1 - y / self.height, text, parse_math=False)
+        written: Any = self.figure.text(x / WIDTH, 1 - y / self.height, printable(text), parse_math=False)
         written.set(**style)
 
 

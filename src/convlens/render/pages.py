@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convlens.text import printable
+
 if TYPE_CHECKING:
     from jinja2 import Environment
 
@@ -30,9 +32,14 @@ def _templates() -> Environment:
 
     def code(text: str) -> Markup:
         """What stands in backticks, as code."""
-        return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+        return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(printable(text)))))
 
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(load))
+    def shown_in_pages(value: Any) -> Any:
+        return printable(value) if type(value) is str else value
+
+    environment = Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(load), finalize=shown_in_pages
+    )
     environment.filters["code"] = code
     return environment
 

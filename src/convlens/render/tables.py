@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from convlens.signals import give_up_stdout, is_lost
+from convlens.text import one_line, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,7 +27,8 @@ _PLAIN = str.maketrans(
 
 
 def showable(text: str, encoding: str | None) -> str:
-    """`text` in characters that the stream's encoding has."""
+    """`text` in characters that the stream's encoding has, none of which steers a terminal."""
+    text = printable(text)
     try:
         text.encode(encoding or "ascii")
         return text
@@ -38,8 +40,15 @@ def print_text(text: str) -> None:
     """Print a result on standard output."""
     if sys.stdout is None:  # closed by whoever started us
         return
+    _write(showable(text, sys.stdout.encoding))
+
+
+def _write(text: str) -> None:
+    """Print what is showable already, and may have colours of ours."""
+    if sys.stdout is None:
+        return
     try:
-        print(showable(text, sys.stdout.encoding), flush=True)
+        print(text, flush=True)
     except OSError as error:
         if not is_lost(error):
             raise
@@ -56,7 +65,7 @@ def print_rows(rows: list[tuple[str, str]]) -> None:
     """What and value, a line each, the values under one another."""
     width = max(len(what) for what, _ in rows)
     for what, value in rows:
-        print_text(f"{what:<{width}}  {value}")
+        print_text(f"{what:<{width}}  {one_line(value)}")
 
 
 def new_table(*columns: str, right: Sequence[str] = ()) -> Table:
@@ -78,7 +87,7 @@ def add_row(table: Table, *cells: str) -> None:
 def _cell(text: str) -> Text:
     from rich.text import Text
 
-    return Text(showable(text, sys.stdout.encoding if sys.stdout else None))
+    return Text(showable(one_line(text), sys.stdout.encoding if sys.stdout else None))
 
 
 def is_terminal() -> bool:
@@ -98,7 +107,7 @@ def print_table(table: Table) -> None:
     page = io.StringIO()
     console = Console(file=page, force_terminal=is_terminal(), width=terminal_width())
     console.print(table)
-    print_text("\n".join(line.rstrip() for line in page.getvalue().splitlines()))
+    _write("\n".join(line.rstrip() for line in page.getvalue().split("\n")[:-1]))
 
 
 def print_styled(text: str, style: str, rest: str) -> None:
@@ -107,9 +116,10 @@ def print_styled(text: str, style: str, rest: str) -> None:
     from rich.text import Text
 
     written = io.StringIO()
-    line = Text().append(text, style).append(rest)
+    encoding = sys.stdout.encoding if sys.stdout else None
+    line = Text().append(showable(text, encoding), style).append(showable(rest, encoding))
     Console(file=written, force_terminal=is_terminal(), width=terminal_width()).print(line)
-    print_text("\n".join(part.rstrip() for part in written.getvalue().splitlines()))
+    _write("\n".join(part.rstrip() for part in written.getvalue().split("\n")[:-1]))
 
 
 def styled(text: str, style: str = "", *under: str) -> Text:
@@ -117,10 +127,10 @@ def styled(text: str, style: str = "", *under: str) -> Text:
     from rich.text import Text
 
     encoding = sys.stdout.encoding if sys.stdout else None
-    cell = Text().append(showable(text, encoding), style)
+    cell = Text().append(showable(one_line(text), encoding), style)
     for line in under:
         if line:
-            cell.append("\n" + showable(line, encoding), "dim")
+            cell.append("\n" + showable(one_line(line), encoding), "dim")
     return cell
 
 

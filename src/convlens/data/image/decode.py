@@ -4,12 +4,14 @@ Owns which formats are read, how each pixel mode becomes grey or RGB, and the ce
 from the header before anything is decoded. Knows nothing of sizes or networks. docs/formats.md has the table.
 """
 
+import ctypes.util
 import hashlib
 import io
 import stat
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -214,7 +216,22 @@ def quiet_pillow() -> Iterator[None]:
         yield
 
 
+@cache
+def _quiet_libtiff() -> None:
+    """Keep libtiff, which Pillow decodes TIFF with, from writing lines of its own to the terminal. The library is the
+    one beside Pillow in its wheels, or the system's; on Windows it is inside Pillow and out of reach."""
+    inside = Path(Image.__file__).parent
+    beside = [*inside.with_name("pillow.libs").glob("libtiff*"), *inside.glob(".dylibs/libtiff*")]
+    for path in [str(path) for path in beside] or [ctypes.util.find_library("tiff") or ""]:
+        with suppress(OSError, AttributeError):
+            library = ctypes.CDLL(path)
+            library.TIFFSetErrorHandler(None)
+            library.TIFFSetWarningHandler(None)
+
+
 def _open(data: bytes) -> Image.Image:
+    if data[:2] in (b"II", b"MM"):
+        _quiet_libtiff()
     if not data:
         raise ImageError("empty file (0 bytes)")
     try:
