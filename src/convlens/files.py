@@ -117,6 +117,17 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
+def write_private(path: Path, text: str) -> None:
+    """Replace `path` by `text` in a file that nobody but its owner may read. Raises StorageError."""
+    temporary = _temporary_beside(path)
+    with _storage(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        temporary.replace(path)
+
+
 def write_json(path: Path, value: object) -> None:
     """Replace `path` by `value` as JSON in UTF-8, durably. Raises StorageError."""
     write_bytes(path, _json_bytes(value, indent=2))

@@ -92,7 +92,7 @@ def page(browser: Browser, microscope: Server, request: pytest.FixtureRequest) -
     refused = "the server responded with a status of 400"  # the browser's own words, where a test sends nonsense
     opened.on("pageerror", lambda error: problems.append(str(error)))
     opened.on("request", lambda r: None if r.url.startswith((microscope.url, "blob:")) else problems.append(r.url))
-    opened.goto(microscope.url)
+    opened.goto(microscope.entry)
     opened.wait_for_selector("body[data-ready]")
     yield opened
     context.close()
@@ -308,7 +308,7 @@ def test_works_on_a_phone(page: Page) -> None:
 
 
 @pytest.mark.slow
-def test_designed_network_trains_and_opens(page: Page, digits: Path) -> None:
+def test_designed_network_trains_and_opens(page: Page, microscope: Server, digits: Path) -> None:
     """A sentence typed in the lab is trained by a child process with its curve, and opened in the microscope."""
     page.locator("#tab-lab").click()
     page.locator("#sentence").fill(VERTICAL_EDGES)
@@ -320,7 +320,7 @@ def test_designed_network_trains_and_opens(page: Page, digits: Path) -> None:
     assert convlens.Run(digits / "runs" / "lab-1").status == "complete"
     # Another tab, and a value that is played here: both are of the model that was open until now.
     other = page.context.new_page()
-    other.goto(page.url.partition("#")[0])
+    other.goto(microscope.entry)
     other.wait_for_selector("body[data-ready]")
     draw_seven(other)
     page.locator("#tab-look").click()

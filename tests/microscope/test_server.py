@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import convlens
+from convlens import files
 from convlens.architecture import parse, plan
 from convlens.data.image.decode import MAX_PIXELS
 from convlens.errors import UsageError
@@ -72,14 +73,17 @@ class Server:
         found = re.search(r"http://([^:/]+):(\d+)/(\S*)", self.line)
         assert found, self.line + self.process.stderr.read()
         self.port, self.query = int(found[2]), found[3]
+        self.token = self.query.removeprefix("#token=")
         self.url = f"http://127.0.0.1:{self.port}/"
+        self.entry = self.url + self.query
 
     def ask(
         self, method: str, path: str, body: bytes | None = None, **headers: str
     ) -> tuple[int, bytes, dict[str, str]]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        shown = {"Authorization": f"Bearer {self.token}"} | {n.replace("_", "-"): value for n, value in headers.items()}
         try:
-            connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+            connection.request(method, path, body, shown)
             response = connection.getresponse()
             return response.status, response.read(), {k.lower(): v for k, v in response.getheaders()}
         finally:
@@ -300,32 +304,65 @@ def test_page_is_small_and_needs_nothing_from_elsewhere() -> None:
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", text), name
 
 
-def test_token_where_others_can_reach_it(toy_run: convlens.Run, tmp_path: Path) -> None:
-    """Bound to more than this machine, each request needs the token; the start line's address hands it to a cookie."""
+def test_each_question_needs_the_token(toy_run: convlens.Run, tmp_path: Path) -> None:
+    """Whoever asks shows it in a header, here and where other machines can reach it; the page itself holds no secret,
+    and neither an address nor a cookie is taken for it."""
     server = Server(tmp_path, str(toy_run.path), "--port", "0", "--host", "0.0.0.0", "--allow-host", "hub.example")
     try:
-        token = server.query.removeprefix("?token=")
-        assert len(token) >= 16
-        assert "token" in server.refused(401, "GET", "/")
-        assert "token" in server.refused(401, "GET", "/api/model", Authorization="Bearer wrong")
-        assert "token" in server.refused(401, "GET", "/?token=wrong")
-        status, _, headers = server.ask("GET", f"/?token={token}")
-        assert status == 303 and headers["location"] == "./"
-        cookie = headers["set-cookie"]
-        assert "HttpOnly" in cookie and "samesite=lax" in cookie.lower() and str(server.port) in cookie
-        assert server.ask("GET", "/api/model", Cookie=cookie.partition(";")[0])[0] == 200
-        assert server.ask("GET", "/api/model", Authorization=f"Bearer {token}", Host="hub.example")[0] == 200
-        own = cookie.partition(";")[0]
-        for among in (f'x={{"a":1}}; {own}', f"x=hello world; {own}", f"foo[]=1; httponly; {own}"):
-            assert server.ask("GET", "/api/model", Cookie=among)[0] == 200, "other programs' cookies lock nobody out"
-        assert server.ask("GET", "/api/model", Cookie=own, Authorization="Bearer another")[0] == 200
-        assert server.refused(403, "GET", "/api/model", Authorization=f"Bearer {token}", Host="evil.example")
-        passed = {"Authorization": f"Bearer {token}", "Host": "inside.example"}  # a proxy gives its own Host
+        assert len(server.token) >= 16 and server.query == f"#token={server.token}"
+        assert server.ask("GET", "/", Authorization="")[0] == 200
+        assert server.ask("GET", "/page/main.js", Authorization="")[0] == 200
+        for shown in ("", "Bearer wrong", f"Basic {server.token}", server.token):
+            assert "token" in server.refused(401, "GET", "/api/model", Authorization=shown)
+            assert "token" in server.refused(401, "POST", "/api/lab/stop", b"{}", Authorization=shown)
+        assert "token" in server.refused(401, "GET", f"/api/model?token={server.token}", Authorization="")
+        cookie = f"convlens_token_{server.port}={server.token}"
+        assert "token" in server.refused(401, "GET", "/api/model", Authorization="", Cookie=cookie)
+        status, _, headers = server.ask("GET", "/api/model", Host="hub.example")
+        assert status == 200 and "set-cookie" not in headers
+        assert server.refused(403, "GET", "/api/model", Host="evil.example")
+        passed = {"Host": "inside.example"}  # a proxy gives its own Host
         assert server.refused(403, "POST", "/api/explain", b'{"sentence": ""}', **passed, Origin="https://hub.example")
         passed["Host"] = f"127.0.0.1:{server.port}"
         assert server.ask("POST", "/api/explain", b'{"sentence": ""}', **passed, Origin="https://hub.example")[0] == 200
+        for odd in ({"Origin": f"chrome-extension://127.0.0.1:{server.port}"}, {"Sec-Fetch-Site": "cross-site"}):
+            assert server.refused(403, "POST", "/api/lab/stop", b"{}", **odd)
     finally:
         assert server.close() == 0
+
+
+def test_without_a_token_where_that_was_asked_for(toy_run: convlens.Run, tmp_path: Path) -> None:
+    """--no-token lets everybody on this machine in, and is refused where other machines could come too."""
+    server = Server(tmp_path, str(toy_run.path), "--port", "0", "--no-token")
+    try:
+        assert server.query == "" and server.ask("GET", "/api/model", Authorization="")[0] == 200
+    finally:
+        assert server.close() == 0
+    with pytest.raises(UsageError, match="own addresses"):
+        convlens.serve(toy_run.path, host="0.0.0.0", no_token=True)
+
+
+def test_the_browser_is_opened_by_a_page_that_only_its_owner_can_read(
+    toy_run: convlens.Run, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No list of processes shows the token: the browser gets a file that its owner alone can read, gone at the end."""
+    from convlens.microscope import serving
+
+    opened: list[tuple[str, str, int]] = []
+
+    def serve_nothing(app: Any, listener: Any, limits: Any, started: Any) -> None:
+        started()
+        path = next(files.state_folder().glob("open/*.html"))
+        opened.append((path.as_uri(), path.read_text(encoding="utf-8"), path.stat().st_mode & 0o777))
+
+    monkeypatch.setattr(serving, "run_server", serve_nothing)
+    asked: list[str] = []
+    monkeypatch.setattr("webbrowser.open", asked.append)
+    convlens.serve(toy_run.path, port=0, open=True, token="a-long-token", progress="none")
+    [(address, page, mode)] = opened
+    assert "a-long-token" in page and (mode == 0o600 or os.name == "nt")
+    assert asked == [address] and "token" not in address
+    assert not list(files.state_folder().glob("open/*"))
 
 
 def test_queue_is_short(toy_run: convlens.Run) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from convlens.commands import terminal
 from convlens.commands.options import Device, Model, flag
 
-_HOST = "Address to listen on. Any but this machine's own (127.0.0.1) needs a token."
+_HOST = "Address to listen on: 127.0.0.1 is reached from this machine alone."
 _ALLOW_HOST = "One more name to be reached by, as a notebook's proxy has; repeatable."
 
 
@@ -15,12 +15,15 @@ def serve(
     port: Annotated[int, flag("Port to listen on; 0: any that is free.")] = 8023,
     open: Annotated[bool, flag("Start the browser.", None, "--open")] = False,
     allow_host: Annotated[list[str] | None, flag(_ALLOW_HOST, metavar="NAME")] = None,
-    token: Annotated[str | None, flag("What a browser must show; made by itself where one is needed.")] = None,
+    token: Annotated[str | None, flag("What a browser must show.", show_default="made by itself")] = None,
+    no_token: Annotated[bool, flag("Let every user of this machine in.", None, "--no-token")] = False,
+    max_connections: Annotated[int, flag("Connections held at once.")] = 64,
     device: Device = None,
 ) -> None:
     """Open a model in the microscope: a page to draw on, look into, design and train in."""
     import convlens
 
     with terminal.progress() as bar:
-        given: dict[str, Any] = {"allow_host": allow_host, "token": token, "device": device, "progress": bar}
+        given: dict[str, Any] = {"allow_host": allow_host, "token": token, "no_token": no_token, "device": device}
+        given |= {"max_connections": max_connections, "progress": bar}
         convlens.serve(model, host=host, port=port, open=open, **given)

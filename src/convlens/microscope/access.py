@@ -6,10 +6,10 @@ Owns what keeps other web pages, other names for this machine (DNS rebinding) an
 import hmac
 import ipaddress
 from dataclasses import dataclass
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _POLICY = (
@@ -26,19 +26,22 @@ _HEADERS = {
 }
 
 
+_GUARDED = "/api/"  # where a token is needed
+
+
 @dataclass(frozen=True)
 class Access:
     """Around an app: refuses what is not meant for it. `hosts` are names that a browser may call this server by,
     `proxies` those of them whose pages are ours under another address;
-    `any_address` also takes IP addresses, which cannot be rebound; `token`, if any, must come with each request.
-    `cookie` is the name it is kept under, one for each port: cookies don't tell ports apart."""
+    `any_address` also takes IP addresses, which cannot be rebound; `token`, if any, must come with each request to
+    `/api/`, in its Authorization header: the page itself holds no secret, and a cookie would go to every port of the
+    host."""
 
     app: ASGIApp
     hosts: frozenset[str]
     proxies: frozenset[str] = frozenset()
     any_address: bool = False
     token: str | None = None
-    cookie: str = "convlens_token"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -52,24 +55,21 @@ class Access:
                 message["headers"] = headers + [(k.encode(), v.encode()) for k, v in _HEADERS.items()]
             await send(message)
 
+        if refusal is None and (self.token is None or scope["path"].startswith(_GUARDED)):
+            scope.get("state", {}).get("let_in", lambda: None)()
         await (refusal or self.app)(scope, receive, send_guarded)
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         if not self._knows(headers.get("host", "")):
             return _refused(403, "this server does not answer to that name; start it with --allow-host NAME")
-        origin = headers.get("origin")
-        if scope["method"] not in ("GET", "HEAD") and origin is not None and not self._is_ours(origin, headers):
+        if "content-length" in headers and "transfer-encoding" in headers:
+            return _refused(400, "a request has one length: content-length or transfer-encoding")
+        origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
+        is_foreign = site not in ("none", "same-origin") if origin is None else not self._is_ours(origin, headers)
+        if scope["method"] not in ("GET", "HEAD") and is_foreign:
             return _refused(403, "requests from other pages are refused")
-        if self.token is None:
-            return None
-        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-        if given and _same(given, self.token) and scope["method"] == "GET" and scope["path"] == "/":
-            entered = RedirectResponse("./", 303)  # without the token in the address bar
-            # Lax: strict would withhold it right after a link in a mail or chat was followed.
-            entered.set_cookie(self.cookie, self.token, httponly=True, samesite="lax", path="/")
-            return entered
-        if any(_same(given, self.token) for given in _tokens_in(headers, self.cookie)):
+        if self.token is None or not scope["path"].startswith(_GUARDED) or _same(_token_in(headers), self.token):
             return None
         return _refused(401, "a token is needed: open the whole address that the start line shows")
 
@@ -77,8 +77,11 @@ class Access:
         """Whether a page is this server's: of the very host and port that the request goes to, or of a name that was
         allowed and stands for it (a proxy, which gives the request another Host)."""
         try:
-            netloc = urlsplit(origin).netloc.lower()
+            scheme, netloc = urlsplit(origin)[:2]
         except ValueError:
+            return False
+        netloc = netloc.lower()
+        if scheme not in ("http", "https"):  # an extension's page
             return False
         return netloc == headers.get("host", "").lower() or netloc.partition(":")[0] in self.proxies
 
@@ -98,19 +101,10 @@ class Access:
         return True
 
 
-def _tokens_in(headers: Headers, cookie: str) -> list[str]:
-    """What a request shows: its bearer token, and our cookie among those of whatever else runs on this host. Split by
-    hand: one that is no proper cookie makes Python's parser drop all of them."""
-    found = []
+def _token_in(headers: Headers) -> str:
+    """The bearer token that a request shows, or nothing."""
     scheme, _, value = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        found.append(value.strip())
-    for line in headers.getlist("cookie"):
-        for part in line.split(";"):
-            name, _, value = part.strip().partition("=")
-            if name == cookie:
-                found.append(value.strip('"'))
-    return found
+    return value.strip() if scheme.lower() == "bearer" else ""
 
 
 def _same(given: str, token: str) -> bool:

@@ -26,7 +26,7 @@ from convlens.records import Record, Text, parsed
 from convlens.text import shown
 
 MAX_UPLOAD_BYTES, MAX_JSON_BYTES = 32 << 20, 1 << 20
-_MAX_WAITING = 8
+_MAX_WAITING, _MAX_HELD_BYTES = 8, 8 * MAX_UPLOAD_BYTES
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ class Microscope:
         self.session = Session(classifier, self._numbers)
         self.lab = Lab()
         self._worker = ThreadPoolExecutor(1, "convlens")
-        self._num_waiting = 0
+        self._num_waiting = self._num_held = 0
         self._measuring, self._training = asyncio.Lock(), asyncio.Lock()
         page = package_files("convlens.microscope").joinpath("page")
         self._page = {file.name: file.read_bytes() for file in page.iterdir() if file.is_file()}
@@ -80,6 +80,21 @@ class Microscope:
         """End the lab's training and the worker."""
         self.lab.close()
         self._worker.shutdown(wait=False, cancel_futures=True)
+
+    @asynccontextmanager
+    async def _body(self, request: Request) -> AsyncIterator[bytes]:
+        """A picture's bytes, of which only so many are held at once. A place in the queue is for requests that are
+        complete: whoever sends slowly keeps nobody waiting. Raises _BusyError, HTTPException."""
+        parts: list[bytes] = []
+        try:
+            async for part in _parts(request, MAX_UPLOAD_BYTES):
+                parts.append(part)
+                self._num_held += len(part)
+                if self._num_held > _MAX_HELD_BYTES:
+                    raise _BusyError
+            yield b"".join(parts)
+        finally:
+            self._num_held -= sum(map(len, parts))
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:
@@ -124,9 +139,8 @@ class Microscope:
             async with self._measuring:
                 await asyncio.to_thread(self.session.dataset)
             return _binary(await self._work(partial(self.session.see_validation, _number(request, "val"))))
-        async with self._place():  # before the picture is read: what waits takes memory
-            data = await _body(request, MAX_UPLOAD_BYTES)
-            return _binary(await self._in_worker(partial(self.session.see, data)))
+        async with self._body(request) as data:
+            return _binary(await self._work(partial(self.session.see, data)))
 
     async def _maps(self, request: Request) -> Response:
         layers = [a for a in request.query_params.get("layers", "").split(",") if a]
@@ -194,21 +208,22 @@ class Microscope:
 # ---------------------------------------------------------------- requests
 
 
-async def _body(request: Request, most: int) -> bytes:
-    """The whole body. Raises HTTPException 413 as soon as it is larger than `most`."""
-    parts: list[bytes] = []
-    size = 0
+async def _parts(request: Request, most: int) -> AsyncIterator[bytes]:
+    """The body as it comes. Raises HTTPException 413 as soon as it is larger than `most`, or says that it will be."""
+    declared, size = request.headers.get("content-length", "0"), 0
+    too_large = HTTPException(413, f"more than {most >> 20} MB: send less")
+    if declared.isascii() and declared.isdigit() and (len(declared) > 15 or int(declared) > most):
+        raise too_large
     async for part in request.stream():
         size += len(part)
         if size > most:
-            raise HTTPException(413, f"more than {most >> 20} MB: send less")
-        parts.append(part)
-    return b"".join(parts)
+            raise too_large
+        yield part
 
 
 async def _json(request: Request, kind: type[R]) -> R:
     try:
-        return parsed(await _body(request, MAX_JSON_BYTES), kind, "the request")
+        return parsed(b"".join([part async for part in _parts(request, MAX_JSON_BYTES)]), kind, "the request")
     except RecordError as error:
         raise HTTPException(400, str(error)) from None
 

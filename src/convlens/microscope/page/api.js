@@ -10,6 +10,16 @@ export class Problem extends Error {
   }
 }
 
+// The token stands behind the address's `#`, which is never sent; this tab keeps it, and shows it with each request.
+const KEPT_AS = "convlens-token";
+const inAddress = location.hash.match(/^#token=([\w.~-]+)/);
+if (inAddress) {
+  sessionStorage.setItem(KEPT_AS, inAddress[1]);
+  history.replaceState(null, "", location.pathname);
+}
+const token = sessionStorage.getItem(KEPT_AS);
+const headers = token ? { Authorization: `Bearer ${token}` } : {};
+
 const BUSY_MS = 300;
 const MOST_TRIES = 10;
 
@@ -18,7 +28,7 @@ async function answered(path, read, options, tries = 1) {
   let response;
   let body;
   try {
-    response = await fetch(path, options);
+    response = await fetch(path, { ...options, headers });
     body = response.ok ? await response[read]() : await response.json().catch(() => ({}));
   } catch {
     throw new Problem(0, { error: "the server does not answer: was it ended?" });
