@@ -8,6 +8,7 @@ import asyncio
 import errno
 import json
 import logging
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import Any
 
 import h11
 import uvicorn
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -63,11 +65,7 @@ class Limits:
 
 
 def _most_descriptors() -> int:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 512
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else 512  # Windows has no such limit
 
 
 class GuardedProtocol(H11Protocol):
@@ -104,7 +102,7 @@ class GuardedProtocol(H11Protocol):
         self.limits.counts.too_slow += 1
         self.turn_away(408, f"the request took too long ({name}): send it at once")
 
-    def turn_away(self, status: int, message: str) -> None:
+    def turn_away(self, status: int, message: str, *, is_ending: bool = False) -> None:
         """Answer in one line, unless an answer has begun, and close the connection."""
         for name in list(self._deadlines):
             self._set(name, None)
@@ -125,7 +123,10 @@ class GuardedProtocol(H11Protocol):
         retry = "retry-after: 1\r\n" if status == 503 else ""
         head = f"HTTP/1.1 {status} {_PHRASES.get(status, 'Error')}\r\ncontent-type: application/json\r\n{retry}"
         self.transport.write(f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body)
-        self.loop.call_later(_LINGER_S, self.transport.abort)
+        if is_ending:
+            self.transport.close()
+        else:
+            self.loop.call_later(_LINGER_S, self.transport.abort)
 
     # ------------------------------------------------------------ the protocol
 
@@ -168,6 +169,7 @@ class GuardedProtocol(H11Protocol):
         if not is_headers:
             self._set("headers", None)
         elif "headers" not in self._deadlines:
+            self._unset_keepalive_if_required()
             self._set("headers", self.limits.headers_s)
         self._set("body", self.limits.body_progress_s if is_body else None)
         if not is_body:
@@ -190,7 +192,7 @@ class GuardedProtocol(H11Protocol):
 
     def shutdown(self) -> None:
         if self.is_answering and self.cycle.more_body:  # it will not come any more
-            self.turn_away(503, "the server is ending")
+            self.turn_away(503, "the server is ending", is_ending=True)
         elif not self.is_refused:
             super().shutdown()
 
@@ -200,7 +202,8 @@ _PHRASES = {400: "Bad Request", 408: "Request Timeout", 503: "Service Unavailabl
 
 @dataclass(frozen=True)
 class _Ending:
-    """Around an app: what is cancelled because the server ends is answered in one line, without a traceback."""
+    """Around an app: what is cancelled because the server ends is answered in one line, what the client broke off with
+    nothing; neither leaves a traceback."""
 
     app: ASGIApp
 
@@ -214,6 +217,8 @@ class _Ending:
 
         try:
             await self.app(scope, receive, noting)
+        except ClientDisconnect:
+            pass
         except asyncio.CancelledError:
             if not has_begun:
                 headers = [(b"content-type", b"application/json"), (b"connection", b"close")]

@@ -276,6 +276,12 @@ def reserve_folder(parent: Path, name: str) -> Path:
                 number += 1
 
 
+def remove_file(path: Path) -> None:
+    """Remove a file, if it is there and can be."""
+    with suppress(OSError):
+        path.unlink()
+
+
 def remove_if_empty(path: Path) -> None:
     """Remove a folder that nothing was written into."""
     with suppress(OSError):

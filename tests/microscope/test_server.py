@@ -12,12 +12,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -511,16 +513,35 @@ def test_serve_checks_its_arguments() -> None:
         convlens.serve("last", port=True)
 
 
-def test_two_microscopes_train_in_places_of_their_own(toy_run: convlens.Run, tmp_path: Path) -> None:
-    """Two servers in one folder never take the same place for a run; what never became a run leaves nothing behind."""
+def test_one_training_of_the_lab_for_each_folder(toy_run: convlens.Run, tmp_path: Path) -> None:
+    """Of two servers in one folder that are asked at once, one trains; when that has ended, the other may."""
     servers = [Server(tmp_path, str(toy_run.path), "--port", "0") for _ in range(2)]
-    places = [one.post("/api/lab/train", LONG)["place"] for one in servers]
-    assert len(set(places)) == 2
-    for one in servers:
-        one.post("/api/lab/stop", {})
-        assert one.close() == 0
+    with ThreadPoolExecutor() as threads:
+        body = json.dumps(LONG).encode()
+        statuses = list(threads.map(lambda one: one.ask("POST", "/api/lab/train", body)[0], servers))
+    assert sorted(statuses) == [200, 400]
+    first, second = sorted(servers, key=lambda one: statuses[servers.index(one)])
+    assert "going on in this folder" in second.refused(400, "POST", "/api/lab/train", body)
+    assert first.close() == 0
+    assert second.post("/api/lab/train", LONG)["state"] == "running"
+    assert second.close() == 0
     left = [path for path in (tmp_path / "runs").iterdir() if path.is_dir() and not any(path.iterdir())]
     assert left == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL and SIGHUP are POSIX")
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGHUP"])
+def test_the_labs_training_ends_with_its_server(toy_run: convlens.Run, tmp_path: Path, how: str) -> None:
+    """A server that is killed, or whose terminal is closed, takes its training along: it is saved and ends."""
+    server = Server(tmp_path, str(toy_run.path), "--port", "0")
+    place = tmp_path / str(server.post("/api/lab/train", LONG)["place"])
+    while server.get("/api/lab")["step"] == 0:
+        pass
+    server.process.send_signal(getattr(signal, how))
+    server.process.communicate()
+    lock = FileLock(str(tmp_path / "runs" / ".lab.lock"), timeout=20)
+    with lock:  # the child's, which is free when it has ended
+        assert convlens.Run(place).status == "interrupted"
 
 
 def test_damaged_log_of_the_lab(toy: Server, toy_run: convlens.Run, tmp_path: Path) -> None:

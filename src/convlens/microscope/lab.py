@@ -5,7 +5,6 @@ follows its run folder's log.
 """
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -26,6 +25,8 @@ from convlens.run import RUN_FILE, RUNS_FOLDER, Run
 MAX_PARAMETERS, MAX_MULTIPLY_ADDS, MAX_EPOCHS = 5_000_000, 500_000_000, 50.0
 _FIELDS = ("epochs", "batch_size", "lr")  # of the recipe, that the page may set
 _STOP_WAIT_S = 10.0
+LOCK, READY = RUNS_FOLDER / ".lab.lock", "the lock is held"
+BUSY = "a training of the lab is going on in this folder: stop it, or wait for its end"
 
 
 def explained(card: ModelCard, sentence: Any) -> dict[str, Any]:
@@ -71,10 +72,11 @@ class Lab:
     def train(self, card: ModelCard, dataset: Dataset, device: str, request: LabRequest) -> None:
         """Start `convlens train` for a sentence; `request` may also set epochs, batch_size, lr and seed.
 
-        Raises UsageError where one is going on or the network is too large for the lab, SentenceError, RecipeError.
+        Raises UsageError where one is going on, of this server or of another in this folder, or the network is too
+        large for the lab, SentenceError, RecipeError.
         """
-        if self.is_busy:
-            raise UsageError("a training is going on: stop it, or wait for its end")
+        if self.is_busy or files.is_locked(LOCK):
+            raise UsageError(BUSY)
         network_plan = plan(parse(request.sentence), card.input_spec.shape, len(card.class_names))
         if network_plan.num_parameters > MAX_PARAMETERS or network_plan.multiply_adds > MAX_MULTIPLY_ADDS:
             raise UsageError(
@@ -90,17 +92,22 @@ class Lab:
         place = files.reserve_folder(RUNS_FOLDER, "lab")  # another microscope may train in this folder too
         process = subprocess.Popen(
             _command(dataset, request.sentence, recipe, request.seed, place, device),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             encoding="utf-8",
             errors="replace",
             env={**os.environ, "PYTHONIOENCODING": "utf-8"},
-            # A terminal's Ctrl-C is the server's; it ends the training itself.
+            # A terminal's Ctrl-C is the server's, which ends the training itself, by closing the pipe.
             start_new_session=True,
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
+        assert process.stdout is not None
+        if (said := process.stdout.readline().strip()) != READY:
+            process.communicate()
+            files.remove_if_empty(place)
+            raise UsageError(BUSY if BUSY in said else f"the training could not begin: {said}")
         self._process, self.place = process, place
         self._sentence, self._was_stopped = request.sentence, False
         self._lines.clear()
@@ -114,10 +121,9 @@ class Lab:
     def stop(self) -> None:
         """Ask the training to end; its run stays, interrupted."""
         if self.is_busy:
-            assert self._process is not None
+            assert self._process is not None and self._process.stdin is not None
             self._was_stopped = True
-            # Windows knows no SIGTERM that a process could handle; its Ctrl-Break can be.
-            self._process.send_signal(getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM))
+            self._process.stdin.close()
 
     def close(self) -> None:
         """End the training, if one is going on, and wait for it."""
@@ -168,8 +174,7 @@ def _command(dataset: Dataset, sentence: str, recipe: Recipe, seed: int, place: 
     return [
         sys.executable,
         "-m",
-        "convlens",
-        "train",
+        "convlens.microscope.child",
         str(dataset.folder.absolute()),
         f"--architecture={sentence}",
         f"--out={place}",

@@ -85,8 +85,7 @@ def serve(
                 run_server(access, listener, limits, started)
         finally:
             if redirect is not None:
-                with suppress(OSError):
-                    redirect.unlink()
+                files.remove_file(redirect)
         if str(limits.counts):
             bar.line(f"connections and requests turned away: {limits.counts}")
 
