@@ -5,6 +5,7 @@ standard stream that is closed. Library code never touches either; it is asked t
 """
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -111,7 +112,7 @@ def open_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115  # for the process's life
+            setattr(sys, name, _nowhere(mode))
 
 
 def is_lost(error: OSError) -> bool:
@@ -121,4 +122,8 @@ def is_lost(error: OSError) -> bool:
 
 def give_up_stdout() -> None:
     """Nobody reads standard output any more: what is still printed goes nowhere."""
-    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  # for the process's life
+    sys.stdout = _nowhere("w")
+
+
+def _nowhere(mode: str) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.FileIO(os.devnull, mode), encoding="utf-8")

@@ -28,7 +28,10 @@ _PLAIN = str.maketrans(
 
 def showable(text: str, encoding: str | None) -> str:
     """`text` in characters that the stream's encoding has, none of which steers a terminal."""
-    text = printable(text)
+    return _encodable(printable(text), encoding)
+
+
+def _encodable(text: str, encoding: str | None) -> str:
     try:
         text.encode(encoding or "ascii")
         return text
@@ -38,17 +41,15 @@ def showable(text: str, encoding: str | None) -> str:
 
 def print_text(text: str) -> None:
     """Print a result on standard output."""
-    if sys.stdout is None:  # closed by whoever started us
-        return
-    _write(showable(text, sys.stdout.encoding))
+    _write(printable(text))
 
 
 def _write(text: str) -> None:
-    """Print what is showable already, and may have colours of ours."""
-    if sys.stdout is None:
+    """Print what is printable already, and may have colours of ours."""
+    if sys.stdout is None:  # closed by whoever started us
         return
     try:
-        print(text, flush=True)
+        print(_encodable(text, sys.stdout.encoding), flush=True)
     except OSError as error:
         if not is_lost(error):
             raise
