@@ -73,6 +73,11 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain(terminal.as_typed(str(error)))
     except (typer.Abort, KeyboardInterrupt):
         return 128 + signal.SIGINT
+    except SystemExit as end:  # a help text that was not read to its end: the library of this command line says 1
+        if isinstance(end.__context__, OSError) and is_lost(end.__context__):
+            give_up_stdout()
+            return 0
+        raise
     except MemoryError:
         return _complain("out of memory: try smaller images, a smaller network or fewer of them at a time")
     except OSError as error:

@@ -113,8 +113,6 @@ def read_bundle(path: Path, document: str, kinds: Mapping[int, type[C]]) -> Bund
         card = versioned(json_value(metadata.convlens.encode(), where, _MAX_VALUES), document, kinds, where)
     except RecordError as error:
         raise ModelFileError(str(error)) from error
-    if len(headers) > _MAX_TENSORS:
-        raise ModelFileError(f"{where} is damaged or no convlens file ({len(headers):,} tensors)")
     end = 0
     for name, one in sorted(headers.items(), key=lambda item: item[1].data_offsets):
         if one.dtype not in _TYPES:
@@ -140,6 +138,8 @@ def _header(path: Path, where: str) -> tuple[dict[str, Any], int]:
     length = int.from_bytes(head[:8], "little")
     if size < 8 or length > min(size - 8, _MAX_HEADER_BYTES) or size > MAX_FILE_BYTES:
         raise ModelFileError(f"{where} is damaged, truncated or no convlens file (its header cannot be)")
+    if head.count(b'"data_offsets"') > _MAX_TENSORS:
+        raise ModelFileError(f"{where} is damaged or no convlens file (more than {_MAX_TENSORS:,} tensors)")
     try:
         table = json_value(head[8 : 8 + length], where, _MAX_VALUES)
     except RecordError as error:

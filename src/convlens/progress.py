@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 from convlens.checks import checked, choice
 from convlens.text import one_line, printable
@@ -86,26 +86,29 @@ class Bar(Progress):
 
 
 class _Listener(io.TextIOBase):
-    """Standard error as long as somebody listens there: a terminal that goes away ends no training."""
+    """A stream as long as somebody listens there: a terminal that goes away ends no training."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream  # as it is now: while a bar is shown, rich puts a proxy of its own into sys.stderr
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # read only
-        return sys.stderr.encoding
+        return self._stream.encoding
 
     def isatty(self) -> bool:
-        return sys.stderr.isatty()
+        return self._stream.isatty()
 
     def fileno(self) -> int:
-        return sys.stderr.fileno()
+        return self._stream.fileno()
 
     def write(self, text: str) -> int:
         with suppress(OSError, ValueError):
-            sys.stderr.write(text)
+            self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
         with suppress(OSError, ValueError):
-            sys.stderr.flush()
+            self._stream.flush()
 
 
 class NotebookLine(Progress):
@@ -157,7 +160,7 @@ def _make(mode: str) -> Progress:
     if mode == "bar" or (sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"):
         from rich.console import Console
 
-        return Bar(Console(file=cast(IO[str], _Listener())))
+        return Bar(Console(file=cast(IO[str], _Listener(sys.stderr))))
     return Progress()
 
 

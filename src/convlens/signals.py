@@ -55,6 +55,20 @@ def stopping_signals() -> Iterator[Stopping]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def ended_by_ctrl_c() -> Iterator[None]:
+    """Within it, Ctrl-C is the ordinary end of what runs: KeyboardInterrupt without a word."""
+    before = signal.getsignal(signal.SIGINT)
+    if before == signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def say(text: str) -> None:
     """Write to standard error from within a handler, which may interrupt a print that is under way."""
     with suppress(OSError):

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from convlens.commands import terminal
 from convlens.commands.options import Device, Model, flag
+from convlens.signals import ended_by_ctrl_c
 
 _HOST = "Address to listen on: 127.0.0.1 is reached from this machine alone."
 _ALLOW_HOST = "One more name to be reached by, as a notebook's proxy has; repeatable."
@@ -23,7 +24,7 @@ def serve(
     """Open a model in the microscope: a page to draw on, look into, design and train in."""
     import convlens
 
-    with terminal.progress() as bar:
+    with terminal.progress() as bar, ended_by_ctrl_c():
         given: dict[str, Any] = {"allow_host": allow_host, "token": token, "no_token": no_token, "device": device}
         given |= {"max_connections": max_connections, "progress": bar}
         convlens.serve(model, host=host, port=port, open=open, **given)

@@ -86,7 +86,8 @@ def _read(path: Path) -> Checkpoint:
     """Raises RecordError, ModelFileError; RunError."""
     where = shown(path / _MANIFEST, 200)
     value, is_sealed = read_sealed(path / _MANIFEST)
-    if isinstance(value, dict) and "files" in value and value.get("format_version") != FORMAT_VERSION:
+    listed = value.get("files") if isinstance(value, dict) else None
+    if isinstance(listed, dict) and listed.keys() == {_STATE_FILE} and value.get("format_version") != FORMAT_VERSION:
         raise RunError(
             f"{shown(path, 200)} was written by another version of convlens: resume with that one, or begin a new run"
         )
