@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
-.PHONY: train test test-all check lint types format bench pictures clean help
+.PHONY: train test test-all battery check lint types format bench pictures clean help
 
 help:
 	@echo "make train   set everything up, train on the embedded MNIST, evaluate on its test images"
 	@echo "make check   style, types and the tests without browser and training: a minute and a half"
 	@echo "make test    set everything up, run the tests: six minutes on two cores;   make test-all   the slow proofs too"
+	@echo "make battery   what happens when things go wrong, row by row: a quarter of an hour; writes docs/reliability.md"
 	@echo "make lint    ruff, import-linter;   make types   mypy;   make format   ruff format;   make clean   remove .venv"
 	@echo "make pictures   every picture of the documents anew, by the commands that stand there"
 	@echo "make bench   the speed ladder on this machine, about half an hour; make bench BENCH=--quick, three minutes"
@@ -32,6 +33,9 @@ test: $(VENV)/.installed-dev
 
 test-all: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m ""
+
+battery: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.battery
 
 check: lint types
 	$(BIN)/python -m pytest -n auto -m "not slow and not training"

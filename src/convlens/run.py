@@ -304,7 +304,7 @@ def runs(folder: str | Path = RUNS_FOLDER) -> list[Run]:
 
 
 def unreadable(folder: str | Path = RUNS_FOLDER) -> list[str]:
-    """A line on each folder with a run.json that cannot be read."""
+    """A line on each run folder whose run.json cannot be read."""
     return _looked_at(folder)[1]
 
 
@@ -313,7 +313,8 @@ def _looked_at(folder: str | Path) -> tuple[list[Run], list[str]]:
     folder = Path(folder)
     if files.is_folder(folder):
         for path in sorted(folder.iterdir()):
-            if path.name.startswith(".") or not os.path.lexists(path / RUN_FILE):
+            was_run = any(os.path.lexists(path / name) for name in (RUN_FILE, MODEL_FILE, CHECKPOINTS))
+            if path.name.startswith(".") or not was_run:
                 continue
             try:
                 run = Run(path)

@@ -34,6 +34,7 @@ from tests.battery.helpers import (
     tensors,
     wait_for,
 )
+from tests.helpers import folder
 
 # ---------------------------------------------------------------- killed
 
@@ -316,7 +317,7 @@ def closed(*numbers: int) -> dict[str, Any]:
     return {"preexec_fn": close}
 
 
-@pytest.mark.parametrize("numbers", [(2,), (1,), (0, 1, 2)])
+@pytest.mark.parametrize("numbers", [(2,), (0, 1, 2), pytest.param((1,), marks=pytest.mark.slow)])
 @row("A6e", "standard streams closed: train, evaluate, pack, check, predict, runs, explain")
 def test_closed_streams_change_nothing(copied: Callable[[], Path], whole: Path, numbers: tuple[int, ...]) -> None:
     """Exit codes and results are those with open streams."""
@@ -327,8 +328,9 @@ def test_closed_streams_change_nothing(copied: Callable[[], Path], whole: Path, 
     assert done(work, "evaluate", "closed", **options)[0] == 0
     assert list((work / "closed").glob("evaluation-test-*.json"))
     assert done(work, "pack", "toy.npz", "--out", "packed", **options)[0] == 0
-    with_streams = done(work, "check", "toy.npz", "--out", "a.html")[0]
-    assert done(work, "check", "toy.npz", "--out", "b.html", **options)[0] == with_streams
+    folder(work / "pictures", range(40))
+    with_streams = done(work, "check", "pictures", "--out", "a.html")[0]
+    assert done(work, "check", "pictures", "--out", "b.html", **options)[0] == with_streams
     assert (work / "b.html").exists()
     for command in (["runs"], ["explain", "runs/toy-1"], ["--help"]):
         assert done(work, *command, **options)[0] == 0
