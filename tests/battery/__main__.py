@@ -17,13 +17,14 @@ from tests.battery.soak import report as soak_report
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 _HEAD = """# Reliability
 
-What convlens does when things go wrong: disks, terminals, other processes, networks, files from strangers. This page is made by
-`make battery`, which runs every row; the quick rows are part of `make test`. A row that fails stands here as FAILS.
+What convlens does when things go wrong: disks, terminals, other processes, networks, files from strangers. This page
+is made by `make battery`, which runs every row; the quick rows are part of `make test`. A row that does not hold stands
+here as FAILS.
 
-Rows that are proofs inside other tests: every field of every document changed (`tests/test_records.py`), every byte of a model file
-(`tests/test_modelfile.py`), every file of a packed set (`tests/data/packed/test_damage.py`), names that steer terminals through every
-command (`tests/commands/test_hostile_names.py`), each deadline of the server (`tests/test_connections.py`), broken pictures
-(`tests/data/test_attack.py`).
+Proved inside other tests: every field of every document changed (`tests/test_records.py`), every byte of a model file
+(`tests/test_modelfile.py`), every file of a packed set (`tests/data/packed/test_damage.py`), names that steer terminals
+through every command (`tests/commands/test_hostile_names.py`), each deadline of the server
+(`tests/test_connections.py`), broken pictures (`tests/data/test_attack.py`).
 """
 
 

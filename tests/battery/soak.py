@@ -58,13 +58,14 @@ class Soak:
     def text(self) -> str:
         """As it stands on the page."""
         counts = self.err.strip().rpartition(": ")[2] or "none"
-        return (
-            f"**Soak of the page's server**, {self.seconds:.0f} s, {NUM_GOOD} good requests in flight throughout, {NUM_BAD} bad clients "
-            f"beside them (silent, slow headers, unfinished uploads, garbage, oversize, broken off): {self.num_good:,} good "
-            f"requests, {self.num_lost} lost, {self.num_again:,} asked again after a 503; 99th percentile {self.beside_ms:.0f} ms, "
-            f"alone {self.alone_ms:.0f} ms; memory {self.before_mb:.0f} MB before, {self.after_mb:.0f} MB after; turned away: {counts}. "
-            f"{'Holds.' if self.holds else 'FAILS.'}" + "".join(f"\n- {line}" for line in self.errors[:10])
-        )
+        lines = [
+            f"**Soak of the page's server**, {self.seconds:.0f} s, {NUM_GOOD} good requests in flight throughout, "
+            f"{NUM_BAD} bad clients beside them (silent, slow headers, unfinished uploads, garbage, oversize, broken "
+            f"off): {self.num_good:,} good requests, {self.num_lost} lost, {self.num_again:,} asked again after a 503; "
+            f"99th percentile {self.beside_ms:.0f} ms, alone {self.alone_ms:.0f} ms; memory {self.before_mb:.0f} MB "
+            f"before, {self.after_mb:.0f} MB after; turned away: {counts}. {'Holds.' if self.holds else 'FAILS.'}"
+        ]
+        return "\n".join([*lines, *(f"- {line}" for line in self.errors[:10])])
 
 
 # ---------------------------------------------------------------- bad clients, in a process of their own

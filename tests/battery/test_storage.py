@@ -164,8 +164,8 @@ def test_permissions(copied: Callable[[], Path], tmp_path: Path) -> None:
         assert "Traceback" not in found.stderr, found.stderr
         return found.returncode, found.stdout, found.stderr
 
-    for folder in (run, tmp_path / "cache" / "packed", tmp_path / "state", work):
-        folder.chmod(0o555)
+    for inside in (run, tmp_path / "cache" / "packed", tmp_path / "state", work):
+        inside.chmod(0o555)
     code, out, err = ordinary("runs")
     assert code == 0 and "complete" in out, err
     code, out, err = ordinary("evaluate", "runs/toy-1", "--split", "val")
@@ -173,8 +173,8 @@ def test_permissions(copied: Callable[[], Path], tmp_path: Path) -> None:
     for command in (TRAIN, ["train", "--resume", "runs/toy-1"], ["pack", "toy.npz", "--out", "packed"]):
         code, _, err = ordinary(*command)
         assert code == 0 or one_line(code, err, "cannot"), err
-    for folder in (run, tmp_path / "cache" / "packed", tmp_path / "state", work):
-        folder.chmod(0o755)
+    for inside in (run, tmp_path / "cache" / "packed", tmp_path / "state", work):
+        inside.chmod(0o755)
     for path in (run / "run.json", run / "model.safetensors", work / "toy.npz"):
         path.chmod(0)
     code, out, err = ordinary("runs")
