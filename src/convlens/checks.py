@@ -4,7 +4,7 @@ Owns what each may be and the words for it. A check returns the value in its nor
 it must be; `checked` puts the value's name before that, as an error of convlens.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from convlens.errors import ConvlensError, UsageError
@@ -69,13 +69,3 @@ def checked(name: str, value: Any, check: Check, error: type[ConvlensError] = Us
         raise error(f"unknown {name} {unknown}") from None
     except ValueError as what:
         raise error(f"{name} must be {what}, not {shown(value)}") from None
-
-
-def need(part: Mapping[str, Any], **kinds: type) -> None:
-    """Of what was read back: raises KeyError or TypeError unless `part` has these values, of these types. A float may
-    be a whole number; no number may be below 0 or beyond 64 bits."""
-    for name, kind in kinds.items():
-        value = part[name]
-        right = isinstance(value, (int, float) if kind is float else kind)
-        if not right or (isinstance(value, int | float) and not 0 <= value < 2**64):
-            raise TypeError(f"{name} is {shown(value)}")

@@ -40,8 +40,8 @@ class Recipe(Augmentation):
     schedule         constant; triangle: up linearly, then down linearly to 0; cosine: up linearly, down a cosine
     warmup_frac      share of the steps on the way up
     label_smoothing  0 to below 1
-    balance          of classes of different size: none; weights: the loss counts each class alike; sampling: each class
-                     is drawn alike often, the images of small ones repeatedly
+    balance          of classes of different size: none; weights: the loss counts each class alike; sampling: small
+                     classes are drawn more often, by the square root of the sizes, and the loss makes up for the rest
     patience         stop after so many epochs in a row without a lower validation loss, and keep the weights of the
                      best; 0: never
     ema              decay per step of an average of the weights, which is then what is validated and saved; 0: none

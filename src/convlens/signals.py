@@ -29,17 +29,13 @@ class Stopping:
         self.in_loop = True
         return self.signal is not None
 
-    def ask(self, number: int) -> None:
-        """Ask for an end, as a signal does."""
-        self.signal = number
-        say("\nending: the step is finished and the run saved (once more: end at once)\n")
-
     def handle(self, number: int, frame: object) -> None:
         """The handler."""
         if not self.in_loop:  # packing, say: there is no step to finish, and half-made folders clean themselves up
             _raise(number, frame)
         signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
-        self.ask(number)
+        self.signal = number
+        say("\nending: the step is finished and the run saved (once more: end at once)\n")
 
 
 @contextmanager

@@ -51,7 +51,7 @@ class Faults:
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in self.kinds.most_common())
         asked = ", ".join(f"`{command[0]}`" for command in COMMANDS)
         lines = [
-            f"**{self.num:,} random single faults** ({kinds}) in a finished run's folder, its cache and its model, then "
+            f"**{self.num:,} random single faults** ({kinds}) in a finished run's folder, its cache and model, then "
             f"one of {asked}: {self.same:,} gave the same answer as before, {self.refused:,} one line that names the "
             f"file, {len(self.broken):,} anything else; the slowest took {self.slowest_s:.1f} s."
         ]

@@ -54,7 +54,8 @@ def test_killed_at_random_moments(copied: Callable[[], Path], whole: Path) -> No
             pass
         process.kill()
         process.communicate()
-        code, _, err = done(work, "train", "--resume", out)
+        again = ["train", "--resume", out] if out.exists() else [*TRAIN, "--out", out]  # killed before there was a run
+        code, _, err = done(work, *again)
         assert code == 0, err
         assert tensors(out) == expected and not leftovers(out)
 

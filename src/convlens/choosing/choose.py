@@ -270,7 +270,7 @@ class _Choosing:
             self.say(
                 f"classes differ in size ({shown(dataset.class_names[most], 30)} {counts[most]:,}, "
                 f"{shown(dataset.class_names[fewest], 30)} {counts[fewest]:,} training images): balanced accuracy "
-                "comes first in what is printed; `balance=weights` or sampling makes up for it in training"
+                "comes first in what is printed; `balance=weights` raised it wherever it was measured"
             )
         num_test = dataset.counts["test"]
         if 0 < num_test < _FEW_TEST and self.request.folds is None:

@@ -215,8 +215,8 @@ class _Check:
             share = percent(total[most] / total.sum(), 0)
             title += f"{train[fewest]:,}: always answering the largest class is right for {share}"
             remedy = (
-                "look at balanced accuracy, which comes first in what train and evaluate print; `balance=weights` or "
-                "sampling makes up for it"
+                "look at balanced accuracy, which comes first in what train and evaluate print; `balance=weights` "
+                "raised it wherever that was measured"
             )
             self.add("imbalance", WARNING, title, remedy)
         if 0 < test.sum() < _FEW_TEST:
