@@ -3,13 +3,19 @@
 Owns the first and the last instruction: Ctrl-C is one line in between, whatever is being imported.
 """
 
+# The builtin module under `signal`, which itself imports for milliseconds in which Ctrl-C would be a traceback.
+import _signal  # type: ignore[import-not-found]
+import os
 import sys
 
-from convlens.signals import interrupt_at_once, open_streams
+if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    _signal.signal(_signal.SIGINT, lambda *_: (os.write(2, b"convlens: interrupted\n"), os._exit(130)))
 
 
 def entry() -> None:
     """Run the command line and exit with its code."""
+    from convlens.signals import interrupt_at_once, open_streams
+
     interrupt_at_once()
     open_streams()
     from convlens.cli import main
