@@ -1,6 +1,6 @@
 """What `balance` does where classes differ in size: none, weights and sampling, alternated, over ratios and seeds.
 
-    python bench/imbalance.py [--seeds 3] [--out FILE.json]
+    python bench/imbalance.py [--seeds 3] [--presets standard,natural] [--pairs 2:7,3:5] [--out FILE.json]
 
 Pairs of MNIST's digits, the second of them made rare in training; measured on as many pictures of both from MNIST's
 test split, which take no part in any choice. Prints balanced accuracy, mean ± sd over seeds, and keeps every number.
@@ -20,7 +20,7 @@ import numpy as np
 import convlens
 from convlens.data.sources.named import mnist_arrays
 
-PAIRS, RATIOS, PRESETS = ((0, 1), (4, 9)), (19, 100, 1000), ("standard", "natural")
+RATIOS = (19, 100, 1000)
 BALANCES = ("none", "weights", "sampling")
 _NUM_LARGE, _NUM_MEASURED = 4000, 900
 
@@ -48,10 +48,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--presets", default="standard,natural")
+    parser.add_argument("--pairs", default="2:7,3:5")
     asked = parser.parse_args()
+    pairs = [(int(pair[0]), int(pair[2])) for pair in asked.pairs.split(",")]
     found: dict[str, list[float]] = defaultdict(list)
-    for preset in PRESETS:
-        for pair in PAIRS:
+    for preset in asked.presets.split(","):
+        for pair in pairs:
             for ratio in RATIOS:
                 for seed in range(asked.seeds):
                     for balance in BALANCES:

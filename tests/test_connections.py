@@ -25,10 +25,13 @@ OK = b"HTTP/1.1 200"
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """Lets in whoever shows the word; says how long the body was; answers /early before the body has come."""
     request = Request(scope, receive)
+    response: Response
     if request.headers.get("authorization") == "word":
         scope["state"]["let_in"]()
-    if request.url.path == "/early":
-        response: Response = JSONResponse({"error": "too much"}, 413)
+    if request.url.path == "/large":
+        response = Response(bytes(50_000_000))
+    elif request.url.path == "/early":
+        response = JSONResponse({"error": "too much"}, 413)
     else:
         response = JSONResponse({"length": len(await request.body())})
     await response(scope, receive, send)
@@ -157,6 +160,34 @@ def test_a_connection_that_asks_nothing_is_closed(running: Callable[..., Running
     with closing(server.connect()) as client:
         client.sendall(get() + b"GET / HT")
         assert b"408" in everything(client)
+
+
+def test_empty_lines_and_unread_answers_hold_no_place(running: Callable[..., Running]) -> None:
+    """Lines without a request, before the first or after, do not put a deadline off; nor does an answer that is not
+    read."""
+    server = running(headers_s=0.2, idle_s=0.3)
+    for first in (b"", get()):
+        with closing(server.connect()) as client:
+            client.sendall(first)
+            assert not first or answer(client).startswith(OK)
+            client.settimeout(0.05)
+            for _ in range(400):
+                try:
+                    client.sendall(b"\r\n")
+                    if not client.recv(65_536):
+                        break
+                except TimeoutError:
+                    continue
+                except ConnectionError:
+                    break
+            else:
+                pytest.fail("it was never closed")
+    with closing(server.connect()) as client:
+        client.sendall(get("/large"))
+        assert client.recv(1) == b"H"
+        while server.server.server_state.connections:
+            pass
+    assert (server.limits.counts.too_slow, server.limits.counts.not_http) == (1, 2)
 
 
 def test_more_connections_than_places_are_answered(running: Callable[..., Running]) -> None:

@@ -51,7 +51,7 @@ class Counts:
 @dataclass
 class Limits:
     """How many connections a server holds, and the deadlines of each: seconds for a request's headers, for its body
-    without progress and in all, and of a connection that asks nothing."""
+    without progress and in all, and of a connection that asks nothing or does not read its answer."""
 
     connections: int = MAX_CONNECTIONS
     headers_s: float = HEADERS_S
@@ -165,12 +165,15 @@ class GuardedProtocol(H11Protocol):
         if self.is_refused or self.transport.is_closing():
             return
         is_body = self.conn.their_state is h11.SEND_BODY  # of a request that was answered early, too: it is read away
-        is_headers = not self.is_answering and self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
+        is_between = not self.is_answering and self.conn.their_state is h11.IDLE
+        is_headers = is_between and (self.cycle is None or bool(self.conn.trailing_data[0]))
         if not is_headers:
             self._set("headers", None)
         elif "headers" not in self._deadlines:
             self._unset_keepalive_if_required()
             self._set("headers", self.limits.headers_s)
+        if is_between and not is_headers and self.timeout_keep_alive_task is None:  # empty lines are no request
+            self.timeout_keep_alive_task = self.loop.call_later(self.limits.idle_s, self.timeout_keep_alive_handler)
         self._set("body", self.limits.body_progress_s if is_body else None)
         if not is_body:
             self._set("whole body", None)
@@ -184,6 +187,14 @@ class GuardedProtocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         self.limits.counts.not_http += 1
         self.turn_away(400, "the request is no HTTP that this server reads")
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._set("reading the answer", self.limits.idle_s)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._set("reading the answer", None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         for name in list(self._deadlines):
