@@ -9,10 +9,13 @@ import typer
 from convlens.commands import terminal
 from convlens.commands.options import Json
 from convlens.render import tables
-from convlens.text import percent, shown
+from convlens.text import counted, percent, shown
 
 if TYPE_CHECKING:
     from convlens.run import Run, RunRecord
+
+
+_BAD_SHOWN = 5
 
 
 def runs(
@@ -23,8 +26,11 @@ def runs(
     from convlens.run import unreadable
 
     found = convlens.runs(folder)
-    for line in unreadable(folder):
+    bad = unreadable(folder)
+    for line in bad[:_BAD_SHOWN]:
         terminal.note(line)
+    if bad:
+        terminal.note(f"{counted(len(bad), 'run folder')} of {shown(folder, 200)} cannot be read")
     if json:
         tables.print_json([run.to_json() for run in found])
         return
