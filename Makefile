@@ -28,11 +28,12 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 train: $(VENV)/.installed
 	$(BIN)/convlens train mnist --test --keep-filters
 
+# Tests side by side, each with one thread of torch's: two with two threads each on two cores wait for one another.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 test-all: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m ""
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m ""
 
 battery: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.battery

@@ -21,7 +21,7 @@ from typing import BinaryIO
 import filelock
 import platformdirs
 
-from convlens.errors import RunError, StorageError, UsageError
+from convlens.errors import RecordError, RunError, StorageError, UsageError
 from convlens.text import shown
 
 _BUSY_S = 0.5  # that a lock is waited for before it counts as taken: `is_locked` holds it for a moment
@@ -239,6 +239,14 @@ def is_folder(path: str | Path) -> bool:
         return Path(path).is_dir()
     except (OSError, ValueError):
         return False
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder, sorted. Raises RecordError where it cannot be looked into."""
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        raise RecordError(f"cannot read {shown(folder, 200)}: {error.strerror or error}") from error
 
 
 def refuse_existing(path: Path) -> None:

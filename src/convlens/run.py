@@ -5,7 +5,6 @@ not at all and is never overwritten.
 """
 
 import glob
-import os
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -313,10 +312,11 @@ def _looked_at(folder: str | Path) -> tuple[list[Run], list[str]]:
     folder = Path(folder)
     if files.is_folder(folder):
         for path in sorted(folder.iterdir()):
-            was_run = any(os.path.lexists(path / name) for name in (RUN_FILE, MODEL_FILE, CHECKPOINTS))
-            if path.name.startswith(".") or not was_run:
+            if path.name.startswith(".") or not files.is_folder(path):
                 continue
             try:
+                if not {RUN_FILE, MODEL_FILE, CHECKPOINTS} & set(files.names_in(path)):
+                    continue
                 run = Run(path)
                 _ = run.record
                 found.append(run)
