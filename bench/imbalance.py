@@ -70,4 +70,5 @@ def main() -> None:
                     asked.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-main()
+if __name__ == "__main__":
+    main()

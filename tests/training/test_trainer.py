@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import convlens
 from convlens.errors import UsageError
 from convlens.modelfile import read_model
 from convlens.recipe import Recipe
-from tests.conftest import QUICK, TINY, shapes
+from tests.conftest import QUICK, REPOSITORY, TINY, shapes
 from tests.helpers import PLAIN, same, trained, weights
 
 
@@ -120,3 +121,20 @@ def test_keyboard_interrupt_saves_a_loadable_run(arrays: Any, workplace: Path) -
     assert run.status == "interrupted"
     assert convlens.load(run).class_names == ("0", "1", "2")
     assert same(weights(convlens.train(resume=run)), weights(whole))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("preset", "ratios"), [("standard", (19, 100, 1_000)), ("natural", (19, 100, 1_000))])
+def test_balance_is_never_worse_than_none(preset: str, ratios: tuple[int, ...], workplace: Path) -> None:
+    """On separable classes (the digits 0 and 1) of 19, 100 and 1,000 to 1, three seeds: neither way of balancing comes
+    out below none by more than half a point of balanced accuracy."""
+    where = importlib.util.spec_from_file_location("imbalance", REPOSITORY / "bench" / "imbalance.py")
+    assert where is not None and where.loader is not None
+    bench = importlib.util.module_from_spec(where)
+    where.loader.exec_module(bench)
+    for ratio in ratios:
+        found = {
+            balance: np.mean([bench.measure((0, 1), ratio, preset, balance, seed) for seed in range(3)])
+            for balance in ("none", "weights", "sampling")
+        }
+        assert min(found["weights"], found["sampling"]) >= found["none"] - 0.005, (ratio, found)
