@@ -25,7 +25,7 @@ from convlens.commands.serve import serve
 from convlens.commands.train import train
 from convlens.errors import ConvlensError, StorageError
 from convlens.render import tables
-from convlens.signals import clean_up_on_ending, give_up_stdout, is_lost
+from convlens.signals import clean_up_on_ending, give_up_stdout, is_lost, was_interrupted
 from convlens.text import shown
 
 app = typer.Typer(
@@ -86,6 +86,8 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         return _complain(str(StorageError(f"{shown(error.filename or 'the output', 200)}: {error.strerror or error}")))
     except Exception as error:
+        if was_interrupted():
+            return 128 + signal.SIGINT
         message = getattr(error, "format_message", None)  # what the library of this command line says of its input
         if message is None:
             raise

@@ -65,7 +65,8 @@ class Limits:
 
 
 def _most_descriptors() -> int:
-    return os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else 512  # Windows has no such limit
+    most = os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else 512  # Windows has no such limit
+    return most if most > 0 else 1_000_000  # unlimited
 
 
 class GuardedProtocol(H11Protocol):

@@ -42,6 +42,7 @@ from convlens.training.trainer import Stop, Watch, train_run
 from convlens.training.warm_start import Parent, check_lineage, parent_again, read_parent
 
 CHECKPOINT_EVERY_S = 30.0
+MAX_EXCLUDED_CHARACTERS = 500_000  # of names, which the card of the model repeats
 
 
 def train(
@@ -262,6 +263,8 @@ def _check_data(dataset: Dataset, parent: Parent | None, recipe: Recipe, bar: Pr
             f"{dataset.name} has no training image of class {listed(empty)} once validation is set aside: give more "
             "pictures, another `group`, or a smaller `val_frac`"
         )
+    if sum(map(len, dataset.card.options.exclude)) > MAX_EXCLUDED_CHARACTERS:
+        raise UsageError("the list of exclusions is too long to be kept in a model file: remove those files instead")
     if parent is not None and (note := check_lineage(parent, dataset)) is not None:
         bar.line(f"note: {note}")
     if opens_test and dataset.counts["test"] == 0:

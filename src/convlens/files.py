@@ -173,12 +173,12 @@ def read_start(path: Path, most_bytes: int) -> tuple[bytes, int]:
     """The first bytes of a regular file, at most so many, and its size. Raises OSError, for pipes and devices too."""
     # A pipe under an expected name would be waited for.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode):
+        os.close(descriptor)
+        what = "it is a folder" if stat.S_ISDIR(facts.st_mode) else "it is no regular file"
+        raise OSError(errno.EINVAL, what, str(path))
     with os.fdopen(descriptor, "rb") as file:
-        facts = os.fstat(descriptor)
-        if stat.S_ISDIR(facts.st_mode):
-            raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
-        if not stat.S_ISREG(facts.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
         return file.read(min(most_bytes, facts.st_size)), facts.st_size
 
 

@@ -110,7 +110,9 @@ def read_bundle(path: Path, document: str, kinds: Mapping[int, type[C]]) -> Bund
         headers = converted(table, dict[Name, _TensorHeader], where)
         if metadata.convlens is None or metadata.sha256 is None:
             raise ModelFileError(f"{where} is a safetensors file, but not of convlens")
-        card = versioned(json_value(metadata.convlens.encode(), where, _MAX_VALUES), document, kinds, where)
+        card = versioned(
+            json_value(metadata.convlens.encode("utf-8", "surrogatepass"), where, _MAX_VALUES), document, kinds, where
+        )
     except RecordError as error:
         raise ModelFileError(str(error)) from error
     end = 0

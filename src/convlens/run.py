@@ -92,7 +92,7 @@ class RunRecord(Record, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         Recipe.from_json(self.recipe)
-        if not all(Path(name).name == name for name in self.series or ()):
+        if not all(Path(name).name == name != ".." for name in self.series or ()):
             raise ValueError("series: a name leads elsewhere")
 
 
@@ -337,8 +337,8 @@ def _remember(place: Path) -> None:
 
 def last_run() -> Run:
     """The newest run started from this folder, or else the newest under ./runs. Raises RunError if there is none."""
-    with suppress(OSError, ValueError):
-        run = Run(Path(files.read_regular(_last_file(), 10_000).decode("utf-8")))
+    with suppress(OSError, ValueError, StorageError):
+        run = Run(Path(files.read_regular(_last_file(), 10_000).decode("utf-8", "surrogateescape")))
         if files.is_file(run.path / RUN_FILE):
             return run
     found = runs()

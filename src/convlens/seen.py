@@ -23,7 +23,7 @@ from convlens.records import Count, Record
 FALSE_POSITIVES = 1e-4  # of pictures that were not seen, for each part of a record
 MAX_KEPT = 10_000_000  # pictures; of more, those with the lowest keys are recorded
 _RANGE_A_PICTURE = round(1 / FALSE_POSITIVES)
-_ALL, _MAX_PARTS = 2**32, 100
+_ALL, MAX_PARTS = 2**32, 100
 _LOW_BITS = 13  # floor(log2(_RANGE_A_PICTURE)) is what takes the fewest
 
 
@@ -52,7 +52,7 @@ class SeenRecord(Record, frozen=True):
 
     decoder_version: Count
     framing_version: Count
-    parts: Annotated[tuple[PartFacts, ...], Meta(max_length=_MAX_PARTS)]
+    parts: Annotated[tuple[PartFacts, ...], Meta(max_length=MAX_PARTS)]
 
     @property
     def shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -83,6 +83,15 @@ def clean_up_on_ending() -> None:
             signal.signal(number, _raise)
 
 
+_interrupted = threading.Event()
+
+
+def was_interrupted() -> bool:
+    """Whether Ctrl-C has raised KeyboardInterrupt: what comes of it is the end, in whatever error it was wrapped (a
+    class that was being made wraps it, say)."""
+    return _interrupted.is_set()
+
+
 def interrupt_at_once() -> None:
     """Let Ctrl-C end the process in one line, where there is nothing to clean up: before the command begins, and after
     it has ended."""
@@ -96,6 +105,7 @@ def _ending() -> list[signal.Signals]:
 
 def _raise(number: int, frame: object) -> None:
     if number == signal.SIGINT:
+        _interrupted.set()
         interrupt_at_once()  # once more: at once
         _say_interrupted()
         raise KeyboardInterrupt

@@ -14,7 +14,7 @@ from convlens.errors import DataError
 from convlens.files import state_folder
 from convlens.metrics import score
 from tests.conftest import QUICK, TINY, shapes, write_folders
-from tests.helpers import PLAIN
+from tests.helpers import PLAIN, folder
 
 
 def test_evaluation_counts_by_hand(run: convlens.Run, arrays: Any, workplace: Path) -> None:
@@ -177,3 +177,22 @@ def test_imbalance_stands_first() -> None:
     assert str(found).startswith("balanced accuracy") and "majority baseline 75.00 %" in str(found)
     even = np.arange(400) % 2
     assert not score(logits, even).is_imbalanced and str(score(logits, even))[0].isdigit()
+
+
+def test_other_packing_of_the_training_pictures_gets_no_plain_score(workplace: Path, tmp_path: Path) -> None:
+    """Keys are of framed pixels: a set that was packed otherwise cannot be told from new pictures, and that is said."""
+    root = folder(tmp_path / "data", range(60))
+    trained = convlens.train(convlens.pack(root, "a", size=16), architecture=TINY, recipe=QUICK)
+    other = convlens.pack(root, "b", size=16, region=(0, 0, 20, 19))
+    report = convlens.evaluate(trained, other, progress="none")
+    assert report.may_count_seen and report.lines()[0].startswith("may count pictures it was made with")
+
+
+def test_a_model_that_lies_beside_a_run_leaves_its_record_alone(workplace: Path) -> None:
+    """Only the run's own model writes into run.json."""
+    data = shapes(200, 1)
+    one, other = (convlens.train(data, architecture=TINY, recipe=QUICK, seed=seed) for seed in (1, 2))
+    copy = other.path / "copy.safetensors"
+    copy.write_bytes(one.model.read_bytes())
+    convlens.evaluate(copy, progress="none")
+    assert convlens.Run(other.path).test is None and convlens.Run(one.path).test is None

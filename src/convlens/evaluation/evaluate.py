@@ -18,15 +18,15 @@ from convlens.data.packed.dataset import DataIdentity, Dataset
 from convlens.data.packed.options import PackOptions, exclusions, refuse_unknown
 from convlens.data.packed.pack import is_packed_folder, open_data, reopen
 from convlens.data.sources.base import SPLITS
-from convlens.errors import DataError, RecordError, StorageError
+from convlens.errors import ConvlensError, DataError, RecordError, StorageError
 from convlens.evaluation.test_ledger import Openings, open_test
 from convlens.metrics import Score, calibration_error, class_scores, confusion_matrix, score, softmax
 from convlens.progress import Progress
 from convlens.render.pages import notebook
-from convlens.run import RUN_FILE, Run, update_record
+from convlens.run import MODEL_FILE, RUN_FILE, Run, update_record
 from convlens.seen import Seen
 from convlens.text import counted, percent, shown
-from convlens.training.warm_start import seen_by
+from convlens.training.warm_start import is_comparable, seen_by
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def evaluate(
     """Measure a model on a split: "test" (each opening is written down), "val" or "train".
 
     Without `data` it is the set the model was trained on, with the very same splits. Other data is framed with the
-    model's InputSpec, its classes are matched by name, and where it has no split of its own all of it is test; test
+    model's InputSpec, its classes are matched by name, and where it has no split of its own all of it is test;
     images that the model was made with (its train or val images, pixel for pixel) are left out and counted, and so are
     those that `exclude` names (a list, or a file of names). Raises DataError where a class is unknown to the model,
     nothing is left to measure, or the counts do not add up.
@@ -261,13 +261,14 @@ def _choose(
 def _of_own(dataset: Dataset, classifier: Classifier, split: str) -> _Choice:
     """The data that the model was trained on. What it looked at is known from the splits; of test, pictures that are in
     train or val too, pixel for pixel, are left out, and so are those of a parent."""
+    keys, record = dataset.pixel_keys(split), classifier.card.seen
+    if split == "val" and record is not None and len(record.parts) > 1:
+        return _by_record(dataset, keys, Seen(record.parts[1:]))
     if split != "test":
-        return _Choice(dataset, np.ones(dataset.counts[split], bool))
-    keys = dataset.pixel_keys("test")
+        return _Choice(dataset, np.ones(len(keys), bool))
     seen = np.isin(keys, np.concatenate([dataset.pixel_keys("train"), dataset.pixel_keys("val")]))
     if classifier.card.training.parent is None:
         return _leaving_out(dataset, seen)
-    record = classifier.card.seen
     if record is None:
         return replace(_leaving_out(dataset, seen), may_count_seen=True, notes=(_UNKNOWN,))
     return _by_record(dataset, keys, record, seen)
@@ -277,13 +278,14 @@ def _of_other(dataset: Dataset, classifier: Classifier, split: str) -> _Choice:
     """Any other data: pictures that the model was made with are left out, as far as that is known."""
     card, keys = classifier.card, dataset.pixel_keys(split)
     record = card.seen if card.seen is not None else seen_by(card)
-    if record is None:
-        return _Choice(dataset, np.ones(len(keys), bool), may_count_seen=True, notes=(_UNKNOWN,))
+    if record is None or not is_comparable(dataset, card.input_spec):
+        note = _UNKNOWN if record is None else _FRAMED_OTHERWISE
+        return _Choice(dataset, np.ones(len(keys), bool), may_count_seen=True, notes=(note,))
     found = _by_record(dataset, keys, record)
     if found.num_left_out and split == "test":
         try:
             own = reopen(card.dataset, progress="none")
-        except DataError:
+        except (ConvlensError, OSError):
             return found
         if set(keys.tolist()) == {key for name in SPLITS for key in own.pixel_keys(name).tolist()}:
             note = "this is the data that the model was trained on: its own test split is measured"
@@ -291,6 +293,7 @@ def _of_other(dataset: Dataset, classifier: Classifier, split: str) -> _Choice:
     return found
 
 
+_FRAMED_OTHERWISE = "these pictures were packed otherwise than those that the model was made with"
 _UNKNOWN = "the model file has no record of the pictures that it was made with"
 
 
@@ -351,7 +354,7 @@ def _kept(report: Report, *, is_part: bool) -> Report:
     """Leave the report in the run folder that the model belongs to; where nothing can be written there, say so.
     `is_part`: a list left samples out, so that it is not the score of the run's test split."""
     run = Run(report.model.parent)
-    if not (run.path / RUN_FILE).is_file():
+    if not files.is_file(run.path / RUN_FILE) or report.model.name != MODEL_FILE:  # another model that lies there
         return report
     name = f"evaluation-{report.split}-{report.dataset.name}-{report.dataset.fingerprint[:8]}.json"
     try:

@@ -24,7 +24,7 @@ from convlens.run import RUN_FILE, RUNS_FOLDER, Run
 
 MAX_PARAMETERS, MAX_MULTIPLY_ADDS, MAX_EPOCHS = 5_000_000, 500_000_000, 50.0
 _FIELDS = ("epochs", "batch_size", "lr")  # of the recipe, that the page may set
-_STOP_WAIT_S = 10.0
+_STOP_WAIT_S, _BEGIN_WAIT_S = 10.0, 60.0
 LOCK, READY = RUNS_FOLDER / ".lab.lock", "the lock is held"
 BUSY = "a training of the lab is going on in this folder: stop it, or wait for its end"
 
@@ -90,7 +90,7 @@ class Lab:
             raise UsageError(f"the lab trains for up to {MAX_EPOCHS:g} epochs")
         self._tidy()
         place = files.reserve_folder(RUNS_FOLDER, "lab")  # another microscope may train in this folder too
-        process = subprocess.Popen(
+        self._process = process = subprocess.Popen(
             _command(dataset, request.sentence, recipe, request.seed, place, device),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -104,11 +104,17 @@ class Lab:
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
         assert process.stdout is not None
-        if (said := process.stdout.readline().strip()) != READY:
+        late = threading.Timer(_BEGIN_WAIT_S, process.kill)
+        late.start()
+        said = []  # the interpreter itself may say something first
+        while (line := process.stdout.readline()) and line.strip() != READY:
+            said.append(line.strip())
+        late.cancel()
+        if not line:
             process.communicate()
             files.remove_if_empty(place)
-            raise UsageError(BUSY if BUSY in said else f"the training could not begin: {said}")
-        self._process, self.place = process, place
+            raise UsageError(BUSY if any(BUSY in one for one in said) else f"the training could not begin: {said[-1:]}")
+        self.place = place
         self._sentence, self._was_stopped = request.sentence, False
         self._lines.clear()
         threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()

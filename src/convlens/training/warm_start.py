@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 
 from convlens import files
 from convlens.architecture import Plan, parse, plan
+from convlens.data.image.decode import DECODER_VERSION
+from convlens.data.image.framing import FRAMING_VERSION, InputSpec
 from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.options import PackOptions
 from convlens.data.packed.pack import is_packed, reopen
-from convlens.errors import DataError, RunError, UsageError
+from convlens.errors import ConvlensError, DataError, ModelFileError, RunError, UsageError
 from convlens.modelfile import ModelCard, ParentFacts, read_model
 from convlens.network.build import Network, tensors_of
 from convlens.run import find_model
-from convlens.seen import Seen
+from convlens.seen import MAX_PARTS, Seen
 from convlens.text import counted, shown
 
 
@@ -67,6 +69,8 @@ def read_parent(what: Any, progress: Any = "none") -> Parent:
     """The parent named by whatever names a model. Raises ModelFileError, RunError."""
     path = find_model(what)
     file = read_model(path)
+    if file.card.seen is not None and len(file.card.seen.parts) >= MAX_PARTS:
+        raise ModelFileError(f"{shown(path, 200)} has {MAX_PARTS} generations before it: train one from nothing")
     return Parent(path, files.sha256_of_file(path), file.card, file.tensors, seen_by(file.card, progress))
 
 
@@ -77,14 +81,22 @@ def seen_by(card: ModelCard, progress: Any = "none") -> Seen | None:
         return card.seen
     try:
         return seen_in(reopen(card.dataset, progress=progress), None)
-    except DataError:
+    except (ConvlensError, OSError):
         return None
+
+
+def is_comparable(dataset: Dataset, spec: InputSpec) -> bool:
+    """Whether equal pictures have equal keys in a data set and in the record of a model with this input: they were
+    decoded and framed alike."""
+    own, versions = dataset.input_spec, (dataset.card.decoder_version, dataset.card.framing_version)
+    is_alike = (own.shape, own.framing, own.region) == (spec.shape, spec.framing, spec.region)
+    return is_alike and versions == (DECODER_VERSION, FRAMING_VERSION)
 
 
 def seen_in(dataset: Dataset, parent: Parent | None) -> Seen | None:
     """The record of all that a training on this data set looks at: train, val, and what its parent saw. None where it
     is not known what that was."""
-    if parent is not None and parent.seen is None:
+    if not is_comparable(dataset, dataset.input_spec) or (parent is not None and parent.seen is None):
         return None
     keys = np.concatenate([dataset.pixel_keys("train"), dataset.pixel_keys("val")])
     return Seen.of(keys, None if parent is None else parent.seen)
@@ -96,12 +108,10 @@ def check_lineage(parent: Parent, dataset: Dataset) -> str | None:
 
     Returns a line to say what a person should know of it.
     """
-    if dataset.counts["test"] == 0:
-        return None
-    if parent.seen is None:
+    if parent.seen is None or not is_comparable(dataset, parent.card.input_spec):
         return (
-            "the images that the parent was trained on are not at hand: whether some of them are in the new test "
-            "split was not checked"
+            "which images the parent was trained on is not known, or they were framed otherwise: whether some of them "
+            "are in the new validation and test splits was not checked"
         )
     leaked = parent.seen.has(dataset.pixel_keys("test"))
     if leaked.sum() > parent.seen.most_by_chance(len(leaked)):
@@ -111,9 +121,17 @@ def check_lineage(parent: Parent, dataset: Dataset) -> str | None:
             f"parent, {shown(names[rows[int(leaked.argmax())]])} among them: their score would be worth nothing. Put "
             "them into train, leave them out (`exclude`), or train without `parent`"
         )
+    notes = []
     if leaked.any():
-        return f"{counted(int(leaked.sum()), 'test image')} that the parent was made with will be left out of scores"
-    return None
+        num = counted(int(leaked.sum()), "test image")
+        notes.append(f"{num} that the parent was made with will be left out of scores")
+    known = parent.seen.has(dataset.pixel_keys("val"))
+    if known.sum() > parent.seen.most_by_chance(len(known)):
+        notes.append(
+            f"{int(known.sum()):,} of the {len(known):,} validation images were used to train the parent: what is "
+            "measured on validation counts them"
+        )
+    return "; ".join(notes) or None
 
 
 def inherit(network: Network, parent: Parent, class_names: tuple[str, ...]) -> list[str]:

@@ -52,6 +52,8 @@ def pack(
     if out is not None:
         files.refuse_existing(Path(out))  # before a large folder is decoded
     if verify and is_packed(data):
+        if out is not None:
+            raise UsageError("a packed folder is only looked at: leave `out` away")
         dataset = open_data(data, options)
         if num := dataset.num_damaged():
             raise DataError(
