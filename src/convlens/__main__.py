@@ -4,7 +4,7 @@ Owns the first and the last instruction: Ctrl-C is one line in between, whatever
 """
 
 # The builtin module under `signal`, which itself imports for milliseconds in which Ctrl-C would be a traceback.
-import _signal  # type: ignore[import-not-found]
+import _signal  # type: ignore[import-not-found]  # typeshed has no stub of it
 import os
 import sys
 

@@ -155,17 +155,23 @@ def _predictions(classifier: Classifier, images: list[Any], top: int) -> Iterato
     with quiet_pillow():
         for framed in _framed(classifier, images):
             pixels = [one for one in framed if not isinstance(one, ImageError)]
-            rows = iter(softmax(classifier.logits(np.stack(pixels))).tolist() if pixels else ())
+            answers = _answers(classifier, pixels, top) if pixels else iter(())
             for one in framed:
                 image = next(waiting)
                 path = str(image) if isinstance(image, str | Path) else None
                 if isinstance(one, ImageError):
                     yield Prediction(path, "", 0.0, (), str(one))
                     continue
-                row = next(rows)
-                order = np.argsort(-np.asarray(row), kind="stable")[:top].tolist()
-                best = tuple((classifier.class_names[k], row[k]) for k in order)
+                best = next(answers)
                 yield Prediction(path, best[0][0], best[0][1], best)
+
+
+def _answers(classifier: Classifier, framed: list[Pixels], top: int) -> Iterator[tuple[tuple[str, float], ...]]:
+    """The likeliest classes of each framed picture, uint8 (H, W, C), likeliest first."""
+    probabilities_NK = softmax(classifier.logits(np.stack(framed)))
+    best_NK = np.argsort(-probabilities_NK, axis=1, kind="stable")[:, :top]
+    for row, order in zip(probabilities_NK.tolist(), best_NK.tolist(), strict=True):
+        yield tuple((classifier.class_names[k], row[k]) for k in order)
 
 
 class _Found(str):

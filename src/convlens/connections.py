@@ -132,7 +132,7 @@ class GuardedProtocol(H11Protocol):
     # ------------------------------------------------------------ the protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)  # type: ignore[arg-type]
+        super().connection_made(transport)  # type: ignore[arg-type]  # TCP has no other
         self.timeout_keep_alive = self.limits.idle_s  # type: ignore[assignment]  # seconds, whole in its declaration
         if self._is_too_many():
             self.limits.counts.refused += 1

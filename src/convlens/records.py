@@ -72,12 +72,6 @@ def converted(value: Any, kind: type[R], where: str) -> R:
         raise RecordError(f"{where} is damaged ({shown(str(error).partition(chr(10))[0], 200)})") from error
 
 
-def read(path: Path, kind: type[R], *, most_bytes: int = MAX_BYTES) -> R:
-    """The document in a file. Raises RecordError."""
-    where = shown(path, 200)
-    return parsed(_bytes(path, most_bytes), kind, where)
-
-
 def versioned(value: Any, document: str, kinds: Mapping[int, type[R]], where: str) -> R:
     """A document that names itself: its `kind` and `format_version` choose among the schemas. Raises RecordError."""
     if not isinstance(value, dict) or value.get("kind") != document:
@@ -100,6 +94,19 @@ def read_sealed(path: Path, *, most_bytes: int = MAX_BYTES) -> tuple[Any, bool]:
     if value.pop(_SEAL) != _digest(value):
         raise RecordError(f"{where} is damaged: it is not what was written (its SHA-256 is another)")
     return value, True
+
+
+def read_document(
+    path: Path, document: str, kinds: Mapping[int, type[R]], *, sealed_from: int, most_bytes: int = MAX_BYTES
+) -> R:
+    """The document in a file that names itself, by its version; from `sealed_from` on it must have a seal. Raises
+    RecordError."""
+    where = shown(path, 200)
+    value, is_sealed = read_sealed(path, most_bytes=most_bytes)
+    found = versioned(value, document, kinds, where)
+    if value["format_version"] >= sealed_from and not is_sealed:
+        raise RecordError(f"{where} is damaged (it has no SHA-256 of its own)")
+    return found
 
 
 def write_sealed(path: Path, value: dict[str, Any]) -> None:

@@ -26,9 +26,8 @@ from convlens.records import (
     Number,
     Record,
     Text,
+    read_document,
     read_lines,
-    read_sealed,
-    versioned,
     write_sealed,
 )
 from convlens.render.pages import notebook
@@ -125,12 +124,8 @@ class Run:
     @cached_property
     def record(self) -> RunRecord:
         """All of run.json. Raises RecordError where it is missing or damaged."""
-        path = self.path / RUN_FILE
-        value, is_sealed = read_sealed(path, most_bytes=MAX_RECORD_BYTES)
-        record = versioned(value, DOCUMENT, _VERSIONS, shown(path, 200))
-        if record.format_version >= SEALED_FROM and not is_sealed:
-            raise RecordError(f"{shown(path, 200)} is damaged (it has no SHA-256 of its own)")
-        return record
+        path, most_bytes = self.path / RUN_FILE, MAX_RECORD_BYTES
+        return read_document(path, DOCUMENT, _VERSIONS, sealed_from=SEALED_FROM, most_bytes=most_bytes)
 
     @property
     def model(self) -> Path:

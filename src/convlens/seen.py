@@ -105,11 +105,6 @@ class Seen:
         parts = [(facts, tensors[name]) for facts, name in zip(record.parts, record.shapes, strict=True)]
         return cls(tuple(SeenPart(facts, _decoded(coded, facts)) for facts, coded in parts))
 
-    @property
-    def is_sample(self) -> bool:
-        """Whether it has only some of the pictures."""
-        return any(part.facts.below < _ALL for part in self.parts)
-
     def has(self, keys_N: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """bool (N,): which pictures, by their full keys, were seen."""
         found = np.zeros(len(keys_N), bool)

@@ -165,7 +165,8 @@ def evaluate(
     """
     checked("split", split, choice(SPLITS), DataError)
     classifier = load(model, device)
-    chosen = _without(_choose(classifier, data, split, group, data_root, progress), split, exclusions(exclude))
+    excluded = exclusions(exclude)
+    chosen = _without(_choose(classifier, data, split, group, data_root, progress), split, excluded)
     dataset = chosen.dataset
     mapping = _matched(classifier, dataset)
     num_expected = int(chosen.keep.sum())
@@ -207,7 +208,7 @@ def evaluate(
         notes=(*chosen.notes, *dataset.notes),
         may_count_seen=chosen.may_count_seen,
     )
-    return _kept(report, is_part=bool(exclusions(exclude)))
+    return _kept(report, is_part=bool(excluded))
 
 
 def _weights(classifier: Classifier) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from convlens.data.packed.options import PackOptions
 from convlens.data.sources.base import SPLITS, clean_name
 from convlens.errors import DataError, RecordError
 from convlens.files import cache_folder, is_file, read_regular, sha256_of
-from convlens.records import Count, Name, Number, Record, Sha256, Share, Text, read_lines, read_sealed, versioned
+from convlens.records import Count, Name, Number, Record, Sha256, Share, Text, read_document, read_lines
 from convlens.render.pages import notebook
 from convlens.text import shown
 
@@ -435,12 +435,7 @@ class Dataset:
 
 def read_card(folder: Path) -> PackedCard:
     """The card of a packed folder. Raises RecordError."""
-    where = shown(folder / CARD_FILE, 200)
-    value, is_sealed = read_sealed(folder / CARD_FILE)
-    card = versioned(value, DOCUMENT, {FORMAT_VERSION: PackedCard}, where)
-    if not is_sealed:
-        raise RecordError(f"{where} is damaged (it has no SHA-256 of its own)")
-    return card
+    return read_document(folder / CARD_FILE, DOCUMENT, {FORMAT_VERSION: PackedCard}, sealed_from=FORMAT_VERSION)
 
 
 def _checked_frac(val_frac: Any) -> float:
