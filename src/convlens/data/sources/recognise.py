@@ -41,7 +41,7 @@ def open_source(
         return named_set(text, data_root)
     path = _existing(text)
     if path.is_dir():
-        return _in_tree(DiskTree(path), name_of(path), group, problems)
+        return open_tree(DiskTree(path), name_of(path), group, problems)
     suffix = suffix_of(path.name)
     if suffix == ".zip":
         return _in_zip(ZipTree(path), name_of(path), group, problems)
@@ -64,7 +64,7 @@ def _existing(text: str) -> Path:
     return path
 
 
-def _in_tree(tree: Tree, name: str, group: str | None, problems: list[str] | None) -> Source:
+def open_tree(tree: Tree, name: str, group: str | None = None, problems: list[str] | None = None) -> Source:
     """What a tree of names holds: IDX files, or class folders."""
     if has_idx_files(tree):
         _no_group(group, "IDX files")
@@ -76,7 +76,7 @@ def _in_zip(tree: ZipTree, name: str, group: str | None, problems: list[str] | N
     """What a zip file holds: as a folder, or the table in it, which nobody can name from outside."""
     tables = [file for file in tree.files("") if suffix_of(file) in TABLE_SUFFIXES]
     if not tables:
-        return _in_tree(tree, name, group, problems)
+        return open_tree(tree, name, group, problems)
     where = tree.where("")
     if len(tables) > 1:
         raise DataError(
