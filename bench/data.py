@@ -31,7 +31,7 @@ from PIL import Image
 import convlens
 from convlens import files
 from convlens.data.packed.dataset import DOCUMENT, FORMAT_VERSION, INDEX_DTYPE, SMALL_FILES, Dataset
-from convlens.data.sources.layouts import pictures_in
+from convlens.data.sources.listing import pictures_in
 from convlens.records import write_sealed
 
 ROUNDS = 5

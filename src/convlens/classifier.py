@@ -20,7 +20,7 @@ from convlens.data.image.decode import Pixels, pixels_of, quiet_pillow, read_byt
 from convlens.data.image.framing import fit, picture
 from convlens.data.packed.image_rows import ImageRows
 from convlens.data.prefetch import is_small, prefetch
-from convlens.data.sources.layouts import pictures_in
+from convlens.data.sources.listing import pictures_in
 from convlens.errors import ImageError, ModelFileError, UsageError
 from convlens.metrics import softmax
 from convlens.modelfile import ModelCard

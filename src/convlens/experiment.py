@@ -71,6 +71,10 @@ def train(
     channels: int | None = None,
     framing: str | None = None,
     group: str | None = None,
+    layout: str | None = None,
+    label: str | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
     region: str | tuple[int, int, int, int] | None = None,
     exclude: str | Path | Iterable[str] | None = None,
     data_root: str | Path | None = None,
@@ -79,12 +83,12 @@ def train(
 ) -> Run:
     """Train a network and leave a run folder with a model file.
 
-    `data` (default "mnist") is a set's name, a path, arrays or a Dataset; `size`, `channels`, `framing`, `group`,
-    `region` and `exclude` say how images are packed. `preset` gives sentence and recipe, which `architecture` and
-    `recipe` replace; of a `recipe` that is a mapping, those fields alone. For the named sets the preset is "standard".
-    For other data what is not said is chosen, and each choice said with its reason: input size, channels, framing,
-    preset, batch size, epochs, and augmentation ("auto" tries it on held-out images; "none", or kinds as "flip,shift").
-    What was said is never overridden.
+    `data` (default "mnist") is a set's name, a path, arrays or a Dataset; `size`, `channels`, `framing`, `region` and
+    `exclude` say how images are packed, `group`, `layout`, `label`, `path_column` and `label_column` how names are
+    read. `preset` gives sentence and recipe, which `architecture` and `recipe` replace; of a `recipe` that is a
+    mapping, those fields alone. For the named sets the preset is "standard". For other data what is not said is chosen,
+    and each choice said with its reason: input size, channels, framing, preset, batch size, epochs, and augmentation
+    ("auto" tries it on held-out images; "none", or kinds as "flip,shift"). What was said is never overridden.
 
     `time` ("5m", seconds) fits the epochs into a time. Seed 0, `val_frac` 0.1, device "auto", torch's number of threads
     and memory format "channels_last" are the defaults. Test stays sealed unless `test`. `folds` measures every image by

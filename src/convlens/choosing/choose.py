@@ -88,7 +88,7 @@ class _Choosing:
     def choices(self) -> Choices:
         request = self.request
         if self.is_open and not is_packed(request.data):
-            source = open_source(request.data, group=request.group, data_root=request.data_root)
+            source = open_source(request.data, request.options.read, data_root=request.data_root)
             if source.shape is None:
                 self.choose_input(source)
         dataset = open_data(

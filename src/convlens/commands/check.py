@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convlens.commands import terminal
-from convlens.commands.options import OUTPUT, Data, DataRoot, Exclude, Group, Json, flag
+from convlens.commands.options import (
+    OUTPUT,
+    Data,
+    DataRoot,
+    Exclude,
+    Group,
+    Json,
+    Label,
+    LabelColumn,
+    Layout,
+    PathColumn,
+    flag,
+)
 from convlens.errors import UsageError
 from convlens.render import tables
 from convlens.text import shown
@@ -31,6 +43,10 @@ def check(
         str | None, flag("Write a .csv for train, in which samples of one picture are a group.", OUTPUT, metavar="FILE")
     ] = None,
     group: Group = None,
+    layout: Layout = None,
+    label: Label = None,
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
     exclude: Exclude = None,
     data_root: DataRoot = None,
     json: Json = False,
@@ -48,7 +64,17 @@ def check(
     import convlens
 
     with terminal.progress() as bar:
-        findings = convlens.check(data, group=group, exclude=exclude, data_root=data_root, progress=bar)
+        findings = convlens.check(
+            data,
+            group=group,
+            layout=layout,
+            label=label,
+            path_column=path_column,
+            label_column=label_column,
+            exclude=exclude,
+            data_root=data_root,
+            progress=bar,
+        )
     if out is None and not json:
         out = terminal.free_name(f"check-{findings.name}", ".html")
     written = []

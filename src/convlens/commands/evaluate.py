@@ -7,7 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from convlens.commands import terminal
-from convlens.commands.options import EVALUATION, DataRoot, Device, Exclude, Group, Json, Model, complete_data, flag
+from convlens.commands.options import (
+    EVALUATION,
+    DataRoot,
+    Device,
+    Exclude,
+    Group,
+    Json,
+    Label,
+    LabelColumn,
+    Layout,
+    Model,
+    PathColumn,
+    complete_data,
+    flag,
+)
 from convlens.render import tables
 from convlens.text import shown
 
@@ -27,6 +41,10 @@ def evaluate(
     split: Annotated[str, flag("test (each opening is written down), val or train.", EVALUATION)] = "test",
     device: Device = None,
     group: Group = None,
+    layout: Layout = None,
+    label: Label = None,
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
     exclude: Exclude = None,
     data_root: DataRoot = None,
     json: Json = False,
@@ -36,6 +54,7 @@ def evaluate(
 
     with terminal.progress() as bar:
         others: dict[str, Any] = {"group": group, "exclude": exclude, "data_root": data_root, "progress": bar}
+        others |= {"layout": layout, "label": label, "path_column": path_column, "label_column": label_column}
         report = convlens.evaluate(model, data, split=split, device=device, **others)
     if json:
         tables.print_json(report.to_json())

@@ -41,12 +41,20 @@ _WHAT = "What train takes: a name, a folder, a .zip, an .npz, a .csv."
 _GROUP = (
     "What belongs together and must not straddle a split: parent, a regular expression on paths, or a CSV's column."
 )
+_LAYOUT = "What each level of folders stands for: class, split/class, class/split, group/class, */class."
+_LABEL = "Read the class from the names of files: a regular expression on paths, whose first group it is."
 Data = Annotated[str, typer.Argument(metavar="DATA", help=_WHAT, autocompletion=complete_data)]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model file, a run folder, or last.")]
 Json = Annotated[bool, flag("Print one JSON document on standard output.", OUTPUT, "--json")]
 Device = Annotated[str | None, flag("auto, cpu, cuda or mps.", MACHINE, show_default="auto")]
 DataRoot = Annotated[str | None, flag("Folder of a named set that does not ship with convlens.", DATA)]
 Group = Annotated[str | None, flag(_GROUP, DATA)]
+Layout = Annotated[str | None, flag(_LAYOUT, DATA, show_default="as the names have it")]
+Label = Annotated[str | None, flag(_LABEL, DATA, metavar="REGEX", show_default="the class folder")]
+PathColumn = Annotated[
+    str | None, flag("The column of a table that names the files.", DATA, metavar="NAME", show_default="found")
+]
+LabelColumn = Annotated[str | None, flag("The column of the labels.", DATA, metavar="NAME", show_default="found")]
 Size = Annotated[
     str | None, flag("Input size in pixels: 32, or height x width as 24x32.", DATA, show_default="as found, else 32")
 ]

@@ -15,6 +15,10 @@ from convlens.commands.options import (
     Framing,
     Group,
     Json,
+    Label,
+    LabelColumn,
+    Layout,
+    PathColumn,
     Region,
     Size,
     flag,
@@ -33,6 +37,10 @@ def pack(
     channels: Channels = None,
     framing: Framing = None,
     group: Group = None,
+    layout: Layout = None,
+    label: Label = None,
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
     region: Region = None,
     exclude: Exclude = None,
     data_root: DataRoot = None,
@@ -44,6 +52,7 @@ def pack(
 
     with terminal.progress() as bar:
         options: dict[str, Any] = {"size": size, "channels": channels, "framing": framing, "group": group}
+        options |= {"layout": layout, "label": label, "path_column": path_column, "label_column": label_column}
         options |= {"region": region, "exclude": exclude, "data_root": data_root, "verify": verify}
         dataset = convlens.pack(data, out, progress=bar, **options)
     if json:

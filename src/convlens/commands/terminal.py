@@ -5,6 +5,7 @@ Owns how a parameter of the library, which stands in backticks in its messages, 
 
 import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -49,6 +50,8 @@ def as_typed(text: str) -> str:
 
     def flag(match: re.Match[str]) -> str:
         name, value = match.group(1), match.group(2)
+        if value is not None and re.search(r"[^\w.,:/=@%+-]", value):
+            value = shlex.quote(value)
         if name in RECIPE_FLAGS or not hasattr(Recipe, name):
             option = _FLAGS.get(name, "--" + name.replace("_", "-"))
             return option if value is None else f"{option} {value}"

@@ -19,8 +19,8 @@ from convlens.data.packed.headers import read_headers
 from convlens.data.packed.options import PackOptions, exclusions
 from convlens.data.packed.pack import is_packed_folder, open_data, open_listed
 from convlens.data.packed.splits import TEST_FRAC, mixed
-from convlens.data.sources.base import SPLITS, Source
-from convlens.data.sources.layouts import hidden_pictures
+from convlens.data.sources.base import SPLITS, ReadOptions, Source
+from convlens.data.sources.listing import hidden_pictures
 from convlens.data.sources.recognise import open_source
 from convlens.doctor.findings import FALSIFIES, NOTE, WARNING, Finding, Findings, Sample
 from convlens.doctor.near_duplicates import MOST, Compared, same_pictures
@@ -42,13 +42,17 @@ def check(
     data: Any,
     *,
     group: str | None = None,
+    layout: str | None = None,
+    label: str | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
     exclude: str | Path | Iterable[str] | None = None,
     data_root: str | Path | None = None,
     progress: str | Progress = "auto",
 ) -> Findings:
     """Look a data set over: what cannot be read, what is there twice, what would falsify a score.
 
-    `data`, `group`, `exclude` and `data_root` are as `train` takes them. Raises DataError where it cannot be listed at
+    All but `progress` is as `train` takes it. Raises DataError where it cannot be listed at
     all, UsageError, StorageError.
     """
     with open_progress(progress) as bar:
@@ -57,10 +61,13 @@ def check(
         if isinstance(data, Dataset) or is_packed_folder(data):
             dataset = open_data(data, PackOptions(exclude=exclusions(exclude)))
         else:
+            read = ReadOptions(group, layout, label, path_column, label_column)
             said: list[str] = []
-            source = open_source(data, group=group, data_root=data_root, problems=said)
+            source = open_source(data, read, data_root=data_root, problems=said)
             problems += [Finding("classes", FALSIFIES, line, _CLASSES) for line in said]
-            options = PackOptions((SIDE, SIDE), 3, "stretch", group, all_test=True, exclude=exclusions(exclude))
+            options = PackOptions(
+                (SIDE, SIDE), 3, "stretch", all_test=True, exclude=exclusions(exclude), **read._asdict()
+            )
             dataset = open_listed(source, options, val_frac=DEFAULT_VAL_FRAC, progress=bar)
         return _Check(dataset, source, problems, bar).findings()
 

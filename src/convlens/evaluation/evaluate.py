@@ -17,7 +17,7 @@ from convlens.classifier import Classifier, load
 from convlens.data.packed.dataset import DataIdentity, Dataset
 from convlens.data.packed.options import PackOptions, exclusions, refuse_unknown
 from convlens.data.packed.pack import is_packed_folder, open_data, reopen
-from convlens.data.sources.base import SPLITS
+from convlens.data.sources.base import SPLITS, ReadOptions
 from convlens.errors import ConvlensError, DataError, RecordError, StorageError
 from convlens.evaluation.test_ledger import Openings, open_test
 from convlens.metrics import Score, calibration_error, class_scores, confusion_matrix, score, softmax
@@ -151,6 +151,10 @@ def evaluate(
     split: str = "test",
     device: str | None = "auto",
     group: str | None = None,
+    layout: str | None = None,
+    label: str | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
     exclude: str | Path | Iterable[str] | None = None,
     data_root: str | Path | None = None,
     progress: str | Progress = "auto",
@@ -165,8 +169,8 @@ def evaluate(
     """
     checked("split", split, choice(SPLITS), DataError)
     classifier = load(model, device)
-    excluded = exclusions(exclude)
-    chosen = _without(_choose(classifier, data, split, group, data_root, progress), split, excluded)
+    excluded, read = exclusions(exclude), ReadOptions(group, layout, label, path_column, label_column)
+    chosen = _without(_choose(classifier, data, split, read, data_root, progress), split, excluded)
     dataset = chosen.dataset
     mapping = _matched(classifier, dataset)
     num_expected = int(chosen.keep.sum())
@@ -236,7 +240,7 @@ def _choose(
     classifier: Classifier,
     data: Any,
     split: str,
-    group: str | None,
+    read: ReadOptions,
     data_root: str | Path | None,
     progress: str | Progress,
 ) -> _Choice:
@@ -252,7 +256,7 @@ def _choose(
                 f"{card.input_spec.shape} (channels, height, width): name its source instead"
             )
     else:
-        options = PackOptions.for_input(card.input_spec, group=group, all_test=True)
+        options = PackOptions.for_input(card.input_spec, read, all_test=True)
         dataset = open_data(data, options, data_root=data_root, val_frac=trained_on.val_frac, progress=progress)
     if dataset.fingerprint == trained_on.fingerprint:
         return _of_own(dataset.merged() if trained_on.is_merged else dataset, classifier, split)

@@ -16,6 +16,7 @@ from convlens.augmentation import parse_augment
 from convlens.checks import checked, whole
 from convlens.data.packed.dataset import DEFAULT_VAL_FRAC
 from convlens.data.packed.options import PackOptions, exclusions, parse_region, parse_size
+from convlens.data.sources.base import ReadOptions
 from convlens.data.sources.named import NAMED_SETS
 from convlens.errors import UsageError
 from convlens.network.compute import Compute, resolve_compute
@@ -66,6 +67,10 @@ class TrainRequest:
     channels: int | None = None
     framing: str | None = None
     group: str | None = None
+    layout: str | None = None
+    label: str | None = None
+    path_column: str | None = None
+    label_column: str | None = None
     region: str | tuple[int, int, int, int] | None = None
     exclude: str | Path | Iterable[str] | None = None
     data_root: str | Path | None = None
@@ -110,8 +115,9 @@ class TrainRequest:
     def options(self) -> PackOptions:
         """How images are packed. Raises UsageError, DataError."""
         size, region = parse_size(self.size), parse_region(self.region)
+        read = ReadOptions(self.group, self.layout, self.label, self.path_column, self.label_column)
         return PackOptions(
-            size, self.channels, self.framing, self.group, region=region, exclude=exclusions(self.exclude)
+            size, self.channels, self.framing, region=region, exclude=exclusions(self.exclude), **read._asdict()
         )
 
     @cached_property

@@ -429,7 +429,7 @@ def _names_of_files(make: _Maker) -> Drawn:
     for label in classes:
         for number in range(1, 6):
             make.files[form.format(label, number)] = b"picture"
-    return make.done("class in the names of files", refuse=("--label",))
+    return make.done("class in the names of files", refuse=("`label=",))
 
 
 def _other_task(make: _Maker) -> Drawn:
@@ -495,7 +495,7 @@ def _two_readings(make: _Maker) -> Drawn:
     else:
         for folder in (*classes, "test"):
             make.pictures(join(top, folder), "x")
-    needs = () if which == "flat" else ("--layout",)
+    needs = () if which == "flat" else ("`layout=",)
     return make.done(f"two readings: {which}", refuse=needs)
 
 

@@ -33,8 +33,8 @@ def test_litter_wrappers_and_unicode(tmp_path: Path) -> None:
     assert dataset.class_names == ("circle", unicodedata.normalize("NFC", decomposed))
     assert sum(dataset.counts.values()) == 12 and dataset.num_quarantined == 0
     assert any("photos/" in note for note in dataset.notes)
-    assert any("1 files are no pictures" in note for note in dataset.notes)
-    assert any("1 pictures lie beside the class folders" in note for note in dataset.notes)
+    assert any("1 file, no picture: 'photos/circle/notes.txt'" in note for note in dataset.notes)
+    assert any("1 picture, beside the class folders" in note for note in dataset.notes)
 
 
 def test_folders_that_cannot_be(tmp_path: Path) -> None:
@@ -55,13 +55,13 @@ def test_folders_that_cannot_be(tmp_path: Path) -> None:
     shutil.rmtree(one / "x" / "square")
     empty = write_folders(case("no pictures in class folder 'none'"), 2)
     (empty / "none").mkdir()
-    differ = write_folders(case("only in train: 'square'; only in test: 'squares'"), 2, splits=("train", "test"))
+    differ = write_folders(case("only in test: 'squares'; only in train: 'square'"), 2, splits=("train", "test"))
     (differ / "test" / "square").rename(differ / "test" / "squares")
     Image.new("L", (4, 4)).save(case("side by side") / "a.png")
-    beside = write_folders(case("others beside them: 'extra'"), 2, splits=("train", "test"))
-    (beside / "extra").mkdir()
+    beside = write_folders(case("others of the same classes beside them: 'extra'"), 2, splits=("train", "test"))
+    write_folders(beside / "extra", 2)
     write_folders(
-        case("more than one folder for a split: 'train', 'val', 'validation'"), 2, splits=("train", "val", "validation")
+        case("more than one folder for a split: 'val', 'validation'"), 2, splits=("train", "val", "validation")
     )
     write_folders(case("but no train folder"), 2, splits=("val", "test"))
     for place, words in cases:

@@ -119,7 +119,7 @@ def test_zip_files_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.warns(UserWarning, match="Duplicate name"):
         _with(case("two members of one name"), "circle/000.png")
     _with(case("a file and a folder at once"), "circle")
-    _with(case("class folders and a table"), "labels.csv", data=b"path,label\ncircle/000.png,circle\n")
+    _with(case("which differ"), "labels.csv", data=b"path,label\ncircle/000.png,square\ncircle/001.png,circle\n")
     bomb = case("zip bomb")
     monkeypatch.setattr(zip_file, "_SMALL_BYTES", 1 << 20)
     _with(bomb, "circle/big.png", data=bytes(20 << 20))
@@ -137,8 +137,8 @@ def test_zip_files_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with zipfile.ZipFile(empty, "w"):
         pass
     cases.append((empty, "no class folders"))
-    two = tmp_path / "two.zip"
-    cases.append((_with(two, "a.csv", "b.csv"), "b.csv"))
+    table = b"path,label\ncircle/000.png,one\ncircle/001.png,two\n"
+    _with(_with(case("several tables"), "a.csv", data=table), "b.csv", data=table)
     for path, words in cases:
         with pytest.raises(DataError, match=words) as caught:
             pack(path)

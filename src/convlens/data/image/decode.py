@@ -265,6 +265,20 @@ def _what_it_is_instead(data: bytes) -> str:
     return f"not a picture in a format that is read ({', '.join(FORMATS)})"
 
 
+def looks_like_a_picture(start: bytes) -> bool:
+    """Whether a file begins as a picture does, of a format that is read or of one that is told apart from others."""
+    if start[:4] == b"RIFF":
+        return start[8:12] == b"WEBP"
+    known = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*")
+    is_bmp = (
+        start[:2] == b"BM"
+        and len(start) > 18
+        and start[14:18] in (b"\x28\0\0\0", b"\x0c\0\0\0", b"\x6c\0\0\0", b"\x7c\0\0\0")
+    )
+    is_netpbm = start[:1] == b"P" and start[1:2] in b"123456" and start[2:3] in b" \t\r\n" and len(start) > 3
+    return start.startswith(known) or is_bmp or is_netpbm or (start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS)
+
+
 def _orientation(image: Image.Image) -> int:
     """How the picture is to be turned, as EXIF or XMP has it; 1 is upright."""
     if image.format == "JPEG" and not image.info.keys() & {"exif", "xmp"}:

@@ -12,14 +12,15 @@ from msgspec import Meta
 
 from convlens import files
 from convlens.data.image.framing import InputSpec, Region
+from convlens.data.sources.base import ReadOptions
 from convlens.errors import DataError, RecordError, UsageError
 from convlens.records import Name, Record, Text, parsed
 from convlens.text import listed, shown, whole_numbers
 
 
 class PackOptions(Record, frozen=True):
-    """How pictures become inputs. None: as found. `all_test` makes every sample of a set without splits test;
-    `exclude` names samples that are left out."""
+    """How names are read and pictures become inputs. None: as found. `all_test` makes every sample of a set without
+    splits test; `exclude` names samples that are left out."""
 
     size: tuple[int, int] | None = None
     channels: int | None = None
@@ -28,11 +29,21 @@ class PackOptions(Record, frozen=True):
     all_test: bool = False
     region: Region | None = None
     exclude: tuple[Name, ...] = ()
+    layout: Name | None = None
+    label: Name | None = None
+    path_column: Name | None = None
+    label_column: Name | None = None
+
+    @property
+    def read(self) -> ReadOptions:
+        """How names are read."""
+        return ReadOptions(self.group, self.layout, self.label, self.path_column, self.label_column)
 
     @classmethod
-    def for_input(cls, spec: InputSpec, *, group: str | None = None, all_test: bool = False) -> Self:
+    def for_input(cls, spec: InputSpec, read: ReadOptions, *, all_test: bool = False) -> Self:
         """The options that frame pictures as a model's InputSpec says."""
-        return cls((spec.height, spec.width), spec.channels, spec.framing, group, all_test, spec.region)
+        size = (spec.height, spec.width)
+        return cls(size, spec.channels, spec.framing, all_test=all_test, region=spec.region, **read._asdict())
 
 
 def parse_size(size: int | str | Sequence[int] | None) -> tuple[int, int] | None:

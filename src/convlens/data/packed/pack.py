@@ -16,7 +16,7 @@ from convlens.data.image.framing import FRAMING_VERSION
 from convlens.data.packed.dataset import CARD_FILE, DEFAULT_VAL_FRAC, FORMAT_VERSION, DataIdentity, Dataset, read_card
 from convlens.data.packed.options import PackOptions, exclusions, parse_region, parse_size
 from convlens.data.packed.writing import write_packed
-from convlens.data.sources.base import Source
+from convlens.data.sources.base import ReadOptions, Source
 from convlens.data.sources.named import NAMED_SETS
 from convlens.data.sources.recognise import open_source
 from convlens.errors import DataError, RecordError, UsageError
@@ -32,6 +32,10 @@ def pack(
     channels: int | None = None,
     framing: str | None = None,
     group: str | None = None,
+    layout: str | None = None,
+    label: str | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
     region: str | tuple[int, int, int, int] | None = None,
     exclude: str | Path | Iterable[str] | None = None,
     data_root: str | Path | None = None,
@@ -40,14 +44,15 @@ def pack(
 ) -> Dataset:
     """Decode a source once into a packed data set, and open it.
 
-    `data` is a set's name, a path or arrays. Without `out` the folder lies in the user's cache and is made only
-    if the source or an option changed. `region` (x, y, width, height) is cut from every picture; `exclude` is a list
-    of samples to leave out, or a file of their names. `verify` holds every image to its key: what is damaged in the
-    cache is packed anew; `data` may then also be a packed folder, which is only looked at. Raises DataError,
-    UsageError, StorageError; RunError where `out` exists.
-    """
+    `data` is a set's name, a path or arrays. Without `out` the folder lies in the user's cache and is made only if the
+    source or an option changed. `group`, `layout`, `label`, `path_column` and `label_column` say how names are read
+    where they do not say it themselves (docs/own-images.md). `region` (x, y, width, height) is cut from every picture;
+    `exclude` is a list of samples to leave out, or a file of their names. `verify` holds every image to its key: what
+    is damaged in the cache is packed anew; `data` may then also be a packed folder, which is only looked at. Raises
+    DataError, UsageError, StorageError; RunError where `out` exists."""
+    read = ReadOptions(group, layout, label, path_column, label_column)
     options = PackOptions(
-        parse_size(size), channels, framing, group, region=parse_region(region), exclude=exclusions(exclude)
+        parse_size(size), channels, framing, region=parse_region(region), exclude=exclusions(exclude), **read._asdict()
     )
     if out is not None:
         files.refuse_existing(Path(out))  # before a large folder is decoded
@@ -61,7 +66,7 @@ def pack(
                 "were packed: pack it anew"
             )
         return dataset
-    source = open_source(data, group=group, data_root=data_root)
+    source = open_source(data, read, data_root=data_root)
     if out is None:
         return _cached(source, options, progress, verify=verify)
     out = Path(out)
@@ -86,7 +91,8 @@ def open_data(
     is_packed = is_packed_folder(data)
     if (isinstance(data, Dataset) or is_packed) and options != PackOptions():
         raise UsageError(
-            f"{shown(data, 200)} is packed already: size, channels, framing, group, region and exclusions are fixed"
+            f"{shown(data, 200)} is packed already: how it was read, size, channels, framing, region and exclusions "
+            "are fixed"
         )
     if isinstance(data, Dataset):
         return data.with_val_frac(val_frac)
@@ -96,7 +102,7 @@ def open_data(
         # Its source ships with convlens and cannot change: no need to unpack it to see.
         with suppress(DataError):  # not there yet, or damaged
             return Dataset.open(_packed_sets() / _mnist_folder_name(), val_frac)
-    source = open_source(data, group=options.group, data_root=data_root)
+    source = open_source(data, options.read, data_root=data_root)
     return open_listed(source, options, val_frac=val_frac, progress=progress)
 
 

@@ -7,7 +7,7 @@ surveys or checks asks a source and not what kind it is. Knows no layout of file
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
@@ -46,12 +46,24 @@ class Row(NamedTuple):
     group: str | None = None
 
 
+class ReadOptions(NamedTuple):
+    """What a person says of how names are read; None: as found. `group` and `label` are expressions on paths (`group`
+    also `parent`, or a column), `layout` what each level of folders stands for, the columns those of a table."""
+
+    group: str | None = None
+    layout: str | None = None
+    label: str | None = None
+    path_column: str | None = None
+    label_column: str | None = None
+
+
 @dataclass(frozen=True)
 class FileSource:
     """Image files with labels, in a tree; `rows` lists them anew whenever it is called.
 
-    `counts` has the samples of each split, None for those without one; `notes` say what a person should know (a wrapper
-    folder, files passed over); `folder` is where the names lie on a disk, None where they lie in an archive.
+    `counts` has the samples of each split, None for those without one; `notes` say what a person should know (how the
+    names were read, what is not used); `unused` has the files that are not read, by reason (a folder's path ends with a
+    slash); `folder` is where the names lie on a disk, None where they lie in an archive.
     """
 
     name: str
@@ -61,6 +73,7 @@ class FileSource:
     counts: Mapping[str | None, int]
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    unused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     shape = None  # sizes differ, and stand in the files
     hashes = None

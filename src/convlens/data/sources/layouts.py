@@ -1,85 +1,403 @@
-"""Layouts: class folders, with or without splits and groups, in any tree of names.
+"""Layouts: how classes, splits and groups are read off the names of folders, in any tree.
 
-Owns walking, the layouts and their checks. Nothing is decoded here, and nobody asks whether the tree is a disk.
-"""
+Owns the readings, how one is chosen, and what is said where a tree has two or none. A layout is written as what each
+level of folders stands for: `class`, `split/class`, `class/split`, `*/class` ... Nothing here is decoded, and nobody
+asks whether the tree is a disk."""
 
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Hashable, Iterator
-from pathlib import Path
-from typing import NamedTuple
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NoReturn
 
-from convlens.data.image.decode import REFUSED_SUFFIXES, SUFFIXES
-from convlens.data.sources.base import FileSource, Row
-from convlens.data.sources.tree import DiskTree, Tree, is_litter, join, suffix_of
-from convlens.errors import DataError
-from convlens.text import listed, shown
+import numpy as np
 
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_SPLIT_LIKE = frozenset({*SPLIT_NAMES, "training", "testing", "trainset", "testset"})
+from convlens.data.image.decode import SUFFIXES
+from convlens.data.sources.base import SPLITS, FileSource, ReadOptions, Row, need_classes
+from convlens.data.sources.file_names import suggest_label
+from convlens.data.sources.listing import Folder
+from convlens.data.sources.other_tasks import looks_like
+from convlens.data.sources.split_words import is_plain, split_of
+from convlens.data.sources.tree import Tree, suffix_of
+from convlens.errors import DataError, UsageError
+from convlens.text import counted, listed, shown
+
+LEVELS = ("class", "split", "group", "*")
+
+NO_PICTURE = "no picture"
+OWN = "written by convlens"
+NO_CLASS = "beside the class folders, in no class"
+NO_SPLIT = "beside the split folders, in no split"
+NO_LABEL = "pictures without labels: `predict` answers them"
 
 
-class _Class(NamedTuple):
-    """The image files of one class folder, by path."""
+@dataclass
+class Reading:
+    """What a layout makes of a tree: the pictures of each class folder with what is said of them, and what is left."""
+
+    layout: str
+    parts: list["Part"] = field(default_factory=list)
+    unused: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    notes: list[str] = field(default_factory=list)
+
+    def leave(self, reason: str, folder: Folder) -> None:
+        """Every picture of a folder is unused."""
+        self.unused[reason] += folder.pictures()
+
+    def labels(self, split: str | None = None) -> set[str]:
+        """The classes, of one split or of all."""
+        return {part.label for part in self.parts if split in (None, part.split)}
+
+
+@dataclass(frozen=True)
+class Part:
+    """The pictures of one class folder, by path."""
 
     label: str
     split: str | None
-    paths: list[str]
+    group: str | None
+    paths: Sequence[str]
 
 
-class _Walk:
-    """Lists the image files under folders of a tree, in order of their names; goes round no loop."""
-
-    def __init__(self, tree: Tree) -> None:
-        self.tree = tree
-        self.passed_over: Counter[str] = Counter()
-
-    def images(self, folder: str, above: tuple[Hashable, ...] = ()) -> list[str]:
-        here = self.tree.key(folder)
-        if here in above:
-            return []  # a link that leads back up
-        found: list[str] = []
-        for entry in self.tree.entries(folder):
-            path, suffix = join(folder, entry.name), suffix_of(entry.name)
-            if entry.is_folder:
-                found += self.images(path, (*above, here))
-            elif suffix in SUFFIXES or suffix in REFUSED_SUFFIXES:
-                found.append(path)
-            else:
-                self.passed_over[suffix or "no suffix"] += 1
-        return found
-
-    def num_loose(self, folder: str) -> int:
-        return sum(suffix_of(name) in SUFFIXES for name in self.tree.files(folder))
-
-    def notes(self) -> tuple[str, ...]:
-        if not self.passed_over:
-            return ()
-        kinds = ", ".join(f"{n} {suffix}" for suffix, n in sorted(self.passed_over.items()))
-        return (f"{sum(self.passed_over.values()):,} files are no pictures and were passed over ({kinds})",)
+def parse_layout(layout: str | None) -> tuple[str, ...] | None:
+    """`split/class` as its levels. Raises UsageError."""
+    if layout is None:
+        return None
+    levels = tuple(str(layout).strip("/").split("/"))
+    if levels.count("class") != 1 or not set(levels) <= set(LEVELS) or max(map(levels.count, ("split", "group"))) > 1:
+        raise UsageError(
+            "layout must say what each level of folders stands for, as class, split/class, class/split, group/class or "
+            f"*/class, not {shown(layout)!r}"
+        )
+    return levels
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """The image files under a folder, in order of their names, litter left aside. Raises DataError."""
-    return [folder / path for path in _Walk(DiskTree(folder)).images("") if suffix_of(path) in SUFFIXES]
+def class_folders(
+    tree: Tree, name: str, root: Folder, read: ReadOptions, problems: list[str] | None = None
+) -> FileSource:
+    """A tree of class folders, perhaps with splits above or below them, as `read.layout` says or as the names have it.
+    Raises DataError, or for classes that are empty or missing in train adds a line to `problems`; UsageError for a
+    layout that is none."""
+    levels = parse_layout(read.layout)
+    top, unused = unwrapped(root)
+    reading = _Reader(tree, root, top, read.group).read() if levels is None else _by_levels(tree, top, levels)
+    for reason, paths in unused.items():
+        reading.unused[reason] += paths
+    if top.path:
+        reading.notes.insert(0, f"class folders taken from {top.path}/, the only folder with pictures there")
+    _tell_splits(reading, top)
+    _say_empty(tree, top, reading, problems)
+    return _source_of(tree, name, reading, root, read.group, problems)
 
 
-def hidden_pictures(tree: Tree) -> dict[str, int]:
-    """The hidden folders of a tree that hold image files, by path, with how many; none of them is read."""
-    found: dict[str, int] = {}
+def named_by_class(
+    tree: Tree, name: str, root: Folder, read: ReadOptions, problems: list[str] | None = None
+) -> FileSource:
+    """Pictures whose class stands in their own names, as the expression `read.label` catches it; folders that all have
+    a split's word are splits. Raises DataError as `class_folders` does, and where the expression does not match."""
+    assert read.label is not None
+    top, _ = unwrapped(root)
+    splits = {folder.name: split_of(folder.name) for folder in top.folders}
+    has_splits = bool(splits) and None not in splits.values() and not top.loose and "train" in splits.values()
+    reading = Reading("names of files")
+    for folder in top.folders if has_splits else [root]:
+        split, paths = splits[folder.name] if has_splits else None, list(folder.pictures())
+        if split != "train" and has_splits and not any(re.search(read.label, path) for path in paths):
+            reading.unused[NO_LABEL] += paths
+            continue
+        reading.parts += [Part(caught(path, read.label, "label"), split, None, [path]) for path in paths]
+    _tell_splits(reading, top)
+    return _source_of(tree, name, reading, root, read.group, problems)
 
-    def look(folder: str, above: tuple[Hashable, ...]) -> None:
-        here = tree.key(folder)
-        for entry in tree.listed(folder) if here not in above else []:
-            path = join(folder, entry.name)
-            if entry.is_folder and not is_litter(entry.name):
-                look(path, (*above, here))
-            elif entry.is_folder and (num := len(_Walk(tree).images(path))):
-                found[path] = num
 
-    look("", ())
+def _source_of(
+    tree: Tree, name: str, reading: Reading, root: Folder, group: str | None, problems: list[str] | None
+) -> FileSource:
+    """The source of a reading. Raises DataError as `class_folders` does."""
+    parts = [part for part in reading.parts if part.paths]
+    names = tuple(sorted({part.label for part in parts}))
+    where = tree.where("")
+    need_classes(np.ones(len(names), int), names, where)
+    by_split = {split: reading.labels(split) for split in SPLITS if any(part.split == split for part in parts)}
+    if by_split:
+        reading.notes += same_classes(by_split, where, problems)
+    if group is not None:
+        for part in parts:
+            for path in part.paths:
+                group_of(path, part.label, group)  # what does not match is found before anything is read
+
+    def rows() -> Iterator[Row]:
+        for part in parts:
+            for path in part.paths:
+                own = part.group if group is None else group_of(path, part.label, group)
+                yield Row(path, part.label, part.split, own)
+
+    counts: Counter[str | None] = Counter()
+    for part in parts:
+        counts[part.split] += len(part.paths)
+    unused = reading.unused | other_files(root)
+    used = {reason: tuple(paths) for reason, paths in unused.items() if paths}
+    notes = (*reading.notes, *(unused_note(reason, paths) for reason, paths in used.items()))
+    return FileSource(name, tree.resolved(), tree, rows, counts, names, notes, used)
+
+
+def unused_note(reason: str, paths: Sequence[str]) -> str:
+    """How many files are unused for a reason, in one line."""
+    kinds = Counter(suffix_of(path) or "without suffix" for path in paths)
+    said = ", ".join(f"{n:,} {suffix}" for suffix, n in kinds.most_common(4)) if len(paths) > 1 else ""
+    what = "file" if reason in (NO_PICTURE, OWN) else "picture"
+    return f"unused: {counted(len(paths), what)}, {reason}{f' ({said})' if said else ''}: {listed(paths, 1)}"
+
+
+def other_files(root: Folder) -> dict[str, list[str]]:
+    """What lies in a tree and is no picture, or was written by convlens; its folders with a slash behind."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for folder in root.every():
+        if folder.is_own:
+            found[OWN].append(f"{folder.path}/")
+        found[NO_PICTURE] += folder.others
     return found
+
+
+def unwrapped(root: Folder) -> tuple[Folder, dict[str, list[str]]]:
+    """The folder that holds the class folders: down through folders that are alone, and the pictures left beside."""
+    top, unused = root, defaultdict[str, list[str]](list)
+    while len(top.folders) == 1 and top.folders[0].folders and len(top.loose) < top.folders[0].num_pictures:
+        unused[NO_CLASS] += top.loose
+        top = top.folders[0]
+    return top, unused
+
+
+def _label(folder: Folder) -> str:
+    return unicodedata.normalize("NFC", folder.name)
+
+
+class _Reader:
+    """One tree being read by what its names say."""
+
+    def __init__(self, tree: Tree, root: Folder, top: Folder, group: str | None) -> None:
+        self.root, self.top, self.group = root, top, group
+        self.where = tree.where(top.path)
+        self.words = {folder.name: split_of(folder.name) for folder in top.folders}
+
+    def read(self) -> Reading:
+        """The one reading of it. Raises DataError where there are two or none."""
+        if (task := looks_like(self.root, self.top)) is not None:
+            raise DataError(f"{self.where} {task}")
+        if not self.top.folders:
+            self.refuse_flat(self.top)
+        return self.splits_below() or self.splits_above() or self.plain()
+
+    def splits_in(self, folder: Folder) -> set[str | None]:
+        """The splits that the folders in a folder stand for, train among them; empty where it holds anything else."""
+        splits = {split_of(one.name) for one in folder.folders}
+        return splits if not folder.loose and {"train"} < splits <= {*SPLITS} else set()
+
+    # ------------------------------------------------------------ splits above the classes
+
+    def splits_above(self) -> Reading | None:
+        """SPLIT/CLASS/*: a train folder with class folders in it, and others whose classes are among them."""
+        worded = [folder for folder in self.top.folders if self.words[folder.name] is not None]
+        trains = [folder for folder in worded if self.words[folder.name] == "train" and _has_classes(_inside(folder))]
+        beside = [folder for folder in self.top.folders if folder not in worded]
+        if not trains:
+            self.refuse_splits_without_train(worded, beside)
+            return None
+        classes = {_label(one) for folder in trains for one in _inside(folder).folders}
+        others = [folder for folder in worded if folder not in trains]
+        if not others and not any(self.classes_of(folder, classes) & classes for folder in beside):
+            if beside and self.group != "parent":
+                self.refuse(f"only {listed([trains[0].name])} has a split's name", "split/class", "class")
+            return None
+        twice = [split for split in SPLITS if list(self.words.values()).count(split) > 1]
+        if twice:
+            names = listed(folder.name for folder in worded if self.words[folder.name] in twice)
+            self.refuse(f"it has more than one folder for a split: {names}", "split/class", "class")
+        alike = [folder.name for folder in beside if self.classes_of(folder, classes) & classes]
+        if alike:
+            what = f"it has split folders and others of the same classes beside them: {listed(alike)}"
+            self.refuse(f"{what}; split/class leaves those aside", "split/class", "class")
+        reading = Reading("split/class")
+        for folder in worded:
+            split, inside = self.words[folder.name], _inside(folder, classes)
+            own = {_label(one) for one in inside.folders}
+            if own and not own & classes:
+                self.refuse(
+                    f"{listed([folder.name])} and {listed([trains[0].name])} have no class in common",
+                    "split/class",
+                    "class",
+                )
+            self.take_split(reading, folder, inside, split)
+        for folder in beside:
+            reading.leave(NO_SPLIT, folder)
+        reading.unused[NO_CLASS] += self.top.loose
+        return reading
+
+    def classes_of(self, folder: Folder, classes: set[str]) -> set[str]:
+        return {_label(one) for one in _inside(folder, classes).folders}
+
+    def take_split(self, reading: Reading, folder: Folder, inside: Folder, split: str | None) -> None:
+        """Add a split folder: its class folders, or where it has none its pictures as unlabelled ones."""
+        if not inside.folders:
+            reading.leave(NO_LABEL, folder)
+            return
+        reading.parts += [Part(_label(one), split, None, list(one.pictures())) for one in inside.folders]
+        reading.unused[NO_CLASS] += inside.loose
+
+    def refuse_splits_without_train(self, worded: list[Folder], beside: list[Folder]) -> None:
+        """Raises DataError where names speak of splits, and what lies in them of something else."""
+        siblings = {_label(folder) for folder in self.top.folders}
+        for folder in worded:
+            if self.classes_of(folder, siblings) & (siblings - {_label(folder)}):
+                self.refuse(f"{listed([folder.name])} holds folders named as those beside it", "class", "split/class")
+        flat = [folder for folder in worded if not _has_classes(_inside(folder))]
+        splits = {self.words[folder.name] for folder in flat}
+        if "train" in splits and len(splits) > 1:
+            self.refuse_flat(flat[0], f"the pictures in {listed(folder.name for folder in flat)} lie side by side")
+        full = [folder for folder in worded if folder not in flat]
+        if full and flat:
+            names = listed(folder.name for folder in full)
+            raise DataError(f"{self.where}: {names} has class folders, {listed(f.name for f in flat)} has none")
+        if len({self.words[folder.name] for folder in full}) > 1:
+            raise DataError(
+                f"{self.where} has {listed(folder.name for folder in full)} but no train folder; if those are classes, "
+                "say `layout=class`"
+            )
+        plain = [folder for folder in flat if is_plain(folder.name) and self.words[folder.name] != "train"]
+        if plain and len(beside) > 1:
+            name = listed(folder.name for folder in plain)
+            self.refuse(f"{name} is a class, or pictures without labels (then move it away)", "class")
+
+    # ------------------------------------------------------------ splits below the classes
+
+    def splits_below(self) -> Reading | None:
+        """CLASS/SPLIT/*: every folder holds folders of splits and nothing else."""
+        folders = self.top.folders
+        if not all(self.splits_in(folder) for folder in folders):
+            return None
+        if all(one.folders and not one.loose for folder in folders for one in folder.folders):
+            names = listed(folder.name for folder in folders)
+            self.refuse(f"{names} look like several data sets, each with its splits: name one of them", "*/split/class")
+        reading = Reading("class/split")
+        for folder in folders:
+            if len(self.splits_in(folder)) < len(folder.folders):
+                self.refuse(f"{folder.name}/ has more than one folder for a split", "class/split", "class")
+            reading.parts += [
+                Part(_label(folder), split_of(one.name), None, list(one.pictures())) for one in folder.folders
+            ]
+        reading.unused[NO_CLASS] += self.top.loose
+        return reading
+
+    # ------------------------------------------------------------ classes alone
+
+    def plain(self) -> Reading:
+        """CLASS/*: every folder is a class."""
+        folders = self.top.folders
+        if of_splits := [folder.name for folder in folders if self.splits_in(folder)]:
+            what = f"{listed(of_splits)} holds folders of splits, other folders do not"
+            self.refuse(what, "class/split", "class")
+        reading = Reading("class", [Part(_label(one), None, None, list(one.pictures())) for one in folders])
+        reading.unused[NO_CLASS] += self.top.loose
+        if self.group is None and all(folder.folders and not folder.loose for folder in folders):
+            inner = Counter(_label(one) for folder in folders for one in folder.folders)
+            shared = [label for label, times in inner.items() if times > 1]
+            if shared and len(folders) > 1:
+                self.refuse(
+                    f"its folders ({listed((f.name for f in folders), 3)}) hold folders of the same names "
+                    f"({listed(shared, 3)}): either may be the classes", "class", "group/class", "*/class",
+                )  # fmt: skip
+            reading.notes.append(
+                f"the class folders hold nothing but folders ({listed(inner, 3)}); if those are the classes, say "
+                "`layout=*/class`"
+            )
+        return reading
+
+    # ------------------------------------------------------------ what cannot be read
+
+    def refuse(self, what: str, *layouts: str) -> NoReturn:
+        ways = " or ".join(f"`layout={layout}`" for layout in layouts)
+        raise DataError(f"{self.where}: {what}. Say which is meant: {ways}")
+
+    def refuse_flat(self, folder: Folder, what: str | None = None) -> NoReturn:
+        paths = list(folder.pictures())
+        if not paths:
+            empty = listed(one.name for one in self.top.subfolders)
+            what = f"no pictures in class folder {empty}" if empty else "it holds no class folders"
+            raise DataError(
+                f"{self.where} holds no pictures ({what}; those that are read: {' '.join(sorted(SUFFIXES))})"
+            )
+        offer = suggest_label(paths)
+        way = f"`label={offer.pattern}` reads the class from their names ({listed(offer.classes, 3)})" if offer else ""
+        raise DataError(
+            f"{self.where}: {what or 'its pictures lie side by side'}; "
+            + (way or "put each picture into a folder named after its class, or name a table (.csv) of path and label")
+        )
+
+
+def _has_classes(folder: Folder) -> bool:
+    """Whether a folder's folders may be classes: not one of them beside pictures."""
+    return len(folder.folders) > 1 or (bool(folder.folders) and not folder.loose)
+
+
+def _inside(folder: Folder, classes: set[str] | None = None) -> Folder:
+    """Where a split folder's class folders lie: down through folders that are alone, unless one is a class itself."""
+    while len(folder.folders) == 1 and not folder.loose and _label(folder.folders[0]) not in (classes or ()):
+        inner = folder.folders[0]
+        if classes is None and not inner.folders and split_of(inner.name) != split_of(folder.name):
+            return folder  # of train: one class
+        folder = inner
+    return folder
+
+
+def _by_levels(tree: Tree, top: Folder, levels: tuple[str, ...]) -> Reading:
+    """The reading that a person asked for. Raises DataError where the tree has none such."""
+    reading = Reading("/".join(levels))
+
+    def walk(folder: Folder, depth: int, said: Mapping[str, str]) -> None:
+        if depth == len(levels):
+            reading.parts.append(Part(said["class"], said.get("split"), said.get("group"), list(folder.pictures())))
+            return
+        reading.unused[NO_CLASS] += folder.loose
+        for one in folder.folders:
+            if levels[depth] == "split" and (split := split_of(one.name)) is None:
+                reading.leave(NO_SPLIT, one)
+                continue
+            value = split if levels[depth] == "split" else _label(one)
+            walk(one, depth + 1, said if levels[depth] == "*" else {**said, levels[depth]: str(value)})
+
+    walk(top, 0, {})
+    where = tree.where(top.path)
+    if not reading.parts:
+        raise DataError(f"{where} holds no pictures that lie as the layout {reading.layout} says")
+    if "split" in levels and not reading.labels("train"):
+        raise DataError(f"{where} has no folder of train, which the layout {reading.layout} needs")
+    return reading
+
+
+def _tell_splits(reading: Reading, top: Folder) -> None:
+    """Say which folders were taken for which split; where train alone has labels there is no split."""
+    splits = {part.split for part in reading.parts}
+    if splits == {"train"}:
+        reading.parts = [Part(part.label, None, part.group, part.paths) for part in reading.parts]
+        return
+    if splits == {None} or not splits:
+        return
+    names = {folder.name for folder in top.folders}
+    if reading.layout == "class/split":
+        names = {one.name for folder in top.folders for one in folder.folders}
+    said = [f"{split}: {', '.join(shown(n, 40) for n in sorted(names) if split_of(n) == split)}" for split in SPLITS]
+    reading.notes.append(f"read as {reading.layout} ({'; '.join(one for one in said if not one.endswith(': '))})")
+
+
+def _say_empty(tree: Tree, top: Folder, reading: Reading, problems: list[str] | None) -> None:
+    """Say which folders that stand where classes do hold nothing. Raises DataError as `say` does."""
+    splits = [_inside(one, reading.labels()) for one in top.folders] if reading.layout == "split/class" else [top]
+    for folder in splits:
+        empty = [one.name for one in folder.subfolders if one.num_files == 0]
+        if empty and folder.folders:
+            where = tree.where(folder.path)
+            say(f"{where}: no pictures in class folder {listed(empty)}; fill it or remove it", problems)
 
 
 def say(problem: str, problems: list[str] | None) -> None:
@@ -89,96 +407,20 @@ def say(problem: str, problems: list[str] | None) -> None:
     problems.append(problem)
 
 
-def class_folders(tree: Tree, name: str, group: str | None, problems: list[str] | None = None) -> FileSource:
-    """A tree of class folders, perhaps under train, val and test. Raises DataError, or for classes that are empty or
-    missing in a split adds a line to `problems`."""
-    walk, notes, top = _Walk(tree), [], ""
-    folders = tree.folders(top)
-    while len(folders) == 1 and not walk.num_loose(top) and tree.folders(folders[0]):
-        top = folders[0]
-        folders = tree.folders(top)
-    if top:
-        notes.append(f"class folders taken from {top}/, the only folder there")
-    if not folders:
-        what = "its pictures lie side by side" if walk.num_loose(top) else "it holds no class folders"
-        raise DataError(f"{tree.where('')}: {what}; put each picture into a folder named after its class")
-    splits = _split_folders(tree, top, folders)
-    classes: list[_Class] = []
-    if splits:
-        names_by_split: dict[str, set[str]] = {}
-        for split, folder in splits.items():
-            found = _classes_in(walk, folder, split, problems)
-            names_by_split[split] = {one.label for one in found if one.paths}
-            classes += found
-        same_classes(names_by_split, tree.where(top), problems)
-    else:
-        classes = _classes_in(walk, top, None, problems)
-    if num_loose := walk.num_loose(top) + sum(walk.num_loose(folder) for folder in splits.values()):
-        notes.append(f"{num_loose:,} pictures lie beside the class folders, in no class, and were passed over")
-    names = tuple(sorted({one.label for one in classes if one.paths}))
-    if len(names) == 1:
-        raise DataError(f"{tree.where('')} has one class only ({names[0]!r}): a classifier needs at least two")
-    if group is not None:
-        for one in classes:
-            for path in one.paths:
-                group_of(path, one.label, group)  # what does not match is found before anything is read
-
-    def rows() -> Iterator[Row]:
-        for one in classes:
-            for path in one.paths:
-                yield Row(path, one.label, one.split, None if group is None else group_of(path, one.label, group))
-
-    counts: Counter[str | None] = Counter()
-    for one in classes:
-        counts[one.split] += len(one.paths)
-    return FileSource(name, tree.resolved(), tree, rows, counts, names, (*notes, *walk.notes()))
-
-
-def _split_folders(tree: Tree, top: str, folders: list[str]) -> dict[str, str]:
-    """The folders that stand for splits, by split; none where there are none. Raises DataError where they do not add
-    up."""
-    names = {folder: folder.rpartition("/")[2] for folder in folders}
-    of = [folder for folder in folders if names[folder].lower() in SPLIT_NAMES]
-    found = {SPLIT_NAMES[names[folder].lower()]: folder for folder in of}
-    where, said = tree.where(top), listed(names[folder] for folder in of)
-    if len(found) < len(of):
-        raise DataError(f"{where} has more than one folder for a split: {said}")
-    if len(of) < len(folders) and all(name.lower() in _SPLIT_LIKE for name in names.values()):
-        raise DataError(f"{where} has {listed(names.values())}, which look like splits: call them train, val and test")
-    if of and "train" not in found:
-        raise DataError(f"{where} has {said} but no train folder; a class of such a name needs a .csv (path,label)")
-    if of and len(of) < len(folders):
-        others = listed(names[folder] for folder in folders if folder not in of)
-        raise DataError(
-            f"{where} has split folders and others beside them: {others}; a class of a split's name needs a .csv "
-            "(path,label)"
-        )
-    return found
-
-
-def _classes_in(walk: _Walk, folder: str, split: str | None, problems: list[str] | None) -> list[_Class]:
-    folders, where = walk.tree.folders(folder), walk.tree.where(folder)
-    if not folders:
-        raise DataError(f"{where} holds no class folders")
-    labels = [unicodedata.normalize("NFC", path.rpartition("/")[2]) for path in folders]
-    classes = [_Class(label, split, walk.images(path)) for label, path in zip(labels, folders, strict=True)]
-    filled = {one.label for one in classes if one.paths}
-    if not filled:
-        raise DataError(f"{where} holds no pictures (those that are read: {' '.join(sorted(SUFFIXES))})")
-    if empty := [label for label in labels if label not in filled]:
-        say(f"{where}: no pictures in class folder {listed(empty)}; fill it or remove it", problems)
-    return classes
-
-
-def same_classes(names_by_split: dict[str, set[str]], where: str, problems: list[str] | None) -> None:
-    """Say where a split has other classes than train. Raises DataError as `say` does."""
-    train = names_by_split["train"]
+def same_classes(names_by_split: dict[str, set[str]], where: str, problems: list[str] | None) -> list[str]:
+    """Notes on classes of train that a split has no pictures of. Of classes that train has none of, raises DataError as
+    `say` does."""
+    train, notes = names_by_split.get("train", set()), []
     for split, names in names_by_split.items():
-        if names != train:
-            parts = [
-                f"only in {s}: {listed(sorted(d))}" for s, d in (("train", train - names), (split, names - train)) if d
-            ]
-            say(f"{where}: the class folders of train and {split} differ ({'; '.join(parts)})", problems)
+        if more := names - train:
+            said = f"; only in train: {listed(sorted(train - names))}" if train - names else ""
+            say(
+                f"{where}: the classes of train and {split} differ (only in {split}: {listed(sorted(more))}{said})",
+                problems,
+            )
+        elif less := train - names:
+            notes.append(f"{split} has no pictures of class {listed(sorted(less))}: nothing is known of it there")
+    return notes
 
 
 def group_of(path: str, label: str, group: str) -> str:
@@ -191,14 +433,16 @@ def group_of(path: str, label: str, group: str) -> str:
                 "it needs a folder for each group between them"
             )
         return parent  # the same part photographed for two classes or splits is still one part
-    match = _pattern(group).search(path)
-    if match is None or (match.re.groups and match.group(1) is None):
-        raise DataError(f"the group {shown(group)!r} does not match {shown(path, 200)}")
-    return match.group(1) if match.re.groups else match.group()
+    return caught(path, group, "group")
 
 
-def _pattern(group: str) -> re.Pattern[str]:
+def caught(path: str, pattern: str, what: str) -> str:
+    """What a regular expression catches in a path: its first group, or all that it matches. Raises DataError."""
     try:
-        return re.compile(group)
+        match = re.search(pattern, path)
     except re.error as error:
-        raise DataError(f"the group {shown(group)!r} is no regular expression: {error}") from error
+        raise DataError(f"the {what} {shown(pattern)!r} is no regular expression: {error}") from error
+    found = None if match is None else match.group(1) if match.re.groups else match.group()
+    if found is None:
+        raise DataError(f"the {what} {shown(pattern)!r} does not match {shown(path, 200)}")
+    return found

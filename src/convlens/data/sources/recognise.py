@@ -1,55 +1,62 @@
 """Which source a person means: a named set, a folder, a zip file, an .npz, a table or arrays.
 
-Owns telling them apart. A source is listed, not decoded: images stay in their files until they are packed.
-"""
+Owns telling them apart, and the choice between what folders and tables say. A source is listed, not decoded: images
+stay in their files until they are packed."""
 
 from pathlib import Path
 from typing import Any
 
 from convlens import files
 from convlens.data.sources.arrays import from_arrays
-from convlens.data.sources.base import Source, name_of
+from convlens.data.sources.base import FileSource, ReadOptions, Source, name_of
 from convlens.data.sources.idx import from_idx, has_idx_files
-from convlens.data.sources.layouts import class_folders
+from convlens.data.sources.layouts import class_folders, named_by_class, unwrapped
+from convlens.data.sources.listing import Folder, list_tree
 from convlens.data.sources.named import NAMED_SETS, named_set
 from convlens.data.sources.npz import from_npz
 from convlens.data.sources.tables import SUFFIXES as TABLE_SUFFIXES
-from convlens.data.sources.tables import table
+from convlens.data.sources.tables import Files, folder_tables, joined, table, table_source
 from convlens.data.sources.tree import DiskTree, Tree, suffix_of
 from convlens.data.sources.zip_file import ZipTree
 from convlens.errors import DataError
-from convlens.text import did_you_mean, shown
+from convlens.text import did_you_mean, listed, shown
+
+NOTHING_SAID = ReadOptions()
 
 
 def open_source(
-    what: Any, *, group: str | None = None, data_root: str | Path | None = None, problems: list[str] | None = None
+    what: Any,
+    read: ReadOptions = NOTHING_SAID,
+    *,
+    data_root: str | Path | None = None,
+    problems: list[str] | None = None,
 ) -> Source:
     """List a source: a named set, a path, a tuple of arrays (x, y) or (x_train, y_train, x_test, y_test).
 
-    `group` (for files) is `parent`, a regular expression on the relative path, or a table's column. `data_root`
-    is where a named set lies that does not ship with convlens. Class folders that are empty, or that differ between
-    splits, are written into `problems` where there is such a list. Raises DataError.
+    `read` says how files are read where their names do not. `data_root` is where a named set lies that does not ship
+    with convlens. Class folders that are empty, or that train lacks, are written into `problems` where there is such a
+    list. Raises DataError, UsageError.
     """
     if isinstance(what, tuple | list | dict):
-        _no_group(group, "arrays")
+        _only_for_files(read, "arrays")
         return from_arrays(what)
     if not isinstance(what, str | Path):
         raise DataError(f"data is a name, a path, or arrays as (images, labels), not {type(what).__name__}")
     text = str(what)
     if text in NAMED_SETS:
-        _no_group(group, text)
+        _only_for_files(read, text)
         return named_set(text, data_root)
     path = _existing(text)
     if path.is_dir():
-        return open_tree(DiskTree(path), name_of(path), group, problems)
+        return open_tree(DiskTree(path), name_of(path), read, problems)
     suffix = suffix_of(path.name)
     if suffix == ".zip":
-        return _in_zip(ZipTree(path), name_of(path), group, problems)
+        return open_tree(ZipTree(path), name_of(path), read, problems)
     if suffix == ".npz":
-        _no_group(group, "an .npz")
+        _only_for_files(read, "an .npz")
         return from_npz(path)
     if suffix in TABLE_SUFFIXES:
-        return table(DiskTree(path.parent), path.name, name_of(path), group, problems)
+        return table(DiskTree(path.parent), path.name, name_of(path), read, problems)
     raise DataError(f"{shown(text, 200)} is no data set: it must be a folder, a .zip, an .npz or a .csv")
 
 
@@ -64,34 +71,65 @@ def _existing(text: str) -> Path:
     return path
 
 
-def open_tree(tree: Tree, name: str, group: str | None = None, problems: list[str] | None = None) -> Source:
-    """What a tree of names holds: IDX files, or class folders."""
+def open_tree(tree: Tree, name: str, read: ReadOptions = NOTHING_SAID, problems: list[str] | None = None) -> Source:
+    """What a tree of names holds: IDX files, class folders, or pictures that a table in it labels. Raises DataError
+    where it can be read in no way or in two, UsageError."""
     if has_idx_files(tree):
-        _no_group(group, "IDX files")
+        _only_for_files(read, "IDX files")
         return from_idx(tree, name)
-    return class_folders(tree, name, group, problems)
-
-
-def _in_zip(tree: ZipTree, name: str, group: str | None, problems: list[str] | None) -> Source:
-    """What a zip file holds: as a folder, or the table in it, which nobody can name from outside."""
-    tables = [file for file in tree.files("") if suffix_of(file) in TABLE_SUFFIXES]
-    if not tables:
-        return open_tree(tree, name, group, problems)
-    where = tree.where("")
-    if len(tables) > 1:
-        raise DataError(
-            f"{where} has several tables ({', '.join(map(shown, tables))}): unpack it, and name one of them"
-        )
+    root = list_tree(tree)
+    if read.label is not None:
+        return named_by_class(tree, name, root, read, problems)
+    by_folders: FileSource | DataError
+    said: list[str] = []
     try:
-        class_folders(tree, name, None)
-    except DataError:
-        return table(tree, tables[0], name, group, problems)
-    raise DataError(
-        f"{where} holds class folders and a table ({shown(tables[0])}), which may differ: unpack it, and name the one "
-        "that is meant"
-    )
+        by_folders = class_folders(tree, name, root, read, None if problems is None else said)
+    except DataError as error:
+        by_folders = error
+    found = None
+    if read.layout is None:
+        found = _labelled_by_tables(tree, name, root, read, by_folders, problems)
+    if found is not None:
+        return found
+    if isinstance(by_folders, DataError):
+        raise by_folders
+    if problems is not None:
+        problems += said
+    return by_folders
 
 
-def _no_group(group: str | None, what: str) -> None:
-    if group is not None:
-        raise DataError(f"`group` is for picture files; {what} have no paths to group by")
+def _labelled_by_tables(
+    tree: Tree,
+    name: str,
+    root: Folder,
+    read: ReadOptions,
+    by_folders: FileSource | DataError,
+    problems: list[str] | None,
+) -> FileSource | None:
+    """The source of the tables in a tree, where the folders say nothing; None where they say the same or there is no
+    table. Raises DataError where they differ."""
+    top, files_of = unwrapped(root)[0], Files(tree, root)
+    found, others = folder_tables(tree, sorted({"", top.path}), read, files_of)
+    if not found:
+        if isinstance(by_folders, DataError) and others:
+            raise DataError(f"{by_folders}. {'. '.join(list(others.values())[:2])}") from by_folders
+        return None
+    labels = joined(tree, found)
+    names = [path for path, _ in found]
+    if isinstance(by_folders, FileSource) and read.path_column is None and read.label_column is None:
+        of_folder = {row.name: row.label for row in by_folders.rows()}
+        differs = [row for row in labels.rows if of_folder.get(row.name, row.label) != row.label]
+        if not differs and all(row.name in of_folder for row in labels.rows):
+            return None
+        what = f"{listed(names)} says {shown(differs[0].label)!r}" if differs else f"{listed(names)} names other files"
+        raise DataError(
+            f"{tree.where('')} holds class folders and a table, which differ ("
+            f"{what} of {shown(differs[0].name) if differs else 'them'}): name the table, or say `layout=class`"
+        )
+    return table_source(tree, names[0], name, labels, problems, unused=(files_of, others))
+
+
+def _only_for_files(read: ReadOptions, what: str) -> None:
+    for option, value in read._asdict().items():
+        if value is not None:
+            raise DataError(f"`{option}` is for picture files; {what} have no paths to read it from")

@@ -1,52 +1,137 @@
 """Tables: a CSV that names image files with their labels, in any tree of names.
 
-Owns reading the table and its checks. The files are found relative to the folder that the table lies in.
-"""
+Owns reading the table, finding which column is what (by its name, else by what it holds), and finding the files: by
+path, by name, without a suffix, or under another folder."""
 
 import csv
 import io
-import os
 import posixpath
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import PurePosixPath
 
 import numpy as np
 
-from convlens.data.sources.base import FileSource, Row, need_classes
-from convlens.data.sources.layouts import SPLIT_NAMES, group_of, same_classes
-from convlens.data.sources.tree import Tree, suffix_of
+from convlens.data.sources.base import FileSource, ReadOptions, Row, need_classes
+from convlens.data.sources.layouts import NO_LABEL, group_of, other_files, same_classes, unused_note
+from convlens.data.sources.listing import Folder, list_tree
+from convlens.data.sources.split_words import split_of
+from convlens.data.sources.tree import Tree, join, suffix_of
 from convlens.errors import DataError
 from convlens.text import listed, shown
 
 SUFFIXES = (".csv", ".tsv")
+NOT_NAMED = "not named in the table"
+MAX_TABLE_BYTES = 1 << 30
+
+# Names of columns as people write them, without marks and case; the first that is there counts.
+_PATH = (
+    "path filepath filepaths imagepath file filename filenames image images imagefile imageid imagename img imgpath "
+)
+_PATH += "imgid imgname id picture photo name uuid"
+_LABEL = "label labels class classname category target breed species diagnosis y type classid labelid categoryid"
+_SPLIT = "split subset set partition dataset phase usage fold"
+_GROUP = "group"
 
 
-def table(tree: Tree, file: str, name: str, group: str | None, problems: list[str] | None = None) -> FileSource:
-    """A table path,label[,split][,group]; paths are relative to its folder. Raises DataError, or for classes that are
-    missing in a split adds a line to `problems`."""
-    where = tree.where(file)
-    lines, columns = _lines(tree, file, where)
-    for needed in ("path", "label"):
-        if needed not in columns:
-            raise DataError(f"{where} has no column {needed!r}; its columns are {listed(columns)}")
-    group_column = group if group in columns else "group" if "group" in columns and group is None else None
+@dataclass
+class Table:
+    """A table as it lies in its file: columns, and rows with the number of the line that each ends in."""
+
+    where: str
+    columns: list[str]
+    rows: list[tuple[int, list[str]]]
+    notes: list[str] = field(default_factory=list)
+
+    def column(self, name: str) -> list[str]:
+        """The values of a column."""
+        place = self.columns.index(name)
+        return [row[place].strip() for _, row in self.rows]
+
+    def named(self, names: str) -> list[str]:
+        """The columns that are called one of these, in the order of `names`."""
+        plain = {column: "".join(c for c in column.lower() if c.isalnum()) for column in self.columns}
+        return [column for name in names.split() for column in self.columns if plain[column] == name]
+
+
+class NoLabelsError(DataError):
+    """A table that says no labels of pictures."""
+
+
+def table(tree: Tree, file: str, name: str, read: ReadOptions, problems: list[str] | None = None) -> FileSource:
+    """A table of paths and labels, perhaps of splits and groups. Raises DataError, or for classes that are missing in
+    train adds a line to `problems`."""
+    return table_source(tree, file, name, labelled(tree, file, read, Files(tree)), problems)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The rows of a table, or of several (`files`), and how they were read."""
+
+    where: str
+    files: tuple[str, ...]
+    rows: list[Row]
+    notes: list[str]
+
+
+def labelled(tree: Tree, file: str, read: ReadOptions, files: "Files") -> Labelled:
+    """What a table says of files. Raises DataError; NoLabelsError where it is no table of pictures and labels."""
+    found, group = read_table(tree, file, files), read.group
+    where = found.where
+    path_column = _path_column(found, files, read.path_column)
+    label_column, labels = _labels(found, path_column, read.label_column, group)
+    taken = [path_column, label_column]
+    split_column = _split_column(found, taken)
+    group_column = next(
+        (c for c in ([group] if group in found.columns else found.named(_GROUP) if group is None else [])), None
+    )
     rows: list[Row] = []
     first_seen: dict[str, int] = {}
     missing: list[str] = []
-    for number, line in lines:
-        path = line["path"].strip() and posixpath.normpath(line["path"].strip().replace(os.sep, "/"))
-        label = unicodedata.normalize("NFC", line["label"].strip())
-        if not path or not label:
+    splits = found.column(split_column) if split_column else None
+    groups = found.column(group_column) if group_column else None
+    for place, ((number, _), said, label) in enumerate(zip(found.rows, found.column(path_column), labels, strict=True)):
+        label = unicodedata.normalize("NFC", label)
+        if not said or not label:
             raise DataError(f"{where}, line {number}: path and label must not be empty")
+        path = files.find(said)
+        if path is None:
+            missing.append(said)
+            continue
         if path in first_seen:
             raise DataError(f"{where}, line {number}: {shown(path)} stands in line {first_seen[path]} already")
         first_seen[path] = number
-        if not tree.is_file(path):
-            missing.append(path)
-        own = line[group_column].strip() or None if group_column else group_of(path, label, group) if group else None
-        rows.append(Row(path, label, _split(line.get("split", ""), where, number), own))
+        own = groups[place] or None if groups else group_of(path, label, group) if group else None
+        rows.append(Row(path, label, _split(splits[place], where, number) if splits else None, own))
     if missing:
-        raise DataError(f"{where}: {len(missing):,} of {len(rows):,} files are missing: {listed(missing, 3)}")
+        raise DataError(
+            f"{where}: {len(missing):,} of {len(found.rows):,} files are missing: {listed(missing, 3)}; "
+            "paths count from the table's folder"
+        )
+    said = f"read as path: {shown(path_column)}, label: {shown(label_column)}"
+    said += f", split: {shown(split_column)}" if split_column else ""
+    said += f", group: {shown(group_column)}" if group_column else ""
+    spare = [c for c in found.columns if c not in (path_column, label_column, split_column, group_column)]
+    if spare and not label_column.startswith("one of "):
+        said += f"; unused: {listed(spare, 4)}"
+    plain = {path_column, label_column, split_column, group_column} <= {"path", "label", "split", "group", None}
+    return Labelled(where, (file,), rows, [*found.notes, *([] if plain and not spare else [said])])
+
+
+def table_source(
+    tree: Tree,
+    file: str,
+    name: str,
+    found: Labelled,
+    problems: list[str] | None,
+    unused: "tuple[Files, dict[str, str]] | None" = None,
+) -> FileSource:
+    """The source of a table's rows; `unused` are the files of its tree and the tables beside it, whose pictures that no
+    row names are told. Raises DataError as `table` does."""
+    rows, where = found.rows, found.where
     if not rows:
         raise DataError(f"{where} has no rows")
     counts = Counter(row.split for row in rows)
@@ -54,35 +139,305 @@ def table(tree: Tree, file: str, name: str, group: str | None, problems: list[st
         raise DataError(f"{where}: {counts[None]:,} of {len(rows):,} rows have no split; give all or none")
     names = tuple(sorted({row.label for row in rows}))
     need_classes(np.ones(len(names), int), names, where)
+    notes = list(found.notes)
     if not counts[None]:
         by_split = {str(split): {row.label for row in rows if row.split == split} for split in counts if split}
         if "train" not in by_split:
             raise DataError(f"{where}: no row has the split 'train'")
-        same_classes(by_split, where, problems)
-    return FileSource(name, tree.resolved(file), tree, lambda: iter(rows), +counts, names)
+        notes += same_classes(by_split, where, problems)
+    left = {} if unused is None else _unused(unused[0], found, unused[1])
+    notes += [unused_note(reason, paths) for reason, paths in left.items()]
+    return FileSource(name, tree.resolved(file), tree, lambda: iter(rows), +counts, names, tuple(notes), left)
 
 
-def _lines(tree: Tree, file: str, where: str) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
-    """The rows with their line numbers, and the columns. Raises DataError."""
+# ---------------------------------------------------------------- the tables of a folder
+
+
+def folder_tables(
+    tree: Tree, folders: Sequence[str], read: ReadOptions, files: "Files"
+) -> tuple[list[tuple[str, Labelled]], dict[str, str]]:
+    """The tables in folders that label pictures, by path, and why the others do not. Raises DataError where one labels
+    pictures, but not as it must."""
+    found: list[tuple[str, Labelled]] = []
+    others: dict[str, str] = {}
+    for path in [join(folder, entry) for folder in folders for entry in tree.files(folder)]:
+        if suffix_of(path) not in SUFFIXES:
+            continue
+        if "submission" in path.lower():
+            others[path] = f"{tree.where(path)} is the sample of a submission"
+            continue
+        try:
+            found.append((path, labelled(tree, path, read, files)))
+        except NoLabelsError as error:
+            others[path] = str(error)
+    return found, others
+
+
+def joined(tree: Tree, found: Sequence[tuple[str, Labelled]]) -> Labelled:
+    """One table of several, each for the split that its name has a word of. Raises DataError where they are none
+    such."""
+    if len(found) == 1:
+        return found[0][1]
+    names = [posixpath.basename(file) for file, _ in found]
+    splits = [split_of(posixpath.splitext(name)[0]) for name in names]
+    where = tree.where(posixpath.dirname(found[0][0]))
+    if None in splits or len(set(splits)) < len(splits) or "train" not in splits:
+        raise DataError(f"{where} has several tables of pictures ({listed(names)}): name the one that is meant")
+    rows = [row._replace(split=split) for (_, one), split in zip(found, splits, strict=True) for row in one.rows]
+    twice = [path for path, times in Counter(row.name for row in rows).items() if times > 1]
+    if twice:
+        raise DataError(f"{where}: {listed(twice, 3)} stands in two of the tables {listed(names)}")
+    said = ", ".join(f"{split}: {shown(name)}" for name, split in zip(names, splits, strict=True))
+    return Labelled(
+        where, tuple(file for file, _ in found), rows, [f"a table for each split ({said})", *found[0][1].notes]
+    )
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read_table(tree: Tree, file: str, files: "Files | None" = None) -> Table:
+    """A table: its delimiter, encoding and header are found. Raises DataError."""
+    where = tree.where(file)
     try:
-        with tree.open(file) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as text:
-            reader = csv.DictReader(text, delimiter="\t" if suffix_of(file) == ".tsv" else ",", strict=True)
-            columns = [c.strip() for c in reader.fieldnames or []]
-            if len(set(columns)) < len(columns):
-                raise DataError(f"{where} has a column twice: {listed(columns)}")
-            reader.fieldnames = columns
-            rows = []
-            for row in reader:
-                if None in row or None in row.values():
-                    raise DataError(f"{where}, line {reader.line_num}: it has not {len(columns)} columns")
-                rows.append((reader.line_num, row))
-            return rows, columns
-    except (OSError, UnicodeError, csv.Error) as error:
-        raise DataError(f"{where} cannot be read as UTF-8 CSV: {shown(error)}") from error
+        with tree.open(file) as binary:
+            data = binary.read(MAX_TABLE_BYTES + 1)
+    except OSError as error:
+        raise DataError(f"{where} cannot be read: {shown(error)}") from error
+    if len(data) > MAX_TABLE_BYTES:
+        raise DataError(f"{where} has more than {MAX_TABLE_BYTES:,} bytes")
+    text, notes = _text(data, where)
+    lines = _parsed(text, _delimiter(text, file), where)
+    if not lines:
+        raise DataError(f"{where} has no rows")
+    columns = [cell.strip() for cell in lines[0][1]]
+    if files is not None and any(files.find(cell) for cell in columns if cell):
+        columns = [f"column {k + 1}" for k in range(len(columns))]
+        notes.append("the table has no header: its first line names a file already")
+    else:
+        del lines[0]
+    if len(set(columns)) < len(columns):
+        raise DataError(f"{where} has a column twice: {listed(columns, 12)}")
+    for number, line in lines:
+        if len(line) != len(columns):
+            raise DataError(
+                f"{where}, line {number}: it has {len(line)} columns, not {len(columns)} ({listed(columns, 12)})"
+            )
+    return Table(where, columns, lines, notes)
+
+
+def _text(data: bytes, where: str) -> tuple[str, list[str]]:
+    """A table's text: UTF-8 or UTF-16, with a byte-order mark or without, else Windows' cp1252. Raises DataError."""
+    is_wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+    for encoding in ("utf-16",) if is_wide else ("utf-8-sig", "cp1252"):
+        try:
+            text = data.decode(encoding)
+        except UnicodeError:
+            continue
+        if "\0" in text:
+            break
+        return text, ["the table is read as Windows text (cp1252): it is no UTF-8"] if encoding == "cp1252" else []
+    raise DataError(f"{where} cannot be read as text: it is neither UTF-8, UTF-16 nor cp1252")
+
+
+def _delimiter(text: str, file: str) -> str:
+    """The one that parts the first lines into as many cells each, two or more; a comma where none does."""
+    first = [line for line in text[:100_000].splitlines()[:50] if line.strip()]
+    for delimiter in "\t,;|" if suffix_of(file) == ".tsv" else ",;\t|":
+        try:
+            sizes = {len(row) for row in csv.reader(first, delimiter=delimiter)}
+        except csv.Error:
+            continue
+        if len(sizes) == 1 and sizes != {1}:
+            return delimiter
+    return "\t" if suffix_of(file) == ".tsv" else ","
+
+
+def _parsed(text: str, delimiter: str, where: str) -> list[tuple[int, list[str]]]:
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        return [(reader.line_num, row) for row in reader if row]
+    except csv.Error as error:
+        raise DataError(f"{where} cannot be read as CSV: {shown(error)}") from error
+
+
+# ---------------------------------------------------------------- which column is what
+
+
+class Files:
+    """The files of a tree, found by what a table says of them."""
+
+    def __init__(self, tree: Tree, root: Folder | None = None) -> None:
+        self.tree, self._root = tree, root
+
+    @cached_property
+    def root(self) -> Folder:
+        """All that lies in the tree; listed only where a path does not lead to its file."""
+        return list_tree(self.tree) if self._root is None else self._root
+
+    @cached_property
+    def _by_end(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for path in self.root.pictures():
+            name = posixpath.basename(path)
+            found[name].append(path)
+            stem = PurePosixPath(name).stem
+            if stem != name:
+                found[stem].append(path)
+        return found
+
+    def find(self, said: str) -> str | None:
+        """The file that is meant: the path itself, or the one file that ends as it says, its suffix left out or not."""
+        path = posixpath.normpath(said.strip().replace("\\", "/")) if said.strip() else ""
+        if not path or path == ".":
+            return None
+        if not path.startswith(("/", "..")) and self.tree.is_file(path):
+            return path
+        found = self._by_end.get(posixpath.basename(path), [])
+        if len(found) > 1:  # the folders above tell them apart
+            parts = path.split("/")
+            for start in range(len(parts) - 1):
+                end = "/" + "/".join(parts[start:])
+                fitting = [
+                    one for one in found if f"/{one}".endswith(end) or f"/{posixpath.splitext(one)[0]}".endswith(end)
+                ]
+                if fitting:
+                    found = fitting
+                    break
+        return found[0] if len(found) == 1 else None
+
+
+_SAMPLED = 50
+
+
+def _share_found(values: list[str], find: Callable[[str], str | None]) -> float:
+    sampled = values[:: max(1, len(values) // _SAMPLED)]
+    return sum(find(value) is not None for value in sampled) / max(1, len(sampled))
+
+
+def _path_column(found: Table, files: Files, asked: str | None) -> str:
+    """The column that names files. Raises DataError, NoLabelsError."""
+    if not found.rows:
+        raise DataError(f"{found.where} has no rows")
+    if asked is not None:
+        if asked not in found.columns:
+            raise DataError(
+                f"{found.where} has no column {shown(asked)!r}; its columns are {listed(found.columns, 12)}"
+            )
+        return asked
+    named = found.named(_PATH)
+    shares = {column: _share_found(found.column(column), files.find) for column in named}
+    if not any(shares.values()):
+        shares |= {c: _share_found(found.column(c), files.find) for c in found.columns if c not in named}
+    best = max(shares, key=lambda column: shares[column], default=None)
+    if best is None or shares[best] == 0:
+        what = f"none of the files in column {shown(named[0])!r} is there" if named else "no column names files"
+        raise NoLabelsError(
+            f"{found.where}: {what} (its columns are {listed(found.columns, 12)}); `path_column=NAME` says which it "
+            "is, and paths count from the table's folder"
+        )
+    return best
+
+
+def _labels(found: Table, path_column: str, asked: str | None, group: str | None) -> tuple[str, list[str]]:
+    """The column of labels, and the label of each row. Raises DataError, NoLabelsError."""
+    if asked is not None:
+        if asked not in found.columns:
+            raise DataError(
+                f"{found.where} has no column {shown(asked)!r}; its columns are {listed(found.columns, 12)}"
+            )
+        return asked, found.column(asked)
+    named = [column for column in found.named(_LABEL) if column != path_column]
+    if named:
+        values = found.column(named[0])
+        for other in named[1:]:
+            if len(set(zip(values, found.column(other), strict=True))) > max(
+                len(set(values)), len(set(found.column(other)))
+            ):
+                raise DataError(
+                    f"{found.where} has several columns of labels ({listed(named)}): `label_column=NAME` says which "
+                    "is meant"
+                )
+        best = min(named, key=lambda c: (all(_is_number(v) for v in found.column(c)), named.index(c)))
+        return best, found.column(best)
+    rest = [c for c in found.columns if c not in (path_column, group) and c not in found.named(f"{_SPLIT} {_GROUP}")]
+    hot = _one_hot(found, rest)
+    if hot is not None:
+        return hot
+    few = [column for column in rest if _is_label_like(found.column(column))]
+    if len(few) == 1:
+        return few[0], found.column(few[0])
+    what = f"several columns could be the label ({listed(few)})" if few else "no column says a label"
+    raise NoLabelsError(
+        f"{found.where}: {what}; its columns are {listed(found.columns, 12)}, and `label_column=NAME` says which it is"
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_label_like(values: list[str]) -> bool:
+    """Few values, each several times, and no measurements."""
+    times = Counter(values)
+    if any("." in value and _is_number(value) for value in times):
+        return False
+    return 2 <= len(times) <= len(values) / 2 and "" not in times
+
+
+def _one_hot(found: Table, columns: list[str]) -> tuple[str, list[str]] | None:
+    """The class of each row where every column stands for one: 1 in its own, 0 in the others. Raises DataError where a
+    row has several."""
+    hot = [c for c in columns if {_as_bit(value) for value in found.column(c)} <= {0, 1}]
+    if len(hot) < 2:
+        return None
+    values = np.array([[_as_bit(v) for v in found.column(c)] for c in hot]).T
+    several = np.flatnonzero(values.sum(axis=1) != 1)
+    if len(several):
+        if len(hot) < len(columns):
+            return None  # columns of yes and no that are no classes
+        number = found.rows[int(several[0])][0]
+        raise DataError(
+            f"{found.where}, line {number}: {int(values[several[0]].sum())} of the columns {listed(hot, 4)} are 1; a "
+            "picture has one class here"
+        )
+    return f"one of {listed(hot, 3)}", [hot[k] for k in values.argmax(axis=1)]
+
+
+def _as_bit(text: str) -> int:
+    return {"0": 0, "1": 1, "0.0": 0, "1.0": 1}.get(text.strip(), 2)
+
+
+def _split_column(found: Table, taken: list[str]) -> str | None:
+    """The column of splits, if its values are splits. Raises DataError where one that is called `split` holds
+    others."""
+    for column in found.named(_SPLIT):
+        values = Counter(found.column(column)) if column not in taken else Counter[str]()
+        if values and all(not value or split_of(value) is not None for value in values):
+            return column
+        if column.lower() == "split" and column not in taken:
+            return column  # the line that is wrong is named
+    return None
 
 
 def _split(text: str, where: str, number: int) -> str | None:
-    text = text.strip().lower()
-    if text and text not in SPLIT_NAMES:
-        raise DataError(f"{where}, line {number}: unknown split {shown(text)!r}; there are {', '.join(SPLIT_NAMES)}")
-    return SPLIT_NAMES[text] if text else None
+    if text and split_of(text) is None:
+        raise DataError(f"{where}, line {number}: unknown split {shown(text)!r}; there are train, val and test")
+    return split_of(text) if text else None
+
+
+def _unused(files: Files, found: Labelled, others: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    """The files of a tree that no table names, by reason."""
+    used = {row.name for row in found.rows}
+    rest = [path for path in files.root.pictures() if path not in used]
+    unlabelled = tuple(path for path in rest if split_of(posixpath.dirname(path)) == "test")
+    unused = {NO_LABEL: unlabelled, NOT_NAMED: tuple(set(rest) - set(unlabelled))}
+    unused |= {
+        reason: tuple(path for path in paths if path not in found.files)
+        for reason, paths in other_files(files.root).items()
+    }
+    return {reason: paths for reason, paths in unused.items() if paths}
