@@ -190,8 +190,9 @@ def strip() -> bytes:
 
 
 def float_tiff() -> bytes:
+    """Numbers beyond every range."""
     page = io.BytesIO()
-    Image.fromarray(np.ones((4, 4), np.float32)).save(page, "TIFF")
+    Image.fromarray(np.full((4, 4), 1e9, np.float32)).save(page, "TIFF")
     return page.getvalue()
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from convlens.data.image.decode import Pixels, decode, pixels_of, read_bytes
 from convlens.data.image.framing import to_channels
+from convlens.data.image.values import to_uint8
 from convlens.errors import UsageError
 from convlens.text import did_you_mean, shown
 
@@ -48,9 +49,9 @@ def original_of(image: Any) -> Pixels:
     if isinstance(image, bytes | bytearray):
         return decode(bytes(image))
     if hasattr(image, "getbands"):
-        return pixels_of(image)
+        return to_uint8(pixels_of(image))
     array = np.asarray(image)
-    return to_channels(array, 1 if array.ndim < 3 or array.shape[2] == 1 else 3)
+    return to_channels(to_uint8(array), 1 if array.ndim < 3 or array.shape[2] == 1 else 3)
 
 
 def name_of(image: Any) -> str:

@@ -168,9 +168,15 @@ def test_what_is_no_picture_is_refused_by_name(name: str) -> None:
 
 
 def test_pixels_of_unknown_range_are_refused() -> None:
-    """Floats and 32-bit numbers have no range that anybody knows."""
-    for values in (np.ones((2, 2), np.float32), np.array([[0, 70_000]], np.int32), np.array([[-1, 5]], np.int32)):
-        with pytest.raises(ImageError, match="range nobody knows"):
+    """Numbers beyond every range that is in use, and such as are none, are refused."""
+    cases: list[tuple[NDArray[Any], str]] = [
+        (np.array([[0, 70_000]], np.int32), "range nobody knows"),
+        (np.array([[-1, 5]], np.int32), "range nobody knows"),
+        (np.array([[0, 1e9]], np.float32), "range nobody knows"),
+        (np.array([[0, np.nan]], np.float32), "not finite"),
+    ]
+    for values, words in cases:
+        with pytest.raises(ImageError, match=words):
             decode(saved(Image.fromarray(values), "TIFF"))
 
 
@@ -365,10 +371,12 @@ def test_a_damaged_large_jpeg_is_an_image_error() -> None:
 
 
 def test_odd_arrays_are_refused() -> None:
-    """Pictures are uint8 (H, W) or (H, W, 1, 3 or 4) and not endless strips."""
+    """Pictures are numbers (H, W) or (H, W, 1, 3 or 4) and not endless strips."""
     spec = InputSpec(8, 8, 1)
     odd: list[tuple[NDArray[Any], str]] = [
-        (np.zeros((4, 4)), "uint8"),
+        (np.full((4, 4), "a"), "numbers"),
+        (np.full((4, 4), None), "numbers"),
+        (np.full((4, 4), 1e6), "range nobody knows"),
         (np.zeros((4, 4, 2), np.uint8), "array"),
         (np.zeros(4, np.uint8), "array"),
         (np.zeros((0, 4), np.uint8), "array"),

@@ -113,11 +113,11 @@ def test_verify_mends_the_cache(tmp_path: Path) -> None:
 
 
 def test_what_later_versions_write_is_refused(packed: Path) -> None:
-    """Another value range, or several parts, is this format's room for later: one line, no pixels misread."""
+    """Another value range than its input's, or several parts, for which there is room: one line, no pixels misread."""
     card: dict[str, Any] = json.loads((packed / "dataset.json").read_text(encoding="utf-8"))
     del card["sha256"]
     parts = [{"file": "images.npy", "num_images": 40}, {"file": "images-1.npy", "num_images": 40}]
-    for change in ({"value_range": [0.0, 1.0]}, {"parts": parts}):
+    for change, words in (({"value_range": [0.0, 1.0]}, "that of its input"), ({"parts": parts}, "newer convlens")):
         write_sealed(packed / "dataset.json", card | change)
-        with pytest.raises(DataError, match="newer convlens"):
+        with pytest.raises(DataError, match=words):
             Dataset.open(packed)

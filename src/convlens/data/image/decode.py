@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,13 @@ from PIL import Image, ImageOps
 from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin  # isort: skip
 from PIL import PngImagePlugin, PpmImagePlugin, TiffImagePlugin, WebPImagePlugin  # isort: skip
 
+from convlens.data.image.values import to_uint8
 from convlens.errors import ImageError
 from convlens.text import shown
 
 Pixels = NDArray[np.uint8]
 
-DECODER_VERSION = 3  # raised whenever the same bytes would give other pixels; packed sets are then made anew
+DECODER_VERSION = 4  # raised whenever the same bytes would give other pixels; packed sets are then made anew
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 256 * 1024 * 1024
 _ORIENTATION, _ON_THEIR_SIDE = 0x0112, (5, 6, 7, 8)  # of EXIF
@@ -77,12 +78,14 @@ _HEIC = (
 
 
 class Header(NamedTuple):
-    """What a picture's header says: size in pixels as it will be shown, channels (1 grey, 3 colour), format."""
+    """What a picture's header says: size in pixels as it will be shown, channels (1 grey, 3 colour), format, and
+    whether its values are no bytes."""
 
     height: int
     width: int
     channels: int
     format: str
+    is_wide: bool = False
 
 
 def read_bytes(path: Path) -> bytes:
@@ -112,20 +115,21 @@ def read_header(data: bytes) -> Header:
             orientation = 1
         if orientation in _ON_THEIR_SIDE:
             width, height = height, width
-        return Header(height, width, _num_channels(image), str(image.format))
+        return Header(height, width, _num_channels(image), str(image.format), _is_wide(image))
 
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 
 
 class Reduced(NamedTuple):
-    """Pixels uint8 (H, W, C), the box of them that the picture fills, and the whole picture's (height, width).
+    """Pixels (H, W, C) as `pixels_of` gives them, the box of them that the picture fills, and the whole picture's
+    (height, width).
 
     A picture of 333 rows is reduced to a quarter as 84 rows, of which it fills 83.25. `is_first` says that the file
     has more frames or pages than this one, `is_jpeg` that it is compressed as JPEG.
     """
 
-    pixels: Pixels
+    pixels: NDArray[Any]
     box: Box
     whole: tuple[int, int]
     is_first: bool = False
@@ -135,10 +139,11 @@ class Reduced(NamedTuple):
 def decode(data: bytes) -> Pixels:
     """The pixels of a picture: uint8 (H, W, 1) for grey or (H, W, 3) for colour, upright (EXIF), first frame.
 
-    16 bits become 8 by rounding v / 257; transparency is laid on white (on black where it would vanish on
+    Values that are no bytes are read in the range of their kind (`values.to_uint8`: 16 bits become 8 by rounding
+    v / 257); transparency is laid on white (on black where it would vanish on
     white); palettes and CMYK become RGB. Raises ImageError with the reason.
     """
-    return decode_reduced(data, lambda height, width: 1).pixels
+    return to_uint8(decode_reduced(data, lambda height, width: 1).pixels)
 
 
 def decode_reduced(data: bytes, spare: Callable[[int, int], float]) -> Reduced:
@@ -179,9 +184,9 @@ def decode_reduced(data: bytes, spare: Callable[[int, int], float]) -> Reduced:
 def content_digest(data: bytes, decoded: Reduced) -> bytes:
     """SHA-256 of what a picture shows, whatever size it is decoded or framed to: what splits are drawn from.
 
-    Of a JPEG the compressed image without its metadata; of others the decoded pixels as grey, so that the same
-    picture as PNG and as BMP, as grey and as RGB, has one digest.
-    """
+    Of a JPEG the compressed image without its metadata; of others the decoded pixels as grey, so that the same picture
+    as PNG and as BMP, as grey and as RGB, has one digest. Values that are no bytes count as they are, so that no range
+    that is found later moves a picture."""
     if decoded.is_jpeg:
         return _jpeg_digest(data)
     pixels = decoded.pixels
@@ -291,8 +296,13 @@ def _num_channels(image: Image.Image) -> int:
     return 1 if image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;") else 3
 
 
-def pixels_of(image: Image.Image) -> Pixels:
-    """uint8 (H, W, C) of an open PIL image, as `decode` says. Raises ImageError where it cannot be read."""
+def _is_wide(image: Image.Image) -> bool:
+    return image.mode in ("I", "F") or image.mode.startswith("I;")
+
+
+def pixels_of(image: Image.Image) -> NDArray[Any]:
+    """(H, W, C) of an open PIL image: uint8 as `decode` says, or the values as they are where they are no bytes:
+    uint16, int32 or float32, (H, W, 1). Raises ImageError where it cannot be read."""
     try:
         image.load()
         if _orientation(image) != 1:
@@ -301,13 +311,11 @@ def pixels_of(image: Image.Image) -> Pixels:
         raise
     except Exception as error:  # Pillow's plugins raise whatever their parsing runs into
         raise ImageError(f"damaged or truncated {image.format or 'picture'}: {shown(error)}") from error
-    if image.mode == "F":
-        raise ImageError("floating-point pixels, whose range nobody knows: save it as 8 or 16 bits")
-    if image.mode == "I" or image.mode.startswith("I;"):
-        wide = np.asarray(image).astype(np.int64)
-        if wide.min() < 0 or wide.max() > 65535:
-            raise ImageError("32-bit pixels, whose range nobody knows: save it as 8 or 16 bits")
-        return ((wide + 128) // 257).astype(np.uint8)[:, :, None]
+    if _is_wide(image):
+        wide = np.asarray(image)
+        if image.mode == "I" and wide.min() >= 0 and wide.max() <= 65_535:
+            wide = wide.astype(np.uint16)  # Pillow opens PNGs and PGMs of 16 bits as 32
+        return wide[:, :, None]
     if image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
         return without_transparency(np.asarray(image.convert("RGBA")))[:, :, : _num_channels(image)]
     mode = "L" if _num_channels(image) == 1 else "RGB"

@@ -15,6 +15,7 @@ from PIL import Image
 from convlens.checks import checked, choice, whole
 from convlens.data.image.decode import Box, Pixels, Reduced, decode_reduced, without_transparency
 from convlens.data.image.ink import MAX_INK_SIDE, framed_ink
+from convlens.data.image.values import BYTES, LADDER, SIGNED, to_uint8
 from convlens.errors import ImageError, UsageError
 from convlens.records import Number, Record
 
@@ -33,7 +34,7 @@ class InputSpec(Record, frozen=True):
     """What a network takes: size in pixels, channels (1 or 3), mean and std per channel in 0..255, framing.
 
     `region` (x, y, width, height) is cut from every upright picture, in its own pixels, before it is framed; None
-    takes all of it.
+    takes all of it. `value_range` is what black and white are in pictures that are no bytes (0..4,095 of 12 bits).
     """
 
     height: int
@@ -43,6 +44,7 @@ class InputSpec(Record, frozen=True):
     mean: tuple[Number, ...] = ()
     std: tuple[Number, ...] = ()
     region: Region | None = None
+    value_range: tuple[Number, Number] = BYTES
 
     def __post_init__(self) -> None:
         checked("framing", self.framing, choice(FRAMINGS))
@@ -54,6 +56,8 @@ class InputSpec(Record, frozen=True):
             raise UsageError("framing 'ink' is for grey pictures: add `channels=1`")
         if (self.mean or self.std) and not self.has_statistics:
             raise UsageError("mean and std must have one value in 0..255 for each channel, std above 0")
+        if self.value_range != SIGNED and (self.value_range[0] != 0 or self.value_range[1] not in LADDER):
+            raise UsageError(f"value_range must be 0 to one of {', '.join(map(str, LADDER))}, or -1 to 1")
         if self.region is not None and (min(self.region) < 0 or min(self.region[2:]) < 1):
             raise UsageError(f"region must be x, y, width, height in pixels, not {self.region}")
 
@@ -87,7 +91,8 @@ def framed(data: bytes, spec: InputSpec) -> tuple[Pixels, Reduced]:
     """As `picture`, with the decoded picture beside it."""
     region = None if spec.region is None else (spec.region[3], spec.region[2])
     decoded = decode_reduced(data, lambda height, width: spare(*(region or (height, width)), spec))
-    return _fit(to_channels(decoded.pixels, spec.channels), decoded.box, decoded.whole, spec), decoded
+    pixels = to_uint8(decoded.pixels, spec.value_range)
+    return _fit(to_channels(pixels, spec.channels), decoded.box, decoded.whole, spec), decoded
 
 
 def spare(height: int, width: int, spec: InputSpec) -> float:
@@ -99,11 +104,11 @@ def spare(height: int, width: int, spec: InputSpec) -> float:
 
 
 def fit(pixels_HWC: NDArray[Any], spec: InputSpec) -> Pixels:
-    """Frame one picture: uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) to uint8 (spec.height, spec.width, C).
+    """Frame one picture: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) to uint8 (spec.height, spec.width, C).
 
-    A picture that already meets the convention comes back unchanged. Raises ImageError for other arrays.
-    """
-    pixels = to_channels(pixels_HWC, spec.channels)
+    Values of any type are read in the spec's range, as `to_uint8` says. A picture that already meets the convention
+    comes back unchanged. Raises ImageError for other arrays."""
+    pixels = to_channels(to_uint8(np.asarray(pixels_HWC), spec.value_range), spec.channels)
     height, width = pixels.shape[:2]
     return _fit(pixels, (0, 0, width, height), (height, width), spec)
 

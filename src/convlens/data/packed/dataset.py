@@ -73,7 +73,8 @@ class ImagesPart(Record, frozen=True):
 
 
 class PackedCard(Record, frozen=True):
-    """dataset.json. `files` has the SHA-256 of each small file; `value_range` is what 0 and 255 stand for."""
+    """dataset.json. `files` has the SHA-256 of each small file; `value_range` is what 0 and 255 stood for in pictures
+    that were no bytes."""
 
     kind: Name
     format_version: Count
@@ -104,8 +105,10 @@ class PackedCard(Record, frozen=True):
         if self.files.keys() != set(SMALL_FILES):
             raise ValueError(f"files must be {', '.join(SMALL_FILES)}")
         # Room for what later versions of convlens write under this format.
-        if (*self.value_range, *self.parts) != (0, 255, ImagesPart(IMAGES_FILE, self.num_samples)):
-            raise ValueError("its images have another value range, or several parts: a newer convlens reads them")
+        if self.value_range != self.input.value_range:
+            raise ValueError("value_range is not that of its input")
+        if self.parts != (ImagesPart(IMAGES_FILE, self.num_samples),):
+            raise ValueError("its images have several parts: a newer convlens reads them")
 
 
 class SampleLine(Record, frozen=True):

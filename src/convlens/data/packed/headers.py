@@ -7,9 +7,10 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from convlens.data.image.decode import Header, decode, quiet_pillow, read_header
+from convlens.data.image.decode import Header, decode, decode_reduced, quiet_pillow, read_header
 from convlens.data.image.framing import InputSpec, to_channels
 from convlens.data.image.ink import is_framed_ink
+from convlens.data.image.values import BYTES, SIGNED, Range, limits_of, range_of, to_uint8
 from convlens.data.packed.options import PackOptions
 from convlens.data.prefetch import is_small, prefetch
 from convlens.data.sources.base import Sample, Source, some
@@ -19,6 +20,7 @@ from convlens.text import shown
 
 _LOOKED_AT, _INK_SHARE = 500, 0.95  # of arrays, whether they are ink
 DEFAULT_SIDE = 32
+_LOSSY = ("JPEG", "MPO", "WEBP")  # nobody keeps masks of 0 and 1 in them
 
 
 @dataclass
@@ -88,7 +90,37 @@ def threads_for(source: Source) -> int | None:
     return 0 if is_small(source.typical_bytes()) else None
 
 
-def is_mostly_ink(source: Source, most: int) -> bool:
+def values_of(source: Source) -> Range:
+    """The range of a source's values: an array's own; of files that of some that are no bytes, none of them test, or
+    0..1 where bytes hold nothing else. Raises DataError where it cannot be known."""
+    if source.value_range is not None:
+        return source.value_range
+    found: set[Range] = set()
+    is_bytes = False
+    with quiet_pillow():
+        for sample in some(source, _LOOKED_AT):
+            with suppress(ImageError):
+                content = sample.read()
+                header = read_header(bytes(content))
+                if header.is_wide:
+                    found.add(range_of(*limits_of(decode_reduced(bytes(content), lambda height, width: 1).pixels)))
+                elif not is_bytes and header.format not in _LOSSY:
+                    _, high = limits_of(decode(bytes(content)))
+                    is_bytes = high > 1
+                else:
+                    is_bytes = True
+    if not found:
+        return BYTES if is_bytes else (0, 1)
+    top = max(high for _, high in found)
+    if SIGNED in found and top > 1:
+        raise DataError(
+            f"{shown(source.location, 200)}: some pictures have values in -1..1, others up to {top:,}: give all in one "
+            "range"
+        )
+    return SIGNED if SIGNED in found else (0, top)
+
+
+def is_mostly_ink(source: Source, most: int, value_range: Range = BYTES) -> bool:
     """Whether 95 % of so many images, none of them test, already are as MNIST's are: bright ink on 0, its box and its
     middle where they belong."""
     num_ink = num_seen = 0
@@ -96,7 +128,7 @@ def is_mostly_ink(source: Source, most: int) -> bool:
         for sample in some(source, most):
             with suppress(ImageError):
                 content = sample.read()
-                pixels = decode(content) if isinstance(content, bytes) else content
+                pixels = decode(content) if isinstance(content, bytes) else to_uint8(content, value_range)
                 num_ink += is_framed_ink(to_channels(pixels, 1)[:, :, 0])
                 num_seen += 1
     return num_seen > 0 and num_ink >= _INK_SHARE * num_seen
@@ -106,11 +138,12 @@ def input_of(source: Source, options: PackOptions, bar: Progress) -> InputSpec:
     """The input that the options say; where they do not, the images' own size if all agree, else 32 pixels, and grey
     only if all are grey. Arrays are framed as ink where nearly all of them are."""
     size, channels, framing, region = options.size, options.channels, options.framing, options.region
+    value_range = options.value_range or values_of(source)
     if source.shape is not None:
         own = source.shape[:2] if region is None else (region[3], region[2])
         size = own if size is None else size
         channels = source.shape[2] if channels is None else channels
-        if framing is None and channels == 1 and is_mostly_ink(source, _LOOKED_AT):
+        if framing is None and channels == 1 and is_mostly_ink(source, _LOOKED_AT, value_range):
             framing = "ink"
     elif size is None and region is not None and max(region[2:]) <= 2 * DEFAULT_SIDE:
         size = (region[3], region[2])
@@ -119,4 +152,4 @@ def input_of(source: Source, options: PackOptions, bar: Progress) -> InputSpec:
         one_size = found.one_size if region is None else None
         size = size or one_size or (DEFAULT_SIDE, DEFAULT_SIDE)
         channels = found.num_channels if channels is None else channels
-    return InputSpec(size[0], size[1], channels, framing or "pad", region=region)
+    return InputSpec(size[0], size[1], channels, framing or "pad", region=region, value_range=value_range)

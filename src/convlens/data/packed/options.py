@@ -14,7 +14,7 @@ from convlens import files
 from convlens.data.image.framing import InputSpec, Region
 from convlens.data.sources.base import ReadOptions
 from convlens.errors import DataError, RecordError, UsageError
-from convlens.records import Name, Record, Text, parsed
+from convlens.records import Name, Number, Record, Text, parsed
 from convlens.text import listed, shown, whole_numbers
 
 
@@ -33,6 +33,7 @@ class PackOptions(Record, frozen=True):
     label: Name | None = None
     path_column: Name | None = None
     label_column: Name | None = None
+    value_range: tuple[Number, Number] | None = None
 
     @property
     def read(self) -> ReadOptions:
@@ -43,7 +44,8 @@ class PackOptions(Record, frozen=True):
     def for_input(cls, spec: InputSpec, read: ReadOptions, *, all_test: bool = False) -> Self:
         """The options that frame pictures as a model's InputSpec says."""
         size = (spec.height, spec.width)
-        return cls(size, spec.channels, spec.framing, all_test=all_test, region=spec.region, **read._asdict())
+        rest = {"region": spec.region, "value_range": spec.value_range, **read._asdict()}
+        return cls(size, spec.channels, spec.framing, all_test=all_test, **rest)
 
 
 def parse_size(size: int | str | Sequence[int] | None) -> tuple[int, int] | None:

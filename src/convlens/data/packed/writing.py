@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from convlens import files
 from convlens.data.image.decode import DECODER_VERSION, Pixels, content_digest, quiet_pillow
 from convlens.data.image.framing import FRAMING_VERSION, InputSpec, fit, framed
+from convlens.data.image.values import to_uint8
 from convlens.data.packed.dataset import (
     CARD_FILE,
     DOCUMENT,
@@ -41,6 +42,8 @@ from convlens.errors import DataError, ImageError
 from convlens.progress import Progress, open_progress
 from convlens.records import write_sealed
 from convlens.text import shown
+
+_DARK = 16  # of 255: where even bright pixels are below it, nothing can be told apart by eye
 
 
 @dataclass(frozen=True)
@@ -80,17 +83,17 @@ def write_packed(source: Source, options: PackOptions, folder: Path, progress: s
         | {"num_excluded": len(options.exclude)}
         | {"arrays": None if source.lengths is None else [list(one) for one in source.lengths]}
         | {"split_by": "source" if source.has_splits else "evaluation" if options.all_test else "hash"}
-        | {"value_range": [0, 255], "parts": [{"file": IMAGES_FILE, "num_images": len(packed.index)}]}
+        | {"value_range": list(spec.value_range), "parts": [{"file": IMAGES_FILE, "num_images": len(packed.index)}]}
         | {"files": {name: files.sha256_of_file(folder / name) for name in SMALL_FILES}}
         | {"fingerprint": _fingerprint(images, packed, source.class_names, None)}
         | {"test_fingerprint": _fingerprint(images, packed, source.class_names, SPLITS.index("test"))}
-        | {"notes": [*source.notes, *overlap_notes(packed.index, packed.groups), *packed.notes]}
+        | {"notes": [*source.notes, *overlap_notes(packed.index, packed.groups), *packed.notes, *_dark(spec)]}
     )
     del images  # Windows cannot rename a folder with a mapped file in it
     write_sealed(folder / CARD_FILE, card)
 
 
-def _digest(pixels: Pixels) -> bytes:
+def _digest(pixels: NDArray[Any]) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(pixels).data).digest()
 
 
@@ -199,12 +202,13 @@ def _line(sample: Sample, status: str, **known: Any) -> dict[str, Any]:
     return line | {"group": sample.group, "split": sample.split, "status": status} | known
 
 
-def _of_pixels(image: Pixels, spec: InputSpec) -> _Written:
+def _of_pixels(image: NDArray[Any], spec: InputSpec) -> _Written:
     """Pixels of the asked-for size are their own convention: they are not framed a second time. The split key is that
     of the array as it came, so that the split does not depend on the framing."""
     digest = _digest(image)
     if image.shape == (spec.height, spec.width, spec.channels) and spec.region is None:
-        return _Written(image, _key(digest), split_key_of(digest))
+        pixels = to_uint8(image, spec.value_range)
+        return _Written(pixels, _key(digest if pixels is image else _digest(pixels)), split_key_of(digest))
     pixels = fit(image, spec)
     return _Written(pixels, _key(_digest(pixels)), split_key_of(digest))
 
@@ -250,6 +254,16 @@ def _with_statistics(images: Pixels, known: NDArray[np.bool_], spec: InputSpec) 
     variance = squares / count - mean**2
     std = np.sqrt(np.maximum(variance, 1.0))  # a set of blank pictures must not divide by zero
     return spec.with_statistics(tuple(map(float, mean)), tuple(map(float, std)))
+
+
+def _dark(spec: InputSpec) -> list[str]:
+    """A note on pictures of which next to nothing can be seen."""
+    if max(spec.mean) + 2 * max(spec.std) >= _DARK:
+        return []
+    return [
+        f"the pictures are nearly black (mean {max(spec.mean):.1f} of 255): if they should not be, their values mean "
+        "something else than a brightness"
+    ]
 
 
 def _fingerprint(images: Pixels, packed: _Packed, class_names: Sequence[str], split: int | None) -> str | None:

@@ -12,12 +12,12 @@ from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convlens.data.image.decode import Pixels
+from convlens.data.image.values import BYTES, Range
 from convlens.data.sources.tree import Tree
 from convlens.errors import DataError
 from convlens.text import listed, shown
@@ -28,13 +28,13 @@ MAX_CLASSES = 65_535  # labels are kept as uint16
 
 class Sample(NamedTuple):
     """One labelled image. `name` is a file's path relative to the source's root (POSIX), or an array's split/number;
-    `read` gives the bytes of its file, or its pixels, uint8 (H, W, C), and raises ImageError where it cannot."""
+    `read` gives the bytes of its file, or its values (H, W, C), and raises ImageError where it cannot."""
 
     name: str
     label: str
     split: str | None
     group: str | None
-    read: Callable[[], bytes | Pixels]
+    read: Callable[[], bytes | NDArray[Any]]
 
 
 class Row(NamedTuple):
@@ -76,6 +76,7 @@ class FileSource:
     unused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     shape = None  # sizes differ, and stand in the files
+    value_range = None  # so do values
     hashes = None
     lengths = None
 
@@ -124,9 +125,9 @@ class FileSource:
 
 @dataclass(frozen=True)
 class ArraySplit:
-    """uint8 images (N, H, W, C) and their class numbers (N,)."""
+    """Images (N, H, W, C), of any numbers, and their class numbers (N,)."""
 
-    images_NHWC: Pixels
+    images_NHWC: NDArray[Any]
     labels_N: NDArray[np.int64]
 
 
@@ -134,7 +135,7 @@ class ArraySplit:
 class ArraySource:
     """Images that come as arrays; `splits` may be train, val and test, or `None` for those without a split.
 
-    `hashes` has the SHA-256 of what the arrays came from, by name.
+    `hashes` has the SHA-256 of what the arrays came from, by name; `value_range` is what black and white are in them.
     """
 
     name: str
@@ -143,6 +144,8 @@ class ArraySource:
     class_names: tuple[str, ...]
     hashes: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    unused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    value_range: Range = BYTES
 
     folder = None
     tree = None

@@ -6,93 +6,112 @@ type byte (8 = uint8), the number of dimensions, each dimension as a big-endian 
 
 import gzip
 import math
+import re
 import struct
 import zipfile
 import zlib
-from dataclasses import dataclass
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convlens.data.sources.base import ArraySource, ArraySplit, need_classes
+from convlens.data.sources.base import SPLITS, ArraySource, ArraySplit, need_classes
+from convlens.data.sources.layouts import NO_LABEL, NO_PICTURE, unused_note
+from convlens.data.sources.listing import Folder
+from convlens.data.sources.split_words import split_of, words_of
 from convlens.data.sources.tree import Tree
 from convlens.errors import DataError
 from convlens.files import sha256_of
-from convlens.text import shown
+from convlens.text import listed, shown
 
 Array = NDArray[np.uint8]
 MAX_DEFLATE_RATIO = 1040  # deflate cannot shrink further than 1 : 1032
-_SPLIT_PREFIXES = {"train": "train", "test": "t10k"}
+ANOTHER = "another file of the same name is read"
+# train-images-idx3-ubyte, t10k-labels.idx1-ubyte.gz, emnist-letters-test-images-idx3-ubyte
+_NAME = re.compile(r"(?i)(.*?)[-_.]?(image|label)s?[-_.]?idx([13])(?:[-_.]ubyte)?(\.gz)?$")
 
 
-@dataclass(frozen=True)
-class IdxSplit:
-    """uint8 images (N, H, W), uint8 labels (N,), and the SHA-256 of each file's uncompressed bytes."""
+class _File(NamedTuple):
+    """An IDX file by what its name says: the set (`emnist-letters`, mostly empty), split, images or labels."""
 
-    images_NHW: Array
-    labels_N: Array
-    hashes: dict[str, str]
+    of_set: str
+    split: str
+    what: str
+    path: str
 
-
-def _find(tree: Tree, prefix: str, what: str, dims: int) -> str | None:
-    for middle in (f"{what}-idx{dims}-ubyte", f"{what}.idx{dims}-ubyte"):
-        for suffix in ("", ".gz"):
-            name = f"{prefix}-{middle}{suffix}"
-            if tree.is_file(name):
-                return name
-    return None
+    @property
+    def rank(self) -> tuple[bool, int, str]:
+        """Which of two is read: the plain one, then the one less deep."""
+        return self.path.endswith(".gz"), self.path.count("/"), self.path
 
 
-def has_idx_files(tree: Tree) -> bool:
-    """Whether a tree holds at least one of MNIST's file names."""
-    return any(
-        _find(tree, prefix, what, dims)
-        for prefix in _SPLIT_PREFIXES.values()
-        for what, dims in (("images", 3), ("labels", 1))
-    )
+def _files_in(root: Folder) -> list[_File]:
+    found = []
+    for path in [path for folder in root.every() for path in folder.others]:
+        match = _NAME.match(path.rpartition("/")[2])
+        if match is not None:
+            before = re.sub("(?i)t10k", "test", match.group(1))
+            split = split_of(before)
+            words = [word for word in words_of(before) if split_of(word) is None]
+            found.append(_File("-".join(words), split or "train", match.group(2).lower(), path))
+    return found
 
 
-def from_idx(tree: Tree, name: str) -> ArraySource:
-    """A tree of IDX files. Raises DataError."""
-    found = _read_splits(tree)
-    labels = np.concatenate([split.labels_N for split in found.values()])
-    num_classes = int(labels.max()) + 1
-    names = tuple(map(str, range(num_classes)))
-    need_classes(np.bincount(labels, minlength=num_classes), names, tree.where(""))
-    splits: dict[str | None, ArraySplit] = {
-        (split if len(found) > 1 else None): ArraySplit(f.images_NHW[..., None], f.labels_N.astype(np.int64))
-        for split, f in found.items()
+def has_idx_files(root: Folder) -> bool:
+    """Whether a tree holds a file named as MNIST's are."""
+    return bool(_files_in(root))
+
+
+def from_idx(tree: Tree, name: str, root: Folder) -> ArraySource:
+    """A tree of IDX files: train, and val and test where they are there. Raises DataError."""
+    where, files = tree.where(""), sorted(_files_in(root), key=lambda file: file.rank)
+    sets = {file.of_set for file in files}
+    if len(sets) > 1:
+        raise DataError(f"{where} has the files of several sets ({listed(sorted(sets))}): leave those of one there")
+    first = {(file.split, file.what): file.path for file in reversed(files)}
+    unused = {ANOTHER: [file.path for file in files if file.path not in first.values()]}
+    if ("test", "image") in first and ("test", "label") not in first:
+        unused[NO_LABEL] = [first.pop(("test", "image"))]
+    found = {
+        split: _read_split(tree, split, first.get((split, "image")), first.get((split, "label")))
+        for split in SPLITS
+        if split == "train" or {(split, "image"), (split, "label")} & first.keys()
     }
-    hashes = {file: digest for f in found.values() for file, digest in f.hashes.items()}
-    return ArraySource(name, tree.resolved(), splits, names, hashes)
-
-
-def _read_splits(tree: Tree) -> dict[str, IdxSplit]:
-    """The splits in a tree of IDX files: train, and test where it is there. Raises DataError."""
-    splits = {}
-    for split, prefix in _SPLIT_PREFIXES.items():
-        images_path, labels_path = _find(tree, prefix, "images", 3), _find(tree, prefix, "labels", 1)
-        if images_path is None and labels_path is None and split == "test":
-            continue
-        if images_path is None or labels_path is None:
-            missing = f"{prefix}-{'images-idx3' if images_path is None else 'labels-idx1'}-ubyte"
-            raise DataError(f"{tree.where('')} has no {missing} (plain or .gz)")
-        images, labels = read_idx(tree, images_path, 3), read_idx(tree, labels_path, 1)
-        if len(images) != len(labels):
-            raise DataError(
-                f"{tree.where(images_path)} has {len(images):,} images, its labels file {len(labels):,} labels"
-            )
-        if images.size == 0:
-            raise DataError(f"{tree.where(images_path)} is empty")
-        hashes = {images_path: sha256_of(images.data), labels_path: sha256_of(labels.data)}
-        splits[split] = IdxSplit(images, labels, hashes)
-    shapes = {split.images_NHW.shape[1:] for split in splits.values()}
+    shapes = {images.shape[1:] for images, _ in found.values()}
     if len(shapes) > 1:
-        raise DataError(
-            f"{tree.where('')}: train and test images differ in size: {' and '.join(map(str, sorted(shapes)))}"
-        )
-    return splits
+        raise DataError(f"{where}: images of the splits differ in size: {' and '.join(map(str, sorted(shapes)))}")
+    classes = np.unique(np.concatenate([labels for _, labels in found.values()]))
+    names = tuple(map(str, classes.tolist()))
+    need_classes(np.ones(len(names), int), names, where)
+    splits: dict[str | None, ArraySplit] = {
+        (split if len(found) > 1 else None): ArraySplit(images[..., None], np.searchsorted(classes, labels))
+        for split, (images, labels) in found.items()
+    }
+    hashes = {
+        first[split, what]: sha256_of(array.data)
+        for split, two in found.items()
+        for what, array in zip(("image", "label"), two, strict=True)
+    }
+    rest = {file.path for file in files}
+    unused[NO_PICTURE] = [path for folder in root.every() for path in folder.others if path not in rest]
+    unused["pictures beside IDX files"] = list(root.pictures())
+    left = {reason: tuple(paths) for reason, paths in unused.items() if paths}
+    notes = [unused_note(reason, paths) for reason, paths in left.items()]
+    if next(iter(sets)).startswith("emnist"):
+        notes.append("EMNIST's files hold their pictures with rows and columns exchanged; they are read as they are")
+    return ArraySource(name, tree.resolved(), splits, names, hashes, tuple(notes), left)
+
+
+def _read_split(tree: Tree, split: str, images_path: str | None, labels_path: str | None) -> tuple[Array, Array]:
+    if images_path is None or labels_path is None:
+        missing = f"{split}-{'images-idx3' if images_path is None else 'labels-idx1'}-ubyte"
+        raise DataError(f"{tree.where('')} has no {missing} (plain or .gz)")
+    images, labels = read_idx(tree, images_path, 3), read_idx(tree, labels_path, 1)
+    if len(images) != len(labels):
+        raise DataError(f"{tree.where(images_path)} has {len(images):,} images, its labels file {len(labels):,} labels")
+    if images.size == 0:
+        raise DataError(f"{tree.where(images_path)} is empty")
+    return images, labels
 
 
 def read_idx(tree: Tree, path: str, num_dims: int) -> Array:

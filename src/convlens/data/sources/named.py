@@ -15,6 +15,7 @@ from convlens.data import mnist
 from convlens.data.image.decode import Pixels
 from convlens.data.sources.base import ArraySource, ArraySplit
 from convlens.data.sources.idx import from_idx, has_idx_files, parse_idx
+from convlens.data.sources.listing import list_tree
 from convlens.data.sources.tree import DiskTree
 from convlens.errors import DataError
 from convlens.text import shown
@@ -34,8 +35,9 @@ def named_set(name: str, data_root: str | Path | None) -> ArraySource:
         return ArraySource(name, name, splits, tuple(map(str, range(10))), dict(mnist.SHA256))
     folder = Path(data_root) if data_root is not None else FASHION_FOLDER
     for candidate in (folder, folder / name):
-        if candidate.is_dir() and has_idx_files(tree := DiskTree(candidate)):
-            source = from_idx(tree, name)
+        tree = DiskTree(candidate)
+        if candidate.is_dir() and has_idx_files(root := list_tree(tree)):
+            source = from_idx(tree, name, root)
             if len(source.class_names) != len(FASHION_CLASSES):
                 raise DataError(f"{tree.where('')} has {len(source.class_names)} classes, not {len(FASHION_CLASSES)}")
             return replace(source, class_names=FASHION_CLASSES)

@@ -74,10 +74,10 @@ def _existing(text: str) -> Path:
 def open_tree(tree: Tree, name: str, read: ReadOptions = NOTHING_SAID, problems: list[str] | None = None) -> Source:
     """What a tree of names holds: IDX files, class folders, or pictures that a table in it labels. Raises DataError
     where it can be read in no way or in two, UsageError."""
-    if has_idx_files(tree):
-        _only_for_files(read, "IDX files")
-        return from_idx(tree, name)
     root = list_tree(tree)
+    if has_idx_files(root):
+        _only_for_files(read, "IDX files")
+        return from_idx(tree, name, root)
     if read.label is not None:
         return named_by_class(tree, name, root, read, problems)
     by_folders: FileSource | DataError

@@ -1,0 +1,77 @@
+"""What the numbers in a picture stand for: from any type and range to uint8.
+
+Owns the ladder of ranges, the one rule by which a set's range is found, and the rule by which one picture is read in
+it."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlens.errors import ImageError
+
+Range = tuple[float, float]
+BYTES: Range = (0, 255)
+SIGNED: Range = (-1, 1)
+# Masks and floats, 8 bits, and the bits that cameras, scanners and microscopes have and keep in 16.
+LADDER = (1, 255, 1_023, 4_095, 16_383, 65_535)
+_OVER = 1.5  # of floats in 0..1: how far an interpolation may shoot over
+
+
+def range_of(low: float, high: float, what: str = "values") -> Range:
+    """The range that numbers from `low` to `high` lie in: the smallest on the ladder. Raises ImageError where there is
+    none."""
+    if low >= 0 and high <= LADDER[-1]:
+        return 0, next(top for top in LADDER if high <= top)
+    if low >= -1 and high <= 1:
+        return SIGNED
+    raise ImageError(
+        f"{what} from {low:g} to {high:g}, whose range nobody knows: they must lie in 0..1, 0..255, 0..65,535 or -1..1"
+    )
+
+
+def limits_of(values: NDArray[Any]) -> Range:
+    """The least and the greatest of numbers. Raises ImageError where one is not finite."""
+    low, high = (values.min(), values.max()) if values.size else (0, 0)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ImageError("values that are not finite")
+    return float(low), float(high)
+
+
+def to_uint8(values: NDArray[Any], known: Range = BYTES) -> NDArray[np.uint8]:
+    """Numbers as uint8, black to white over `known`, the range of the set that they belong to.
+
+    Bytes are what they are, but in a set of 0 and 1 where they have nothing else. Numbers that cannot lie in the known
+    range (floats in 0..1 for one of 0..255, 16 bits for one of bytes) are read in the range of their own kind; what
+    is a little beyond becomes black or white. Raises ImageError where nobody can know.
+    """
+    kind: str = values.dtype.kind
+    if values.dtype.itemsize == 1 and kind == "u":
+        return values * np.uint8(255) if known == (0, 1) and values.max(initial=0) <= 1 else values
+    if kind == "b":
+        return values.astype(np.uint8) * np.uint8(255)
+    if kind not in "iuf":
+        raise ImageError(f"pixels must be numbers, not {values.dtype}")
+    low, high = limits_of(values)
+    own = _range_for(values, low, high, known)
+    if own == BYTES and kind != "f":
+        return values.astype(np.uint8)
+    if own == (0, 65_535) and kind != "f":
+        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    scaled = (values.astype(np.float32) - np.float32(own[0])) * np.float32(255 / (own[1] - own[0]))
+    pixels: NDArray[np.uint8] = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return pixels
+
+
+def _range_for(values: NDArray[Any], low: float, high: float, known: Range) -> Range:
+    """The range that one picture's numbers are read in."""
+    is_float = values.dtype.kind == "f"
+    if is_float and known[1] == 1 and low >= known[0] - _OVER + 1 and high <= _OVER:
+        return known
+    own = range_of(low, high)
+    if own == SIGNED or (is_float and high <= 1):
+        return own
+    if known[1] > 255:
+        return known
+    # Of bytes, or of 0 and 1: another kind of picture, or bytes that were kept in more.
+    return (0, 65_535) if values.dtype == np.uint16 and high > 255 else (0, max(own[1], min(known[1], 255)))
