@@ -35,7 +35,7 @@ from convlens.run import (
     new_run,
     update_record,
 )
-from convlens.text import listed, shown
+from convlens.text import counted, listed, shown
 from convlens.training.plan import TrainingPlan
 from convlens.training.request import Draft, TrainRequest
 from convlens.training.trainer import Stop, Watch, train_run
@@ -137,6 +137,11 @@ def _train_new(request: TrainRequest, out: str | Path | None, watch: Watch) -> R
             _draw_previews(previews, runs[0].path / INPUTS_FILE, watch.bar)
         runs[-1] = _finished(training_plan, runs[-1], watch, ended=ended)
         if runs[-1].status != "complete":
+            if left := places[number + 1 :]:
+                watch.bar.line(
+                    f"{counted(len(left), 'seed')} of {len(places)} not begun: train them with "
+                    f"`seed={training_plan.seed + 1}` `seeds={len(left)}`, once this run is finished"
+                )
             break
     if request.seeds is not None:
         for run in runs:
@@ -158,8 +163,7 @@ def _finished(training_plan: TrainingPlan, run: Run, watch: Watch, *, ended: boo
         watch.bar.line("evaluating on the test images")
         report = evaluate(run, split="test", device=training_plan.compute.device, progress="none")
         watch.bar.line(str(report.openings))
-        if not report.may_count_seen:
-            update_record(run.path, test=report.score)
+        update_record(run.path, test=report.score)
         return Run(run.path)
 
 

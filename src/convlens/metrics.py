@@ -115,6 +115,7 @@ def calibration_error(
     return sum(one.n * abs(one.accuracy - one.confidence) for one in bins) / len(labels_N)
 
 
+MAY_COUNT_SEEN = "may count pictures it was made with"
 _JSON_NAMES = {"balanced": "balanced_accuracy", "majority": "majority_baseline"}
 
 
@@ -123,6 +124,7 @@ class Score(Record, frozen=True, rename=_JSON_NAMES):
 
     `balanced` is the mean recall of the classes there are, `majority` the accuracy of always answering the largest
     class, `imbalance` how many times larger that is than the smallest. None in scores written before they were kept.
+    `may_count_seen`: pictures that the model was made with may be among those measured.
     """
 
     accuracy: Share
@@ -132,6 +134,7 @@ class Score(Record, frozen=True, rename=_JSON_NAMES):
     balanced: Share | None = None
     majority: Share | None = None
     imbalance: Amount | None = None
+    may_count_seen: bool = False
 
     @property
     def is_imbalanced(self) -> bool:
@@ -149,6 +152,11 @@ class Score(Record, frozen=True, rename=_JSON_NAMES):
         )
 
     def __str__(self) -> str:
+        return f"{MAY_COUNT_SEEN}: {self.text}" if self.may_count_seen else self.text
+
+    @property
+    def text(self) -> str:
+        """The numbers alone."""
         low, high = self.interval
         line = f"{100 * self.accuracy:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}, n = {self.n:,})"
         if not self.is_imbalanced or self.balanced is None or self.majority is None:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from convlens import files
 from convlens.data.packed.dataset import DataIdentity
 from convlens.errors import ModelFileError, RecordError, RunError, StorageError
-from convlens.metrics import Score
+from convlens.metrics import MAY_COUNT_SEEN, Score
 from convlens.modelfile import ParentFacts
 from convlens.recipe import Recipe
 from convlens.records import (
@@ -31,7 +31,7 @@ from convlens.records import (
     write_sealed,
 )
 from convlens.render.pages import notebook
-from convlens.text import did_you_mean, percent, shown
+from convlens.text import counted, did_you_mean, percent, shown
 
 RUNS_FOLDER = Path("runs")
 RUN_FILE, LOG_FILE, MODEL_FILE, CHECKPOINTS = "run.json", "log.jsonl", "model.safetensors", "checkpoints"
@@ -237,7 +237,9 @@ class Series:
             values = self.accuracies(which)
             if values:
                 spread = f" ± {100 * sd:.2f}" if (sd := _sd(values)) is not None else ""
-                rows.append((words, f"{100 * mean(values):.2f}{spread} % (mean ± sd over {len(values)} seeds)"))
+                rows.append(
+                    (words, f"{100 * mean(values):.2f}{spread} % (mean ± sd over {counted(len(values), 'seed')})")
+                )
         return rows
 
 
@@ -247,7 +249,11 @@ def _sd(values: list[float]) -> float | None:
 
 def _short(run: Run) -> str:
     names = (("validation", run.val), ("test", run.test), ("folds", run.cross_validation))
-    parts = [f"{name} {percent(score.accuracy)}" for name, score in names if score]
+    parts = [
+        f"{name} {percent(score.accuracy)}{f' ({MAY_COUNT_SEEN})' if score.may_count_seen else ''}"
+        for name, score in names
+        if score
+    ]
     return ", ".join([run.status, *parts])
 
 

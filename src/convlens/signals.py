@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 
 LOST = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO)  # whoever listened has gone: a pipe, a terminal
 _ENDING = ("SIGTERM", "SIGHUP", "SIGBREAK")  # the last is Windows'
@@ -29,7 +30,7 @@ class Stopping:
         self.in_loop = True
         return self.signal is not None
 
-    def handle(self, number: int, frame: object) -> None:
+    def handle(self, number: int, frame: FrameType | None) -> None:
         """The handler."""
         if not self.in_loop:  # packing, say: there is no step to finish, and half-made folders clean themselves up
             _raise(number, frame)
@@ -103,7 +104,9 @@ def _ending() -> list[signal.Signals]:
     return [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]
 
 
-def _raise(number: int, frame: object) -> None:
+def _raise(number: int, frame: FrameType | None) -> None:
+    if _is_importing(frame):  # an exception in there comes out as another, or ends the process by abort()
+        _end_at_once(number, frame)
     if number == signal.SIGINT:
         _interrupted.set()
         interrupt_at_once()  # once more: at once
@@ -112,8 +115,17 @@ def _raise(number: int, frame: object) -> None:
     raise SystemExit(128 + number)
 
 
-def _end_at_once(number: int, frame: object) -> None:
-    _say_interrupted()
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> None:
+    if number == signal.SIGINT:
+        _say_interrupted()
     os._exit(128 + number)
 
 

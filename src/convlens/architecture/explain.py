@@ -80,7 +80,7 @@ class Explanation:
                     node.formula,
                     _count(node.num_parameters) if own else "",
                     _count(node.multiply_adds) if own else "",
-                    receptive_field(node.receptive, self.plan.input_shape),
+                    receptive_field(node, self.plan.input_shape),
                     by_axis(node.receptive, "step"),
                 ]
             )

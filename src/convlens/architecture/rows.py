@@ -55,11 +55,15 @@ def by_axis(receptive: tuple[Axis, Axis], part: str) -> str:
     return str(high) if high == wide else by((high, wide))
 
 
-def receptive_field(receptive: tuple[Axis, Axis], input_shape: Shape) -> str:
-    """The receptive field in input pixels, with a word where it covers the whole image."""
-    high, wide = receptive
-    whole = high.size >= input_shape[1] and wide.size >= input_shape[2]
-    return f"{by((high.size, wide.size))}{' (all)' if whole else ''}"
+def receptive_field(node: Node, input_shape: Shape) -> str:
+    """The receptive field in input pixels, with a word where that of every unit covers the whole image."""
+    sizes = node.output_shape[1:] if len(node.output_shape) == 3 else (1, 1)
+    # The first unit must see to the last pixel, and the last one from the first on.
+    whole = all(
+        axis.start + axis.size >= num_pixels and axis.start + (num_units - 1) * axis.step <= 0
+        for axis, num_units, num_pixels in zip(node.receptive, sizes, input_shape[1:], strict=True)
+    )
+    return f"{by(axis.size for axis in node.receptive)}{' (all)' if whole else ''}"
 
 
 def rows_json(plan: Plan) -> list[dict[str, Any]]:

@@ -44,7 +44,7 @@ def pack(
     region: Region = None,
     exclude: Exclude = None,
     data_root: DataRoot = None,
-    verify: Annotated[bool, flag("Hold every packed image to its key.", "--verify")] = False,
+    verify: Annotated[bool, flag("Check every packed image against its hash.", OUTPUT, "--verify")] = False,
     json: Json = False,
 ) -> None:
     """Decode a data set once, into a folder that training maps into memory."""

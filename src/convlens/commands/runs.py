@@ -12,6 +12,7 @@ from convlens.render import tables
 from convlens.text import counted, percent, shown
 
 if TYPE_CHECKING:
+    from convlens.metrics import Score
     from convlens.run import Run, RunRecord
 
 
@@ -42,18 +43,27 @@ def runs(
 
 def _print(found: list[Run]) -> None:
     """A row a run."""
-    table = tables.new_table("run", "status", "seed", "trained", "val", "test", "plan")
+    from convlens.metrics import MAY_COUNT_SEEN
+
+    table = tables.new_table("run", "status", "seed", "trained", "val", "test or folds", "plan")
     for run in found:
         record = run.record
-        scores = [percent(score.accuracy if score else None) for score in (run.val, run.test)]
+        scores = [_short(score) for score in (run.val, run.test or run.cross_validation)]
         trained = f"{record.train_s:.1f} s"
         seed, plan = str(record.seed), _plan_name(record)
         tables.add_row(table, shown(run.path, 60), run.status, seed, trained, *scores, plan)
     tables.print_table(table)
+    if any(score is not None and score.may_count_seen for run in found for score in (run.val, run.test)):
+        tables.print_text(f"*: {MAY_COUNT_SEEN}")
     for run in found:
         if run.status == "stopped":
             path = terminal.as_argument(run.path)
             tables.print_text(f"{path} was stopped: resume with {terminal.program()} train --resume {path}")
+
+
+def _short(score: Score | None) -> str:
+    """The accuracy alone, with a mark where it cannot be trusted."""
+    return percent(score.accuracy if score else None) + (" *" if score is not None and score.may_count_seen else "")
 
 
 def _plan_name(record: RunRecord) -> str:

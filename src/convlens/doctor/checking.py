@@ -156,6 +156,8 @@ class _Check:
         counts, names = Counter(self.splits), self.dataset.class_names
         splits = ", ".join(f"{counts[s]:,} {s}" for s in SPLITS if counts[s])
         made = "as the data has them" if self.has_own_splits else "as train would make them"
+        if self.has_own_splits and self.source is not None and "val" not in self.source.counts:
+            made += ", val as train would make it"
         facts = [("samples", f"{len(self.samples):,} that can be used"), ("splits", f"{splits} ({made})")]
         facts.append(("classes", f"{len(names):,}: {shown(', '.join(names), 80)}"))
         if self.source is None or not self.readers:

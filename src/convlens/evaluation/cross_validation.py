@@ -56,7 +56,7 @@ def _known_to_parent(plan: TrainingPlan, rows: NDArray[np.int64]) -> NDArray[np.
     """Which images the parent was made with, or share a split key (a group, equal images) with one that it was."""
     if plan.parent is None:
         return np.zeros(len(rows), bool)
-    if plan.parent.seen is None or not is_comparable(plan.dataset, plan.parent.card.input_spec):
+    if plan.parent.seen is None or not is_comparable(plan.dataset, plan.parent.card.input_spec, plan.parent.seen):
         raise DataError(
             "which images the parent was made with is not known any more, so that none could be held out from it: "
             "leave `folds` away"

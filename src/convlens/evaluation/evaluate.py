@@ -14,16 +14,17 @@ from numpy.typing import NDArray
 from convlens import files
 from convlens.checks import checked, choice
 from convlens.classifier import Classifier, load
-from convlens.data.packed.dataset import DataIdentity, Dataset
+from convlens.data.packed.dataset import DataIdentity, Dataset, are_same_samples
 from convlens.data.packed.options import PackOptions, exclusions, refuse_unknown
 from convlens.data.packed.pack import is_packed_folder, open_data, reopen
 from convlens.data.sources.base import SPLITS, ReadOptions
 from convlens.errors import ConvlensError, DataError, RecordError, StorageError
 from convlens.evaluation.test_ledger import Openings, open_test
-from convlens.metrics import Score, calibration_error, class_scores, confusion_matrix, score, softmax
+from convlens.metrics import MAY_COUNT_SEEN, Score, calibration_error, class_scores, confusion_matrix, score, softmax
+from convlens.modelfile import ModelCard
 from convlens.progress import Progress
 from convlens.render.pages import notebook
-from convlens.run import MODEL_FILE, RUN_FILE, Run, update_record
+from convlens.run import MODEL_FILE, RUN_FILE, Run, RunRecord, update_record
 from convlens.seen import Seen
 from convlens.text import counted, percent, shown
 from convlens.training.warm_start import is_comparable, seen_by
@@ -34,7 +35,6 @@ class Report:
     """What `evaluate` found. `confusion_KK` int64: row = true class, column = predicted class.
 
     `expected_calibration_error` is in 0..1 (15 bins). `openings` is None unless the split is test.
-    `may_count_seen`: whether pictures that the model was made with may be among those measured.
     """
 
     model: Path
@@ -49,7 +49,11 @@ class Report:
     num_left_out: int
     weights: dict[str, Any]
     notes: tuple[str, ...]
-    may_count_seen: bool = False
+
+    @property
+    def may_count_seen(self) -> bool:
+        """Whether pictures that the model was made with may be among those measured."""
+        return self.score.may_count_seen
 
     @property
     def accuracy(self) -> float:
@@ -93,7 +97,6 @@ class Report:
         opened = None if self.openings is None else asdict(self.openings)
         about = {"model": str(self.model), "dataset": self.dataset.to_json(), "split": self.split}
         counts = {"num_quarantined": self.num_quarantined, "num_left_out": self.num_left_out}
-        counts |= {"may_count_seen": self.may_count_seen}
         return {
             **(about | self.score.to_json() | counts),
             "expected_calibration_error": self.expected_calibration_error,
@@ -108,16 +111,20 @@ class Report:
     def lines(self) -> list[str]:
         """What stands around the table of classes: score first."""
         w = self.weights
-        first = f"{self.split}: {self.score}" if self.score.is_imbalanced else f"{self.split} accuracy {self.score}"
+        text = self.score.text
+        first = f"{self.split}: {text}" if self.score.is_imbalanced else f"{self.split} accuracy {text}"
         lines = [
-            f"may count pictures it was made with: {first}" if self.may_count_seen else first,
+            f"{MAY_COUNT_SEEN}: {first}" if self.may_count_seen else first,
             f"loss {self.score.loss:.4f}, expected calibration error {100 * self.expected_calibration_error:.2f} %",
         ]
         if self.num_quarantined:
-            lines.append(f"{self.num_quarantined:,} files of the data set could not be read and are not counted")
+            lines.append(
+                f"{counted(self.num_quarantined, 'file')} of the data set could not be read, and not be counted"
+            )
         worst = ", ".join(f"{shown(t, 40)} as {shown(p, 40)} {n}×" for t, p, n in self.worst_confusions())
         lines += [f"most often confused: {worst}"] if worst else []
-        lines.append(f"{w['which']} weights of step {w['step']:,}, measured in {w['precision']} on {w['device']}")
+        steps = f"step {w['step']:,} of {w['num_steps']:,}"
+        lines.append(f"{w['which']} weights of {steps}, measured in {w['precision']} on {w['device']}")
         lines += [str(self.openings)] if self.openings else []
         warning = self.score.leak_warning if self.split != "train" else None
         lines += [f"warning: {warning}"] if warning else []
@@ -177,7 +184,9 @@ def evaluate(
     if num_expected == 0:
         why = "are left out" if exclude is not None else "the model was made with"
         left_out = f" but {chosen.num_left_out:,} that {why}" if chosen.num_left_out else ""
-        if dataset.is_merged:
+        if dataset.card.split_by == "evaluation" and split != "test":
+            left_out += ": of data that is named here all is test; leave it away for the model's own"
+        if dataset.is_merged or classifier.card.dataset.is_merged:
             raise DataError(
                 f"the model was trained on all images of {dataset.name}: its score is that of its "
                 "cross-validation; evaluate it on other data"
@@ -191,7 +200,7 @@ def evaluate(
     images, labels = images.only(chosen.keep), mapping[labels[chosen.keep]]
     images.check()
     logits = classifier.logits(images)
-    num_samples = sum(dataset.counts.values())
+    num_samples = len(dataset)
     if len(logits) != num_expected or num_samples + dataset.num_quarantined != dataset.num_listed:
         raise DataError(
             f"{dataset.name}: {num_samples:,} samples and {dataset.num_quarantined:,} quarantined are not the "
@@ -201,7 +210,7 @@ def evaluate(
         model=classifier.path,
         dataset=dataset.identity(),
         split=split,
-        score=score(logits, labels),
+        score=score(logits, labels).replace(may_count_seen=chosen.may_count_seen),
         class_names=classifier.class_names,
         confusion_KK=confusion_matrix(labels, logits.argmax(axis=1), len(classifier.class_names)),
         expected_calibration_error=calibration_error(softmax(logits), labels),
@@ -210,15 +219,19 @@ def evaluate(
         num_left_out=chosen.num_left_out,
         weights=_weights(classifier),
         notes=(*chosen.notes, *dataset.notes),
-        may_count_seen=chosen.may_count_seen,
     )
-    return _kept(report, is_part=bool(excluded))
+    return _kept(report, classifier.card, is_part=bool(excluded))
 
 
 def _weights(classifier: Classifier) -> dict[str, Any]:
     """Which weights the numbers come from, and the compute they were measured in."""
     training = classifier.card.training
-    return {"which": training.weights, "step": training.step, "epochs": training.epochs} | {
+    return {
+        "which": training.weights,
+        "step": training.step,
+        "num_steps": training.num_steps,
+        "epochs": training.epochs,
+    } | {
         "trained_in": training.precision,
         "precision": "float32",
         "device": classifier.device,
@@ -267,12 +280,15 @@ def _of_own(dataset: Dataset, classifier: Classifier, split: str) -> _Choice:
     """The data that the model was trained on. What it looked at is known from the splits; of test, pictures that are in
     train or val too, pixel for pixel, are left out, and so are those of a parent."""
     keys, record = dataset.pixel_keys(split), classifier.card.seen
-    if split == "val" and record is not None and len(record.parts) > 1:
+    is_grown = classifier.card.training.parent is not None
+    if split == "val" and record is not None and is_grown:
         return _by_record(dataset, keys, Seen(record.parts[1:]))
+    if split == "val" and is_grown:
+        return _Choice(dataset, np.ones(len(keys), bool), may_count_seen=True, notes=(_UNKNOWN,))
     if split != "test":
         return _Choice(dataset, np.ones(len(keys), bool))
-    seen = np.isin(keys, np.concatenate([dataset.pixel_keys("train"), dataset.pixel_keys("val")]))
-    if classifier.card.training.parent is None:
+    seen = dataset.shown_in_train_or_val(split)
+    if not is_grown:
         return _leaving_out(dataset, seen)
     if record is None:
         return replace(_leaving_out(dataset, seen), may_count_seen=True, notes=(_UNKNOWN,))
@@ -283,7 +299,7 @@ def _of_other(dataset: Dataset, classifier: Classifier, split: str) -> _Choice:
     """Any other data: pictures that the model was made with are left out, as far as that is known."""
     card, keys = classifier.card, dataset.pixel_keys(split)
     record = card.seen if card.seen is not None else seen_by(card)
-    if record is None or not is_comparable(dataset, card.input_spec):
+    if record is None or not is_comparable(dataset, card.input_spec, record):
         note = _UNKNOWN if record is None else _FRAMED_OTHERWISE
         return _Choice(dataset, np.ones(len(keys), bool), may_count_seen=True, notes=(note,))
     found = _by_record(dataset, keys, record)
@@ -292,7 +308,11 @@ def _of_other(dataset: Dataset, classifier: Classifier, split: str) -> _Choice:
             own = reopen(card.dataset, progress="none")
         except (ConvlensError, OSError):
             return found
-        if set(keys.tolist()) == {key for name in SPLITS for key in own.pixel_keys(name).tolist()}:
+        if card.training.parent is None:  # its own keys are at hand, whole: no picture is taken for another
+            found = _leaving_out(
+                dataset, np.isin(keys, np.concatenate([own.pixel_keys("train"), own.pixel_keys("val")]))
+            )
+        if are_same_samples(dataset, own):
             note = "this is the data that the model was trained on: its own test split is measured"
             return replace(_of_own(own, classifier, split), notes=(note,))
     return found
@@ -308,6 +328,8 @@ def _by_record(
     """Without the pictures that a record has (and those `seen`); where it is a sample, with what it cannot say."""
     has, told_of = record.has(keys), record.told_of(keys)
     chosen = _leaving_out(dataset, has if seen is None else has | seen)
+    if has.any():
+        chosen = replace(chosen, notes=(chosen.notes[0] + _BY_CHANCE,))
     if told_of.all():
         return chosen
     num = int(told_of.sum())
@@ -328,6 +350,9 @@ def _leaving_out(dataset: Dataset, seen: NDArray[np.bool_]) -> _Choice:
     num = int(seen.sum())
     note = f"{counted(num, 'picture')} that the model was made with (train or val, pixel for pixel) left out"
     return _Choice(dataset, ~seen, num, (note,))
+
+
+_BY_CHANCE = "; of pictures that it never saw, one in 10,000 is taken for one"
 
 
 def _without(choice: _Choice, split: str, exclude: tuple[str, ...]) -> _Choice:
@@ -355,18 +380,38 @@ def _matched(classifier: Classifier, dataset: Dataset) -> NDArray[np.int64]:
     return np.array([numbers[name] for name in dataset.class_names], np.int64)
 
 
-def _kept(report: Report, *, is_part: bool) -> Report:
-    """Leave the report in the run folder that the model belongs to; where nothing can be written there, say so.
-    `is_part`: a list left samples out, so that it is not the score of the run's test split."""
+def _kept(report: Report, card: ModelCard, *, is_part: bool) -> Report:
+    """Leave the report in the run folder that the model belongs to; where it belongs to none there, or nothing can be
+    written, say so. `is_part`: a list left samples out, so that it is not the score of the run's test split."""
     run = Run(report.model.parent)
     if not files.is_file(run.path / RUN_FILE) or report.model.name != MODEL_FILE:  # another model that lies there
         return report
+    try:
+        record = run.record
+        if not _is_model_of(card, record):
+            note = f"the report was not kept: run.json in {shown(run.path, 200)} tells of another model"
+            return replace(report, notes=(*report.notes, note))
+        if run.status != "complete":
+            note = (
+                f"the training is unfinished ({run.status}): `resume={shown(run.path, 200)}` of train goes on with it"
+            )
+            report = replace(report, notes=(note, *report.notes))
+    except RecordError as error:
+        return replace(report, notes=(*report.notes, f"the report was not kept: {error}"))
     name = f"evaluation-{report.split}-{report.dataset.name}-{report.dataset.fingerprint[:8]}.json"
     try:
         files.write_json(run.path / name, report.to_json())
-        is_own = report.dataset.fingerprint == run.record.dataset.fingerprint
-        if report.split == "test" and is_own and not is_part and not report.may_count_seen:
+        is_own = report.dataset.fingerprint == record.dataset.fingerprint
+        if report.split == "test" and is_own and not is_part:
             update_record(run.path, test=report.score)
     except (StorageError, RecordError) as error:
         return replace(report, notes=(*report.notes, f"the report was not kept: {error}"))
     return report
+
+
+def _is_model_of(card: ModelCard, record: RunRecord) -> bool:
+    """Whether a model is the one that a run trained: another's test score must not be written into its record."""
+    own = (card.seed, card.architecture, card.recipe.to_json(), card.dataset.fingerprint, card.training.train_s)
+    return own == (
+        record.seed, record.architecture, record.recipe, record.dataset.fingerprint, round(record.train_s, 3)
+    )  # fmt: skip

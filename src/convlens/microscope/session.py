@@ -215,7 +215,9 @@ class Session:
         self._logits.append(self.classifier.logits(images[done : done + slice_]))
         if done + slice_ < len(images):
             return False
-        self._validation = _validation_of(np.concatenate(self._logits), self.dataset().labels("val"))
+        card = self.classifier.card
+        is_unsure = card.training.parent is not None if card.metrics.val is None else card.metrics.val.may_count_seen
+        self._validation = _validation_of(np.concatenate(self._logits), self.dataset().labels("val"), is_unsure)
         self._logits.clear()
         return True
 
@@ -251,10 +253,10 @@ class Session:
         )
 
 
-def _validation_of(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Validation:
+def _validation_of(logits: NDArray[np.float32], labels: NDArray[np.int64], may_count_seen: bool) -> Validation:
     probabilities = softmax(logits)
     answers = probabilities.argmax(axis=1)
-    measured = score(logits, labels)
+    measured = score(logits, labels).replace(may_count_seen=may_count_seen)
     report = {
         "split": "val",
         **measured.to_json(),

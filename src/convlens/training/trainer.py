@@ -21,7 +21,7 @@ from convlens.text import percent, shown
 from convlens.training import checkpoint
 from convlens.training.fit import Fit, fit
 from convlens.training.plan import TrainingPlan
-from convlens.training.warm_start import seen_in
+from convlens.training.warm_start import may_count_seen, seen_in
 
 Stop = Callable[[], bool]
 _CURVE_POINTS, _FILM_FRAMES = 100, 60
@@ -59,6 +59,7 @@ class _Trainer:
     def __init__(self, plan: TrainingPlan, run: Run, watch: Watch, fitting: Fit) -> None:
         self.plan, self.run, self.watch, self.bar = plan, run, watch, watch.bar
         self.fitting, self.state = fitting, fitting.state
+        self.may_count_seen = may_count_seen(plan.parent, plan.dataset, "val")
         self.is_val_checked = False  # whether validation images were held to their keys: once is enough
 
     def run_to_end(self, *, ended: bool) -> None:
@@ -113,7 +114,7 @@ class _Trainer:
         files.remove_leftovers(place)
         # Lines of steps that will be done again.
         files.truncate(self.run.path / LOG_FILE, 0 if last is None else last.card.log_bytes)
-        update_record(self.run.path, status="running")
+        update_record(self.run.path, status="running", test=None)  # a score of weights that will be others
 
     def train(self, *, ended: bool) -> bool:
         """Train to the end; True if it was ended before."""
@@ -197,7 +198,7 @@ class _Trainer:
         logits = self.fitting.logits(images)
         if not np.isfinite(logits).all():
             raise self.diverged("the outputs on validation")
-        self.state.val = score(logits, dataset.labels("val"))
+        self.state.val = score(logits, dataset.labels("val")).replace(may_count_seen=self.may_count_seen)
         self.state.val_s += time.perf_counter() - started
 
     def diverged(self, what: str) -> DivergedError:

@@ -43,7 +43,9 @@ class Parent:
         """The options that pack images as the parent takes them; of a set that is packed already, those asked for.
         Raises UsageError where others were asked for."""
         spec = self.card.input_spec
-        own = {"size": (spec.height, spec.width)} | {n: getattr(spec, n) for n in ("channels", "framing", "region")}
+        own = {"size": (spec.height, spec.width)} | {
+            n: getattr(spec, n) for n in ("channels", "framing", "region", "value_range")
+        }
         for name, value in own.items():
             wanted = getattr(asked, name)
             if wanted is not None and wanted != value:
@@ -85,11 +87,14 @@ def seen_by(card: ModelCard, progress: Any = "none") -> Seen | None:
         return None
 
 
-def is_comparable(dataset: Dataset, spec: InputSpec) -> bool:
+def is_comparable(dataset: Dataset, spec: InputSpec, seen: Seen | None = None) -> bool:
     """Whether equal pictures have equal keys in a data set and in the record of a model with this input: they were
-    decoded and framed alike."""
+    decoded and framed alike. (A large JPEG is decoded at a fraction, the same picture in another format is not.)"""
+    if seen is not None and seen.decodes_otherwise(dataset.card.num_reduced, dataset.card.num_large):
+        return False
     own, versions = dataset.input_spec, (dataset.card.decoder_version, dataset.card.framing_version)
     is_alike = (own.shape, own.framing, own.region) == (spec.shape, spec.framing, spec.region)
+    is_alike = is_alike and own.value_range == spec.value_range
     return is_alike and versions == (DECODER_VERSION, FRAMING_VERSION)
 
 
@@ -99,7 +104,8 @@ def seen_in(dataset: Dataset, parent: Parent | None) -> Seen | None:
     if not is_comparable(dataset, dataset.input_spec) or (parent is not None and parent.seen is None):
         return None
     keys = np.concatenate([dataset.pixel_keys("train"), dataset.pixel_keys("val")])
-    return Seen.of(keys, None if parent is None else parent.seen)
+    decoded = dataset.card.num_reduced, dataset.card.num_large
+    return Seen.of(keys, None if parent is None else parent.seen, *decoded)
 
 
 def check_lineage(parent: Parent, dataset: Dataset) -> str | None:
@@ -108,7 +114,7 @@ def check_lineage(parent: Parent, dataset: Dataset) -> str | None:
 
     Returns a line to say what a person should know of it.
     """
-    if parent.seen is None or not is_comparable(dataset, parent.card.input_spec):
+    if parent.seen is None or not is_comparable(dataset, parent.card.input_spec, parent.seen):
         return (
             "which images the parent was trained on is not known, or they were framed otherwise: whether some of them "
             "are in the new validation and test splits was not checked"
@@ -132,6 +138,16 @@ def check_lineage(parent: Parent, dataset: Dataset) -> str | None:
             "measured on validation counts them"
         )
     return "; ".join(notes) or None
+
+
+def may_count_seen(parent: Parent | None, dataset: Dataset, split: str) -> bool:
+    """Whether a score on a split may count pictures that the parent, or one of its own, was made with."""
+    if parent is None:
+        return False
+    if parent.seen is None or not is_comparable(dataset, parent.card.input_spec, parent.seen):
+        return True
+    keys = dataset.pixel_keys(split)
+    return int(parent.seen.has(keys).sum()) > parent.seen.most_by_chance(len(keys))
 
 
 def inherit(network: Network, parent: Parent, class_names: tuple[str, ...]) -> list[str]:

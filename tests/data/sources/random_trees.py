@@ -85,8 +85,8 @@ class MemoryTree(Tree):
     def open(self, path: str) -> BinaryIO:
         return io.BytesIO(self.content[path])
 
-    def stat(self, path: str) -> tuple[int | None, int | None]:
-        return (len(self.content[path]), 0) if path in self.content else (None, None)
+    def stat(self, path: str) -> tuple[int | None, tuple[int, ...]]:
+        return (len(self.content[path]), ()) if path in self.content else (None, ())
 
     def is_file(self, path: str) -> bool:
         return path in self.content

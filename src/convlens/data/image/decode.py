@@ -125,15 +125,16 @@ class Reduced(NamedTuple):
     """Pixels (H, W, C) as `pixels_of` gives them, the box of them that the picture fills, and the whole picture's
     (height, width).
 
-    A picture of 333 rows is reduced to a quarter as 84 rows, of which it fills 83.25. `is_first` says that the file
-    has more frames or pages than this one, `is_jpeg` that it is compressed as JPEG.
-    """
+    A picture of 333 rows is reduced to a quarter as 84 rows, of which it fills 83.25. `is_first` says that the file has
+    more frames or pages than this one, `is_jpeg` that it is compressed as JPEG, `is_reduced` that it was decoded at a
+    fraction."""
 
     pixels: NDArray[Any]
     box: Box
     whole: tuple[int, int]
     is_first: bool = False
     is_jpeg: bool = False
+    is_reduced: bool = False
 
 
 def decode(data: bytes) -> Pixels:
@@ -178,7 +179,7 @@ def decode_reduced(data: bytes, spare: Callable[[int, int], float]) -> Reduced:
         over_x, over_y = over_y, over_x
     left, top = over_x if orientation in (2, 3, 6, 7) else 0, over_y if orientation in (3, 4, 7, 8) else 0
     upright = whole if orientation in _ON_THEIR_SIDE else (whole[1], whole[0])
-    return Reduced(pixels, (left, top, left + width - over_x, top + height - over_y), upright, is_first, is_jpeg)
+    return Reduced(pixels, (left, top, left + width - over_x, top + height - over_y), upright, is_first, is_jpeg, True)
 
 
 def content_digest(data: bytes, decoded: Reduced) -> bytes:

@@ -89,14 +89,15 @@ def picture(data: bytes, spec: InputSpec) -> Pixels:
 
 def framed(data: bytes, spec: InputSpec) -> tuple[Pixels, Reduced]:
     """As `picture`, with the decoded picture beside it."""
-    region = None if spec.region is None else (spec.region[3], spec.region[2])
-    decoded = decode_reduced(data, lambda height, width: spare(*(region or (height, width)), spec))
+    decoded = decode_reduced(data, lambda height, width: spare(height, width, spec))
     pixels = to_uint8(decoded.pixels, spec.value_range)
     return _fit(to_channels(pixels, spec.channels), decoded.box, decoded.whole, spec), decoded
 
 
 def spare(height: int, width: int, spec: InputSpec) -> float:
     """How many times larger than needed a picture of height × width pixels is, for being framed to `spec`."""
+    if spec.region is not None:
+        width, height = spec.region[2:]
     if spec.framing == "ink":
         return max(height, width) / MAX_INK_SIDE
     ratios = height / spec.height, width / spec.width

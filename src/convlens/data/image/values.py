@@ -38,29 +38,29 @@ def limits_of(values: NDArray[Any]) -> Range:
     return float(low), float(high)
 
 
-def to_uint8(values: NDArray[Any], known: Range = BYTES) -> NDArray[np.uint8]:
+def to_uint8(values: Any, known: Range = BYTES) -> NDArray[np.uint8]:
     """Numbers as uint8, black to white over `known`, the range of the set that they belong to.
 
     Bytes are what they are, but in a set of 0 and 1 where they have nothing else. Numbers that cannot lie in the known
     range (floats in 0..1 for one of 0..255, 16 bits for one of bytes) are read in the range of their own kind; what
     is a little beyond becomes black or white. Raises ImageError where nobody can know.
     """
-    kind: str = values.dtype.kind
-    if values.dtype.itemsize == 1 and kind == "u":
-        return values * np.uint8(255) if known == (0, 1) and values.max(initial=0) <= 1 else values
+    kind, is_mask = str(values.dtype.kind), known[0] == 0 and known[1] == 1
+    if values.dtype == np.uint8:
+        pixels: NDArray[np.uint8] = values
+        return pixels * np.uint8(255) if is_mask and pixels.max(initial=0) <= 1 else pixels
     if kind == "b":
-        return values.astype(np.uint8) * np.uint8(255)
+        return np.where(values, np.uint8(255), np.uint8(0))
     if kind not in "iuf":
         raise ImageError(f"pixels must be numbers, not {values.dtype}")
     low, high = limits_of(values)
-    own = _range_for(values, low, high, known)
-    if own == BYTES and kind != "f":
-        return values.astype(np.uint8)
-    if own == (0, 65_535) and kind != "f":
-        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    scaled = (values.astype(np.float32) - np.float32(own[0])) * np.float32(255 / (own[1] - own[0]))
-    pixels: NDArray[np.uint8] = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
-    return pixels
+    bottom, top = _range_for(values, low, high, known)
+    if top == 255 and kind != "f":
+        return np.asarray(values, np.uint8)
+    if top == 65_535 and kind != "f":
+        return np.asarray((values.astype(np.uint32) + 128) // 257, np.uint8)
+    scaled = (values.astype(np.float32) - np.float32(bottom)) * np.float32(255 / (top - bottom))
+    return np.asarray(np.clip(np.rint(scaled), 0, 255), np.uint8)
 
 
 def _range_for(values: NDArray[Any], low: float, high: float, known: Range) -> Range:

@@ -6,6 +6,7 @@ made is `pack.py`'s business. docs/formats.md describes the files; any NumPy can
 
 import io
 import math
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -74,7 +75,8 @@ class ImagesPart(Record, frozen=True):
 
 class PackedCard(Record, frozen=True):
     """dataset.json. `files` has the SHA-256 of each small file; `value_range` is what 0 and 255 stood for in pictures
-    that were no bytes."""
+    that were no bytes; `num_reduced` JPEGs were decoded at a fraction of their size, `num_large` other pictures are as
+    large."""
 
     kind: Name
     format_version: Count
@@ -97,6 +99,8 @@ class PackedCard(Record, frozen=True):
     fingerprint: Sha256
     test_fingerprint: Sha256 | None
     notes: tuple[Text, ...]
+    num_reduced: Count = 0
+    num_large: Count = 0
 
     def __post_init__(self) -> None:
         check_class_names(self.class_names)
@@ -339,7 +343,20 @@ class Dataset:
             train = rows["train"]
             is_val = in_split(self._index["split_key"][train], self._labels[train], self.val_frac)
             rows["train"], rows["val"] = train[~is_val], train[is_val]
+        else:  # a picture of the data's own validation that is learned from measures nothing
+            rows["val"] = rows["val"][~self._are_shown_in(rows["train"], rows["val"])]
         return rows
+
+    def _are_shown_in(self, others: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """bool (N,): which of some rows show, pixel for pixel, what one of the `others` shows."""
+        names = ("pixels",) if self.card.options.group is not None else ("pixels", "split_key")
+        found = [np.isin(self._index[name][rows], self._index[name][others]) for name in names]
+        either: NDArray[np.bool_] = np.logical_or.reduce(found)
+        return either
+
+    def shown_in_train_or_val(self, split: str) -> NDArray[np.bool_]:
+        """bool (N,): which pictures of a split stand in train or val too, pixel for pixel."""
+        return self._are_shown_in(np.concatenate([self.rows("train"), self.rows("val")]), self.rows(split))
 
     def __len__(self) -> int:
         """Samples in all splits together."""
@@ -434,6 +451,14 @@ class Dataset:
 
     def _repr_html_(self) -> str:
         return notebook("Dataset", lines=[str(self)])
+
+
+def are_same_samples(one: Dataset, other: Dataset) -> bool:
+    """Whether two sets hold the same pictures under the same classes, however they are split; tells nothing else of
+    what is sealed."""
+    names = [np.array(dataset.class_names, object)[dataset._labels].tolist() for dataset in (one, other)]
+    keys = [dataset._index["pixels"].tolist() for dataset in (one, other)]
+    return Counter(zip(keys[0], names[0], strict=True)) == Counter(zip(keys[1], names[1], strict=True))
 
 
 def read_card(folder: Path) -> PackedCard:

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlens import files
-from convlens.data.image.decode import DECODER_VERSION, Pixels, content_digest, quiet_pillow
-from convlens.data.image.framing import FRAMING_VERSION, InputSpec, fit, framed
+from convlens.data.image.decode import DECODER_VERSION, Pixels, content_digest, decode_reduced, quiet_pillow
+from convlens.data.image.framing import FRAMING_VERSION, InputSpec, fit, framed, spare
 from convlens.data.image.values import to_uint8
 from convlens.data.packed.dataset import (
     CARD_FILE,
@@ -46,6 +46,15 @@ from convlens.text import shown
 _DARK = 16  # of 255: where even bright pixels are below it, nothing can be told apart by eye
 
 
+class _Large(NamedTuple):
+    """A picture much larger than its input: its name, (height, width), and whether it is a JPEG decoded at a
+    fraction."""
+
+    name: str
+    size: tuple[int, int]
+    is_reduced: bool
+
+
 @dataclass(frozen=True)
 class _Packed:
     """What the writing of images tells: per image split (0..2), label, pixel key and split_key; per file a line."""
@@ -54,6 +63,7 @@ class _Packed:
     labels_N: NDArray[np.int64]
     lines: list[dict[str, Any]]
     groups: tuple[str | None, ...]  # of the images, in order
+    large: dict[int, _Large]  # by row: those that were decoded at a fraction, and others as large
     notes: tuple[str, ...] = ()
 
 
@@ -61,6 +71,7 @@ def write_packed(source: Source, options: PackOptions, folder: Path, progress: s
     """Fill `folder` with the packed form of `source`. Raises DataError where too little can be read."""
     with open_progress(progress) as bar:
         spec, packed = _write_samples(source, options, folder, bar)
+        _join_formats(source, packed, bar)
     join_equal(packed.index)
     if options.all_test and not source.has_splits:
         packed.index["split"] = SPLITS.index("test")
@@ -87,6 +98,8 @@ def write_packed(source: Source, options: PackOptions, folder: Path, progress: s
         | {"files": {name: files.sha256_of_file(folder / name) for name in SMALL_FILES}}
         | {"fingerprint": _fingerprint(images, packed, source.class_names, None)}
         | {"test_fingerprint": _fingerprint(images, packed, source.class_names, SPLITS.index("test"))}
+        | {"num_reduced": sum(one.is_reduced for one in packed.large.values())}
+        | {"num_large": sum(not one.is_reduced for one in packed.large.values())}
         | {"notes": [*source.notes, *overlap_notes(packed.index, packed.groups), *packed.notes, *_dark(spec)]}
     )
     del images  # Windows cannot rename a folder with a mapped file in it
@@ -132,6 +145,8 @@ class _Written(NamedTuple):
     pixels: Pixels
     key: int
     split_key: int
+    size: tuple[int, int] | None = None  # of one that is much larger than its input
+    is_reduced: bool = False
 
 
 def _write_samples(source: Source, options: PackOptions, folder: Path, bar: Progress) -> tuple[InputSpec, _Packed]:
@@ -139,6 +154,7 @@ def _write_samples(source: Source, options: PackOptions, folder: Path, bar: Prog
     labels: list[int] = []
     lines: list[dict[str, Any]] = []
     groups: list[str | None] = []
+    large: dict[int, _Large] = {}
     num_read = num_first = 0
     excluded, numbers = set(options.exclude), {name: number for number, name in enumerate(source.class_names)}
     if excluded:
@@ -159,6 +175,8 @@ def _write_samples(source: Source, options: PackOptions, folder: Path, bar: Prog
                     if written is None:
                         continue
                     write(written.pixels)
+                    if written.size is not None:
+                        large[len(rows)] = _Large(sample.name, written.size, written.is_reduced)
                     num_first += "remark" in line
                     split_key = written.split_key if sample.group is None else split_key_of_group(sample.group)
                     rows.append((SPLITS.index(sample.split or "train"), written.key, split_key))
@@ -169,7 +187,7 @@ def _write_samples(source: Source, options: PackOptions, folder: Path, bar: Prog
     if source.hashes is not None:
         lines = [{"path": file, "sha256": digest, "status": "ok"} for file, digest in source.hashes.items()]
     notes = (f"{num_first:,} pictures have several frames or pages: the first is used",) if num_first else ()
-    return spec, _Packed(np.array(rows, INDEX_DTYPE), np.array(labels, np.int64), lines, tuple(groups), notes)
+    return spec, _Packed(np.array(rows, INDEX_DTYPE), np.array(labels, np.int64), lines, tuple(groups), large, notes)
 
 
 _Read = tuple[Sample, _Written | None, dict[str, Any]]
@@ -190,7 +208,10 @@ def _read(sample: Sample, spec: InputSpec, excluded: Set[str]) -> _Read:
         known["pixels_sha256"] = digest.hex()
         if decoded.is_first:
             known["remark"] = "the first of several frames or pages"
-        written = _Written(pixels, _key(digest), split_key_of(content_digest(content, decoded)))
+        split_key = split_key_of(content_digest(content, decoded))
+        is_large = decoded.is_reduced or spare(*decoded.whole, spec) >= 2
+        size = decoded.whole if is_large else None
+        written = _Written(pixels, _key(digest), split_key, size, decoded.is_reduced)
         return sample, written, _line(sample, "ok", **known)
     except ImageError as error:
         return sample, None, _line(sample, "quarantined", **known, reason=str(error))
@@ -209,8 +230,28 @@ def _of_pixels(image: NDArray[Any], spec: InputSpec) -> _Written:
     if image.shape == (spec.height, spec.width, spec.channels) and spec.region is None:
         pixels = to_uint8(image, spec.value_range)
         return _Written(pixels, _key(digest if pixels is image else _digest(pixels)), split_key_of(digest))
-    pixels = fit(image, spec)
-    return _Written(pixels, _key(_digest(pixels)), split_key_of(digest))
+    pixels, (height, width) = fit(image, spec), image.shape[:2]
+    size = (height, width) if spare(height, width, spec) >= 2 else None
+    return _Written(pixels, _key(_digest(pixels)), split_key_of(digest), size)
+
+
+def _join_formats(source: Source, packed: _Packed, bar: Progress) -> None:
+    """Give a JPEG that was decoded at a fraction the split key of the same picture in another format, which was not:
+    their pixels as framed differ a little. Only JPEGs of such a picture's size are decoded once more, whole."""
+    sizes = {one.size for one in packed.large.values() if not one.is_reduced}
+    suspects = {one.name: row for row, one in packed.large.items() if one.is_reduced and one.size in sizes}
+    if not suspects:
+        return
+    bar.start("comparing formats", len(suspects), unit="images")
+    row_of = {int(packed.index["split_key"][row]): row for row, one in packed.large.items() if not one.is_reduced}
+    for sample in source.samples():
+        if sample.name in suspects and packed.groups[suspects[sample.name]] is None:
+            content = sample.read()
+            whole = decode_reduced(bytes(content), lambda height, width: 1)
+            other = row_of.get(split_key_of(content_digest(b"", whole._replace(is_jpeg=False))))
+            if other is not None:
+                packed.index["split_key"][suspects[sample.name]] = packed.index["split_key"][other]
+            bar.advance(1)
 
 
 def _need_training_images(packed: _Packed, source: Source, *, all_test: bool) -> None:

@@ -44,8 +44,8 @@ class Tree(ABC):
         """A file, to be read from its start. Raises OSError, DataError."""
 
     @abstractmethod
-    def stat(self, path: str) -> tuple[int | None, int | None]:
-        """A file's size in bytes, and what changes when its contents do; None where it cannot be read."""
+    def stat(self, path: str) -> tuple[int | None, tuple[int, ...]]:
+        """A file's size in bytes (None where it cannot be read), and what changes when its contents do."""
 
     @abstractmethod
     def is_file(self, path: str) -> bool:
@@ -120,12 +120,13 @@ class DiskTree(Tree):
     def open(self, path: str) -> BinaryIO:
         return (self.folder / path).open("rb")
 
-    def stat(self, path: str) -> tuple[int | None, int | None]:
+    def stat(self, path: str) -> tuple[int | None, tuple[int, ...]]:
         try:
             status = (self.folder / path).stat()
-            return status.st_size, status.st_mtime_ns
+            # Archives unpack files of equal time: one in another's place has its own change time or number.
+            return status.st_size, (status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
         except (OSError, ValueError):
-            return None, None
+            return None, ()
 
     def is_file(self, path: str) -> bool:
         return files.is_file(self.folder / path)

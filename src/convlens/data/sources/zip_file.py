@@ -80,9 +80,9 @@ class ZipTree(Tree):
         except _UNREADABLE as error:
             raise DataError(f"{self.where(path)} cannot be read: {shown(error)}") from error
 
-    def stat(self, path: str) -> tuple[int | None, int | None]:
+    def stat(self, path: str) -> tuple[int | None, tuple[int, ...]]:
         info = self._members.get(path)
-        return (None, None) if info is None else (info.file_size, info.CRC)
+        return (None, ()) if info is None else (info.file_size, (info.CRC,))
 
     def is_file(self, path: str) -> bool:
         return path in self._members
