@@ -252,7 +252,7 @@ def names_in(folder: Path) -> list[str]:
 def refuse_existing(path: Path) -> None:
     """Raises RunError where `path` is there and is more than an empty folder."""
     with _storage(path):
-        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
             raise RunError(f"{shown(path, 200)} exists already: nothing was written; name another folder")
 
 

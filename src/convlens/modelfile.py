@@ -139,7 +139,9 @@ def _header(path: Path, where: str) -> tuple[dict[str, Any], int]:
         raise ModelFileError(f"cannot read {where}: {getattr(error, 'strerror', None) or error}") from error
     length = int.from_bytes(head[:8], "little")
     if size < 8 or length > min(size - 8, _MAX_HEADER_BYTES) or size > MAX_FILE_BYTES:
-        raise ModelFileError(f"{where} is damaged, truncated or no convlens file (its header cannot be)")
+        raise ModelFileError(
+            f"{where} is damaged, truncated or no convlens file (its header cannot be that of a model)"
+        )
     if head.count(b'"data_offsets"') > _MAX_TENSORS:
         raise ModelFileError(f"{where} is damaged or no convlens file (more than {_MAX_TENSORS:,} tensors)")
     try:

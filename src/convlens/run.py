@@ -5,6 +5,7 @@ not at all and is never overwritten.
 """
 
 import glob
+import os
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -377,6 +378,8 @@ def find_model(what: str | Path | Run) -> Path:
     if files.is_folder(path):
         raise ModelFileError(f"{shown(path, 200)} is a folder without {RUN_FILE}: no run and no model file")
     if not files.is_file(path):
+        if os.path.lexists(path):
+            raise ModelFileError(f"{shown(path, 200)} is no regular file that can be opened")
         near = did_you_mean(str(what), [LAST, *(str(run.path) for run in runs())])
         raise ModelFileError(f"no model file {shown(what, 200)}{near}")
     return path

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from convlens import files
 from convlens.commands import terminal
 from convlens.commands.options import Json
+from convlens.errors import UsageError
 from convlens.render import tables
 from convlens.text import counted, percent, shown
 
@@ -24,8 +26,10 @@ def runs(
 ) -> None:
     """List the runs, oldest first."""
     import convlens
-    from convlens.run import unreadable
+    from convlens.run import RUNS_FOLDER, unreadable
 
+    if folder != str(RUNS_FOLDER) and not files.is_folder(folder):
+        raise UsageError(f"{shown(folder, 200)} is no folder")
     found = convlens.runs(folder)
     bad = unreadable(folder)
     for line in bad[:_BAD_SHOWN]:

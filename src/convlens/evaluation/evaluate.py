@@ -280,19 +280,18 @@ def _of_own(dataset: Dataset, classifier: Classifier, split: str) -> _Choice:
     """The data that the model was trained on. What it looked at is known from the splits; of test, pictures that are in
     train or val too, pixel for pixel, are left out, and so are those of a parent."""
     keys, record = dataset.pixel_keys(split), classifier.card.seen
-    is_grown = classifier.card.training.parent is not None
-    if split == "val" and record is not None and is_grown:
-        return _by_record(dataset, keys, Seen(record.parts[1:]))
-    if split == "val" and is_grown:
-        return _Choice(dataset, np.ones(len(keys), bool), may_count_seen=True, notes=(_UNKNOWN,))
-    if split != "test":
+    if split == "train":
         return _Choice(dataset, np.ones(len(keys), bool))
-    seen = dataset.shown_in_train_or_val(split)
-    if not is_grown:
+    # Of val the data set itself holds back what is in train.
+    seen = dataset.shown_in_train_or_val(split) if split == "test" else np.zeros(len(keys), bool)
+    if classifier.card.training.parent is None:
         return _leaving_out(dataset, seen)
-    if record is None:
-        return replace(_leaving_out(dataset, seen), may_count_seen=True, notes=(_UNKNOWN,))
-    return _by_record(dataset, keys, record, seen)
+    before = None if record is None else Seen(record.parts[1:])
+    if before is None or not is_comparable(dataset, classifier.card.input_spec, before):
+        note = _UNKNOWN if before is None else _FRAMED_OTHERWISE
+        chosen = _leaving_out(dataset, seen)
+        return replace(chosen, may_count_seen=True, notes=(*chosen.notes, note))
+    return _by_record(dataset, keys, before, seen)
 
 
 def _of_other(dataset: Dataset, classifier: Classifier, split: str) -> _Choice:

@@ -3,6 +3,7 @@
 Owns telling them apart, and the choice between what folders and tables say. A source is listed, not decoded: images
 stay in their files until they are packed."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,8 @@ def _existing(text: str) -> Path:
     except RuntimeError as error:  # ~nobody
         raise DataError(f"no such path {shown(text, 200)}: {error}") from error
     if not text or not (files.is_file(path) or files.is_folder(path)):
+        if text and os.path.lexists(path):
+            raise DataError(f"{shown(text, 200)} is no regular file and no folder that can be opened")
         near = did_you_mean(text, NAMED_SETS)
         raise DataError(f"no data set or path {shown(text, 200)!r}{near}: named sets are {', '.join(NAMED_SETS)}")
     return path

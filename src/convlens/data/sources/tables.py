@@ -143,7 +143,9 @@ def table_source(
     if not counts[None]:
         by_split = {str(split): {row.label for row in rows if row.split == split} for split in counts if split}
         if "train" not in by_split:
-            raise DataError(f"{where}: no row has the split 'train'")
+            raise DataError(
+                f"{where}: no row has the split 'train'; to measure a model on these, leave the column of splits away"
+            )
         notes += same_classes(by_split, where, problems)
     left = {} if unused is None else _unused(unused[0], found, unused[1])
     notes += [unused_note(reason, paths) for reason, paths in left.items()]

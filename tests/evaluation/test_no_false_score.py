@@ -1,0 +1,191 @@
+"""Scores that would count what a model has learned from: the ways that were found by an attack."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import convlens
+from convlens.data.packed.pack import pack
+from convlens.evaluation.test_ledger import open_test
+from convlens.recipe import Recipe
+from convlens.run import Run
+from tests.conftest import TINY
+
+_QUICK = Recipe(lr=0.02, epochs=3, batch_size=16, precision="float32")
+
+
+def noise(root: Path, num: int = 12, side: int = 24, seed: int = 0, suffix: str = ".png") -> Path:
+    """Three class folders of noise: whoever is better than chance on it has learned it by heart."""
+    rng = np.random.default_rng(seed)
+    for label in "abc":
+        (root / label).mkdir(parents=True)
+        for number in range(num):
+            pixels = rng.integers(0, 255, (side // 4, side // 4, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
+            Image.fromarray(pixels).save(root / label / f"{number}{suffix}")
+    return root
+
+
+def train(data: Path, **options: object) -> convlens.Run:
+    return convlens.train(data, architecture=TINY, recipe=_QUICK, progress="none", **options)  # type: ignore[arg-type]
+
+
+def as_png(folder: Path, into: Path) -> Path:
+    """The same pictures, every pixel, as PNG."""
+    for path in folder.rglob("*.jpg"):
+        place = into / path.relative_to(folder).with_suffix(".png")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as image:
+            image.save(place)
+    return into
+
+
+def test_one_picture_as_jpeg_and_as_png_never_straddles_a_split(tmp_path: Path) -> None:
+    """A JPEG that is decoded at a fraction and the same picture as PNG, which is not, go to one split."""
+    root = noise(tmp_path / "one", 20, side=96, suffix=".jpg")
+    as_png(root, root)
+    dataset = pack(root, size=24)
+    split_of = {line.path: line.split for line in dataset.samples()}
+    assert len(split_of) == 120 and {"train", "test"} <= set(split_of.values())
+    assert all(split_of[path] == split_of[path.replace(".jpg", ".png")] for path in split_of if path.endswith("jpg"))
+
+
+def test_pictures_of_the_own_test_that_are_learned_from_are_left_out_whatever_their_format(workplace: Path) -> None:
+    """JPEGs in train, the same pictures as PNG in test: nothing is left to measure. In val: none of it is."""
+    root = noise(workplace / "mix" / "train", 10, side=96, suffix=".jpg").parent
+    as_png(root / "train", root / "test")
+    run = train(root, size=24)
+    with pytest.raises(convlens.ConvlensError, match=r"no test images but \d+ that the model was made with"):
+        convlens.evaluate(run, progress="none")
+    (root / "test").rename(root / "val")
+    noise(root / "test", 3, seed=4)
+    assert train(root, size=24).val is None
+
+
+def test_other_formats_of_large_pictures_get_no_plain_score(workplace: Path) -> None:
+    """Whether PNGs are those that a model learned from as JPEGs decoded at a fraction cannot be known: it is said."""
+    jpegs = noise(workplace / "jpegs", 12, side=96, suffix=".jpg")
+    pngs = as_png(jpegs, workplace / "pngs")
+    run = train(jpegs, size=24)
+    assert convlens.evaluate(run, pngs, progress="none").lines()[0].startswith("may count pictures it was made with")
+    grown = convlens.train(pngs, parent=run, test=True, progress="none", recipe={"epochs": 1})
+    assert grown.test is not None and str(grown.test).startswith("may count")
+    with pytest.raises(convlens.ConvlensError, match="could be held out"):
+        convlens.train(pngs, parent=run, folds=2, progress="none", recipe={"epochs": 1})
+
+
+def test_the_labels_of_a_copy_count(workplace: Path) -> None:
+    """A copy with two classes exchanged is other data: measured are its own labels, without what was learned from."""
+    root = noise(workplace / "noise")
+    run = train(root)
+    own = convlens.evaluate(run, progress="none")
+    swapped = workplace / "swapped"
+    shutil.copytree(root / "a", swapped / "b")
+    shutil.copytree(root / "b", swapped / "a")
+    shutil.copytree(root / "c", swapped / "c")
+    report = convlens.evaluate(run, swapped, progress="none")
+    assert report.dataset.name == "swapped" and report.n == own.n
+    columns = own.confusion_KK.sum(axis=0)
+    assert (report.confusion_KK.sum(axis=0) == columns).all(), "the same answers"
+    assert (report.confusion_KK[[1, 0, 2]] == own.confusion_KK).all(), "under the labels that the copy has"
+    same = convlens.evaluate(run, shutil.copytree(root, workplace / "copy"), progress="none")
+    assert same.dataset.name == "noise" and same.score == own.score
+
+
+def test_validation_of_a_grown_model_is_marked_where_the_parent_saw_it(workplace: Path) -> None:
+    """Own val/ with pictures that the parent learned from: marked in the run, in its text and on evaluation; and where
+    the parent has no record of what it saw."""
+    first = noise(workplace / "first")
+    grown_on = noise(workplace / "more" / "train", seed=1).parent
+    noise(grown_on / "test", 4, seed=2)
+    shutil.copytree(first, grown_on / "val")
+    for omit in (False, True):
+        parent = train(first, omit_record=omit, out=workplace / f"parent-{omit}")
+        if omit:
+            shutil.move(first, workplace / "gone")
+            os.environ["CONVLENS_CACHE"] = str(workplace / "another-cache")
+        run = convlens.train(
+            grown_on, parent=parent, progress="none", recipe={"epochs": 1}, out=workplace / f"grown-{omit}"
+        )
+        assert run.val is not None and run.val.may_count_seen and "may count" in str(run.val)
+        if omit:
+            assert convlens.evaluate(run, split="val", progress="none").may_count_seen
+        else:
+            report = convlens.evaluate(run, split="val", progress="none")
+            assert report.n == Run(parent.path).record.dataset.num_samples.test and not report.may_count_seen
+
+
+def test_own_validation_that_is_learned_from_is_left_out(workplace: Path) -> None:
+    """Of val/ only what is not in train is measured, by training and evaluation alike."""
+    root = noise(workplace / "own" / "train").parent
+    noise(root / "val", 4, seed=3)
+    for label in "abc":
+        shutil.copy(root / "train" / label / "0.png", root / "val" / label / "again.png")
+    run = train(root)
+    assert run.val is not None and run.val.n == 12
+    assert convlens.evaluate(run, split="val", progress="none").n == 12
+
+
+def test_another_runs_model_leaves_the_record_alone(workplace: Path) -> None:
+    """A model file put into the place of a run's own is measured, and the run's record keeps its own numbers."""
+    root = noise(workplace / "noise")
+    one, other = train(root, out="one"), train(root, seed=5, out="other")
+    shutil.copy(one.model, other.model)
+    report = convlens.evaluate(other, progress="none")
+    assert "tells of another model" in report.notes[-1]
+    assert convlens.runs(workplace)[-1].test is None
+
+
+def test_a_test_score_ends_with_the_weights_that_it_was_measured_with(workplace: Path) -> None:
+    """Interrupted, evaluated, resumed: the score of the unfinished weights is gone, and the one asked for is made."""
+    root, asked = noise(workplace / "noise"), iter([False] * 3 + [True] * 1000)
+    run = train(root, test=True, stop=lambda: next(asked))
+    assert run.status == "interrupted"
+    early = convlens.evaluate(run, progress="none")
+    assert any("unfinished" in note for note in early.notes) and convlens.runs()[0].test == early.score
+    finished = convlens.train(resume=run, progress="none")
+    dataset, _ = open_test(pack(root), TINY, _QUICK, 0)
+    logits = convlens.load(finished).logits(dataset.images("test"))
+    right = (logits.argmax(axis=1) == dataset.labels("test")).mean()
+    assert finished.test is not None and finished.test.accuracy == pytest.approx(right)
+    assert convlens.evaluate(finished, progress="none").score == finished.test
+
+
+def test_files_that_change_places_are_packed_anew(tmp_path: Path) -> None:
+    """Two files of equal size and time exchanged, as a person mends a label: the cache notices."""
+    root = noise(tmp_path / "noise", suffix=".bmp")
+    for path in root.rglob("*.bmp"):
+        os.utime(path, ns=(10**18, 10**18))
+    before = pack(root).fingerprint
+    one, two = root / "a" / "0.bmp", root / "b" / "0.bmp"
+    one.rename(root / "x")
+    two.rename(one)
+    (root / "x").rename(two)
+    assert pack(root).fingerprint != before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["INT", "TERM", "HUP"])
+def test_a_signal_while_a_class_is_being_made_is_the_end(number: signal.Signals, workplace: Path) -> None:
+    """A signal in the middle of an import ends the process at once with its code, and no traceback."""
+    program = (
+        "import dataclasses, runpy, signal, sys\n"
+        "number = int(sys.argv.pop())\n"
+        "old = dataclasses.Field.__set_name__\n"
+        "def new(self, owner, name):\n"
+        "    if owner.__name__ == 'Batches': signal.raise_signal(number)\n"
+        "    return old(self, owner, name)\n"
+        "dataclasses.Field.__set_name__ = new\n"
+        "runpy.run_module('convlens', run_name='__main__', alter_sys=False)\n"
+    )
+    arguments = [sys.executable, "-c", program, "train", "mnist", str(int(number))]
+    done = subprocess.run(arguments, capture_output=True, text=True, cwd=workplace, timeout=120, check=False)
+    assert done.returncode == 128 + number and "Traceback" not in done.stderr, done.stderr
