@@ -32,6 +32,8 @@ def range_of(low: float, high: float, what: str = "values") -> Range:
 
 def limits_of(values: NDArray[Any]) -> Range:
     """The least and the greatest of numbers. Raises ImageError where one is not finite."""
+    if values.dtype.kind not in "biuf":
+        raise ImageError(f"pixels must be numbers, not {values.dtype}")
     low, high = (values.min(), values.max()) if values.size else (0, 0)
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ImageError("values that are not finite")
@@ -51,8 +53,6 @@ def to_uint8(values: Any, known: Range = BYTES) -> NDArray[np.uint8]:
         return pixels * np.uint8(255) if is_mask and pixels.max(initial=0) <= 1 else pixels
     if kind == "b":
         return np.where(values, np.uint8(255), np.uint8(0))
-    if kind not in "iuf":
-        raise ImageError(f"pixels must be numbers, not {values.dtype}")
     low, high = limits_of(values)
     bottom, top = _range_for(values, low, high, known)
     if top == 255 and kind != "f":

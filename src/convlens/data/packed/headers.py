@@ -7,6 +7,8 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from convlens.data.image.decode import Header, decode, decode_reduced, quiet_pillow, read_header
 from convlens.data.image.framing import InputSpec, to_channels
 from convlens.data.image.ink import is_framed_ink
@@ -59,30 +61,36 @@ def read_headers(source: Source, bar: Progress, *, most: int | None = None, unti
     """
     if most is not None and source.num_samples > most:
         source = source.every(-(-source.num_samples // most))
-    found = Headers()
+    found, reasons = Headers(), Counter[str]()
     bar.start(f"reading headers of {source.name}", source.num_samples, unit="images")
     for group in prefetch(_header, source.samples(), threads=threads_for(source)):
         bar.advance(len(group))
         for header in group:
-            if header is not None:
+            if isinstance(header, str):
+                reasons[header] += 1
+            else:
                 found.sizes[header.height, header.width] += 1
                 found.channels[header.channels] += 1
         if until_clear and len(found.sizes) > 1 and 3 in found.channels:
             break
     if not found.sizes:
-        raise DataError(f"none of the {source.num_samples:,} pictures of {shown(source.location, 200)} can be read")
+        raise DataError(
+            f"none of the {source.num_samples:,} pictures of {shown(source.location, 200)} can be read (most often: "
+            f"{reasons.most_common(1)[0][0]})"
+        )
     return found
 
 
-def _header(sample: Sample) -> Header | None:
+def _header(sample: Sample) -> Header | str:
+    """A sample's header, or why there is none; it is quarantined for that when it is decoded."""
     try:
         content = sample.read()
         if isinstance(content, bytes):
             return read_header(content)
         height, width, channels = content.shape
         return Header(height, width, channels, "array")
-    except ImageError:
-        return None  # it is quarantined, with its reason, when it is decoded
+    except ImageError as error:
+        return str(error)
 
 
 def threads_for(source: Source) -> int | None:
@@ -101,11 +109,17 @@ def values_of(source: Source) -> Range:
         for sample in some(source, _LOOKED_AT):
             with suppress(ImageError):
                 content = sample.read()
-                header = read_header(bytes(content))
+                if not isinstance(content, bytes):
+                    if content.dtype != np.uint8:
+                        found.add(range_of(*limits_of(content)))
+                    else:
+                        is_bytes = True
+                    continue
+                header = read_header(content)
                 if header.is_wide:
-                    found.add(range_of(*limits_of(decode_reduced(bytes(content), lambda height, width: 1).pixels)))
+                    found.add(range_of(*limits_of(decode_reduced(content, lambda height, width: 1).pixels)))
                 elif not is_bytes and header.format not in _LOSSY:
-                    _, high = limits_of(decode(bytes(content)))
+                    _, high = limits_of(decode(content))
                     is_bytes = high > 1
                 else:
                     is_bytes = True

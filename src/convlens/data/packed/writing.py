@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from convlens import files
 from convlens.data.image.decode import DECODER_VERSION, Pixels, content_digest, decode_reduced, quiet_pillow
 from convlens.data.image.framing import FRAMING_VERSION, InputSpec, fit, framed, spare
-from convlens.data.image.values import to_uint8
+from convlens.data.image.values import BYTES, to_uint8
 from convlens.data.packed.dataset import (
     CARD_FILE,
     DOCUMENT,
@@ -165,7 +165,9 @@ def _write_samples(source: Source, options: PackOptions, folder: Path, bar: Prog
 
         with _images_file(folder, (spec.height, spec.width, spec.channels)) as write:
             for group in prefetch(
-                partial(_read, spec=spec, excluded=excluded), source.samples(), threads=threads_for(source)
+                partial(_read, spec=spec, excluded=excluded, has_lines=source.hashes is None),
+                source.samples(),
+                threads=threads_for(source),
             ):
                 bar.advance(len(group))
                 num_read += len(group)
@@ -186,22 +188,23 @@ def _write_samples(source: Source, options: PackOptions, folder: Path, bar: Prog
         raise DataError(f"{shown(source.location, 200)} changed while it was read: pack it again")
     if source.hashes is not None:
         lines = [{"path": file, "sha256": digest, "status": "ok"} for file, digest in source.hashes.items()]
-    notes = (f"{num_first:,} pictures have several frames or pages: the first is used",) if num_first else ()
+    notes = _range_notes(spec)
+    notes += (f"{num_first:,} pictures have several frames or pages: the first is used",) if num_first else ()
     return spec, _Packed(np.array(rows, INDEX_DTYPE), np.array(labels, np.int64), lines, tuple(groups), large, notes)
 
 
 _Read = tuple[Sample, _Written | None, dict[str, Any]]
 
 
-def _read(sample: Sample, spec: InputSpec, excluded: Set[str]) -> _Read:
-    """A sample, as it is packed (None where there is nothing to pack), and its line (empty where it has no file)."""
+def _read(sample: Sample, spec: InputSpec, excluded: Set[str], has_lines: bool) -> _Read:
+    """A sample, as it is packed (None where there is nothing to pack), and its line (empty where it needs none)."""
     if sample.name in excluded:
         return sample, None, _line(sample, "excluded", reason="named in the list of exclusions")
     known: dict[str, Any] = {}
     try:
         content = sample.read()
         if not isinstance(content, bytes):
-            return sample, _of_pixels(content, spec), known
+            return sample, _of_pixels(content, spec), _line(sample, "ok") if has_lines else known
         known["sha256"] = files.sha256_of(content)
         pixels, decoded = framed(content, spec)
         digest = _digest(pixels)
@@ -295,6 +298,12 @@ def _with_statistics(images: Pixels, known: NDArray[np.bool_], spec: InputSpec) 
     variance = squares / count - mean**2
     std = np.sqrt(np.maximum(variance, 1.0))  # a set of blank pictures must not divide by zero
     return spec.with_statistics(tuple(map(float, mean)), tuple(map(float, std)))
+
+
+def _range_notes(spec: InputSpec) -> tuple[str, ...]:
+    """What black and white are, where they are not 0 and 255."""
+    low, high = spec.value_range
+    return () if spec.value_range == BYTES else (f"values {low:g} to {high:,g} are read as black to white",)
 
 
 def _dark(spec: InputSpec) -> list[str]:

@@ -123,11 +123,15 @@ class FileSource:
         yield "]]"
 
 
+# Values (N, H, W, C) in one array, or images that are handed out one by one: values (H, W, C), or the bytes of a file.
+Images = NDArray[Any] | Sequence[Any]
+
+
 @dataclass(frozen=True)
 class ArraySplit:
-    """Images (N, H, W, C), of any numbers, and their class numbers (N,)."""
+    """Images, and their class numbers (N,)."""
 
-    images_NHWC: NDArray[Any]
+    images_NHWC: Images
     labels_N: NDArray[np.int64]
 
 
@@ -135,30 +139,40 @@ class ArraySplit:
 class ArraySource:
     """Images that come as arrays; `splits` may be train, val and test, or `None` for those without a split.
 
-    `hashes` has the SHA-256 of what the arrays came from, by name; `value_range` is what black and white are in them.
+    `digests` has the SHA-256 of what the arrays came from, by name; `value_range` is what black and white are in them.
     """
 
     name: str
     location: str
     splits: Mapping[str | None, ArraySplit]
     class_names: tuple[str, ...]
-    hashes: Mapping[str, str]
+    digests: Mapping[str, str]
     notes: tuple[str, ...] = ()
     unused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    value_range: Range = BYTES
+    value_range: Range | None = BYTES
 
     folder = None
     tree = None
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of all of them."""
-        height, width, channels = next(iter(self.splits.values())).images_NHWC.shape[1:]
-        return height, width, channels
+    def shape(self) -> tuple[int, int, int] | None:
+        """(H, W, C) of all of them; None where images come one by one."""
+        images = next(iter(self.splits.values())).images_NHWC
+        if not isinstance(images, np.ndarray):
+            return None
+        height, width, channels = images.shape[1:]
+        return height, width, min(channels, 3)
 
     @property
-    def lengths(self) -> list[tuple[str, int]]:
-        """How many samples each array has, in order: what their names number."""
+    def hashes(self) -> Mapping[str, str] | None:
+        """The digests where they say all that is to be said: of images one by one, each has a line of its own."""
+        return None if self.shape is None else self.digests
+
+    @property
+    def lengths(self) -> list[tuple[str, int]] | None:
+        """How many samples each array has, in order: what their names number. None as for `hashes`."""
+        if self.shape is None:
+            return None
         return [(split or "all", len(part.labels_N)) for split, part in self.splits.items()]
 
     @property
@@ -199,7 +213,7 @@ class ArraySource:
 
     def identity(self) -> Iterator[str]:
         """What changes when the source does, as JSON."""
-        yield json.dumps([self.name, list(self.class_names), dict(self.hashes)])
+        yield json.dumps([self.name, list(self.class_names), dict(self.digests)])
 
 
 Source = FileSource | ArraySource

@@ -4,6 +4,7 @@ Owns telling them apart, and the choice between what folders and tables say. A s
 stay in their files until they are packed."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,13 @@ def open_source(
     with convlens. Class folders that are empty, or that train lacks, are written into `problems` where there is such a
     list. Raises DataError, UsageError.
     """
-    if isinstance(what, tuple | list | dict):
+    if not isinstance(what, str | Path):
+        if not isinstance(what, tuple | list | Mapping) and not hasattr(what, "__getitem__"):
+            raise DataError(f"data is a name, a path, or arrays as (images, labels), not {type(what).__name__}")
+        if not isinstance(what, Mapping) and (hasattr(what, "dtype") or hasattr(what, "iloc")):
+            raise DataError("data is images alone: give arrays as (images, labels)")
         _only_for_files(read, "arrays")
         return from_arrays(what)
-    if not isinstance(what, str | Path):
-        raise DataError(f"data is a name, a path, or arrays as (images, labels), not {type(what).__name__}")
     text = str(what)
     if text in NAMED_SETS:
         _only_for_files(read, text)
