@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,16 @@ def test_predict_takes_many_and_folders(run: convlens.Run, workplace: Path) -> N
     Path("a/b").mkdir(parents=True)
     for i, image in enumerate(x):
         Image.fromarray(image).save(f"a/b/{i}.png")
-    named = convlens.predict(run, "a")
+    with pytest.raises(ImageError, match="5 in folders below: say `recursive`"):
+        convlens.predict(run, "a")
+    named = convlens.predict(run, "a", recursive=True)
     assert [Path(str(p.path)).name for p in named] == [f"{i}.png" for i in range(5)]
     assert [p.label for p in named] == [p.label for p in many]
-    assert convlens.load(run).predict("a") == named
+    assert convlens.load(run).predict("a/b") == named
+    assert convlens.predict(run, ["a/b/[0-2].png", "a/b/3.png", "a/b/4.png"]) == named
+    with Path("a/b/0.png").open("rb") as file:
+        assert convlens.predict(run, file)[0].label == named[0].label
+    assert [p.label for p in convlens.predict(run, list(x / 255))] == [p.label for p in many], "floats in 0..1"
 
 
 def test_pictures_and_models_that_cannot_be(run: convlens.Run, workplace: Path) -> None:
@@ -73,9 +80,11 @@ def test_pictures_and_models_that_cannot_be(run: convlens.Run, workplace: Path) 
     Path("empty").mkdir()
     cases: list[tuple[type[ConvlensError], str, Any, Any]] = [
         (ImageError, "bad.png: not a picture", run, ["bad.png"]),
+        (ImageError, "no file matches", run, "nothing*.png"),
         (ImageError, "nowhere.png", run, "nowhere.png"),
         (ImageError, "holds no pictures", run, "empty"),
-        (ImageError, "uint8", run, np.zeros((4, 4))),
+        (ImageError, "range nobody knows", run, np.full((4, 4), 1e6)),
+        (ImageError, "none of the 2 pictures can be read: bad.png", run, ["bad.png", "nowhere.png"]),
         (UsageError, "no pictures", run, []),
         (ModelFileError, "no model file", "nowhere.safetensors", "bad.png"),
         (ModelFileError, "damaged, truncated", "bad.png", "bad.png"),
@@ -87,6 +96,30 @@ def test_pictures_and_models_that_cannot_be(run: convlens.Run, workplace: Path) 
             convlens.predict(model, images)
     with pytest.raises(UsageError, match="top"):
         convlens.predict(run, "bad.png", top=0)
+
+
+def test_one_broken_picture_ends_nothing(run: convlens.Run, command: Command, workplace: Path) -> None:
+    """Every file has its row, the broken ones with their reason: table, CSV, JSON and lines of JSON; exit code 1. Paths
+    come from standard input too; what lies beside is counted."""
+    x, _ = shapes(3, 9)
+    Path("some").mkdir()
+    for number, image in enumerate(x):
+        Image.fromarray(image).save(f"some/{number}.png")
+    Image.fromarray(x[0]).save("some/without-suffix", "PNG")
+    Path("some/broken.jpg").write_bytes(Path("some/0.png").read_bytes()[:40])
+    Path("some/phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(20))
+    Path("some/notes.txt").write_text("no picture", encoding="utf-8")
+    done = command("predict", run.path, "some", "--csv", "all.csv")
+    assert done.returncode == 1 and "2 of 6 pictures cannot be read" in done.stderr, done.stderr
+    assert "1 file in some, no pictures, passed over (1 .txt)" in done.stderr and "HEIC" in done.stdout
+    rows = Path("all.csv").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == 7 and rows[0].endswith("probability3,error") and sum("HEIC" in row for row in rows) == 1
+    lines = command("predict", run.path, "-", "--jsonl", input="some/0.png\nsome/broken.jpg\n")
+    answers = [json.loads(line) for line in lines.stdout.splitlines()]
+    assert lines.returncode == 1 and [answer["path"] for answer in answers] == ["some/0.png", "some/broken.jpg"]
+    assert answers[0]["label"] and answers[1]["error"] and answers[1]["label"] is None
+    assert len(json.loads(command("predict", run.path, "some/*.png", "--json").stdout)) == 3
+    assert command("predict", run.path, "some/broken.jpg").returncode == 2
 
 
 def test_explain_of_a_model_loads_its_weights(run: convlens.Run, workplace: Path) -> None:

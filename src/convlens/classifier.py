@@ -3,6 +3,9 @@
 Owns the way from a person's picture to an answer: decode, frame as the training pictures were, forward, softmax.
 """
 
+import glob
+import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,16 +23,18 @@ from convlens.data.image.decode import Pixels, pixels_of, quiet_pillow, read_byt
 from convlens.data.image.framing import fit, picture
 from convlens.data.packed.image_rows import ImageRows
 from convlens.data.prefetch import is_small, prefetch
-from convlens.data.sources.listing import pictures_in
+from convlens.data.sources.listing import list_tree
+from convlens.data.sources.tree import DiskTree, suffix_of
 from convlens.errors import ImageError, ModelFileError, UsageError
 from convlens.metrics import softmax
 from convlens.modelfile import ModelCard
 from convlens.network.build import Network, build, copy_into
 from convlens.network.compute import MEMORY_FORMATS, resolve_compute, resolve_device, settled
 from convlens.network.forward import logits_of
+from convlens.progress import Progress, open_progress
 from convlens.render.pages import notebook
 from convlens.run import Run, find_model
-from convlens.text import shown
+from convlens.text import counted, shown
 
 _BATCH_SIZE = 256
 
@@ -38,8 +43,8 @@ _BATCH_SIZE = 256
 class Prediction:
     """One answer. `top` holds (label, probability) of the likeliest classes, likeliest first, the answer among them.
 
-    `path` names the picture, or is None for one that came as bytes or pixels. Where a picture of a folder could not be
-    read, `error` says why, and there is no answer: no label, no probability, an empty `top`.
+    `path` names the picture, or is None for one that came as bytes or pixels. Where it could not be read, `error` says
+    why, and there is no answer: no label, no probability, an empty `top`.
     """
 
     path: str | None
@@ -75,7 +80,8 @@ class Classifier:
         return predict(self, images, top=top)
 
     def frame(self, image: Any) -> Pixels:
-        """What the network sees of a picture: uint8 (H, W, C). Takes a path, bytes, an array or a PIL image.
+        """What the network sees of a picture: uint8 (H, W, C). Takes a path, bytes, an open file, an array, a PIL
+        image.
 
         Raises ImageError where it cannot be read.
         """
@@ -83,11 +89,13 @@ class Classifier:
             spec = self.card.input_spec
             if isinstance(image, str | Path):
                 return picture(read_bytes(Path(image)), spec)
+            if hasattr(image, "read"):
+                image = image.read()
             if isinstance(image, bytes | bytearray):
                 return picture(bytes(image), spec)
             try:
                 pixels = pixels_of(image) if hasattr(image, "getbands") else np.asarray(image)
-            except (TypeError, RuntimeError, ValueError) as error:  # ragged lists, tensors that are no arrays
+            except (TypeError, RuntimeError, ValueError, OSError) as error:  # ragged lists, tensors that are no arrays
                 raise ImageError(f"not a picture: {shown(error)}") from error
             return fit(pixels, spec)
         except ImageError as error:
@@ -134,36 +142,67 @@ def load(model: str | Path | Run | Classifier = "last", device: str | None = "au
     return Classifier(file.path, file.card, network, found)
 
 
-def predict(model: Any, images: Any, *, top: int = 3, device: str | None = "auto") -> list[Prediction]:
+def predict(
+    model: Any,
+    images: Any,
+    *,
+    top: int = 3,
+    device: str | None = "auto",
+    recursive: bool = False,
+    progress: str | Progress = "auto",
+) -> list[Prediction]:
     """Classify pictures, in order.
 
-    `model` is whatever `load` takes. `images` is one picture or several: paths (a folder stands for the pictures
-    in it, and those of them that cannot be read have an `error` in the answer's place), bytes, uint8 arrays (H, W) or
-    (H, W, C), PIL images. Raises ImageError at the first that cannot be read, or where all of a folder cannot,
-    UsageError, and as `load` does.
+    `model` is whatever `load` takes. `images` is one picture or several: paths, patterns with `*`, folders (of the
+    pictures in them; with `recursive` also of those in folders below), bytes, open files, arrays (H, W) or (H, W, C) of
+    numbers in the range that the model was trained in or in that of their own kind, PIL images. One that cannot be read
+    has an `error` in the answer's place. Raises ImageError where all cannot, UsageError, and as `load` does.
     """
-    checked("top", top, whole(1))
-    classifier = load(model, device)
-    found = list(_predictions(classifier, _listed(images), top))
-    if found[0].error is not None and all(one.error is not None for one in found):
-        raise ImageError(f"none of the {len(found):,} pictures can be read: {found[0].error}")
+    found = list(predictions(model, images, top=top, device=device, recursive=recursive, progress=progress))
+    if all(one.error is not None for one in found):
+        many = f"none of the {len(found):,} pictures can be read: " if len(found) > 1 else ""
+        raise ImageError(f"{many}{_named(found[0])}")
     return found
 
 
-def _predictions(classifier: Classifier, images: list[Any], top: int) -> Iterator[Prediction]:
-    waiting = iter(images)
-    with quiet_pillow():
-        for framed in _framed(classifier, images):
-            pixels = [one for one in framed if not isinstance(one, ImageError)]
+def _named(prediction: Prediction) -> str:
+    """An error with the file that it is about."""
+    path = "" if prediction.path is None else f"{shown(prediction.path, 200)}: "
+    return f"{path}{prediction.error}"
+
+
+def predictions(
+    model: Any,
+    images: Any,
+    *,
+    top: int = 3,
+    device: str | None = "auto",
+    recursive: bool = False,
+    progress: str | Progress = "auto",
+) -> Iterator[Prediction]:
+    """The answers of `predict` one after the other, as soon as they are there; raises nothing for pictures that cannot
+    be read."""
+    checked("top", top, whole(1))
+    classifier = load(model, device)
+    with quiet_pillow(), open_progress(progress) as bar:
+        listed, notes = _listed(images, recursive)
+        for note in notes:
+            bar.line(f"note: {note}")
+        if len(listed) > _BATCH_SIZE:
+            bar.start("predicting", len(listed), unit="images")
+        waiting = iter(listed)
+        for framed in _framed(classifier, listed):
+            pixels = [one for one in framed if not isinstance(one, str)]
             answers = _answers(classifier, pixels, top) if pixels else iter(())
             for one in framed:
                 image = next(waiting)
                 path = str(image) if isinstance(image, str | Path) else None
-                if isinstance(one, ImageError):
-                    yield Prediction(path, "", 0.0, (), str(one))
+                if isinstance(one, str):
+                    yield Prediction(path, "", 0.0, (), one)
                     continue
                 best = next(answers)
                 yield Prediction(path, best[0][0], best[0][1], best)
+            bar.advance(len(framed))
 
 
 def _answers(classifier: Classifier, framed: list[Pixels], top: int) -> Iterator[tuple[tuple[str, float], ...]]:
@@ -174,26 +213,20 @@ def _answers(classifier: Classifier, framed: list[Pixels], top: int) -> Iterator
         yield tuple((classifier.class_names[k], row[k]) for k in order)
 
 
-class _Found(str):
-    """The path of a picture that was found in a folder: if it cannot be read, the others are answered all the same."""
+def _framed(classifier: Classifier, images: list[Any]) -> Iterator[list[Pixels | str]]:
+    """All images framed, or why they cannot be, in order, a batch at a time; files are decoded ahead in threads."""
 
-
-def _framed(classifier: Classifier, images: list[Any]) -> Iterator[list[Pixels | ImageError]]:
-    """All images framed, in order, a batch at a time; files are decoded ahead in threads."""
-
-    def frame(image: Any) -> Pixels | ImageError:
+    def frame(image: Any) -> Pixels | str:
         try:
             return classifier.frame(image)
         except ImageError as error:
-            if isinstance(image, _Found):
-                return error
-            raise
+            return str(error).removeprefix(f"{shown(image, 200)}: ")
 
     if all(isinstance(image, str | Path | bytes | bytearray) for image in images):
         groups = prefetch(frame, images, threads=0 if is_small(_typical_bytes(images)) else None)
     else:  # a PIL image, which may be there twice, is no thing for two threads
         groups = ([frame(image)] for image in images)
-    batch: list[Pixels | ImageError] = []
+    batch: list[Pixels | str] = []
     for group in groups:
         batch += group
         if len(batch) >= _BATCH_SIZE:
@@ -212,22 +245,48 @@ def _typical_bytes(images: list[Any]) -> float:
     return median(sizes) if sizes else 0
 
 
-def _listed(images: Any) -> list[Any]:
-    """One picture or several as a list, folders replaced by the pictures in them. Raises ImageError."""
+def _listed(images: Any, recursive: bool) -> tuple[list[Any], list[str]]:
+    """One picture or several as a list, folders and patterns replaced by the pictures in them, and notes on what is
+    passed over. Raises ImageError, UsageError."""
     is_one_array = isinstance(images, np.ndarray) and images.ndim < 4
-    is_one_file = isinstance(images, str | Path | bytes | bytearray)
+    is_one_file = isinstance(images, str | Path | bytes | bytearray) or hasattr(images, "read")
     is_pil_image = hasattr(images, "getbands")
     if is_one_array or is_one_file or is_pil_image or not isinstance(images, Iterable):
         images = [images]
     listed: list[Any] = []
+    notes: list[str] = []
     for image in images:
-        if isinstance(image, str | Path) and str(image) and files.is_folder(image):
-            inside = pictures_in(Path(image))
-            if not inside:
-                raise ImageError(f"folder {shown(image, 200)} holds no pictures")
-            listed += [_Found(path) for path in inside]
+        if not isinstance(image, str | Path) or not str(image):
+            listed.append(image)
+        elif files.is_folder(image):
+            listed += _in_folder(Path(image), recursive, notes)
+        elif glob.has_magic(str(image)) and not os.path.lexists(image):
+            matches = glob.glob(str(image), recursive=True)  # noqa: PTH207 - it may be absolute
+            found = sorted(path for path in matches if not files.is_folder(path))
+            if not found:
+                raise ImageError(f"no file matches {shown(image, 200)}")
+            listed += found
         else:
             listed.append(image)
     if not listed or any(isinstance(image, str) and not image for image in listed):
         raise UsageError("no pictures to predict, or one without a name")
-    return listed
+    return listed, notes
+
+
+def _in_folder(folder: Path, recursive: bool, notes: list[str]) -> list[Path]:
+    """The pictures in a folder, and a note on what else is there. Raises ImageError where there are none."""
+    here = list_tree(DiskTree(folder))
+    parts = list(here.every()) if recursive else [here]
+    found = [folder / path for part in parts if not part.is_own for path in part.loose]
+    where, below = shown(folder, 200), here.num_pictures - len(found)
+    if not found and below:
+        raise ImageError(f"{where} holds no pictures itself, but {below:,} in folders below: say `recursive`")
+    if not found:
+        raise ImageError(f"folder {where} holds no pictures")
+    if below:
+        notes.append(f"{below:,} pictures in folders below {where} are not looked at: `recursive` takes them too")
+    others = Counter(suffix_of(path) or "without suffix" for part in parts for path in part.others)
+    if others:
+        kinds = ", ".join(f"{num:,} {suffix}" for suffix, num in others.most_common(5))
+        notes.append(f"{counted(others.total(), 'file')} in {where}, no pictures, passed over ({kinds})")
+    return sorted(found) if recursive else found

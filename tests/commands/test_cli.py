@@ -116,7 +116,7 @@ BAD: list[tuple[list[str], str]] = [
     (["explain", "relu", "--input", "big"], "height x width x channels"),
     (["pack", "taken"], "no class folders"),
     (["pack", "mnist", "--framing", "squash"], "unknown framing"),
-    (["pack", "mnist", "--group", "parent"], "no paths to group by"),
+    (["pack", "mnist", "--group", "parent"], "no paths to read it off"),
 ]
 
 
@@ -238,7 +238,7 @@ def test_command_line_is_the_python_api(name: str) -> None:
         "train": {"epochs", "batch_size", "lr", "optimizer", "precision", "balance", "patience", "set_"},
         "check": {"out", "write_exclusions", "write_groups"},
         "explain": {"torch", "svg"},
-        "predict": {"csv"},
+        "predict": {"csv", "jsonl"},
         "look": {"out", "arrays", "film"},
     }.get(name, set()) | {"json"}
     of_function = {k: p for k, p in inspect.signature(function).parameters.items() if k not in python_only}

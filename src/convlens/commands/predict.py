@@ -3,61 +3,117 @@
 from __future__ import annotations
 
 import csv as csv_format
-import io
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convlens import files
+from convlens.checks import checked, whole
 from convlens.commands import terminal
-from convlens.commands.options import OUTPUT, Device, Json, Model, flag
+from convlens.commands.options import DATA, OUTPUT, Device, Json, Model, flag
+from convlens.errors import ImageError, StorageError, UsageError
 from convlens.render import tables
-from convlens.text import percent, shown, table_cell
+from convlens.text import counted, percent, shown, table_cell
 
 if TYPE_CHECKING:
     from convlens.classifier import Prediction
 
+_ROWS_SHOWN = 100  # beside a file that has all
+
 
 def predict(
     model: Model,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Pictures, or folders of pictures.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE", help="Pictures, folders, patterns; - reads paths from standard input."),
+    ],
     top: Annotated[int, flag("How many classes to give for each.", OUTPUT)] = 3,
     device: Device = None,
-    csv: Annotated[str | None, flag("Write path, label and probabilities as CSV.", OUTPUT, metavar="FILE")] = None,
+    recursive: Annotated[bool, flag("Of folders also the folders below.", DATA, "--recursive")] = False,
+    csv: Annotated[str | None, flag("Write path, labels and probabilities as CSV.", OUTPUT, metavar="FILE")] = None,
+    jsonl: Annotated[bool, flag("Print a line of JSON for each answer, as it comes.", OUTPUT, "--jsonl")] = False,
     json: Json = False,
 ) -> None:
-    """Classify pictures: framed just as the training pictures were."""
-    import convlens
+    """Classify pictures: framed just as the training pictures were.
+
+    A picture that cannot be read has its reason in the answer's place; exit code 1 where there was one, 2 where none
+    could be read.
+    """
+    from convlens.classifier import predictions
 
     terminal.check_new_file(csv, "--csv")
-    predictions = convlens.predict(model, images, top=top, device=device)
-    if csv is not None:
-        _write_csv(csv, predictions, top)
+    if json and jsonl:
+        raise UsageError("--json and --jsonl exclude one another")
+    checked("top", top, whole(1))
+    found: list[Prediction] = []
+    num = num_unread = 0
+    first_error: Prediction | None = None
+    with terminal.progress() as bar, ExitStack() as stack:
+        write = stack.enter_context(_csv_writer(csv)) if csv is not None else None
+        answers = predictions(
+            model, _with_standard_input(images), top=top, device=device, recursive=recursive, progress=bar
+        )
+        for answer in answers:
+            num += 1
+            if answer.error is not None:
+                num_unread += 1
+                first_error = first_error or answer
+            if write is not None:
+                write(answer, top)
+            if jsonl:
+                tables.print_json(answer.to_json(), indent=None)
+            elif json or num <= _ROWS_SHOWN or csv is None:
+                found.append(answer)
+    if first_error is not None and num_unread == num:
+        path = "" if first_error.path is None else f"{shown(first_error.path, 200)}: "
+        raise ImageError(f"{f'none of the {num:,} pictures can be read: ' if num > 1 else ''}{path}{first_error.error}")
     if json:
-        tables.print_json([prediction.to_json() for prediction in predictions])
-    else:
-        _print(predictions)
-    if unread := [prediction for prediction in predictions if prediction.error is not None]:
-        terminal.note(f"{len(unread):,} of {len(predictions):,} pictures cannot be read and have no answer")
-        raise typer.Exit(2)
+        tables.print_json([prediction.to_json() for prediction in found])
+    elif not jsonl:
+        _print(found)
+        if num > len(found):
+            tables.print_text(f"… and {num - len(found):,} more in {shown(csv, 200)}")
+    if num_unread:
+        terminal.note(f"{num_unread:,} of {counted(num, 'picture')} cannot be read and have no answer")
+        raise typer.Exit(1)
 
 
-def _write_csv(path: str, predictions: list[Prediction], top: int) -> None:
-    """Write path, labels and probabilities as CSV, durably. Raises StorageError."""
-    text = io.StringIO(newline="")
-    writer = csv_format.writer(text, lineterminator="\n")
-    num_columns = min(top, max((len(p.top) for p in predictions), default=1))
-    has_errors = any(p.error is not None for p in predictions)
-    header = ["path", *(f"{part}{i + 1}" for i in range(num_columns) for part in ("label", "probability"))]
-    writer.writerow([*header, "error"] if has_errors else header)
-    for p in predictions:
-        cells = (v for label, probability in p.top for v in (table_cell(label), f"{probability:.6f}"))
-        row = [table_cell(p.path), *cells]
-        if has_errors:
-            row += [""] * (1 + 2 * num_columns - len(row)) + [table_cell(p.error or "")]
-        writer.writerow(row)
-    files.write_text(Path(path), text.getvalue())
+def _with_standard_input(images: list[str]) -> list[str]:
+    """The paths, a dash replaced by those that standard input has, one a line."""
+    return [path for image in images for path in (_lines() if image == "-" else [image])]
+
+
+def _lines() -> Iterator[str]:
+    for line in sys.stdin:
+        if path := line.rstrip("\r\n"):
+            yield path
+
+
+@contextmanager
+def _csv_writer(path: str) -> Iterator[Callable[[Prediction, int], None]]:
+    """Writes a row for each answer as it comes: whoever stops has those until then. Raises StorageError."""
+    try:
+        with Path(path).open("x", encoding="utf-8", newline="") as file:
+            writer = csv_format.writer(file, lineterminator="\n")
+            columns = 0
+
+            def write(answer: Prediction, top: int) -> None:
+                nonlocal columns
+                if columns == 0:
+                    columns = len(answer.top) if answer.error is None else top
+                    names = (f"{part}{i + 1}" for i in range(columns) for part in ("label", "probability"))
+                    writer.writerow(["path", *names, "error"])
+                cells = [v for label, probability in answer.top for v in (table_cell(label), f"{probability:.6f}")]
+                cells = [*cells, *[""] * (2 * columns)][: 2 * columns]
+                writer.writerow([table_cell(answer.path), *cells, table_cell(answer.error or "")])
+                file.flush()
+
+            yield write
+    except OSError as error:
+        raise StorageError(f"cannot write {shown(path, 200)}: {error.strerror or error}") from error
 
 
 def _print(predictions: list[Prediction]) -> None:

@@ -56,10 +56,10 @@ def _write(text: str) -> None:
         give_up_stdout()  # `| head` has seen enough, or the terminal is gone: what is computed stays
 
 
-def print_json(value: object) -> None:
-    """Print one JSON document on standard output."""
+def print_json(value: object, indent: int | None = 2) -> None:
+    """Print one JSON document on standard output; on one line without `indent`."""
     # ASCII: readable by everything, in every console's encoding.
-    print_text(json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False))
+    print_text(json.dumps(value, indent=indent, ensure_ascii=True, allow_nan=False))
 
 
 def print_rows(rows: list[tuple[str, str]]) -> None:

@@ -85,12 +85,12 @@ GOOD: list[tuple[str, Any, tuple[str, ...], dict[str, int], tuple[float, float]]
     ),
     (
         "scikit-learn",
-        {"data": X.reshape(60, 64) / 1.0, "target": Y, "images": X / 1.0, "target_names": np.array(_LETTERS), "DESCR": ""},
+        {"data": X.reshape(60, 64) / 1.0, "target": Y, "images": X / 1.0, "target_names": np.array(_LETTERS)},
         _LETTERS, {}, (0, 255),
     ),
     ("savez of two", {"arr_0": X, "arr_1": Y}, _NUMBERS, {}, (0, 255)),
     ("savez of four", {"arr_0": X, "arr_1": Y, "arr_2": X2, "arr_3": Y2}, _NUMBERS, {"test": 12}, (0, 255)),
-    ("savez in scikit-learn's order", {"arr_0": X, "arr_1": X2, "arr_2": Y, "arr_3": Y2}, _NUMBERS, {"test": 12}, (0, 255)),
+    ("savez, other order", {"arr_0": X, "arr_1": X2, "arr_2": Y, "arr_3": Y2}, _NUMBERS, {"test": 12}, (0, 255)),
     ("objects of strings", {"x": X, "y": np.array(_LETTERS, object)[Y]}, _LETTERS, {}, (0, 255)),
     ("one-hot", {"x": X, "y": np.eye(3)[Y]}, _NUMBERS, {}, (0, 255)),
     ("floats in 0..1", {"x": X / 255, "y": Y}, _NUMBERS, {}, (0, 1)),
@@ -110,7 +110,7 @@ IN_MEMORY: list[tuple[str, Any, tuple[str, ...], dict[str, int]]] = [
     ("pictures of several sizes", (SIZES, [_LETTERS[k] for k in Y]), _LETTERS, {}),
     ("PIL images", ([Image.fromarray(a) for a in SIZES], Y), _NUMBERS, {}),
     ("tensors", (torch.tensor(X), torch.tensor(Y)), _NUMBERS, {}),
-    ("fetch_openml", Bunch(data=X.reshape(60, 64) / 1.0, target=np.array(["u", "v", "w"], object)[Y], frame=None), _LETTERS, {}),
+    ("fetch_openml", Bunch(data=X.reshape(60, 64) / 1.0, target=np.array(_LETTERS, object)[Y]), _LETTERS, {}),
     ("a torch data set", Pairs(), _LETTERS, {}),
     ("a Hugging Face data set", Columns(), _LETTERS, {}),
     ("several of them", {"train": Columns(), "test": Pairs()}, _LETTERS, {"test": 60}),
@@ -148,7 +148,7 @@ def test_values_mean_the_same_in_every_type() -> None:
     rows = [np.argsort(dataset.merged().split_keys(dataset.merged().rows("train"))) for dataset in packed]
     assert all(len(one) == 60 for one in rows)
     for dataset, form in zip(packed, forms, strict=True):
-        framed = np.stack([fit(image, dataset.input_spec) for image in form])
+        framed = np.stack([fit(image, dataset.input_spec) for image in np.asarray(form)])
         assert (framed[..., 0] == X).all()
         assert (fit(X[0], dataset.input_spec)[..., 0] == X[0]).all(), "bytes stay what they are"
     deep = pack((X.astype(np.uint16) * 16, Y)).input_spec
@@ -188,7 +188,8 @@ def test_arrays_that_cannot_be(data: Any, words: str) -> None:
 
 
 def test_npz_that_cannot_be(tmp_path: Path) -> None:
-    """Missing keys (with those that there are), pickled objects, no zip at all, and a header that promises more than is there."""
+    """Missing keys (with those that there are), pickled objects, no zip at all, and a header that promises more than is
+    there."""
     x, y = np.zeros((4, 8, 8), np.uint8), np.arange(4)
     cases = {
         "keys.npz": ({"foo": x, "bar": y}, r"it has foo \(4, 8, 8\), bar \(4,\)"),

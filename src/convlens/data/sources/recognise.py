@@ -138,4 +138,4 @@ def _labelled_by_tables(
 def _only_for_files(read: ReadOptions, what: str) -> None:
     for option, value in read._asdict().items():
         if value is not None:
-            raise DataError(f"`{option}` is for picture files; {what} have no paths to read it from")
+            raise DataError(f"`{option}` is for picture files; {what} have no paths to read it off")
