@@ -249,6 +249,21 @@ def names_in(folder: Path) -> list[str]:
         raise RecordError(f"cannot read {shown(folder, 200)}: {error.strerror or error}") from error
 
 
+@contextmanager
+def streamed_text(path: Path) -> Iterator[Callable[[str], None]]:
+    """A function that adds text to a new file, at once: whoever ends early keeps what is there. Raises StorageError."""
+    with _storage(path):
+        file = path.open("x", encoding="utf-8", newline="")
+
+    def write(text: str) -> None:
+        with _storage(path):
+            file.write(text)
+            file.flush()
+
+    with file:
+        yield write
+
+
 def refuse_existing(path: Path) -> None:
     """Raises RunError where `path` is there and is more than an empty folder."""
     with _storage(path):

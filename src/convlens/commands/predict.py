@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv as csv_format
+import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from convlens import files
 from convlens.checks import checked, whole
 from convlens.commands import terminal
 from convlens.commands.options import DATA, OUTPUT, Device, Json, Model, flag
-from convlens.errors import ImageError, StorageError, UsageError
+from convlens.errors import ImageError, UsageError
 from convlens.render import tables
 from convlens.text import counted, percent, shown, table_cell
 
@@ -95,25 +97,25 @@ def _lines() -> Iterator[str]:
 @contextmanager
 def _csv_writer(path: str) -> Iterator[Callable[[Prediction, int], None]]:
     """Writes a row for each answer as it comes: whoever stops has those until then. Raises StorageError."""
-    try:
-        with Path(path).open("x", encoding="utf-8", newline="") as file:
-            writer = csv_format.writer(file, lineterminator="\n")
-            columns = 0
+    with files.streamed_text(Path(path)) as add:
+        columns = 0
 
-            def write(answer: Prediction, top: int) -> None:
-                nonlocal columns
-                if columns == 0:
-                    columns = len(answer.top) if answer.error is None else top
-                    names = (f"{part}{i + 1}" for i in range(columns) for part in ("label", "probability"))
-                    writer.writerow(["path", *names, "error"])
-                cells = [v for label, probability in answer.top for v in (table_cell(label), f"{probability:.6f}")]
-                cells = [*cells, *[""] * (2 * columns)][: 2 * columns]
-                writer.writerow([table_cell(answer.path), *cells, table_cell(answer.error or "")])
-                file.flush()
+        def row(cells: list[str]) -> None:
+            line = io.StringIO(newline="")
+            csv_format.writer(line, lineterminator="\n").writerow(cells)
+            add(line.getvalue())
 
-            yield write
-    except OSError as error:
-        raise StorageError(f"cannot write {shown(path, 200)}: {error.strerror or error}") from error
+        def write(answer: Prediction, top: int) -> None:
+            nonlocal columns
+            if columns == 0:
+                columns = len(answer.top) if answer.error is None else top
+                names = (f"{part}{i + 1}" for i in range(columns) for part in ("label", "probability"))
+                row(["path", *names, "error"])
+            cells = [v for label, probability in answer.top for v in (table_cell(label), f"{probability:.6f}")]
+            cells = [*cells, *[""] * (2 * columns)][: 2 * columns]
+            row([table_cell(answer.path), *cells, table_cell(answer.error or "")])
+
+        yield write
 
 
 def _print(predictions: list[Prediction]) -> None:
