@@ -395,6 +395,7 @@ def _introduce(training_plan: TrainingPlan, run: Run, bar: Progress) -> None:
     network, compute = training_plan.network, training_plan.compute
     for line in (
         str(training_plan.dataset),
+        training_plan.dataset.classes_line(),
         *(f"note: {note}" for note in (*training_plan.dataset.notes, *compute.notes)),
         str(network.architecture),
         f"{network.num_parameters:,} parameters, {network.multiply_adds:,} multiply-adds an image",

@@ -54,6 +54,12 @@ def listed(names: Iterable[object], most: int = 5) -> str:
     return ", ".join(repr(shown(n)) for n in names[:most]) + more
 
 
+def tallied(names: Iterable[object], counts: Iterable[int], most: int = 12) -> str:
+    """`ants 123, bees 121`: names with how many of each, the first and the last of many."""
+    said = [f"{shown(name, 30)} {count:,}" for name, count in zip(names, counts, strict=True)]
+    return ", ".join(said if len(said) <= most else [*said[: most - 2], "…", said[-1]])
+
+
 def counted(number: int, thing: str) -> str:
     """`1 pair`, `1,200 pairs`."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"

@@ -29,7 +29,7 @@ from convlens.errors import ImageError
 from convlens.evaluation.test_ledger import inspect_test
 from convlens.metrics import IMBALANCED
 from convlens.progress import Progress, open_progress
-from convlens.text import counted, listed, percent, shown
+from convlens.text import counted, listed, percent, shown, tallied
 
 _TINY_CLASS, _FEW_TEST = 20, 200
 _ORDER = {FALSIFIES: 0, WARNING: 1, NOTE: 2}
@@ -138,6 +138,7 @@ class _Check:
             self.has_own_splits,
             self.source.folder if self.source is not None else _folder_of(self.dataset),
             self.views(),
+            {} if self.source is None else self.source.unused,
         )
 
     def add(
@@ -153,13 +154,18 @@ class _Check:
     # ------------------------------------------------------------ sizes and files
 
     def facts(self) -> list[tuple[str, str]]:
-        counts, names = Counter(self.splits), self.dataset.class_names
+        counts = Counter(self.splits)
         splits = ", ".join(f"{counts[s]:,} {s}" for s in SPLITS if counts[s])
         made = "as the data has them" if self.has_own_splits else "as train would make them"
         if self.has_own_splits and self.source is not None and "val" not in self.source.counts:
             made += ", val as train would make it"
         facts = [("samples", f"{len(self.samples):,} that can be used"), ("splits", f"{splits} ({made})")]
-        facts.append(("classes", f"{len(names):,}: {shown(', '.join(names), 80)}"))
+        names = self.dataset.class_names
+        totals = np.bincount(self.labels, minlength=len(names)).tolist()
+        facts.append(("classes", f"{len(names):,}: {tallied(names, totals)}"))
+        values = self.dataset.input_spec.value_range
+        facts.append(("values", f"{values[0]:g} to {values[1]:,g}, black to white"))
+        facts.append(("quarantined", f"{self.dataset.num_quarantined:,}"))
         if self.source is None or not self.readers:
             return facts
         found = read_headers(self.source, self.bar)

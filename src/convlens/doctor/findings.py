@@ -70,7 +70,8 @@ class Finding:
 class Findings:
     """All findings on one data set, the gravest first. `facts` are its sizes and counts as (what, value);
     `clusters` the samples that show the same pictures, proposed as groups; `exclusions` what must go for a score to
-    mean something, as (name, reason); `views` how samples' files or pixels are read, by number."""
+    mean something, as (name, reason); `views` how samples' files or pixels are read, by number; `unused` the files that
+    are not read, by reason."""
 
     name: str
     location: str
@@ -82,6 +83,7 @@ class Findings:
     has_own_splits: bool = False
     folder: Path | None = None
     views: Mapping[int, Callable[[], bytes | Pixels]] = field(default_factory=dict, repr=False, compare=False)
+    unused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def falsifies(self) -> bool:
@@ -94,6 +96,7 @@ class Findings:
             {"name": self.name, "location": self.location, "falsifies": self.falsifies}
             | {"facts": dict(self.facts), "findings": [finding.to_json() for finding in self.findings]}
             | {"groups": [[s.name for s in cluster] for cluster in self.clusters]}
+            | {"unused": {reason: list(paths) for reason, paths in self.unused.items()}}
             | {"exclusions": [{"path": path, "reason": reason} for path, reason in self.exclusions]}
         )
 

@@ -26,7 +26,7 @@ from convlens.errors import DataError, RecordError
 from convlens.files import cache_folder, is_file, read_regular, sha256_of
 from convlens.records import Count, Name, Number, Record, Sha256, Share, Text, read_document, read_lines
 from convlens.render.pages import notebook
-from convlens.text import shown
+from convlens.text import shown, tallied
 
 FORMAT_VERSION = 2
 DEFAULT_VAL_FRAC = 0.1
@@ -374,6 +374,11 @@ class Dataset:
     def class_counts(self, split: str) -> NDArray[np.int64]:
         """int64 (K,): samples of each class in a split."""
         return np.bincount(self._labels[self.rows(split)], minlength=len(self.class_names))
+
+    def classes_line(self) -> str:
+        """The classes with their training images, the first and the last of many."""
+        said = tallied(self.class_names, self.class_counts("train").tolist())
+        return f"{len(self.class_names):,} classes, training images of each: {said}"
 
     def images(self, split: str) -> ImageRows:
         """uint8 (N, H, W, C) of a split, read when indexed. Raises DataError where test rows are among them, sealed."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from convlens.data.image.decode import pixels_of, read_bytes
 from convlens.data.image.values import SIGNED, Range, limits_of, range_of
 from convlens.data.sources.base import SPLITS, ArraySource, ArraySplit, Images, need_classes
+from convlens.data.sources.class_names import alike
 from convlens.data.sources.split_words import split_of, words_of
 from convlens.errors import DataError, ImageError
 from convlens.files import sha256_of
@@ -263,7 +264,9 @@ def array_source(
         for what, digest in (("images", _digest(part.images_NHWC, names)), ("labels", _digest(part.labels_N, names)))
     }
     values = _value_range(images_of, where) if arrays else None
-    return ArraySource(name, location, parts, names, hashes, (*dict.fromkeys(said), *notes), value_range=values)
+    return ArraySource(
+        name, location, parts, names, hashes, (*dict.fromkeys(said), *alike(names), *notes), value_range=values
+    )
 
 
 def _digest(values: Images, names: tuple[str, ...]) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 from convlens.data.image.decode import SUFFIXES
 from convlens.data.sources.base import SPLITS, FileSource, ReadOptions, Row, need_classes
+from convlens.data.sources.class_names import alike, in_order
 from convlens.data.sources.file_names import suggest_label
 from convlens.data.sources.listing import Folder
 from convlens.data.sources.other_tasks import looks_like
@@ -116,7 +117,7 @@ def _source_of(
 ) -> FileSource:
     """The source of a reading. Raises DataError as `class_folders` does."""
     parts = [part for part in reading.parts if part.paths]
-    names = tuple(sorted({part.label for part in parts}))
+    names = in_order(part.label for part in parts)
     where = tree.where("")
     need_classes(np.ones(len(names), int), names, where)
     by_split = {split: reading.labels(split) for split in SPLITS if any(part.split == split for part in parts)}
@@ -138,7 +139,7 @@ def _source_of(
         counts[part.split] += len(part.paths)
     unused = reading.unused | other_files(root)
     used = {reason: tuple(paths) for reason, paths in unused.items() if paths}
-    notes = (*reading.notes, *(unused_note(reason, paths) for reason, paths in used.items()))
+    notes = (*reading.notes, *alike(names), *(unused_note(reason, paths) for reason, paths in used.items()))
     return FileSource(name, tree.resolved(), tree, rows, counts, names, notes, used)
 
 
@@ -386,6 +387,8 @@ def _tell_splits(reading: Reading, top: Folder) -> None:
     names = {folder.name for folder in top.folders}
     if reading.layout == "class/split":
         names = {one.name for folder in top.folders for one in folder.folders}
+    if reading.layout == "split/class" and names <= {*SPLITS}:
+        return  # it says so itself
     said = [f"{split}: {', '.join(shown(n, 40) for n in sorted(names) if split_of(n) == split)}" for split in SPLITS]
     reading.notes.append(f"read as {reading.layout} ({'; '.join(one for one in said if not one.endswith(': '))})")
 

@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from convlens.data.sources.base import FileSource, ReadOptions, Row, need_classes
+from convlens.data.sources.class_names import alike, in_order
 from convlens.data.sources.layouts import NO_LABEL, group_of, other_files, same_classes, unused_note
 from convlens.data.sources.listing import Folder, list_tree
 from convlens.data.sources.split_words import split_of
@@ -137,9 +138,9 @@ def table_source(
     counts = Counter(row.split for row in rows)
     if 0 < counts[None] < len(rows):
         raise DataError(f"{where}: {counts[None]:,} of {len(rows):,} rows have no split; give all or none")
-    names = tuple(sorted({row.label for row in rows}))
+    names = in_order(row.label for row in rows)
     need_classes(np.ones(len(names), int), names, where)
-    notes = list(found.notes)
+    notes = [*found.notes, *alike(names)]
     if not counts[None]:
         by_split = {str(split): {row.label for row in rows if row.split == split} for split in counts if split}
         if "train" not in by_split:
@@ -293,7 +294,7 @@ class Files:
         path = posixpath.normpath(said.strip().replace("\\", "/")) if said.strip() else ""
         if not path or path == ".":
             return None
-        if not path.startswith(("/", "..")) and self.tree.is_file(path):
+        if self.tree.is_file(path):
             return path
         found = self._by_end.get(posixpath.basename(path), [])
         if len(found) > 1:  # the folders above tell them apart
