@@ -7,6 +7,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+MAKER = "convlens"  # what a picture that convlens draws says of who made it: it is never read as data
+
 
 def printable(text: str, *, keep: str = "\n") -> str:
     """Text for people, safe in a terminal, a picture or a page: whatever steers instead of showing (escapes, bells,

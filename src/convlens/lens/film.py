@@ -13,13 +13,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from convlens import files
-from convlens.data.image.decode import Pixels
+from convlens.data.image.decode import SOFTWARE, Pixels
 from convlens.errors import RunError
 from convlens.lens.recording import Values
 from convlens.render.feature_sheet import MAX_SHOWN, draw_grid, grid_height
 from convlens.render.figures import DIM, MARGIN, SUFFIXES, Sheet, save_figure
 from convlens.run import Run, find_run
-from convlens.text import shown
+from convlens.text import MAKER, shown
 
 FILM_SUFFIXES = (".gif", ".webp", *SUFFIXES)
 _FRAME_MS, _LAST_MS, _COLUMNS, _SIDE, _GAP, _FOOT = 90, 2500, 8, 72, 10, 34  # times in ms, places in pixels
@@ -48,7 +48,8 @@ class Film:
             return
         # Flat colours: without dithering a frame is a tenth of the size.
         frames = [Image.fromarray(f).quantize(128, dither=Image.Dither.NONE) for f in frames_of(self)]
-        page = io.BytesIO()
+        page, exif = io.BytesIO(), Image.Exif()
+        exif[SOFTWARE] = MAKER
         frames[0].save(
             page,
             path.suffix[1:].upper(),
@@ -56,6 +57,8 @@ class Film:
             append_images=frames[1:],
             loop=0,
             lossless=True,
+            comment=MAKER.encode(),
+            exif=exif,
             duration=[_FRAME_MS] * (len(frames) - 1) + [_LAST_MS],
         )
         files.write_bytes(path, page.getvalue())

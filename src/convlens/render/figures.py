@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from convlens import files
-from convlens.text import printable
+from convlens.text import MAKER, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
     def write(file: BinaryIO) -> None:
         kind = path.suffix.lower()[1:]
-        metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
+        metadata = {"png": {"Software": MAKER}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
         with matplotlib.rc_context({"svg.hashsalt": "convlens"}), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing")  # a script that the font lacks is drawn as boxes
             figure.savefig(file, format=kind, metadata=metadata)

@@ -82,3 +82,39 @@ def test_idx_that_cannot_be(tmp_path: Path) -> None:
     (folder / "train-labels-idx1-ubyte").unlink()
     with pytest.raises(DataError, match="has no train-labels"):
         pack(folder)
+
+
+def _files(folder: Path, names: dict[str, NDArray[np.uint8]]) -> Path:
+    for name, array in names.items():
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        data = idx_bytes(array)
+        place.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    return folder
+
+
+def test_idx_files_by_every_name(tmp_path: Path) -> None:
+    """test- for t10k-, EMNIST's names, torchvision's root, a folder for each file: the supplied test set is test,
+    labels from 1 are classes from 1, and what is not read is named."""
+    (x, y), (x2, y2) = ((a, b.astype(np.uint8)) for a, b in (shapes(40, 1), shapes(20, 2)))
+    forms = {
+        "plain": "{}-{}-{}-ubyte.gz train test",
+        "emnist": "emnist-letters-{}-{}-{}-ubyte train test",
+        "torchvision": "MNIST/raw/{}-{}-{}-ubyte train t10k",
+        "folders": "{0}-{1}-{2}-ubyte/{0}-{1}-{2}-ubyte train t10k",
+        "dots": "{}-{}.{}-ubyte train t10k",
+    }
+    for form, words in forms.items():
+        name, train, test = words.split()
+        names = [name.format(split, *k) for split in (train, test) for k in (("images", "idx3"), ("labels", "idx1"))]
+        folder = _files(tmp_path / form, dict(zip(names, (x, y + 1, x2, y2 + 1), strict=True)))
+        dataset = pack(folder)
+        assert dataset.counts["test"] == 20 and dataset.class_names == ("1", "2", "3"), form
+    (folder / "readme.txt").write_text("hello", encoding="utf-8")
+    (folder / f"{names[0]}.gz").write_bytes(gzip.compress((folder / names[0]).read_bytes()))
+    (folder / names[3]).unlink()
+    notes = pack(folder).notes
+    for said in ("another file of the same name is read", "pictures without labels", "no picture: 'readme.txt'"):
+        assert any(said in note for note in notes), notes
+    with pytest.raises(DataError, match="several sets"):
+        pack(_files(folder, {"emnist-digits-train-images-idx3-ubyte": x}))

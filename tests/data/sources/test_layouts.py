@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import unicodedata
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from convlens.data.packed.pack import pack
 from convlens.errors import DataError, UsageError
+from convlens.render.figures import Sheet, save_figure
 from tests.conftest import write_folders
 from tests.helpers import read_lines
 
@@ -50,8 +52,6 @@ def test_folders_that_cannot_be(tmp_path: Path) -> None:
     (case("holds no pictures") / "a").mkdir()
     one = case("one class only")
     write_folders(one / "x", 2)
-    import shutil
-
     shutil.rmtree(one / "x" / "square")
     empty = write_folders(case("no pictures in class folder 'none'"), 2)
     (empty / "none").mkdir()
@@ -102,3 +102,83 @@ def test_names_with_odd_bytes_and_link_loops(tmp_path: Path) -> None:
     dataset = pack(root)
     assert sum(dataset.counts.values()) == 9
     assert len(read_lines(dataset.folder / "samples.jsonl")) == 9
+
+
+def test_what_convlens_wrote_is_never_data(tmp_path: Path) -> None:
+    """Runs, packed sets and drawn pictures that lie in a data folder: the same classes and images as before, and
+    said."""
+    root = write_folders(tmp_path / "data", 6)
+    before = pack(root)
+    pack(root, out=root / "packed")
+    (root / "runs" / "data-1").mkdir(parents=True)
+    (root / "runs" / "data-1" / "run.json").write_text('{\n  "kind": "convlens-run"', encoding="utf-8")
+    sheet = Sheet(height=2)
+    for place in (root / "runs" / "data-1" / "inputs.png", root / "circle" / "look-000.png"):
+        save_figure(sheet.figure, place)
+    again = pack(root)
+    assert again.class_names == before.class_names and again.counts == before.counts
+    assert any("2 files, written by convlens" in note for note in again.notes)
+    reasons = [line.reason for line in again.samples() if line.status == "quarantined"]
+    assert reasons == ["a picture that convlens has drawn, which is never read as data"]
+
+
+def test_files_without_a_suffix_are_read_by_content(tmp_path: Path) -> None:
+    """A picture whose name has no suffix is one; a text is none."""
+    root = write_folders(tmp_path / "data", 3)
+    for path in list(root.rglob("*.png")):
+        path.rename(path.with_suffix(""))
+    (root / "circle" / "notes").write_text("no picture", encoding="utf-8")
+    dataset = pack(root)
+    assert sum(dataset.counts.values()) == 6
+    assert any("1 file, no picture: 'circle/notes'" in note for note in dataset.notes)
+
+
+def test_a_layout_that_is_said_decides(tmp_path: Path) -> None:
+    """Where two readings are possible, each of them, as the layout has it; one that does not fit is refused."""
+    root = tmp_path / "people"
+    for person, side in (("ann", 20), ("bob", 24), ("eve", 28)):
+        write_folders(root / person, 4, side=side)
+    with pytest.raises(
+        DataError, match=r"Say which is meant: `layout=class` or `layout=group/class` or `layout=\*/class`"
+    ):
+        pack(root)
+    assert pack(root, layout="class").class_names == ("ann", "bob", "eve")
+    grouped = pack(root, layout="group/class")
+    assert grouped.class_names == ("circle", "square") and {line.group for line in grouped.samples()} == {
+        "ann",
+        "bob",
+        "eve",
+    }
+    assert {line.group for line in pack(root, layout="*/class").samples()} == {None}
+    with pytest.raises(DataError, match="lie as the layout split/class says"):
+        pack(root, layout="split/class")
+    for odd in ("klass", "split", "class/class", "split/split/class"):
+        with pytest.raises(UsageError, match="layout must say"):
+            pack(root, layout=odd)
+
+
+def test_the_class_in_the_names_of_files(tmp_path: Path) -> None:
+    """Pictures side by side are refused with the expression that reads their names, and read when it is said."""
+    root = write_folders(tmp_path / "flat", 5)
+    for number, path in enumerate(sorted(root.rglob("*.png"))):
+        path.rename(root / f"{path.parent.name}.{number}.png")
+    for label in ("circle", "square"):
+        (root / label).rmdir()
+    with pytest.raises(DataError, match=r"`label=(.*)` reads the class") as caught:
+        pack(root)
+    offered = str(caught.value).split("`label=")[1].split("`")[0]
+    dataset = pack(root, label=offered)
+    assert dataset.class_names == ("circle", "square") and sum(dataset.counts.values()) == 10
+    with pytest.raises(DataError, match="does not match"):
+        pack(root, label=r"(triangle)\.\d+")
+    with pytest.raises(DataError, match="no regular expression"):
+        pack(root, label="(")
+
+
+def test_a_class_that_val_or_test_lacks_is_a_note(tmp_path: Path) -> None:
+    """Trained on, with a note; a class that train lacks is refused."""
+    root = write_folders(tmp_path / "data", 4, splits=("train", "test"))
+    shutil.rmtree(root / "test" / "square")
+    dataset = pack(root)
+    assert dataset.class_counts("test").tolist() == [4, 0]
+    assert any("test has no pictures of class 'square'" in note for note in dataset.notes)

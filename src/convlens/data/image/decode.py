@@ -25,13 +25,14 @@ from PIL import PngImagePlugin, PpmImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from convlens.data.image.values import to_uint8
 from convlens.errors import ImageError
-from convlens.text import shown
+from convlens.text import MAKER, shown
 
 Pixels = NDArray[np.uint8]
 
 DECODER_VERSION = 4  # raised whenever the same bytes would give other pixels; packed sets are then made anew
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 256 * 1024 * 1024
+SOFTWARE = 0x0131  # of EXIF: who made it
 _ORIENTATION, _ON_THEIR_SIDE = 0x0112, (5, 6, 7, 8)  # of EXIF
 _PLUGINS = (
     PngImagePlugin.PngImageFile,
@@ -246,12 +247,18 @@ def _open(data: bytes) -> Image.Image:
         raise ImageError(f"too many pixels: the limit is {MAX_PIXELS:,}") from error
     except Exception as error:
         raise ImageError(_what_it_is_instead(data)) from error
+    if image.info.get("Software") == MAKER or image.info.get("comment") == MAKER.encode() or _is_own_webp(image):
+        raise ImageError("a picture that convlens has drawn, which is never read as data")
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError(f"too many pixels: {width}×{height}, the limit is {MAX_PIXELS:,}")
     if width < 1 or height < 1:
         raise ImageError(f"no pixels: {width}×{height}")
     return image
+
+
+def _is_own_webp(image: Image.Image) -> bool:
+    return image.format == "WEBP" and "exif" in image.info and image.getexif().get(SOFTWARE) == MAKER
 
 
 def _what_it_is_instead(data: bytes) -> str:
