@@ -499,7 +499,7 @@ def _two_readings(make: _Maker) -> Drawn:
     return make.done(f"two readings: {which}", refuse=needs)
 
 
-_KINDS: tuple[tuple[int, Callable[[_Maker], Drawn]], ...] = (
+KINDS: tuple[tuple[int, Callable[[_Maker], Drawn]], ...] = (
     (20, _class_folders), (5, _groups), (20, _splits_above), (8, _splits_below), (6, _unlabelled_test),
     (3, _missing_class),    (12, _table), (4, _one_hot), (4, _no_header), (5, _kaggle), (4, _table_a_split),
     (3, _names_of_files), (6, _other_task), (8, _two_readings),
@@ -509,5 +509,10 @@ _KINDS: tuple[tuple[int, Callable[[_Maker], Drawn]], ...] = (
 def draw(seed: int) -> Drawn:
     """A tree and its right reading."""
     make = _Maker(seed)
-    (kind,) = make.random.choices([kind for _, kind in _KINDS], weights=[weight for weight, _ in _KINDS])
+    (kind,) = make.random.choices([kind for _, kind in KINDS], weights=[weight for weight, _ in KINDS])
     return kind(make)
+
+
+def draw_kind(kind: Callable[[_Maker], Drawn], seed: int) -> Drawn:
+    """A tree of one layout."""
+    return kind(_Maker(seed))

@@ -10,6 +10,7 @@ import pytest
 from convlens.data.sources.base import ReadOptions
 from convlens.data.sources.recognise import open_tree
 from convlens.errors import DataError
+from tests.data.sources import matrix
 from tests.data.sources.random_trees import MemoryTree, draw
 
 _MOST_REFUSED = 0.02  # of the trees that have exactly one reading
@@ -63,3 +64,10 @@ def test_random_trees_are_read_rightly_or_refused() -> None:
 def test_ten_thousand_random_trees_are_read_rightly_or_refused() -> None:
     """The same of 10,000."""
     _hold(range(10_000))
+
+
+def test_the_table_of_the_document_is_what_happens() -> None:
+    """docs/own-images.md has the table that reading each layout makes (python -m tests.data.sources.matrix)."""
+    text = matrix.DOCUMENT.read_text(encoding="utf-8")
+    assert text.split(matrix.BEGIN)[1].split(matrix.END)[0].strip() == matrix.table()
+    assert "wrong" not in matrix.table()

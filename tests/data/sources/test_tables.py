@@ -8,7 +8,7 @@ import pytest
 
 from convlens.data.packed.pack import pack
 from convlens.errors import DataError
-from tests.conftest import write_folders
+from tests.conftest import shapes, write_folders
 
 
 def test_csv_with_split_and_group(tmp_path: Path) -> None:
@@ -53,3 +53,30 @@ def test_csv_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "bin.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="cannot be read as text"):
         pack(tmp_path / "bin.csv")
+
+
+def test_tables_of_pixels(tmp_path: Path) -> None:
+    """A label and a column for each pixel, with a header and without, alone and for each split; test without labels is
+    left aside. The pixels are those of the arrays."""
+    x, y = shapes(40, 1, side=8)
+    rows = [[str(label), *map(str, image.ravel().tolist())] for image, label in zip(x, y.tolist(), strict=True)]
+    header = ["label", *(f"pixel{k}" for k in range(64))]
+
+    def write(path: Path, lines: list[list[str]]) -> Path:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(",".join(line) + "\n" for line in lines), encoding="utf-8")
+        return path
+
+    as_arrays = pack((x, y))
+    for path in (write(tmp_path / "a.csv", [header, *rows]), write(tmp_path / "b.csv", rows)):
+        assert pack(path).fingerprint == as_arrays.fingerprint
+    kaggle = write(tmp_path / "kaggle" / "train.csv", [header, *rows]).parent
+    write(kaggle / "test.csv", [header[1:], *(row[1:] for row in rows)])
+    dataset = pack(kaggle)
+    assert dataset.fingerprint == as_arrays.fingerprint
+    assert any("pictures without labels" in note and "test.csv" in note for note in dataset.notes)
+    write(kaggle / "test.csv", [header, *rows[:10]])
+    assert pack(kaggle).counts["test"] == 10
+    write(tmp_path / "odd.csv", [header, *rows[:5], [*rows[5][:-1], "x"]])
+    with pytest.raises(DataError, match="cannot be read as a table of pixels"):
+        pack(tmp_path / "odd.csv")

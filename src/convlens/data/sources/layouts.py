@@ -207,8 +207,10 @@ class _Reader:
             return None
         classes = {_label(one) for folder in trains for one in _inside(folder).folders}
         others = [folder for folder in worded if folder not in trains]
+        if not others and self.group == "parent":
+            return None
         if not others and not any(self.classes_of(folder, classes) & classes for folder in beside):
-            if beside and self.group != "parent":
+            if beside:
                 self.refuse(f"only {listed([trains[0].name])} has a split's name", "split/class", "class")
             return None
         twice = [split for split in SPLITS if list(self.words.values()).count(split) > 1]

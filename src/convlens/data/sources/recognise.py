@@ -16,6 +16,7 @@ from convlens.data.sources.layouts import class_folders, named_by_class, unwrapp
 from convlens.data.sources.listing import Folder, list_tree
 from convlens.data.sources.named import NAMED_SETS, named_set
 from convlens.data.sources.npz import from_npz
+from convlens.data.sources.pixel_tables import from_pixels, holds_pixels, pixel_tables
 from convlens.data.sources.tables import SUFFIXES as TABLE_SUFFIXES
 from convlens.data.sources.tables import Files, folder_tables, joined, table, table_source
 from convlens.data.sources.tree import DiskTree, Tree, suffix_of
@@ -60,7 +61,11 @@ def open_source(
         _only_for_files(read, "an .npz")
         return from_npz(path)
     if suffix in TABLE_SUFFIXES:
-        return table(DiskTree(path.parent), path.name, name_of(path), read, problems)
+        tree = DiskTree(path.parent)
+        if holds_pixels(tree, path.name):
+            _only_for_files(read, "a table of pixels")
+            return from_pixels(tree, [path.name], name_of(path))
+        return table(tree, path.name, name_of(path), read, problems)
     raise DataError(f"{shown(text, 200)} is no data set: it must be a folder, a .zip, an .npz or a .csv")
 
 
@@ -81,6 +86,9 @@ def open_tree(tree: Tree, name: str, read: ReadOptions = NOTHING_SAID, problems:
     """What a tree of names holds: IDX files, class folders, or pictures that a table in it labels. Raises DataError
     where it can be read in no way or in two, UsageError."""
     root = list_tree(tree)
+    if not root.num_pictures and (pixels := pixel_tables(tree)):
+        _only_for_files(read, "tables of pixels")
+        return from_pixels(tree, pixels, name)
     if has_idx_files(root):
         _only_for_files(read, "IDX files")
         return from_idx(tree, name, root)

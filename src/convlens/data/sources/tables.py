@@ -54,8 +54,17 @@ class Table:
 
     def named(self, names: str) -> list[str]:
         """The columns that are called one of these, in the order of `names`."""
-        plain = {column: "".join(c for c in column.lower() if c.isalnum()) for column in self.columns}
+        plain = {column: _plain(column) for column in self.columns}
         return [column for name in names.split() for column in self.columns if plain[column] == name]
+
+
+def _plain(column: str) -> str:
+    return "".join(c for c in column.lower() if c.isalnum())
+
+
+def is_label_name(column: str) -> bool:
+    """Whether a column is called as those of labels are."""
+    return _plain(column) in _LABEL.split()
 
 
 class NoLabelsError(DataError):
