@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +197,17 @@ def test_a_model_that_lies_beside_a_run_leaves_its_record_alone(workplace: Path)
     copy.write_bytes(one.model.read_bytes())
     convlens.evaluate(copy, progress="none")
     assert convlens.Run(other.path).test is None and convlens.Run(one.path).test is None
+
+
+def test_a_folder_of_one_class_can_be_measured(workplace: Path) -> None:
+    """What nobody can learn from can be measured on: of one class, the recall of that class."""
+    run = convlens.train(
+        write_folders(workplace / "data", 20), recipe=QUICK, architecture=TINY, progress="none", size=20
+    )
+    one = write_folders(workplace / "one", 6, side=26)
+    shutil.rmtree(one / "square")
+    report = convlens.evaluate(run, one, progress="none")
+    assert report.n == 6 and report.confusion_KK[1].sum() == 0
+    with pytest.raises(DataError, match="one class only"):
+        convlens.train(one, progress="none")
+    assert any("one class only" in finding.title for finding in convlens.check(one, progress="none").findings)

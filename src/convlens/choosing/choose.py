@@ -20,7 +20,7 @@ from convlens.choosing.sizes import MANY_TIMES, SIDES, best_of, sample_of, try_s
 from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.headers import DEFAULT_SIDE, Headers, is_mostly_ink, read_headers
 from convlens.data.packed.pack import is_packed, open_data, open_listed
-from convlens.data.sources.base import Source
+from convlens.data.sources.base import Source, need_two_classes
 from convlens.data.sources.recognise import open_source
 from convlens.errors import SentenceError
 from convlens.metrics import IMBALANCED, wilson_interval
@@ -89,6 +89,7 @@ class _Choosing:
         request = self.request
         if self.is_open and not is_packed(request.data):
             source = open_source(request.data, request.options.read, data_root=request.data_root)
+            need_two_classes(source)
             if source.shape is None:
                 self.choose_input(source)
         dataset = open_data(

@@ -64,6 +64,8 @@ def check(
             read = ReadOptions(group, layout, label, path_column, label_column)
             said: list[str] = []
             source = open_source(data, read, data_root=data_root, problems=said)
+            if len(source.class_names) < 2:
+                said.append(f"there is one class only: {shown(source.class_names[0])!r}")
             problems += [Finding("classes", FALSIFIES, line, _CLASSES) for line in said]
             options = PackOptions(
                 (SIDE, SIDE), 3, "stretch", all_test=True, exclude=exclusions(exclude), **read._asdict()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from convlens.data.image.decode import MAX_PIXELS, content_digest, decode, decode_reduced, read_header
 from convlens.data.image.framing import InputSpec, fit, picture, spare, to_channels
@@ -387,3 +390,52 @@ def test_odd_arrays_are_refused() -> None:
             fit(pixels, spec)
     with pytest.raises(UsageError, match="did you mean 'crop'"):
         InputSpec(8, 8, 1, "corp")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="no peak of memory there")
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "1", "I;16"])
+def test_a_picture_just_under_the_limit_takes_eight_bytes_a_pixel(mode: str, tmp_path: Path) -> None:
+    """Decoding and framing a PNG of 62 million pixels takes at most 8 bytes for each beyond what the process has (and
+    a tenth for what the system rounds up)."""
+    path, size = tmp_path / "big.png", (8000, 7750)
+    Image.new(mode, size).save(path)
+    program = (
+        "import resource, sys\n"
+        "from convlens.data.image.decode import content_digest, quiet_pillow\n"
+        "from convlens.data.image.framing import InputSpec, framed\n"
+        "data = open(sys.argv[1], 'rb').read()\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak()\n"
+        "with quiet_pillow():\n"
+        "    content_digest(data, framed(data, InputSpec(64, 64, int(sys.argv[2])))[1])\n"
+        "print((peak() - before) * (1 if sys.platform == 'darwin' else 1024))\n"
+    )
+    for channels in "13":
+        arguments = [sys.executable, "-c", program, str(path), channels]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+        assert int(done.stdout) <= 8.1 * size[0] * size[1], f"{int(done.stdout) / size[0] / size[1]:.1f} bytes a pixel"
+
+
+def test_jpegs_beyond_the_limit_are_decoded_at_a_fraction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A phone's JPEG of more pixels than are decoded is read at a half or less; other formats so large are refused."""
+    monkeypatch.setattr("convlens.data.image.decode.MAX_PIXELS", 10_000)
+    image = Image.fromarray(COLOUR).resize((300, 200))
+    decoded = decode_reduced(saved(image, "JPEG"), lambda height, width: 1)
+    assert decoded.whole == (200, 300) and decoded.pixels.shape == (50, 75, 3) and decoded.is_reduced
+    assert decode(saved(image, "JPEG")).shape == (50, 75, 3)
+    with pytest.raises(ImageError, match="too many pixels: 300×200"):
+        decode(saved(image, "PNG"))
+    with pytest.raises(ImageError, match="too many pixels"):
+        decode(saved(image.resize((1000, 800)), "JPEG"))
+
+
+def test_pictures_of_many_bands_are_named() -> None:
+    """A TIFF of a satellite's thirteen bands is called that."""
+    ifd = TiffImagePlugin.ImageFileDirectory_v2()
+    ifd[277], ifd[256], ifd[257], ifd[258] = 13, 4, 4, 8
+    file = io.BytesIO(b"II*\0\x08\0\0\0")
+    file.seek(8)
+    ifd.save(file)
+    with pytest.raises(ImageError, match="13 bands"):
+        decode(file.getvalue())

@@ -7,6 +7,7 @@ from the header before anything is decoded. Knows nothing of sizes or networks. 
 import ctypes.util
 import hashlib
 import io
+import math
 import stat
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 # Importing a plugin registers its format; Image.open knows only those that are registered.
 from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin  # isort: skip
@@ -30,7 +31,8 @@ from convlens.text import MAKER, shown
 Pixels = NDArray[np.uint8]
 
 DECODER_VERSION = 4  # raised whenever the same bytes would give other pixels; packed sets are then made anew
-MAX_PIXELS = 64_000_000
+MAX_PIXELS = 64_000_000  # once decoded; of JPEGs, which can be decoded at a fraction, 64 times as many before
+_STRIP_PIXELS = 1 << 20
 MAX_FILE_BYTES = 256 * 1024 * 1024
 SOFTWARE = 0x0131  # of EXIF: who made it
 _ORIENTATION, _ON_THEIR_SIDE = 0x0112, (5, 6, 7, 8)  # of EXIF
@@ -149,7 +151,8 @@ def decode(data: bytes) -> Pixels:
 
 
 def decode_reduced(data: bytes, spare: Callable[[int, int], float]) -> Reduced:
-    """As `decode`, a large JPEG at 1/2, 1/4 or 1/8 of its size: libjpeg's inverse DCT of the low frequencies alone.
+    """As `decode`, a large JPEG at 1/2, 1/4 or 1/8 of its size: libjpeg's inverse DCT of the low frequencies alone, and
+    one beyond MAX_PIXELS at as much as it takes.
 
     `spare` says of an upright picture's (height, width) how many times larger than needed it is. Raises ImageError
     with the reason.
@@ -160,6 +163,7 @@ def decode_reduced(data: bytes, spare: Callable[[int, int], float]) -> Reduced:
             if image.format in ("JPEG", "MPO"):
                 on_its_side = _orientation(image) in _ON_THEIR_SIDE
                 reduction = spare(*whole) if on_its_side else spare(whole[1], whole[0])
+                reduction = max(reduction, next(f for f in (1, 2, 4, 8) if math.prod(whole) <= f * f * MAX_PIXELS))
                 factor = next((f for f in (8, 4, 2) if f <= min(reduction, *whole)), 1)
                 if factor > 1:
                     image.draft(None, (whole[0] // factor, whole[1] // factor))
@@ -192,9 +196,12 @@ def content_digest(data: bytes, decoded: Reduced) -> bytes:
     if decoded.is_jpeg:
         return _jpeg_digest(data)
     pixels = decoded.pixels
-    grey = pixels[:, :, 0] if pixels.shape[2] == 1 else np.asarray(Image.fromarray(pixels).convert("L"))
-    digest = hashlib.sha256(str(grey.shape).encode())
-    digest.update(np.ascontiguousarray(grey).data)
+    digest = hashlib.sha256(str(pixels.shape[:2]).encode())
+    rows = max(1, _STRIP_PIXELS // pixels.shape[1])
+    for start in range(0, len(pixels), rows):
+        part = pixels[start : start + rows]
+        grey = part[:, :, 0] if part.shape[2] == 1 else np.asarray(Image.fromarray(part).convert("L"))
+        digest.update(np.ascontiguousarray(grey).data)
     return digest.digest()
 
 
@@ -241,8 +248,11 @@ def _open(data: bytes) -> Image.Image:
         _quiet_libtiff()
     if not data:
         raise ImageError("empty file (0 bytes)")
+    is_jpeg = data.startswith(b"\xff\xd8\xff")
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        # Pillow's own limit is for all formats, and JPEGs can be decoded at a fraction.
+        file = io.BytesIO(data)
+        image = JpegImagePlugin.jpeg_factory(file) if is_jpeg else Image.open(file, formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ImageError(f"too many pixels: the limit is {MAX_PIXELS:,}") from error
     except Exception as error:
@@ -250,8 +260,9 @@ def _open(data: bytes) -> Image.Image:
     if image.info.get("Software") == MAKER or image.info.get("comment") == MAKER.encode() or _is_own_webp(image):
         raise ImageError("a picture that convlens has drawn, which is never read as data")
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"too many pixels: {width}×{height}, the limit is {MAX_PIXELS:,}")
+    most = 64 * MAX_PIXELS if is_jpeg else MAX_PIXELS
+    if width * height > most:
+        raise ImageError(f"too many pixels: {width}×{height}, the limit is {most:,}")
     if width < 1 or height < 1:
         raise ImageError(f"no pixels: {width}×{height}")
     return image
@@ -273,9 +284,26 @@ def _what_it_is_instead(data: bytes) -> str:
     for signature, name in _SIGNATURES:
         if start.lower().startswith(signature.lower()):
             return f"not a picture that is read, but {name}"
+    if (bands := _bands_of_tiff(data)) > 4:
+        return f"a TIFF of {bands} bands: grey, RGB and RGBA are read; choose the bands that are meant"
     if data.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")):
         return "damaged or truncated: its header cannot be read"
     return f"not a picture in a format that is read ({', '.join(FORMATS)})"
+
+
+def _bands_of_tiff(data: bytes) -> int:
+    """Samples a pixel of a TIFF; 0 where that cannot be read, or it is none."""
+    if data[:4] not in (b"II*\0", b"MM\0*"):
+        return 0
+    try:
+        directory = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+        file = io.BytesIO(data)
+        file.seek(directory.next)
+        directory.load(file)
+        bands = directory.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)
+    except Exception:  # Pillow's plugins raise whatever their parsing runs into
+        return 0
+    return bands if isinstance(bands, int) else 0
 
 
 def looks_like_a_picture(start: bytes) -> bool:
@@ -313,37 +341,95 @@ def pixels_of(image: Image.Image) -> NDArray[Any]:
     uint16, int32 or float32, (H, W, 1). Raises ImageError where it cannot be read."""
     try:
         image.load()
-        if _orientation(image) != 1:
-            image = ImageOps.exif_transpose(image)
+        orientation = _orientation(image)
+        if _is_wide(image):
+            low, high = image.getextrema()
+            # Pillow opens PNGs and PGMs of 16 bits as 32.
+            is_16_bit = image.mode != "F" and low >= 0 and high <= 65_535  # type: ignore[operator]  # of one band
+            kind = np.uint16 if is_16_bit else np.float32 if image.mode == "F" else np.int32
+            return _gathered(image, orientation, 1, kind, np.asarray)
+        if image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
+            return _without_transparency(image, orientation)
+        channels = _num_channels(image)
+        mode = "L" if channels == 1 else "RGB"
+
+        def of_part(part: Image.Image) -> NDArray[Any]:
+            return np.asarray(part if part.mode == mode else part.convert(mode))
+
+        return _gathered(
+            image,
+            orientation,
+            channels,
+            np.uint8,
+            of_part,
+        )
     except MemoryError:
         raise
     except Exception as error:  # Pillow's plugins raise whatever their parsing runs into
         raise ImageError(f"damaged or truncated {image.format or 'picture'}: {shown(error)}") from error
-    if _is_wide(image):
-        wide = np.asarray(image)
-        if image.mode == "I" and wide.min() >= 0 and wide.max() <= 65_535:
-            wide = wide.astype(np.uint16)  # Pillow opens PNGs and PGMs of 16 bits as 32
-        return wide[:, :, None]
-    if image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
-        return without_transparency(np.asarray(image.convert("RGBA")))[:, :, : _num_channels(image)]
-    mode = "L" if _num_channels(image) == 1 else "RGB"
-    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def _gathered(
+    image: Image.Image, orientation: int, channels: int, kind: Any, values_of: Callable[[Image.Image], NDArray[Any]]
+) -> NDArray[Any]:
+    """(H, W, C) of a picture, upright, a strip at a time: a large one takes little more than itself."""
+    width, height = image.size
+    rows = max(1, _STRIP_PIXELS // max(1, width))
+    if rows >= height and orientation == 1:
+        return np.asarray(values_of(image), kind).reshape(height, width, channels)
+    upright = (width, height) if orientation in _ON_THEIR_SIDE else (height, width)
+    pixels = np.empty((*upright, channels), kind)
+    as_stored = _turned(pixels, _BACK.get(orientation, orientation))
+    for top in range(0, height, rows):
+        part = values_of(image.crop((0, top, width, min(height, top + rows))))
+        as_stored[top : top + rows] = part.reshape(-1, width, channels)
+    return pixels
+
+
+_BACK = {6: 8, 8: 6}  # the others are undone by themselves
+
+
+def _turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """A view of pixels as an EXIF orientation turns them."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    down = slice(None, None, -1 if orientation in (3, 4, 7, 8) else 1)
+    across = slice(None, None, -1 if orientation in (2, 3, 6, 7) else 1)
+    return pixels[down, across]
+
+
+def _without_transparency(image: Image.Image, orientation: int) -> Pixels:
+    """A picture laid on white, or on black where it would vanish on white; grey stays grey."""
+    channels = _num_channels(image)
+    alphas: set[int] = set()
+
+    def laid_on(ground: int) -> Callable[[Image.Image], Pixels]:
+        def values_of(part: Image.Image) -> Pixels:
+            rgba = np.asarray(part.convert("RGBA"))
+            alphas.update((int(rgba[:, :, 3].min()), int(rgba[:, :, 3].max())))
+            return _blended(rgba, ground)[:, :, :channels]
+
+        return values_of
+
+    pixels = _gathered(image, orientation, channels, np.uint8, laid_on(255))
+    if len(alphas) > 1 and pixels.min() == pixels.max():
+        pixels = _gathered(image, orientation, channels, np.uint8, laid_on(0))  # white strokes on a transparent ground
+    return pixels
 
 
 def without_transparency(rgba: Pixels) -> Pixels:
     """uint8 (H, W, 4) laid on white as (H, W, 3); on black where it would vanish on white."""
-    alpha = rgba[:, :, 3]
-
-    def laid_on(ground: int) -> Pixels:
-        pixels = np.empty((*alpha.shape, 3), np.uint8)
-        for start in range(0, len(rgba), 64):  # few rows at a time: the products need four times the memory
-            part = rgba[start : start + 64].astype(np.uint32)
-            opaque = part[:, :, 3:]
-            pixels[start : start + 64] = (part[:, :, :3] * opaque + ground * (255 - opaque) + 127) // 255
-        return pixels
-
-    pixels = laid_on(255)
+    pixels, alpha = _blended(rgba, 255), rgba[:, :, 3]
     if alpha.min() != alpha.max() and pixels.min() == pixels.max():
-        pixels = laid_on(0)  # white strokes on a transparent ground
+        pixels = _blended(rgba, 0)
+    return pixels
+
+
+def _blended(rgba: Pixels, ground: int) -> Pixels:
+    """uint8 (H, W, 4) laid on a grey as (H, W, 3)."""
+    pixels = np.empty((*rgba.shape[:2], 3), np.uint8)
+    for start in range(0, len(rgba), 64):  # few rows at a time: the products need four times the memory
+        part = rgba[start : start + 64].astype(np.uint32)
+        opaque = part[:, :, 3:]
+        pixels[start : start + 64] = (part[:, :, :3] * opaque + ground * (255 - opaque) + 127) // 255
     return pixels

@@ -90,8 +90,13 @@ def picture(data: bytes, spec: InputSpec) -> Pixels:
 def framed(data: bytes, spec: InputSpec) -> tuple[Pixels, Reduced]:
     """As `picture`, with the decoded picture beside it."""
     decoded = decode_reduced(data, lambda height, width: spare(height, width, spec))
-    pixels = to_uint8(decoded.pixels, spec.value_range)
-    return _fit(to_channels(pixels, spec.channels), decoded.box, decoded.whole, spec), decoded
+    return _fit(_pixels(decoded.pixels, spec), decoded.box, decoded.whole, spec), decoded
+
+
+def _pixels(values: NDArray[Any], spec: InputSpec) -> Pixels:
+    """Values as pixels; grey stays grey until it is framed, when it is small."""
+    pixels = to_uint8(values, spec.value_range)
+    return to_channels(pixels, 1 if pixels.ndim == 2 or pixels.shape[-1] == 1 else spec.channels)
 
 
 def spare(height: int, width: int, spec: InputSpec) -> float:
@@ -109,7 +114,7 @@ def fit(pixels_HWC: NDArray[Any], spec: InputSpec) -> Pixels:
 
     Values of any type are read in the spec's range, as `to_uint8` says. A picture that already meets the convention
     comes back unchanged. Raises ImageError for other arrays."""
-    pixels = to_channels(to_uint8(np.asarray(pixels_HWC), spec.value_range), spec.channels)
+    pixels = _pixels(np.asarray(pixels_HWC), spec)
     height, width = pixels.shape[:2]
     return _fit(pixels, (0, 0, width, height), (height, width), spec)
 
@@ -131,6 +136,11 @@ def _region_of(pixels: Pixels, box: Box, whole: tuple[int, int], region: Region)
 
 
 def _fit(pixels: Pixels, box: Box, whole: tuple[int, int], spec: InputSpec) -> Pixels:
+    framed = _framed(pixels, box, whole, spec)
+    return framed if framed.shape[2] == spec.channels else np.repeat(framed, spec.channels, axis=2)
+
+
+def _framed(pixels: Pixels, box: Box, whole: tuple[int, int], spec: InputSpec) -> Pixels:
     if spec.region is not None:
         pixels, box = _region_of(pixels, box, whole, spec.region)
     if spec.framing == "ink":

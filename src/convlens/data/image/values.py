@@ -15,6 +15,7 @@ BYTES: Range = (0, 255)
 SIGNED: Range = (-1, 1)
 # Masks and floats, 8 bits, and the bits that cameras, scanners and microscopes have and keep in 16.
 LADDER = (1, 255, 1_023, 4_095, 16_383, 65_535)
+_SLAB = 1 << 20
 _OVER = 1.5  # of floats in 0..1: how far an interpolation may shoot over
 
 
@@ -55,12 +56,18 @@ def to_uint8(values: Any, known: Range = BYTES) -> NDArray[np.uint8]:
         return np.where(values, np.uint8(255), np.uint8(0))
     low, high = limits_of(values)
     bottom, top = _range_for(values, low, high, known)
-    if top == 255 and kind != "f":
-        return np.asarray(values, np.uint8)
-    if top == 65_535 and kind != "f":
-        return np.asarray((values.astype(np.uint32) + 128) // 257, np.uint8)
-    scaled = (values.astype(np.float32) - np.float32(bottom)) * np.float32(255 / (top - bottom))
-    return np.asarray(np.clip(np.rint(scaled), 0, 255), np.uint8)
+    pixels = np.empty(values.shape, np.uint8)
+    rows = max(1, _SLAB * len(values) // max(1, values.size))  # at a time: the sums need four times the memory
+    for start in range(0, len(values), rows):
+        part = values[start : start + rows]
+        if top == 255 and kind != "f":
+            pixels[start : start + rows] = part
+        elif top == 65_535 and kind != "f":
+            pixels[start : start + rows] = (part.astype(np.uint32) + 128) // 257
+        else:
+            scaled = (part.astype(np.float32) - np.float32(bottom)) * np.float32(255 / (top - bottom))
+            pixels[start : start + rows] = np.clip(np.rint(scaled), 0, 255)
+    return pixels
 
 
 def _range_for(values: NDArray[Any], low: float, high: float, known: Range) -> Range:

@@ -85,7 +85,7 @@ class PackedCard(Record, frozen=True):
     name: Name
     source: Name
     options: PackOptions
-    class_names: ClassNames
+    class_names: Annotated[tuple[ClassName, ...], Meta(min_length=1, max_length=100_000)]  # one, to be measured on
     input: InputSpec
     value_range: tuple[Number, Number]
     parts: tuple[ImagesPart, ...]

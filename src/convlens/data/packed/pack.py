@@ -16,7 +16,7 @@ from convlens.data.image.framing import FRAMING_VERSION
 from convlens.data.packed.dataset import CARD_FILE, DEFAULT_VAL_FRAC, FORMAT_VERSION, DataIdentity, Dataset, read_card
 from convlens.data.packed.options import PackOptions, exclusions, parse_region, parse_size
 from convlens.data.packed.writing import write_packed
-from convlens.data.sources.base import ReadOptions, Source
+from convlens.data.sources.base import ReadOptions, Source, need_two_classes
 from convlens.data.sources.named import NAMED_SETS
 from convlens.data.sources.recognise import open_source
 from convlens.errors import DataError, RecordError, UsageError
@@ -67,6 +67,7 @@ def pack(
             )
         return dataset
     source = open_source(data, read, data_root=data_root)
+    need_two_classes(source)
     if out is None:
         return _cached(source, options, progress, verify=verify)
     out = Path(out)
@@ -103,6 +104,8 @@ def open_data(
         with suppress(DataError):  # not there yet, or damaged
             return Dataset.open(_packed_sets() / _mnist_folder_name(), val_frac)
     source = open_source(data, options.read, data_root=data_root)
+    if not options.all_test:
+        need_two_classes(source)
     return open_listed(source, options, val_frac=val_frac, progress=progress)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from convlens.data.image.decode import pixels_of, read_bytes
 from convlens.data.image.values import SIGNED, Range, limits_of, range_of
-from convlens.data.sources.base import SPLITS, ArraySource, ArraySplit, Images, need_classes
+from convlens.data.sources.base import SPLITS, ArraySource, ArraySplit, Images, limit_classes
 from convlens.data.sources.class_names import alike
 from convlens.data.sources.split_words import split_of, words_of
 from convlens.errors import DataError, ImageError
@@ -253,7 +253,7 @@ def array_source(
         names = tuple(unicodedata.normalize("NFC", class_names[int(c)]) for c in classes)
     if len(set(names)) < len(names):
         raise DataError(f"{where}: two classes have one name: {listed(sorted(names))}")
-    need_classes(np.ones(len(names), int), names, where)
+    limit_classes(names, where)
     parts: dict[str | None, ArraySplit] = {
         split: ArraySplit(images, np.searchsorted(classes, labels_of[split]).astype(np.int64))
         for split, images in images_of.items()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from convlens.data.image.values import BYTES, Range
 from convlens.data.sources.tree import Tree
 from convlens.errors import DataError
-from convlens.text import listed, shown
+from convlens.text import shown
 
 SPLITS = ("train", "val", "test")
 MAX_CLASSES = 65_535  # labels are kept as uint16
@@ -235,12 +235,15 @@ def clean_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:60].strip("-.") or "data"
 
 
-def need_classes(counts: NDArray[np.integer], names: Sequence[str], where: str) -> None:
-    """Raises DataError unless there are two classes or more, each with images."""
+def limit_classes(names: Sequence[str], where: str) -> None:
+    """Raises DataError where there are more classes than labels can tell."""
     if len(names) > MAX_CLASSES:
         raise DataError(f"{where} has {len(names):,} classes; {MAX_CLASSES:,} is the limit")
+
+
+def need_two_classes(source: Source) -> None:
+    """Raises DataError unless there is something to tell apart. To measure a model on, one class is enough."""
+    names = source.class_names
     if len(names) < 2:
+        where = shown(source.location, 200)
         raise DataError(f"{where} has one class only ({shown(names[0])!r}): a classifier needs at least two")
-    empty = [name for name, count in zip(names, counts, strict=True) if count == 0]
-    if empty:
-        raise DataError(f"{where} has no images of class {listed(empty)}")

@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from convlens.data.sources.base import SPLITS, ArraySource, ArraySplit, need_classes
+from convlens.data.sources.base import SPLITS, ArraySource, ArraySplit, limit_classes
 from convlens.data.sources.layouts import NO_LABEL, NO_PICTURE, unused_note
 from convlens.data.sources.listing import Folder
 from convlens.data.sources.split_words import split_of, words_of
@@ -82,7 +82,7 @@ def from_idx(tree: Tree, name: str, root: Folder) -> ArraySource:
         raise DataError(f"{where}: images of the splits differ in size: {' and '.join(map(str, sorted(shapes)))}")
     classes = np.unique(np.concatenate([labels for _, labels in found.values()]))
     names = tuple(map(str, classes.tolist()))
-    need_classes(np.ones(len(names), int), names, where)
+    limit_classes(names, where)
     splits: dict[str | None, ArraySplit] = {
         (split if len(found) > 1 else None): ArraySplit(images[..., None], np.searchsorted(classes, labels))
         for split, (images, labels) in found.items()

@@ -11,10 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-import numpy as np
-
 from convlens.data.image.decode import SUFFIXES
-from convlens.data.sources.base import SPLITS, FileSource, ReadOptions, Row, need_classes
+from convlens.data.sources.base import SPLITS, FileSource, ReadOptions, Row, limit_classes
 from convlens.data.sources.class_names import alike, in_order
 from convlens.data.sources.file_names import suggest_label
 from convlens.data.sources.listing import Folder
@@ -119,7 +117,7 @@ def _source_of(
     parts = [part for part in reading.parts if part.paths]
     names = in_order(part.label for part in parts)
     where = tree.where("")
-    need_classes(np.ones(len(names), int), names, where)
+    limit_classes(names, where)
     by_split = {split: reading.labels(split) for split in SPLITS if any(part.split == split for part in parts)}
     if by_split:
         reading.notes += same_classes(by_split, where, problems)

@@ -130,7 +130,12 @@ def _labelled_by_tables(
         return None
     labels = joined(tree, found)
     names = [path for path, _ in found]
-    if isinstance(by_folders, FileSource) and read.path_column is None and read.label_column is None:
+    if (
+        isinstance(by_folders, FileSource)
+        and len(by_folders.class_names) > 1
+        and read.path_column is None
+        and read.label_column is None
+    ):
         of_folder = {row.name: row.label for row in by_folders.rows()}
         differs = [row for row in labels.rows if of_folder.get(row.name, row.label) != row.label]
         if not differs and all(row.name in of_folder for row in labels.rows):

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from convlens.data.sources.base import FileSource, ReadOptions, Row, need_classes
+from convlens.data.sources.base import FileSource, ReadOptions, Row, limit_classes
 from convlens.data.sources.class_names import alike, in_order
 from convlens.data.sources.layouts import NO_LABEL, group_of, other_files, same_classes, unused_note
 from convlens.data.sources.listing import Folder, list_tree
@@ -148,7 +148,7 @@ def table_source(
     if 0 < counts[None] < len(rows):
         raise DataError(f"{where}: {counts[None]:,} of {len(rows):,} rows have no split; give all or none")
     names = in_order(row.label for row in rows)
-    need_classes(np.ones(len(names), int), names, where)
+    limit_classes(names, where)
     notes = [*found.notes, *alike(names)]
     if not counts[None]:
         by_split = {str(split): {row.label for row in rows if row.split == split} for split in counts if split}
