@@ -123,6 +123,6 @@ def _print(predictions: list[Prediction]) -> None:
     table = tables.new_table("picture", "label", "likeliest")
     for p in predictions:
         likeliest = "  ".join(f"{shown(label, 40)} {percent(probability, 1)}" for label, probability in p.top)
-        answer = (shown(p.label), likeliest) if p.error is None else ("–", f"cannot be read: {shown(p.error, 200)}")
+        answer = (shown(p.label), likeliest) if p.error is None else ("–", f"no answer: {shown(p.error, 200)}")
         tables.add_row(table, shown(p.path, 200), *answer)
     tables.print_table(table)

@@ -117,7 +117,7 @@ def test_what_convlens_wrote_is_never_data(tmp_path: Path) -> None:
         save_figure(sheet.figure, place)
     again = pack(root)
     assert again.class_names == before.class_names and again.counts == before.counts
-    assert any("2 files, written by convlens" in note for note in again.notes)
+    assert any("2 folders written by convlens" in note for note in again.notes)
     reasons = [line.reason for line in again.samples() if line.status == "quarantined"]
     assert reasons == ["a picture that convlens has drawn, which is never read as data"]
 

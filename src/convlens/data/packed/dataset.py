@@ -99,6 +99,7 @@ class PackedCard(Record, frozen=True):
     fingerprint: Sha256
     test_fingerprint: Sha256 | None
     notes: tuple[Text, ...]
+    reading_notes: tuple[Text, ...] = ()
     num_reduced: Count = 0
     num_large: Count = 0
 
@@ -178,6 +179,7 @@ class Dataset:
     val_frac: float = DEFAULT_VAL_FRAC
     is_merged: bool = False
     permit: Permit | None = field(default=None, compare=False)
+    reading_notes: tuple[str, ...] | None = field(default=None, compare=False)  # of the source as it is now
 
     @classmethod
     def open(cls, folder: Path | str, val_frac: float = DEFAULT_VAL_FRAC) -> Self:
@@ -235,8 +237,9 @@ class Dataset:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a person should know of how it was packed."""
-        return self.card.notes
+        """What a person should know of how it was read and packed."""
+        reading = self.card.reading_notes if self.reading_notes is None else self.reading_notes
+        return (*reading, *self.card.notes)
 
     def identity(self) -> DataIdentity:
         """What identifies a result's data."""

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,7 @@ def _cached(source: Source, options: PackOptions, progress: str | Progress, *, v
     folder = _packed_sets() / _cache_name(source, options)
     with files.lock(folder.with_name(folder.name + ".lock")):
         with suppress(DataError):  # not there yet, or damaged: make it
-            dataset = Dataset.open(folder)
+            dataset = replace(Dataset.open(folder), reading_notes=source.notes)  # what lies beside may have changed
             if not (verify and dataset.num_damaged()):
                 return dataset
         files.remove_leftovers(folder.parent, of=folder.name)

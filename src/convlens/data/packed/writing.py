@@ -100,7 +100,8 @@ def write_packed(source: Source, options: PackOptions, folder: Path, progress: s
         | {"test_fingerprint": _fingerprint(images, packed, source.class_names, SPLITS.index("test"))}
         | {"num_reduced": sum(one.is_reduced for one in packed.large.values())}
         | {"num_large": sum(not one.is_reduced for one in packed.large.values())}
-        | {"notes": [*source.notes, *overlap_notes(packed.index, packed.groups), *packed.notes, *_dark(spec)]}
+        | {"notes": [*overlap_notes(packed.index, packed.groups), *packed.notes, *_dark(spec)]}
+        | {"reading_notes": list(source.notes)}
     )
     del images  # Windows cannot rename a folder with a mapped file in it
     write_sealed(folder / CARD_FILE, card)

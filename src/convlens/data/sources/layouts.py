@@ -143,9 +143,11 @@ def _source_of(
 
 def unused_note(reason: str, paths: Sequence[str]) -> str:
     """How many files are unused for a reason, in one line."""
+    if reason == OWN:
+        return f"unused: {counted(len(paths), 'folder')} {OWN}: {listed(paths, 1)}"
     kinds = Counter(suffix_of(path) or "without suffix" for path in paths)
     said = ", ".join(f"{n:,} {suffix}" for suffix, n in kinds.most_common(4)) if len(paths) > 1 else ""
-    what = "file" if reason in (NO_PICTURE, OWN) else "picture"
+    what = "file" if reason == NO_PICTURE else "picture"
     return f"unused: {counted(len(paths), what)}, {reason}{f' ({said})' if said else ''}: {listed(paths, 1)}"
 
 
