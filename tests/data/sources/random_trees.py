@@ -419,6 +419,24 @@ def _table_a_split(make: _Maker) -> Drawn:
     return make.done("a table a split")
 
 
+def _table_in_each_split(make: _Maker) -> Drawn:
+    """A folder for each split, with its pictures and a table of them"""
+    top, splits = make.top(), make.splits()
+    classes = [label for label in make.classes() if not label.isdigit()] or ["cats", "dogs"]
+    classes = classes if len(classes) > 1 else ["cats", "dogs"]
+    names, is_hot = make.split_names(splits), make.random.random() < 0.5
+    for split in splits:
+        folder = join(top, names[split])
+        lines = []
+        for label in classes:
+            for _ in range(make.random.randint(1, 3)):
+                name = posixpath.basename(make.picture(folder, label, split))
+                lines.append([name, *(("1" if one == label else "0" for one in classes) if is_hot else [label])])
+        header = ["filename", *(classes if is_hot else ["class"])]
+        make.files[join(folder, "_classes.csv" if is_hot else "labels.csv")] = _written(make, header, lines)
+    return make.done("SPLIT/*, a table in each")
+
+
 # ---------------------------------------------------------------- trees that must be refused, with the way in
 
 
@@ -502,6 +520,7 @@ def _two_readings(make: _Maker) -> Drawn:
 KINDS: tuple[tuple[int, Callable[[_Maker], Drawn]], ...] = (
     (20, _class_folders), (5, _groups), (20, _splits_above), (8, _splits_below), (6, _unlabelled_test),
     (3, _missing_class),    (12, _table), (4, _one_hot), (4, _no_header), (5, _kaggle), (4, _table_a_split),
+    (4, _table_in_each_split),
     (3, _names_of_files), (6, _other_task), (8, _two_readings),
 )  # fmt: skip
 

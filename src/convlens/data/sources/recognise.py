@@ -17,6 +17,7 @@ from convlens.data.sources.listing import Folder, list_tree
 from convlens.data.sources.named import NAMED_SETS, named_set
 from convlens.data.sources.npz import from_npz
 from convlens.data.sources.pixel_tables import from_pixels, holds_pixels, pixel_tables
+from convlens.data.sources.split_words import split_of
 from convlens.data.sources.tables import SUFFIXES as TABLE_SUFFIXES
 from convlens.data.sources.tables import Files, folder_tables, joined, table, table_source
 from convlens.data.sources.tree import DiskTree, Tree, suffix_of
@@ -123,7 +124,8 @@ def _labelled_by_tables(
     """The source of the tables in a tree, where the folders say nothing; None where they say the same or there is no
     table. Raises DataError where they differ."""
     top, files_of = unwrapped(root)[0], Files(tree, root)
-    found, others = folder_tables(tree, sorted({"", top.path}), read, files_of)
+    of_splits = [folder.path for folder in top.folders if not folder.folders and split_of(folder.name) is not None]
+    found, others = folder_tables(tree, sorted({"", top.path, *of_splits}), read, files_of)
     if not found:
         if isinstance(by_folders, DataError) and others:
             raise DataError(f"{by_folders}. {'. '.join(list(others.values())[:2])}") from by_folders

@@ -90,7 +90,7 @@ class Labelled:
 def labelled(tree: Tree, file: str, read: ReadOptions, files: "Files") -> Labelled:
     """What a table says of files. Raises DataError; NoLabelsError where it is no table of pictures and labels."""
     found, group = read_table(tree, file, files), read.group
-    where = found.where
+    where, base = found.where, posixpath.dirname(file)
     path_column = _path_column(found, files, read.path_column)
     label_column, labels = _labels(found, path_column, read.label_column, group)
     taken = [path_column, label_column]
@@ -107,7 +107,7 @@ def labelled(tree: Tree, file: str, read: ReadOptions, files: "Files") -> Labell
         label = unicodedata.normalize("NFC", label)
         if not said or not label:
             raise DataError(f"{where}, line {number}: path and label must not be empty")
-        path = files.find(said)
+        path = files.find(said, base)
         if path is None:
             missing.append(said)
             continue
@@ -190,8 +190,10 @@ def joined(tree: Tree, found: Sequence[tuple[str, Labelled]]) -> Labelled:
     such."""
     if len(found) == 1:
         return found[0][1]
-    names = [posixpath.basename(file) for file, _ in found]
-    splits = [split_of(posixpath.splitext(name)[0]) for name in names]
+    names = [file for file, _ in found]
+    splits = [
+        split_of(posixpath.splitext(posixpath.basename(name))[0]) or split_of(posixpath.dirname(name)) for name in names
+    ]
     where = tree.where(posixpath.dirname(found[0][0]))
     if None in splits or len(set(splits)) < len(splits) or "train" not in splits:
         raise DataError(f"{where} has several tables of pictures ({listed(names)}): name the one that is meant")
@@ -298,13 +300,15 @@ class Files:
                 found[stem].append(path)
         return found
 
-    def find(self, said: str) -> str | None:
-        """The file that is meant: the path itself, or the one file that ends as it says, its suffix left out or not."""
+    def find(self, said: str, base: str = "") -> str | None:
+        """The file that is meant: the path itself, from the folder `base` or from the root on, or the one file that
+        ends as it says, its suffix left out or not."""
         path = posixpath.normpath(said.strip().replace("\\", "/")) if said.strip() else ""
         if not path or path == ".":
             return None
-        if self.tree.is_file(path):
-            return path
+        for whole in dict.fromkeys((posixpath.normpath(posixpath.join(base, path)), path)):
+            if self.tree.is_file(whole):
+                return whole
         found = self._by_end.get(posixpath.basename(path), [])
         if len(found) > 1:  # the folders above tell them apart
             parts = path.split("/")
