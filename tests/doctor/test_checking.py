@@ -236,3 +236,11 @@ def altered(image: Image.Image, number: int, rng: random.Random) -> Image.Image:
         return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     width, height = image.size
     return image.crop((round(0.07 * width), 0, width, height))
+
+
+def test_validation_that_stands_in_train_is_named(tmp_path: Path) -> None:
+    """Own val/ with pictures of train: the pairs are found, though training holds those pictures back."""
+    root = pictures(tmp_path / "data", num=12)
+    shutil.copytree(root / "train", root / "val")
+    found = kinds(convlens.check(root))
+    assert "exact-across" in found and "across train and val" in found["exact-across"].title

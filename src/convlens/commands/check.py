@@ -8,6 +8,7 @@ import typer
 
 from convlens.commands import terminal
 from convlens.commands.options import (
+    EVALUATION,
     OUTPUT,
     Data,
     DataRoot,
@@ -49,6 +50,14 @@ def check(
     label_column: LabelColumn = None,
     exclude: Exclude = None,
     data_root: DataRoot = None,
+    control: Annotated[
+        bool,
+        flag(
+            "Train three times: as it is, without copies across splits, without as many others.",
+            EVALUATION,
+            "--control",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Look a data set over: broken files, duplicates across splits, what would falsify a score.
@@ -73,6 +82,7 @@ def check(
             label_column=label_column,
             exclude=exclude,
             data_root=data_root,
+            control=control,
             progress=bar,
         )
     if out is None and not json:
@@ -112,5 +122,7 @@ def _print(findings: Findings) -> None:
         if len(finding.sets) > _SETS_SHOWN:
             tables.print_text(f"  … and {len(finding.sets) - _SETS_SHOWN:,} more")
         tables.print_text(f"  do: {terminal.as_typed(finding.remedy)}")
-    verdict = "a score on this data would be wrong" if findings.falsifies else "nothing here would falsify a score"
-    tables.print_text(f"\n{verdict}")
+    if findings.control:
+        tables.print_text("\nwhat copies across splits are worth, on the test images:")
+        tables.print_rows([(f"  {what}", str(score)) for what, score in findings.control])
+    tables.print_text(f"\n{findings.verdict}")

@@ -6,7 +6,7 @@ for over all splits, test among them: no model sees it, so that is written down 
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,11 @@ from convlens.data.packed.splits import TEST_FRAC, mixed
 from convlens.data.sources.base import SPLITS, ReadOptions, Source
 from convlens.data.sources.listing import hidden_pictures
 from convlens.data.sources.recognise import open_source
+from convlens.doctor.control import measure_control
 from convlens.doctor.findings import FALSIFIES, NOTE, WARNING, Finding, Findings, Sample
 from convlens.doctor.near_duplicates import MOST, Compared, same_pictures
 from convlens.doctor.registration import SIDE
-from convlens.errors import ImageError
+from convlens.errors import ImageError, UsageError
 from convlens.evaluation.test_ledger import inspect_test
 from convlens.metrics import IMBALANCED
 from convlens.progress import Progress, open_progress
@@ -48,18 +49,20 @@ def check(
     label_column: str | None = None,
     exclude: str | Path | Iterable[str] | None = None,
     data_root: str | Path | None = None,
+    control: bool = False,
     progress: str | Progress = "auto",
 ) -> Findings:
     """Look a data set over: what cannot be read, what is there twice, what would falsify a score.
 
-    All but `progress` is as `train` takes it. Raises DataError where it cannot be listed at
-    all, UsageError, StorageError.
-    """
+    `control` trains three times, to measure what copies across splits are worth: as it is, without them, and with as
+    many others left out. All others are as `train` takes them. Raises DataError where it cannot be listed at all,
+    UsageError, StorageError."""
     with open_progress(progress) as bar:
         problems: list[Finding] = []
         source: Source | None = None
         if isinstance(data, Dataset) or is_packed_folder(data):
-            dataset = open_data(data, PackOptions(exclude=exclusions(exclude)))
+            options = PackOptions(exclude=exclusions(exclude))
+            dataset = open_data(data, options)
         else:
             read = ReadOptions(group, layout, label, path_column, label_column)
             said: list[str] = []
@@ -71,7 +74,15 @@ def check(
                 (SIDE, SIDE), 3, "stretch", all_test=True, exclude=exclusions(exclude), **read._asdict()
             )
             dataset = open_listed(source, options, val_frac=DEFAULT_VAL_FRAC, progress=bar)
-        return _Check(dataset, source, problems, bar).findings()
+        findings = _Check(dataset, source, problems, bar).findings()
+        if not control:
+            return findings
+        if source is None:
+            raise UsageError("`control` trains on a source: name the folder, not the packed set")
+        said_options = PackOptions(exclude=options.exclude, **options.read._asdict())
+        copies = [name for name, _ in findings.exclusions]
+        scores = measure_control(data, findings.samples, copies, said_options, data_root, bar)
+        return replace(findings, control=scores)
 
 
 _CLASSES = "give every split the same class folders, each with pictures: a class that is missing shifts no label here, "
@@ -367,8 +378,8 @@ def _splits_of(dataset: Dataset, source: Source | None) -> list[str]:
     """The split of each sample: the data's own, or the one that `train` would make."""
     if source is None or dataset.card.split_by == "source":
         found = {row: split for split in SPLITS for row in dataset.rows(split).tolist()}
-        return [found[row] for row in range(len(found))]
-    rows = np.arange(sum(dataset.counts.values()))
+        return [found.get(row, "val") for row in range(len(dataset))]  # val holds back what is in train
+    rows = np.arange(len(dataset))
     split_keys, labels = dataset.split_keys(rows), dataset.labels_at(rows)
     is_test = in_split(mixed(split_keys), labels, TEST_FRAC)
     is_val = np.zeros(len(rows), bool)

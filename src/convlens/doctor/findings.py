@@ -16,6 +16,7 @@ from convlens import files
 from convlens.data.image.decode import Pixels, quiet_pillow
 from convlens.data.image.framing import InputSpec, picture
 from convlens.errors import ImageError, UsageError
+from convlens.metrics import Score
 from convlens.render.pages import notebook, page, thumbnail
 from convlens.text import shown
 
@@ -71,7 +72,7 @@ class Findings:
     """All findings on one data set, the gravest first. `facts` are its sizes and counts as (what, value);
     `clusters` the samples that show the same pictures, proposed as groups; `exclusions` what must go for a score to
     mean something, as (name, reason); `views` how samples' files or pixels are read, by number; `unused` the files that
-    are not read, by reason."""
+    are not read, by reason; `control` test scores by what was left out of training."""
 
     name: str
     location: str
@@ -84,6 +85,18 @@ class Findings:
     folder: Path | None = None
     views: Mapping[int, Callable[[], bytes | Pixels]] = field(default_factory=dict, repr=False, compare=False)
     unused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    control: tuple[tuple[str, Score], ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """Whether a score can be believed, and what was not looked for."""
+        if self.falsifies:
+            return "a score on this data would be wrong"
+        return (
+            "nothing was found that would falsify a score. Looked for: equal pictures, and copies compressed anew, "
+            "shifted, mirrored, cropped or brightened a little; not seen are copies that were turned, or altered more, and what "
+            "gives a class away in the pictures themselves"
+        )
 
     @property
     def falsifies(self) -> bool:
@@ -94,9 +107,11 @@ class Findings:
         """As `check --json` prints it."""
         return (
             {"name": self.name, "location": self.location, "falsifies": self.falsifies}
+            | {"verdict": self.verdict}
             | {"facts": dict(self.facts), "findings": [finding.to_json() for finding in self.findings]}
             | {"groups": [[s.name for s in cluster] for cluster in self.clusters]}
             | {"unused": {reason: list(paths) for reason, paths in self.unused.items()}}
+            | {"control": {what: score.to_json() for what, score in self.control}}
             | {"exclusions": [{"path": path, "reason": reason} for path, reason in self.exclusions]}
         )
 
@@ -106,8 +121,13 @@ class Findings:
         files.check_new_file(path, (".html", ".htm"))
         with quiet_pillow():
             findings = [self._shown(finding) for finding in self.findings]
-        about = {"name": shown(self.name, 200), "location": shown(self.location, 400), "facts": self.facts}
-        files.write_text(path, page("findings.html", findings=findings, falsifies=self.falsifies, **about))
+        about: dict[str, Any] = {
+            "name": shown(self.name, 200),
+            "location": shown(self.location, 400),
+            "facts": self.facts,
+        }
+        about |= {"verdict": self.verdict, "falsifies": self.falsifies}
+        files.write_text(path, page("findings.html", findings=findings, **about))
 
     def _shown(self, finding: Finding) -> dict[str, Any]:
         """A finding as plain rows, the first of its samples as pictures."""
