@@ -26,6 +26,7 @@ from convlens.doctor.control import measure_control
 from convlens.doctor.findings import FALSIFIES, NOTE, WARNING, Finding, Findings, Sample
 from convlens.doctor.near_duplicates import MOST, Compared, same_pictures
 from convlens.doctor.registration import SIDE
+from convlens.doctor.shortcuts import MOST_MEASURED, file_features, look_features, shortcut
 from convlens.errors import ImageError, UsageError
 from convlens.evaluation.test_ledger import inspect_test
 from convlens.metrics import IMBALANCED
@@ -125,6 +126,7 @@ class _Check:
         facts = self.facts()
         self.look_at_files()
         self.look_at_classes()
+        self.look_for_shortcuts()
         pairs = self.near_duplicates()
         self.judge(pairs)
         clusters = self.clusters(pairs)
@@ -250,6 +252,30 @@ class _Check:
         if 0 < test.sum() < _FEW_TEST:
             title = f"only {counted(int(test.sum()), 'test image')}"
             self.add("few", NOTE, title, "train with `folds=5` measures on all images instead")
+
+    def look_for_shortcuts(self) -> None:
+        """Whether the class can be told without looking at what the pictures show."""
+        if len(self.dataset.class_names) < 2:
+            return
+        rows = np.random.default_rng(0).permutation(len(self.samples))[:MOST_MEASURED]
+        labels = self.labels[rows]
+        known = [("brightness and borders", look_features(self.dataset.images_at(rows)[:]))]
+        if self.readers and self.source is not None and self.source.tree is not None:
+            contents = (bytes(self.readers[self.samples[row].name]()) for row in rows.tolist())
+            known.append(("the files themselves", file_features(contents)))
+        for what, features in known:
+            found = shortcut(features, labels)
+            if found is not None and found.is_one:
+                title = (
+                    f"the class can be told from {what} ({', '.join(found.features)}) for "
+                    f"{percent(found.accuracy, 1)} of {found.n:,} samples, without looking at what they show; always "
+                    f"answering the largest class is right for {percent(found.majority, 1)}"
+                )
+                remedy = (
+                    "a network may learn that and nothing else, and be worth nothing on other pictures: take those of "
+                    "all classes in one way, or look at what it looks at (convlens look)"
+                )
+                self.add("shortcut", WARNING, title, remedy)
 
     # ------------------------------------------------------------ duplicates
 

@@ -94,8 +94,7 @@ class Findings:
             return "a score on this data would be wrong"
         return (
             "nothing was found that would falsify a score. Looked for: equal pictures, and copies compressed anew, "
-            "shifted, mirrored, cropped or brightened a little; not seen are copies that were turned, or altered more, and what "
-            "gives a class away in the pictures themselves"
+            "shifted, mirrored, cropped or brightened a little; not seen are copies that were turned, or altered more"
         )
 
     @property
