@@ -22,7 +22,6 @@ from convlens.data.packed.splits import TEST_FRAC, mixed
 from convlens.data.sources.base import SPLITS, ReadOptions, Source
 from convlens.data.sources.listing import hidden_pictures
 from convlens.data.sources.recognise import open_source
-from convlens.doctor.control import measure_control
 from convlens.doctor.findings import FALSIFIES, NOTE, WARNING, Finding, Findings, Sample
 from convlens.doctor.near_duplicates import MOST, Compared, same_pictures
 from convlens.doctor.registration import SIDE
@@ -80,6 +79,8 @@ def check(
             return findings
         if source is None:
             raise UsageError("`control` trains on a source: name the folder, not the packed set")
+        from convlens.doctor.control import measure_control  # torch, which nothing else here needs
+
         said_options = PackOptions(exclude=options.exclude, **options.read._asdict())
         copies = [name for name, _ in findings.exclusions]
         scores = measure_control(data, findings.samples, copies, said_options, data_root, bar)

@@ -3,10 +3,8 @@
 Owns the three trainings of one plan. The control leaves out as many other images of each class, drawn at random: what
 its score loses is owed to fewer images, what is lost beyond that is owed to the copies."""
 
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,25 +23,24 @@ AS_IT_IS, WITHOUT, CONTROL = "as it is", "without the copies", "control: as many
 def measure_control(
     data: Any, samples: Sequence[Sample], copies: Sequence[str], options: PackOptions, data_root: Any, bar: Progress
 ) -> tuple[tuple[str, Score], ...]:
-    """Test scores, by what was left out of training; the plan is chosen on the data as it is, seed 0. Each opens the
+    """Test scores, by what was left out of training, of three runs that are kept; the plan is chosen on the data as it
+    is, seed 0. Each opens the
     test set. Raises DataError where nothing is to be left out, or there is no test split, and as `train` does."""
     left_out = [s for s in samples if s.name in set(copies)]
     if not left_out:
         raise DataError("there are no copies across splits to leave out: a control would compare the data with itself")
     known = {"data_root": data_root, "test": True, "progress": bar, **options.read._asdict()}
     excluded, scores = list(options.exclude), []
-    with tempfile.TemporaryDirectory() as folder:
-        bar.line(f"training 1 of 3: {AS_IT_IS}")
-        first = train(data, exclude=excluded or None, out=Path(folder) / "1", **known)
-        record = first.record
-        spec = {name: getattr(first.record.dataset.options, name) for name in ("channels", "framing", "region")}
-        plan = {"architecture": record.architecture, "recipe": Recipe.from_json(record.recipe), **spec}
-        plan |= {"size": record.dataset.options.size, "augment": None}
-        scores.append((AS_IT_IS, first.test))
-        for number, (what, names) in enumerate(((WITHOUT, list(copies)), (CONTROL, _others(samples, left_out))), 2):
-            bar.line(f"training {number} of 3: {what} ({len(names):,} images)")
-            run = train(data, exclude=[*excluded, *names], out=Path(folder) / str(number), **known, **plan)
-            scores.append((what, run.test))
+    bar.line(f"training 1 of 3: {AS_IT_IS}")
+    first = train(data, exclude=excluded or None, **known)
+    record, options = first.record, first.record.dataset.options
+    plan = {"architecture": record.architecture, "recipe": Recipe.from_json(record.recipe), "size": options.size}
+    plan |= {name: getattr(options, name) for name in ("channels", "framing", "region")}
+    scores.append((AS_IT_IS, first.test))
+    for number, (what, names) in enumerate(((WITHOUT, list(copies)), (CONTROL, _others(samples, left_out))), 2):
+        bar.line(f"training {number} of 3: {what} ({len(names):,} images)")
+        run = train(data, exclude=[*excluded, *names], **known, **plan)
+        scores.append((what, run.test))
     return tuple((what, score) for what, score in scores if score is not None)
 
 
