@@ -29,12 +29,16 @@ def measure_control(
     left_out = [s for s in samples if s.name in set(copies)]
     if not left_out:
         raise DataError("there are no copies across splits to leave out: a control would compare the data with itself")
-    known = {"data_root": data_root, "test": True, "progress": bar, **options.read._asdict()}
+    known: dict[str, Any] = {"data_root": data_root, "test": True, "progress": bar, **options.read._asdict()}
     excluded, scores = list(options.exclude), []
     bar.line(f"training 1 of 3: {AS_IT_IS}")
     first = train(data, exclude=excluded or None, **known)
     record, options = first.record, first.record.dataset.options
-    plan = {"architecture": record.architecture, "recipe": Recipe.from_json(record.recipe), "size": options.size}
+    plan: dict[str, Any] = {
+        "architecture": record.architecture,
+        "recipe": Recipe.from_json(record.recipe),
+        "size": options.size,
+    }
     plan |= {name: getattr(options, name) for name in ("channels", "framing", "region")}
     scores.append((AS_IT_IS, first.test))
     for number, (what, names) in enumerate(((WITHOUT, list(copies)), (CONTROL, _others(samples, left_out))), 2):
