@@ -25,7 +25,7 @@ from convlens.data.packed.image_rows import ImageRows
 from convlens.data.prefetch import is_small, prefetch
 from convlens.data.sources.listing import list_tree
 from convlens.data.sources.tree import DiskTree, suffix_of
-from convlens.errors import ImageError, ModelFileError, UsageError
+from convlens.errors import ConvlensError, ImageError, ModelFileError, UsageError
 from convlens.metrics import softmax
 from convlens.modelfile import ModelCard
 from convlens.network.build import Network, build, copy_into
@@ -85,23 +85,23 @@ class Classifier:
 
         Raises ImageError where it cannot be read.
         """
+        spec = self.card.input_spec
         try:
-            spec = self.card.input_spec
             if isinstance(image, str | Path):
                 return picture(read_bytes(Path(image)), spec)
             if hasattr(image, "read"):
                 image = image.read()
             if isinstance(image, bytes | bytearray):
                 return picture(bytes(image), spec)
-            try:
-                pixels = pixels_of(image) if hasattr(image, "getbands") else np.asarray(image)
-            except (TypeError, RuntimeError, ValueError, OSError) as error:  # ragged lists, tensors that are no arrays
-                raise ImageError(f"not a picture: {shown(error)}") from error
-            return fit(pixels, spec)
+            return fit(pixels_of(image) if hasattr(image, "getbands") else np.asarray(image), spec)
         except ImageError as error:
             if isinstance(image, str | Path):
                 raise ImageError(f"{shown(image, 200)}: {error}") from error
             raise
+        except MemoryError:
+            raise
+        except Exception as error:  # ragged lists, tensors that are no arrays, whatever a stranger's object raises
+            raise ImageError(f"not a picture: {shown(error)}") from error
 
     def logits(self, images_NHWC: Pixels | ImageRows) -> NDArray[np.float32]:
         """float32 (N, K) for framed images, uint8 (N, H, W, C). Raises ModelFileError where one is not finite."""
@@ -185,7 +185,12 @@ def predictions(
     checked("top", top, whole(1))
     classifier = load(model, device)
     with quiet_pillow(), open_progress(progress) as bar:
-        listed, notes = _listed(images, recursive)
+        try:
+            listed, notes = _listed(images, recursive)
+        except (ConvlensError, MemoryError):
+            raise
+        except Exception as error:  # whatever a stranger's object raises
+            raise ImageError(f"not pictures: {shown(error)}") from error
         for note in notes:
             bar.line(f"note: {note}")
         if len(listed) > _BATCH_SIZE:
@@ -248,7 +253,7 @@ def _typical_bytes(images: list[Any]) -> float:
 def _listed(images: Any, recursive: bool) -> tuple[list[Any], list[str]]:
     """One picture or several as a list, folders and patterns replaced by the pictures in them, and notes on what is
     passed over. Raises ImageError, UsageError."""
-    is_one_array = isinstance(images, np.ndarray) and images.ndim < 4
+    is_one_array = isinstance(images, memoryview) or (isinstance(images, np.ndarray) and images.ndim < 4)
     is_one_file = isinstance(images, str | Path | bytes | bytearray) or hasattr(images, "read")
     is_pil_image = hasattr(images, "getbands")
     if is_one_array or is_one_file or is_pil_image or not isinstance(images, Iterable):

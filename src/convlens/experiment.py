@@ -299,9 +299,9 @@ def plan_of(run: Run, request: TrainRequest, bar: Progress) -> TrainingPlan:
                 request.data, options, data_root=request.data_root, val_frac=identity.val_frac, progress=bar
             )
             dataset = dataset.merged() if identity.is_merged else dataset
-        if dataset.fingerprint != identity.fingerprint:
+        if not identity.is_of(dataset.card):
             raise RunError(
-                f"{where} was begun with other data (fingerprint {identity.fingerprint[:12]}, now "
+                f"{where} was begun with other data, or other groups (fingerprint {identity.fingerprint[:12]}, now "
                 f"{dataset.fingerprint[:12]})"
             )
         seed, architecture = record.seed, parse(record.architecture)

@@ -30,13 +30,14 @@ _LOW_BITS = 13  # floor(log2(_RANGE_A_PICTURE)) is what takes the fewest
 class PartFacts(Record, frozen=True):
     """What one training looked at, as a card has it: how many pictures, of which `num_keys` are recorded, all those
     whose key has its upper 32 bits below `below` (2^32: all of them). `num_reduced` were JPEGs that were decoded at a
-    fraction of their size, `num_large` others that are as large."""
+    fraction of their size, `num_large` others that are as large; `num_wide` were no bytes."""
 
     num_pictures: Count
     num_keys: Annotated[int, Meta(ge=0, le=MAX_KEPT)]
     below: Annotated[int, Meta(ge=1, le=_ALL)]
     num_reduced: Count = 0
     num_large: Count = 0
+    num_wide: Count = 0
 
     @property
     def modulus(self) -> np.uint64:
@@ -86,7 +87,9 @@ class Seen:
     parts: tuple[SeenPart, ...]
 
     @classmethod
-    def of(cls, keys: NDArray[np.uint64], before: Self | None = None, num_reduced: int = 0, num_large: int = 0) -> Self:
+    def of(
+        cls, keys: NDArray[np.uint64], before: Self | None = None, decoded: tuple[int, int, int] = (0, 0, 0)
+    ) -> Self:
         """A record of pictures by their full keys, uint64, in any order, and of what was recorded before."""
         keys = np.unique(keys)
         if before is not None:
@@ -95,7 +98,7 @@ class Seen:
         if num_pictures > MAX_KEPT:
             below = int(keys[MAX_KEPT] >> np.uint64(32))
             keys = keys[(keys >> np.uint64(32)) < np.uint64(below)]
-        facts = PartFacts(num_pictures, len(keys), below, num_reduced, num_large)
+        facts = PartFacts(num_pictures, len(keys), below, *decoded)
         own = SeenPart(facts, np.sort(keys % facts.modulus))
         return cls((own, *(before.parts if before is not None else ())))
 
@@ -122,12 +125,16 @@ class Seen:
             found &= part.told_of(keys_N)
         return found
 
-    def decodes_otherwise(self, num_reduced: int, num_large: int) -> bool:
-        """Whether equal pictures may have other keys in a set with so many JPEGs decoded at a fraction, and so many
-        other pictures as large: one of the two decoded the same picture otherwise."""
+    def decodes_otherwise(self, decoded: tuple[int, int, int], num: int) -> bool:
+        """Whether equal pictures may have other keys in a set of `num`, of which so many were JPEGs decoded at a
+        fraction, others as large, and no bytes: one of the two made other pixels of the same picture."""
         facts = [part.facts for part in self.parts]
+        num_reduced, num_large, num_wide = decoded
         was_reduced, was_large = any(one.num_reduced for one in facts), any(one.num_large for one in facts)
-        return (was_reduced and num_large > 0) or (was_large and num_reduced > 0)
+        was_wide = any(one.num_wide for one in facts)
+        was_bytes = any(one.num_wide < one.num_pictures for one in facts)
+        kinds = (was_wide and num_wide < num) or (was_bytes and num_wide > 0)
+        return (was_reduced and num_large > 0) or (was_large and num_reduced > 0) or kinds
 
     def most_by_chance(self, num: int) -> int:
         """Of `num` pictures that were not seen, more than so many are taken for seen once in a million times at most

@@ -189,3 +189,85 @@ def test_a_signal_while_a_class_is_being_made_is_the_end(number: signal.Signals,
     arguments = [sys.executable, "-c", program, "train", "mnist", str(int(number))]
     done = subprocess.run(arguments, capture_output=True, text=True, cwd=workplace, timeout=120, check=False)
     assert done.returncode == 128 + number and "Traceback" not in done.stderr, done.stderr
+
+
+def _in_groups(root: Path, seeds: dict[str, int], num: int = 12) -> Path:
+    """train/ and test/ of noise, whose parent folders are groups."""
+    for split, seed in seeds.items():
+        noise(root / split, num, seed=seed)
+        for label in "abc":
+            for path in sorted((root / split / label).glob("*.png")):
+                place = root / split / label / f"{split}-{label}{int(path.stem) % 4}"
+                place.mkdir(exist_ok=True)
+                path.rename(place / path.name)
+    return root
+
+
+def test_validation_is_that_of_the_groups_whatever_else_was_packed(workplace: Path) -> None:
+    """The same folder packed without its groups has another validation: a grouped run is measured, resumed and shown on
+    its own, and data that is named without the groups is told to be the model's by its labels."""
+    root = _in_groups(workplace / "data", {"train": 1, "test": 2})
+    asked = iter([False] * 2 + [True] * 1000)
+    stopped = train(root, group="parent", stop=lambda: next(asked))
+    for size in (None, 24, 12):
+        pack(root, size=size)
+    own = convlens.train(resume=stopped, progress="none")
+    whole = train(root, group="parent")
+    assert own.val == whole.val and own.val is not None
+    assert convlens.evaluate(own, split="val", progress="none").score == own.val
+    with pytest.raises(convlens.ConvlensError, match="val images"):
+        convlens.evaluate(own, root, split="val", progress="none")
+    assert convlens.evaluate(own, root, progress="none").n == convlens.evaluate(own, progress="none").n
+    with pytest.raises(convlens.ConvlensError, match="was begun with group parent"):
+        convlens.train(root, resume=stopped, group="parent/..", progress="none")
+
+
+def test_groups_do_not_hide_one_picture_in_two_formats(workplace: Path) -> None:
+    """JPEGs in one group, the same pictures as PNG in another: with the data's own split none is measured, and where
+    splits are drawn the two groups go together."""
+    root, pictures = workplace / "own", noise(workplace / "pictures", 8, side=96, suffix=".jpg")
+    for path in sorted(pictures.rglob("*.jpg")):
+        group = f"{path.parent.name}{int(path.stem) % 4}"
+        place = root / "train" / path.parent.name / f"jpg-{group}"
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+        as_png(place, root / "test" / path.parent.name / f"png-{group}")
+    run = train(root, size=24, group="parent", val_frac=0)
+    with pytest.raises(convlens.ConvlensError, match="no test images but 24 that the model was made with"):
+        convlens.evaluate(run, progress="none")
+    drawn = workplace / "drawn"
+    for split in ("train", "test"):
+        shutil.copytree(root / split, drawn, dirs_exist_ok=True)
+    lines = pack(drawn, size=24, group="parent", layout="class/group").samples()
+    splits = {line.path: line.split for line in lines}
+    pairs = [(path, path.replace("jpg-", "png-").replace(".jpg", ".png")) for path in splits if path.endswith(".jpg")]
+    assert len(pairs) == 24 and all(splits[a] == splits[b] for a, b in pairs)
+
+
+def test_another_depth_of_the_same_pictures_gets_no_plain_score(workplace: Path) -> None:
+    """12 bits in 16, and their exports as bytes, differ by a level: whether they are the same cannot be known."""
+    rng = np.random.default_rng(0)
+    deep = [rng.integers(0, 4096, (24, 24)).astype(np.uint16) for _ in range(45)]
+    for number, values in enumerate(deep):
+        for kind, pixels in (("deep", values), ("bytes", (values >> 4).astype(np.uint8))):
+            place = workplace / kind / "abc"[number % 3]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(place / f"{number}.png")
+    run = train(workplace / "deep")
+    report = convlens.evaluate(run, workplace / "bytes", progress="none")
+    assert report.may_count_seen and report.lines()[0].startswith("may count")
+
+
+def test_the_few_that_a_parent_saw_are_left_out_of_validation(workplace: Path) -> None:
+    """As many as chance may take for seen: training and evaluation leave out the same ones."""
+    first = noise(workplace / "first")
+    parent = train(first, val_frac=0, out=workplace / "parent")
+    seen = [line.path for line in pack(first).samples() if line.split == "train"]
+    root = noise(workplace / "more" / "train", seed=1).parent
+    noise(root / "val", 6, seed=3)
+    for label in "abc":
+        name = next(path for path in seen if path.startswith(f"{label}/"))
+        shutil.copy(first / name, root / "val" / label / "seen.png")
+    run = convlens.train(root, parent=parent, progress="none", recipe={"epochs": 1})
+    report = convlens.evaluate(run, split="val", progress="none")
+    assert run.val is not None and run.val.n == report.n == 18 and not run.val.may_count_seen

@@ -271,7 +271,7 @@ def _choose(
     else:
         options = PackOptions.for_input(card.input_spec, read, all_test=True)
         dataset = open_data(data, options, data_root=data_root, val_frac=trained_on.val_frac, progress=progress)
-    if dataset.fingerprint == trained_on.fingerprint:
+    if trained_on.is_of(dataset.card):
         return _of_own(dataset.merged() if trained_on.is_merged else dataset, classifier, split)
     return _of_other(dataset, classifier, split)
 

@@ -20,6 +20,7 @@ from convlens.checks import checked, choice
 from convlens.classifier import Classifier
 from convlens.data.image.decode import Pixels, quiet_pillow
 from convlens.data.packed.dataset import Dataset
+from convlens.data.packed.image_rows import ImageRows
 from convlens.data.packed.pack import reopen
 from convlens.errors import ConvlensError, DataError, RecordError, UsageError
 from convlens.lens.arithmetic import SOFTMAX, Working, working
@@ -41,7 +42,9 @@ from convlens.microscope.wire import packed, quantised
 from convlens.network.build import arrays_of, tensors_of
 from convlens.network.compute import resolve_compute, settled
 from convlens.run import Run
+from convlens.seen import Seen
 from convlens.text import shown
+from convlens.training.warm_start import measured_validation
 
 MAX_MAPS, MAX_VECTOR = 64, 4096  # of a layer, that are sent
 _SLICE_MULTIPLY_ADDS = 1_000_000_000  # of the network, in one go
@@ -206,7 +209,7 @@ class Session:
         are done. Raises DataError where there are none."""
         if self._validation is not None:
             return True
-        images = self.dataset().images("val")
+        images, labels = self._validation_images()
         if len(images) == 0:
             raise DataError("nothing was set aside for validation when this model was trained")
         done = sum(map(len, self._logits))
@@ -215,11 +218,22 @@ class Session:
         self._logits.append(self.classifier.logits(images[done : done + slice_]))
         if done + slice_ < len(images):
             return False
-        card = self.classifier.card
-        is_unsure = card.training.parent is not None if card.metrics.val is None else card.metrics.val.may_count_seen
-        self._validation = _validation_of(np.concatenate(self._logits), self.dataset().labels("val"), is_unsure)
+        is_unsure = self._measured_rows()[1]
+        self._validation = _validation_of(np.concatenate(self._logits), labels, is_unsure)
         self._logits.clear()
         return True
+
+    def _measured_rows(self) -> tuple[NDArray[np.bool_], bool]:
+        """Which validation images are measured, as training has it, and whether a parent may have seen some."""
+        card = self.classifier.card
+        before = None if card.seen is None else Seen(card.seen.parts[1:])
+        is_grown = card.training.parent is not None
+        return measured_validation(self.dataset(), card.input_spec, before, is_grown=is_grown)
+
+    def _validation_images(self) -> tuple[ImageRows, NDArray[np.int64]]:
+        measured, _ = self._measured_rows()
+        dataset = self.dataset()
+        return dataset.images("val").only(measured), dataset.labels("val")[measured]
 
     def _measured(self) -> Validation:
         assert self._validation is not None, "the server measures before it asks"
@@ -240,7 +254,7 @@ class Session:
         positions = np.flatnonzero(wanted)
         sure = found.probabilities_NK[positions, found.answers_N[positions]]
         positions = positions[np.argsort(-sure, kind="stable")][first : first + most]
-        pixels = self.dataset().images("val")[positions]
+        pixels = self._validation_images()[0][positions]
         return packed(
             {"total": int(wanted.sum()), "first": first},
             {

@@ -21,7 +21,7 @@ from convlens.text import percent, shown
 from convlens.training import checkpoint
 from convlens.training.fit import Fit, fit
 from convlens.training.plan import TrainingPlan
-from convlens.training.warm_start import may_count_seen, seen_in
+from convlens.training.warm_start import measured_validation, seen_in
 
 Stop = Callable[[], bool]
 _CURVE_POINTS, _FILM_FRAMES = 100, 60
@@ -59,7 +59,11 @@ class _Trainer:
     def __init__(self, plan: TrainingPlan, run: Run, watch: Watch, fitting: Fit) -> None:
         self.plan, self.run, self.watch, self.bar = plan, run, watch, watch.bar
         self.fitting, self.state = fitting, fitting.state
-        self.may_count_seen = may_count_seen(plan.parent, plan.dataset, "val")
+        parent = plan.parent
+        spec, before = (plan.spec, None) if parent is None else (parent.card.input_spec, parent.seen)
+        self.measured, self.may_count_seen = measured_validation(
+            plan.dataset, spec, before, is_grown=parent is not None
+        )
         self.is_val_checked = False  # whether validation images were held to their keys: once is enough
 
     def run_to_end(self, *, ended: bool) -> None:
@@ -188,17 +192,17 @@ class _Trainer:
     def validate(self) -> None:
         """Score the weights on validation, where there is any."""
         dataset = self.plan.dataset
-        if dataset.counts["val"] == 0:
+        if not self.measured.any():
             return
         started = time.perf_counter()
-        images = dataset.images("val")
+        images = dataset.images("val").only(self.measured)
         if not self.is_val_checked:
             images.check()
             self.is_val_checked = True
         logits = self.fitting.logits(images)
         if not np.isfinite(logits).all():
             raise self.diverged("the outputs on validation")
-        self.state.val = score(logits, dataset.labels("val")).replace(may_count_seen=self.may_count_seen)
+        self.state.val = score(logits, dataset.labels("val")[self.measured]).replace(may_count_seen=self.may_count_seen)
         self.state.val_s += time.perf_counter() - started
 
     def diverged(self, what: str) -> DivergedError:

@@ -90,7 +90,7 @@ def seen_by(card: ModelCard, progress: Any = "none") -> Seen | None:
 def is_comparable(dataset: Dataset, spec: InputSpec, seen: Seen | None = None) -> bool:
     """Whether equal pictures have equal keys in a data set and in the record of a model with this input: they were
     decoded and framed alike. (A large JPEG is decoded at a fraction, the same picture in another format is not.)"""
-    if seen is not None and seen.decodes_otherwise(dataset.card.num_reduced, dataset.card.num_large):
+    if seen is not None and seen.decodes_otherwise(dataset.decoded, len(dataset)):
         return False
     own, versions = dataset.input_spec, (dataset.card.decoder_version, dataset.card.framing_version)
     is_alike = (own.shape, own.framing, own.region) == (spec.shape, spec.framing, spec.region)
@@ -104,8 +104,7 @@ def seen_in(dataset: Dataset, parent: Parent | None) -> Seen | None:
     if not is_comparable(dataset, dataset.input_spec) or (parent is not None and parent.seen is None):
         return None
     keys = np.concatenate([dataset.pixel_keys("train"), dataset.pixel_keys("val")])
-    decoded = dataset.card.num_reduced, dataset.card.num_large
-    return Seen.of(keys, None if parent is None else parent.seen, *decoded)
+    return Seen.of(keys, None if parent is None else parent.seen, dataset.decoded)
 
 
 def check_lineage(parent: Parent, dataset: Dataset) -> str | None:
@@ -140,14 +139,19 @@ def check_lineage(parent: Parent, dataset: Dataset) -> str | None:
     return "; ".join(notes) or None
 
 
-def may_count_seen(parent: Parent | None, dataset: Dataset, split: str) -> bool:
-    """Whether a score on a split may count pictures that the parent, or one of its own, was made with."""
-    if parent is None:
-        return False
-    if parent.seen is None or not is_comparable(dataset, parent.card.input_spec, parent.seen):
-        return True
-    keys = dataset.pixel_keys(split)
-    return int(parent.seen.has(keys).sum()) > parent.seen.most_by_chance(len(keys))
+def measured_validation(
+    dataset: Dataset, spec: InputSpec, before: Seen | None, *, is_grown: bool
+) -> tuple[NDArray[np.bool_], bool]:
+    """Which validation images are measured, bool (N,), and whether some of them may have been seen by a parent (or one
+    of its own): the few that its record may have by chance are left out, where it has more of them all are measured."""
+    keys = dataset.pixel_keys("val")
+    everything = np.ones(len(keys), bool)
+    if not is_grown:
+        return everything, False
+    if before is None or not is_comparable(dataset, spec, before):
+        return everything, True
+    known = before.has(keys)
+    return (everything, True) if known.sum() > before.most_by_chance(len(keys)) else (~known, False)
 
 
 def inherit(network: Network, parent: Parent, class_names: tuple[str, ...]) -> list[str]:

@@ -76,9 +76,11 @@ def _range_for(values: NDArray[Any], low: float, high: float, known: Range) -> R
     if is_float and known[1] == 1 and low >= known[0] - _OVER + 1 and high <= _OVER:
         return known
     own = range_of(low, high)
-    if own == SIGNED or (is_float and high <= 1):
+    if own == SIGNED:
         return own
     if known[1] > 255:
         return known
+    if is_float and high <= 1 and (known[1] == 1 or not (values == np.rint(values)).all()):
+        return own  # of bytes' range and yet no whole numbers: floats in 0..1
     # Of bytes, or of 0 and 1: another kind of picture, or bytes that were kept in more.
     return (0, 65_535) if values.dtype == np.uint16 and high > 255 else (0, max(own[1], min(known[1], 255)))

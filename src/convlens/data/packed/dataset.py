@@ -64,6 +64,11 @@ class DataIdentity(Record, frozen=True):
     num_quarantined: Count
     packed: Name | None = None
     is_merged: bool = False
+    index: Sha256 | None = None  # of its index.npy: what validation is drawn from; None in files of before
+
+    def is_of(self, card: "PackedCard") -> bool:
+        """Whether a packed set is this data, split in the same way."""
+        return card.fingerprint == self.fingerprint and self.index in (None, card.files[INDEX_FILE])
 
 
 class ImagesPart(Record, frozen=True):
@@ -76,7 +81,7 @@ class ImagesPart(Record, frozen=True):
 class PackedCard(Record, frozen=True):
     """dataset.json. `files` has the SHA-256 of each small file; `value_range` is what 0 and 255 stood for in pictures
     that were no bytes; `num_reduced` JPEGs were decoded at a fraction of their size, `num_large` other pictures are as
-    large."""
+    large, `num_wide` are no bytes; `twins` are rows of one picture in two formats."""
 
     kind: Name
     format_version: Count
@@ -102,6 +107,8 @@ class PackedCard(Record, frozen=True):
     reading_notes: tuple[Text, ...] = ()
     num_reduced: Count = 0
     num_large: Count = 0
+    num_wide: Count = 0
+    twins: tuple[tuple[Count, Count], ...] = ()
 
     def __post_init__(self) -> None:
         check_class_names(self.class_names)
@@ -231,6 +238,11 @@ class Dataset:
         return self.card.num_quarantined
 
     @property
+    def decoded(self) -> tuple[int, int, int]:
+        """How many pictures were JPEGs decoded at a fraction, others as large, and no bytes."""
+        return self.card.num_reduced, self.card.num_large, self.card.num_wide
+
+    @property
     def num_listed(self) -> int:
         """Samples that the source listed before any was read: those in the splits and those quarantined."""
         return self.card.num_listed
@@ -255,6 +267,7 @@ class Dataset:
             num_quarantined=self.num_quarantined,
             packed=packed,
             is_merged=self.is_merged,
+            index=self.card.files[INDEX_FILE],
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -352,10 +365,11 @@ class Dataset:
 
     def _are_shown_in(self, others: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """bool (N,): which of some rows show, pixel for pixel, what one of the `others` shows."""
-        names = ("pixels",) if self.card.options.group is not None else ("pixels", "split_key")
-        found = [np.isin(self._index[name][rows], self._index[name][others]) for name in names]
-        either: NDArray[np.bool_] = np.logical_or.reduce(found)
-        return either
+        shown = np.isin(self._index["pixels"][rows], self._index["pixels"][others])
+        if self.card.twins:  # the same picture in another format, whose pixels differ a little once framed
+            twins = np.array([*self.card.twins, *((b, a) for a, b in self.card.twins)], np.int64)
+            shown |= np.isin(rows, twins[np.isin(twins[:, 1], others), 0])
+        return np.asarray(shown, bool)
 
     def shown_in_train_or_val(self, split: str) -> NDArray[np.bool_]:
         """bool (N,): which pictures of a split stand in train or val too, pixel for pixel."""

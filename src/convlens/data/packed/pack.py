@@ -177,7 +177,7 @@ def reopen(
     for folder in [*packed, *sorted(path.parent for path in _packed_sets().glob(f"[!.]*/{CARD_FILE}"))]:
         with suppress(RecordError):
             card = read_card(folder)
-            if card.fingerprint == fingerprint:
+            if identity.is_of(card):
                 same.append((card.name != identity.name, folder))
     for _, folder in sorted(same, key=lambda found: found[0]):  # one of the same name first: reports are named by it
         with suppress(DataError):
@@ -188,7 +188,7 @@ def reopen(
             f"the data set {shown(identity.name)} ({shown(source, 200)}) is not there any more: name it anew"
         )
     dataset = open_data(source, identity.options, data_root=data_root, val_frac=val_frac, progress=progress)
-    if dataset.fingerprint != fingerprint:
+    if not identity.is_of(dataset.card):
         raise DataError(
             f"{shown(source, 200)} has changed since it was used (fingerprint {dataset.fingerprint[:12]}, "
             f"then {fingerprint[:12]}): its splits are no longer the same"

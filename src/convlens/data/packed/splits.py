@@ -27,11 +27,11 @@ def split_key_of_group(group: str) -> int:
     return split_key_of(hashlib.sha256(group.encode("utf-8", "surrogatepass")).digest())
 
 
-def join_equal(index: NDArray[Any]) -> None:
+def join_equal(index: NDArray[Any], twins: Sequence[tuple[int, int]] = ()) -> None:
     """Samples that share a picture, pixel for pixel as framed, get one split_key, and so do whole groups that share
-    one: they must not straddle a split."""
+    one: they must not straddle a split. `twins` are rows that show one picture too."""
     keys, inverse, counts = np.unique(index["pixels"], return_inverse=True, return_counts=True)
-    if len(keys) == len(index):
+    if len(keys) == len(index) and not twins:
         return
     lowest: dict[int, int] = {}  # split_key -> a lower split_key of the same component (union-find)
 
@@ -40,12 +40,17 @@ def join_equal(index: NDArray[Any]) -> None:
             split_key = lowest[split_key]
         return split_key
 
+    def join(one: int, other: int) -> None:
+        a, b = root(one), root(other)
+        if a != b:
+            lowest[max(a, b)] = min(a, b)
+
     first_key: dict[int, int] = {}
     repeated = index[counts[inverse] > 1]
     for key, split_key in zip(repeated["pixels"].tolist(), repeated["split_key"].tolist(), strict=True):
-        a, b = root(split_key), root(first_key.setdefault(key, split_key))
-        if a != b:
-            lowest[max(a, b)] = min(a, b)
+        join(split_key, first_key.setdefault(key, split_key))
+    for row, other in twins:
+        join(int(index["split_key"][row]), int(index["split_key"][other]))
     if lowest:
         index["split_key"] = [root(split_key) for split_key in index["split_key"].tolist()]
 

@@ -53,6 +53,7 @@ class _Large(NamedTuple):
     name: str
     size: tuple[int, int]
     is_reduced: bool
+    content: int  # the split key that it has where there are no groups
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class _Packed:
     lines: list[dict[str, Any]]
     groups: tuple[str | None, ...]  # of the images, in order
     large: dict[int, _Large]  # by row: those that were decoded at a fraction, and others as large
+    num_wide: int  # that are no bytes
     notes: tuple[str, ...] = ()
 
 
@@ -71,8 +73,8 @@ def write_packed(source: Source, options: PackOptions, folder: Path, progress: s
     """Fill `folder` with the packed form of `source`. Raises DataError where too little can be read."""
     with open_progress(progress) as bar:
         spec, packed = _write_samples(source, options, folder, bar)
-        _join_formats(source, packed, bar)
-    join_equal(packed.index)
+        twins = _twins(source, packed, bar)
+    join_equal(packed.index, twins)
     if options.all_test and not source.has_splits:
         packed.index["split"] = SPLITS.index("test")
     elif not source.has_splits:
@@ -100,6 +102,7 @@ def write_packed(source: Source, options: PackOptions, folder: Path, progress: s
         | {"test_fingerprint": _fingerprint(images, packed, source.class_names, SPLITS.index("test"))}
         | {"num_reduced": sum(one.is_reduced for one in packed.large.values())}
         | {"num_large": sum(not one.is_reduced for one in packed.large.values())}
+        | {"num_wide": packed.num_wide, "twins": twins}
         | {"notes": [*overlap_notes(packed.index, packed.groups), *packed.notes, *_dark(spec)]}
         | {"reading_notes": list(source.notes)}
     )
@@ -148,6 +151,7 @@ class _Written(NamedTuple):
     split_key: int
     size: tuple[int, int] | None = None  # of one that is much larger than its input
     is_reduced: bool = False
+    is_wide: bool = False
 
 
 def _write_samples(source: Source, options: PackOptions, folder: Path, bar: Progress) -> tuple[InputSpec, _Packed]:
@@ -156,7 +160,7 @@ def _write_samples(source: Source, options: PackOptions, folder: Path, bar: Prog
     lines: list[dict[str, Any]] = []
     groups: list[str | None] = []
     large: dict[int, _Large] = {}
-    num_read = num_first = 0
+    num_read = num_first = num_wide = 0
     excluded, numbers = set(options.exclude), {name: number for number, name in enumerate(source.class_names)}
     if excluded:
         refuse_unknown(options.exclude, (sample.name for sample in source.samples()), shown(source.location, 200))
@@ -178,8 +182,9 @@ def _write_samples(source: Source, options: PackOptions, folder: Path, bar: Prog
                     if written is None:
                         continue
                     write(written.pixels)
+                    num_wide += written.is_wide
                     if written.size is not None:
-                        large[len(rows)] = _Large(sample.name, written.size, written.is_reduced)
+                        large[len(rows)] = _Large(sample.name, written.size, written.is_reduced, written.split_key)
                     num_first += "remark" in line
                     split_key = written.split_key if sample.group is None else split_key_of_group(sample.group)
                     rows.append((SPLITS.index(sample.split or "train"), written.key, split_key))
@@ -191,7 +196,8 @@ def _write_samples(source: Source, options: PackOptions, folder: Path, bar: Prog
         lines = [{"path": file, "sha256": digest, "status": "ok"} for file, digest in source.hashes.items()]
     notes = _range_notes(spec)
     notes += (f"{num_first:,} pictures have several frames or pages: the first is used",) if num_first else ()
-    return spec, _Packed(np.array(rows, INDEX_DTYPE), np.array(labels, np.int64), lines, tuple(groups), large, notes)
+    index, labels_N = np.array(rows, INDEX_DTYPE), np.array(labels, np.int64)
+    return spec, _Packed(index, labels_N, lines, tuple(groups), large, num_wide, notes)
 
 
 _Read = tuple[Sample, _Written | None, dict[str, Any]]
@@ -215,7 +221,7 @@ def _read(sample: Sample, spec: InputSpec, excluded: Set[str], has_lines: bool) 
         split_key = split_key_of(content_digest(content, decoded))
         is_large = decoded.is_reduced or spare(*decoded.whole, spec) >= 2
         size = decoded.whole if is_large else None
-        written = _Written(pixels, _key(digest), split_key, size, decoded.is_reduced)
+        written = _Written(pixels, _key(digest), split_key, size, decoded.is_reduced, decoded.pixels.dtype != np.uint8)
         return sample, written, _line(sample, "ok", **known)
     except ImageError as error:
         return sample, None, _line(sample, "quarantined", **known, reason=str(error))
@@ -233,29 +239,31 @@ def _of_pixels(image: NDArray[Any], spec: InputSpec) -> _Written:
     digest = _digest(image)
     if image.shape == (spec.height, spec.width, spec.channels) and spec.region is None:
         pixels = to_uint8(image, spec.value_range)
-        return _Written(pixels, _key(digest if pixels is image else _digest(pixels)), split_key_of(digest))
+        key = _key(digest if pixels is image else _digest(pixels))
+        return _Written(pixels, key, split_key_of(digest), is_wide=image.dtype != np.uint8)
     pixels, (height, width) = fit(image, spec), image.shape[:2]
     size = (height, width) if spare(height, width, spec) >= 2 else None
-    return _Written(pixels, _key(_digest(pixels)), split_key_of(digest), size)
+    return _Written(pixels, _key(_digest(pixels)), split_key_of(digest), size, is_wide=image.dtype != np.uint8)
 
 
-def _join_formats(source: Source, packed: _Packed, bar: Progress) -> None:
-    """Give a JPEG that was decoded at a fraction the split key of the same picture in another format, which was not:
+def _twins(source: Source, packed: _Packed, bar: Progress) -> list[tuple[int, int]]:
+    """Pairs of rows: a JPEG that was decoded at a fraction, and the same picture in another format, which was not;
     their pixels as framed differ a little. Only JPEGs of such a picture's size are decoded once more, whole."""
-    sizes = {one.size for one in packed.large.values() if not one.is_reduced}
+    others = {one.content: row for row, one in packed.large.items() if not one.is_reduced}
+    sizes = {packed.large[row].size for row in others.values()}
     suspects = {one.name: row for row, one in packed.large.items() if one.is_reduced and one.size in sizes}
     if not suspects:
-        return
+        return []
+    found = []
     bar.start("comparing formats", len(suspects), unit="images")
-    row_of = {int(packed.index["split_key"][row]): row for row, one in packed.large.items() if not one.is_reduced}
     for sample in source.samples():
-        if sample.name in suspects and packed.groups[suspects[sample.name]] is None:
-            content = sample.read()
-            whole = decode_reduced(bytes(content), lambda height, width: 1)
-            other = row_of.get(split_key_of(content_digest(b"", whole._replace(is_jpeg=False))))
+        if sample.name in suspects:
+            whole = decode_reduced(bytes(sample.read()), lambda height, width: 1)
+            other = others.get(split_key_of(content_digest(b"", whole._replace(is_jpeg=False))))
             if other is not None:
-                packed.index["split_key"][suspects[sample.name]] = packed.index["split_key"][other]
+                found.append((suspects[sample.name], other))
             bar.advance(1)
+    return found
 
 
 def _need_training_images(packed: _Packed, source: Source, *, all_test: bool) -> None:

@@ -8,6 +8,7 @@ libraries by what their objects can do, and imports none of them.
 import math
 import os
 import unicodedata
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -37,16 +38,14 @@ def from_arrays(what: Any) -> ArraySource:
     """(x, y), ((x, y), (x_test, y_test)), four arrays in either order, a dictionary by split or by name, or a data set
     with `len` and items. Raises DataError."""
     if isinstance(what, Mapping) and what and all(_is_data_set(value) for value in what.values()):
-        sets = [(_split_key(key), _of_data_set(value)) for key, value in what.items()]
-        return array_source({split: pair for split, (pair, _) in sets}, class_names=sets[0][1][1])
+        return array_source({_split_key(key): _named(*_of_data_set(value)) for key, value in what.items()})
     if isinstance(what, Mapping):
         if what and all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in what.values()):
             return array_source({_split_key(key): (pair[0], pair[1]) for key, pair in what.items()})
         splits, names, notes = named_pairs(what, "the arrays")
         return array_source(splits, class_names=names, notes=notes)
     if _is_data_set(what):
-        pair, names = _of_data_set(what)
-        return array_source({None: pair}, class_names=names)
+        return array_source({None: _named(*_of_data_set(what))})
     parts = list(what)
     if 2 <= len(parts) <= 3 and all(_is_pair(part) for part in parts):
         order = SPLITS if len(parts) == 3 else ("train", "test")
@@ -57,6 +56,16 @@ def from_arrays(what: Any) -> ArraySource:
         pairs = in_pairs(parts)
         return array_source(dict(zip(SPLITS if len(pairs) == 3 else ("train", "test"), pairs, strict=True)))
     raise DataError(f"{_FORMS}; not as {len(parts)} of them")
+
+
+def _named(pair: Pair, names: tuple[str, ...] | None) -> Pair:
+    """Images with labels by name, where a data set names its classes: two sets may number theirs otherwise."""
+    if names is None:
+        return pair
+    labels = np.asarray(pair[1])
+    if labels.dtype.kind not in "iu" or labels.min(initial=0) < 0 or labels.max(initial=0) >= len(names):
+        return pair
+    return pair[0], np.array(names, str)[labels]
 
 
 def _split_key(key: Any) -> str:
@@ -95,11 +104,23 @@ def named_pairs(
     """The splits that names speak of, names of classes where there are, and a note on what is not used. Raises
     DataError, with what there is."""
     found: dict[tuple[str | None, str], str] = {}
-    for name in sorted(named, key=lambda name: (-_ndim(named[name]), str(name))):  # images before the same as flat data
-        words = words_of(str(name))
+    rivals: dict[tuple[str | None, str], list[str]] = defaultdict(list)
+    for name in named:
+        words = [word for word in words_of(str(name)) if split_of(word) is None]
         kind = "x" if set(words) & set(_IMAGES) else "y" if set(words) & set(_LABELS) else None
-        if kind is not None and "names" not in words and "name" not in words:
-            found.setdefault((split_of(str(name)), kind), name)
+        if kind is not None and not set(words) & {"names", "name", "weights", "weight", "source", "index", "ids"}:
+            # A name that says nothing else comes first, and images before the same as flat data.
+            rivals[split_of(str(name)), kind].append(name)
+            rank = (len(words), -_ndim(named[name]))
+            other = found.get((split_of(str(name)), kind))
+            if other is None or rank < _rank(other, named):
+                found[split_of(str(name)), kind] = name
+    for key, names_of in rivals.items():
+        best = [name for name in names_of if _rank(name, named) == _rank(found[key], named)]
+        if len(best) > 1:
+            raise DataError(
+                f"{where} has several {'images' if key[1] == 'x' else 'labels'}: {listed(best)}; leave one there"
+            )
     if not found and named and all(str(name).startswith("arr_") for name in named):
         parts = [named[name] for name in sorted(named, key=lambda name: int(name[4:]))]
         pairs = in_pairs(parts) if len(parts) in (2, 4, 6) else []
@@ -127,6 +148,10 @@ def named_pairs(
     unused = [name for name in named if name not in used and _ndim(named[name]) > 0 and named[name] is not names]
     notes = (f"unused: {listed(unused)}, neither images nor labels of a split",) if unused else ()
     return pairs_by_split, None if names is None else tuple(str(n) for n in names), notes
+
+
+def _rank(name: str, named: Mapping[str, Any]) -> tuple[int, int]:
+    return len([word for word in words_of(str(name)) if split_of(word) is None]), -_ndim(named[name])
 
 
 # ---------------------------------------------------------------- data sets of other libraries
@@ -310,7 +335,7 @@ def _described(array: NDArray[Any]) -> str:
 def _labels(y: Any, where: str, notes: list[str]) -> NDArray[Any]:
     """Labels as int64, or as names in NFC. Raises DataError."""
     try:
-        labels = np.asarray(y)
+        labels = np.asarray([y[number] for number in range(len(y))] if _is_data_set(y) else y)
     except Exception as error:  # whatever a stranger's object raises
         raise DataError(f"{where} cannot be read as labels: {shown(error)}") from error
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -352,6 +377,8 @@ def _images(x: Any, where: str, notes: list[str]) -> Images:
     """Values (N, H, W, C), or images one by one where they differ in size or are no arrays. Raises DataError."""
     if isinstance(x, Items):
         return x
+    if _is_data_set(x):
+        return Items(x)
     if isinstance(x, list | tuple) or (hasattr(x, "iloc") and _ndim(x) == 1):
         items = list(x)
         shapes = {tuple(getattr(item, "shape", ())) for item in items}

@@ -74,6 +74,7 @@ class FileSource:
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
     unused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    hint: str = ""  # why the tables beside it say nothing, where somebody wonders
 
     shape = None  # sizes differ, and stand in the files
     value_range = None  # so do values
@@ -151,6 +152,7 @@ class ArraySource:
     unused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     value_range: Range | None = BYTES
 
+    hint = ""
     folder = None
     tree = None
 
@@ -246,4 +248,5 @@ def need_two_classes(source: Source) -> None:
     names = source.class_names
     if len(names) < 2:
         where = shown(source.location, 200)
-        raise DataError(f"{where} has one class only ({shown(names[0])!r}): a classifier needs at least two")
+        hint = f". {source.hint}" if source.hint else ""
+        raise DataError(f"{where} has one class only ({shown(names[0])!r}): a classifier needs at least two{hint}")

@@ -24,12 +24,17 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
+def skeleton(name: str) -> str:
+    """What is left of a name without case, blanks and marks, letters of one shape taken for one."""
+    plain = unicodedata.normalize("NFKC", name).translate(_ALIKE).casefold()
+    return "".join(c for c in plain if c.isalnum()) or plain
+
+
 def alike(names: Sequence[str]) -> list[str]:
     """A note on each group of names that differ in case, blanks or letters of one shape alone."""
     of: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        plain = unicodedata.normalize("NFKC", name).translate(_ALIKE).casefold()
-        of["".join(c for c in plain if c.isalnum()) or plain].append(name)
+        of[skeleton(name)].append(name)
     return [
         f"the classes {listed(same)} look alike: if they are one, give them one name"
         for same in of.values()

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from convlens.data.image.decode import SUFFIXES
 from convlens.data.sources.base import SPLITS, FileSource, ReadOptions, Row, limit_classes
-from convlens.data.sources.class_names import alike, in_order
+from convlens.data.sources.class_names import alike, in_order, skeleton
 from convlens.data.sources.file_names import suggest_label
 from convlens.data.sources.listing import Folder
 from convlens.data.sources.other_tasks import looks_like
@@ -97,12 +97,13 @@ def named_by_class(
     a split's word are splits. Raises DataError as `class_folders` does, and where the expression does not match."""
     assert read.label is not None
     top, _ = unwrapped(root)
+    expression = _compiled(read.label, "label")
     splits = {folder.name: split_of(folder.name) for folder in top.folders}
     has_splits = bool(splits) and None not in splits.values() and not top.loose and "train" in splits.values()
     reading = Reading("names of files")
     for folder in top.folders if has_splits else [root]:
         split, paths = splits[folder.name] if has_splits else None, list(folder.pictures())
-        if split != "train" and has_splits and not any(re.search(read.label, path) for path in paths):
+        if split != "train" and has_splits and not any(map(expression.search, paths)):
             reading.unused[NO_LABEL] += paths
             continue
         reading.parts += [Part(caught(path, read.label, "label"), split, None, [path]) for path in paths]
@@ -231,6 +232,7 @@ class _Reader:
                     "split/class",
                     "class",
                 )
+            self.refuse_nested(inside.folders)
             self.take_split(reading, folder, inside, split)
         for folder in beside:
             reading.leave(NO_SPLIT, folder)
@@ -262,7 +264,7 @@ class _Reader:
         if full and flat:
             names = listed(folder.name for folder in full)
             raise DataError(f"{self.where}: {names} has class folders, {listed(f.name for f in flat)} has none")
-        if len({self.words[folder.name] for folder in full}) > 1:
+        if len(full) > 1:
             raise DataError(
                 f"{self.where} has {listed(folder.name for folder in full)} but no train folder; if those are classes, "
                 "say `layout=class`"
@@ -294,9 +296,22 @@ class _Reader:
 
     # ------------------------------------------------------------ classes alone
 
+    def refuse_nested(self, folders: Sequence[Folder]) -> None:
+        """Raises DataError where a class folder holds folders named as those beside it: copies, or sets of another
+        size."""
+        names = {_label(folder) for folder in folders}
+        nested = [
+            folder.name for folder in folders if {_label(one) for one in folder.folders} & (names - {_label(folder)})
+        ]
+        if nested:
+            self.refuse(
+                f"{listed(nested)} holds folders named as those beside it: move it away if it is no class", "class"
+            )
+
     def plain(self) -> Reading:
         """CLASS/*: every folder is a class."""
         folders = self.top.folders
+        self.refuse_nested(folders)
         if of_splits := [folder.name for folder in folders if self.splits_in(folder)]:
             what = f"{listed(of_splits)} holds folders of splits, other folders do not"
             self.refuse(what, "class/split", "class")
@@ -320,7 +335,7 @@ class _Reader:
 
     def refuse(self, what: str, *layouts: str) -> NoReturn:
         ways = " or ".join(f"`layout={layout}`" for layout in layouts)
-        raise DataError(f"{self.where}: {what}. Say which is meant: {ways}")
+        raise DataError(f"{self.where}: {what.removesuffix(', or')}. Say which is meant: {ways}")
 
     def refuse_flat(self, folder: Folder, what: str | None = None) -> NoReturn:
         paths = list(folder.pictures())
@@ -345,7 +360,8 @@ def _has_classes(folder: Folder) -> bool:
 
 def _inside(folder: Folder, classes: set[str] | None = None) -> Folder:
     """Where a split folder's class folders lie: down through folders that are alone, unless one is a class itself."""
-    while len(folder.folders) == 1 and not folder.loose and _label(folder.folders[0]) not in (classes or ()):
+    plain = {skeleton(name) for name in classes or ()}
+    while len(folder.folders) == 1 and not folder.loose and skeleton(_label(folder.folders[0])) not in plain:
         inner = folder.folders[0]
         if classes is None and not inner.folders and split_of(inner.name) != split_of(folder.name):
             return folder  # of train: one class
@@ -443,11 +459,15 @@ def group_of(path: str, label: str, group: str) -> str:
 
 def caught(path: str, pattern: str, what: str) -> str:
     """What a regular expression catches in a path: its first group, or all that it matches. Raises DataError."""
-    try:
-        match = re.search(pattern, path)
-    except re.error as error:
-        raise DataError(f"the {what} {shown(pattern)!r} is no regular expression: {error}") from error
+    match = _compiled(pattern, what).search(path)
     found = None if match is None else match.group(1) if match.re.groups else match.group()
     if found is None:
         raise DataError(f"the {what} {shown(pattern)!r} does not match {shown(path, 200)}")
     return found
+
+
+def _compiled(pattern: str, what: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise DataError(f"the {what} {shown(pattern)!r} is no regular expression: {error}") from error

@@ -38,7 +38,7 @@ def looks_like(root: Folder, top: Folder) -> str | None:
     `top` is the folder in it where class folders would lie."""
     if not top.num_pictures:
         return None
-    said = _boxes(root, top) or _masks(top) or _videos(top)
+    said = _boxes(root, top) or _masks_beside(root) or _masks(top) or _videos(top)
     return None if said is None else f"looks like {said}: {_NOT_ONE_CLASS}"
 
 
@@ -62,12 +62,32 @@ def _boxes(root: Folder, top: Folder) -> str | None:
     half = root.num_pictures / 2
     if beside.get(".xml", 0) >= half:
         return "pictures with boxes (VOC's XML)"
-    if beside.get(".txt", 0) >= half:
+    texts = [path for path in notes if suffix_of(path) == ".txt" and PurePosixPath(path).stem in stems]
+    in_labels = [
+        path for path in texts if path.rpartition("/")[0].rpartition("/")[2].lower() == "labels" or "/labels/" in path
+    ]
+    if beside.get(".txt", 0) >= half or (in_labels and any("images" in _words(one) for one in root.every())):
         return "pictures with boxes (YOLO's labels/*.txt)"
     coco = [path for path in notes if suffix_of(path) == ".json" and re.search(r"instances|coco|annotations", path)]
     if coco and not any(inner.folders for inner in top.folders):
         return f"pictures with boxes or masks (COCO's JSON, {listed(coco, 1)})"
     return None
+
+
+def _masks_beside(root: Folder) -> str | None:
+    """Masks in the pictures' own folders: benign (1).png and benign (1)_mask.png."""
+    stems = {(path.rpartition("/")[0], PurePosixPath(path).stem) for path in root.pictures()}
+    masks = [
+        (folder, stem)
+        for folder, stem in stems
+        if (match := _MASK.search(stem)) is not None and (folder, stem[: match.start()]) in stems
+    ]
+    if len(masks) >= max(1, 0.1 * len(stems)):
+        return f"pictures with masks beside them ({listed(sorted(stem for _, stem in masks), 2)})"
+    return None
+
+
+_MASK = re.compile(r"(?i)[-_. ]+(mask|gt|groundtruth|seg|segmentation|label)(?:[-_ ]?\d+)?$")
 
 
 def _masks(top: Folder) -> str | None:

@@ -5,6 +5,7 @@ stay in their files until they are packed."""
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from convlens.data.sources.tables import SUFFIXES as TABLE_SUFFIXES
 from convlens.data.sources.tables import Files, folder_tables, joined, table, table_source
 from convlens.data.sources.tree import DiskTree, Tree, suffix_of
 from convlens.data.sources.zip_file import ZipTree
-from convlens.errors import DataError
+from convlens.errors import ConvlensError, DataError
 from convlens.text import did_you_mean, listed, shown
 
 NOTHING_SAID = ReadOptions()
@@ -42,12 +43,12 @@ def open_source(
     list. Raises DataError, UsageError.
     """
     if not isinstance(what, str | Path):
-        if not isinstance(what, tuple | list | Mapping) and not hasattr(what, "__getitem__"):
-            raise DataError(f"data is a name, a path, or arrays as (images, labels), not {type(what).__name__}")
-        if not isinstance(what, Mapping) and (hasattr(what, "dtype") or hasattr(what, "iloc")):
-            raise DataError("data is images alone: give arrays as (images, labels)")
-        _only_for_files(read, "arrays")
-        return from_arrays(what)
+        try:
+            return _in_memory(what, read)
+        except (ConvlensError, MemoryError):
+            raise
+        except Exception as error:  # whatever a stranger's object raises
+            raise DataError(f"the data cannot be read as images and labels: {shown(error)}") from error
     text = str(what)
     if text in NAMED_SETS:
         _only_for_files(read, text)
@@ -68,6 +69,16 @@ def open_source(
             return from_pixels(tree, [path.name], name_of(path))
         return table(tree, path.name, name_of(path), read, problems)
     raise DataError(f"{shown(text, 200)} is no data set: it must be a folder, a .zip, an .npz or a .csv")
+
+
+def _in_memory(what: Any, read: ReadOptions) -> Source:
+    if not isinstance(what, tuple | list | Mapping):
+        if not hasattr(what, "__getitem__"):
+            raise DataError(f"data is a name, a path, or arrays as (images, labels), not {type(what).__name__}")
+        if hasattr(what, "dtype") or hasattr(what, "iloc"):
+            raise DataError("data is images alone: give arrays as (images, labels)")
+    _only_for_files(read, "arrays")
+    return from_arrays(what)
 
 
 def _existing(text: str) -> Path:
@@ -127,9 +138,10 @@ def _labelled_by_tables(
     of_splits = [folder.path for folder in top.folders if not folder.folders and split_of(folder.name) is not None]
     found, others = folder_tables(tree, sorted({"", top.path, *of_splits}), read, files_of)
     if not found:
+        hint = ". ".join(list(others.values())[:2])
         if isinstance(by_folders, DataError) and others:
-            raise DataError(f"{by_folders}. {'. '.join(list(others.values())[:2])}") from by_folders
-        return None
+            raise DataError(f"{by_folders}. {hint}") from by_folders
+        return replace(by_folders, hint=hint) if isinstance(by_folders, FileSource) else None
     labels = joined(tree, found)
     names = [path for path, _ in found]
     if (

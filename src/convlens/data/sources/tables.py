@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from convlens.data.image.decode import SUFFIXES as PICTURES
 from convlens.data.sources.base import FileSource, ReadOptions, Row, limit_classes
 from convlens.data.sources.class_names import alike, in_order
 from convlens.data.sources.layouts import NO_LABEL, group_of, other_files, same_classes, unused_note
@@ -36,6 +37,7 @@ _PATH += "imgid imgname id picture photo name uuid"
 _LABEL = "label labels class classname category target breed species diagnosis y type classid labelid categoryid"
 _SPLIT = "split subset set partition dataset phase usage fold"
 _GROUP = "group"
+_NOTHING = frozenset({"", "nan", "?", "n/a", "null"})
 
 
 @dataclass
@@ -89,9 +91,11 @@ class Labelled:
 
 def labelled(tree: Tree, file: str, read: ReadOptions, files: "Files") -> Labelled:
     """What a table says of files. Raises DataError; NoLabelsError where it is no table of pictures and labels."""
-    found, group = read_table(tree, file, files), read.group
-    where, base = found.where, posixpath.dirname(file)
-    path_column = _path_column(found, files, read.path_column)
+    base = posixpath.dirname(file)
+    find = files.of(base, split_of(posixpath.splitext(posixpath.basename(file))[0]) or split_of(base))
+    found, group = read_table(tree, file, find), read.group
+    where = found.where
+    path_column = _path_column(found, find, read.path_column)
     label_column, labels = _labels(found, path_column, read.label_column, group)
     taken = [path_column, label_column]
     split_column = _split_column(found, taken)
@@ -101,13 +105,22 @@ def labelled(tree: Tree, file: str, read: ReadOptions, files: "Files") -> Labell
     rows: list[Row] = []
     first_seen: dict[str, int] = {}
     missing: list[str] = []
+    folders = {posixpath.dirname(said.replace("\\", "/")) for said in found.column(path_column)}
     splits = found.column(split_column) if split_column else None
     groups = found.column(group_column) if group_column else None
     for place, ((number, _), said, label) in enumerate(zip(found.rows, found.column(path_column), labels, strict=True)):
         label = unicodedata.normalize("NFC", label)
-        if not said or not label:
-            raise DataError(f"{where}, line {number}: path and label must not be empty")
-        path = files.find(said, base)
+        if not said or label.lower() in _NOTHING:
+            raise DataError(f"{where}, line {number}: path and label must not be empty{f' ({label})' if label else ''}")
+        if several := next((mark for mark in "|;" if mark in label), None):
+            parts = label.split(several)
+            if len(parts) > 1 and all(part.strip() for part in parts):
+                raise DataError(
+                    f"{where}, line {number}: {shown(label)!r} are several labels; a picture has one class here"
+                )
+        path = find(said)
+        if path is not None and not _agree(said, path, folders):
+            path = None
         if path is None:
             missing.append(said)
             continue
@@ -210,7 +223,7 @@ def joined(tree: Tree, found: Sequence[tuple[str, Labelled]]) -> Labelled:
 # ---------------------------------------------------------------- reading
 
 
-def read_table(tree: Tree, file: str, files: "Files | None" = None) -> Table:
+def read_table(tree: Tree, file: str, find: Callable[[str], str | None] = lambda said: None) -> Table:
     """A table: its delimiter, encoding and header are found. Raises DataError."""
     where = tree.where(file)
     try:
@@ -225,7 +238,7 @@ def read_table(tree: Tree, file: str, files: "Files | None" = None) -> Table:
     if not lines:
         raise DataError(f"{where} has no rows")
     columns = [cell.strip() for cell in lines[0][1]]
-    if files is not None and any(files.find(cell) for cell in columns if cell):
+    if any(suffix_of(cell) in PICTURES or find(cell) for cell in columns if cell):
         columns = [f"column {k + 1}" for k in range(len(columns))]
         notes.append("the table has no header: its first line names a file already")
     else:
@@ -300,16 +313,21 @@ class Files:
                 found[stem].append(path)
         return found
 
-    def find(self, said: str, base: str = "") -> str | None:
+    def of(self, base: str, split: str | None) -> Callable[[str], str | None]:
+        """How a table that lies in the folder `base`, and is one of a split by its name, finds its files."""
+        return lambda said: self.find(said, base, split)
+
+    def find(self, said: str, base: str = "", split: str | None = None) -> str | None:
         """The file that is meant: the path itself, from the folder `base` or from the root on, or the one file that
-        ends as it says, its suffix left out or not."""
+        ends as it says, its suffix left out or not, unless it lies in another split's folder."""
         path = posixpath.normpath(said.strip().replace("\\", "/")) if said.strip() else ""
         if not path or path == ".":
             return None
         for whole in dict.fromkeys((posixpath.normpath(posixpath.join(base, path)), path)):
             if self.tree.is_file(whole):
                 return whole
-        found = self._by_end.get(posixpath.basename(path), [])
+        split = split_of(posixpath.dirname(path)) or split
+        found = [one for one in self._by_end.get(posixpath.basename(path), []) if _fits(one, base, split)]
         if len(found) > 1:  # the folders above tell them apart
             parts = path.split("/")
             for start in range(len(parts) - 1):
@@ -323,6 +341,25 @@ class Files:
         return found[0] if len(found) == 1 else None
 
 
+def _fits(path: str, base: str, split: str | None) -> bool:
+    """Whether a file may be meant by a table: it lies in the table's folder, or in no folder of another split."""
+    if base and path.startswith(f"{base}/"):
+        return True
+    own = split_of(posixpath.dirname(path))
+    return split is None or own is None or own == split
+
+
+def _agree(said: str, path: str, folders: set[str]) -> bool:
+    """Whether a file that was found elsewhere may be meant: where rows name several folders, their own ones must
+    agree."""
+    folder = posixpath.dirname(said.replace("\\", "/"))
+    if len(folders) < 2 or not folder:
+        return True
+    shared = posixpath.commonpath([f"/{one.lstrip('/')}" for one in folders])
+    own = posixpath.relpath(f"/{folder.lstrip('/')}", shared)
+    return own == "." or f"/{posixpath.dirname(path)}".endswith(f"/{own}")
+
+
 _SAMPLED = 50
 
 
@@ -331,7 +368,7 @@ def _share_found(values: list[str], find: Callable[[str], str | None]) -> float:
     return sum(find(value) is not None for value in sampled) / max(1, len(sampled))
 
 
-def _path_column(found: Table, files: Files, asked: str | None) -> str:
+def _path_column(found: Table, find: Callable[[str], str | None], asked: str | None) -> str:
     """The column that names files. Raises DataError, NoLabelsError."""
     if not found.rows:
         raise DataError(f"{found.where} has no rows")
@@ -342,9 +379,9 @@ def _path_column(found: Table, files: Files, asked: str | None) -> str:
             )
         return asked
     named = found.named(_PATH)
-    shares = {column: _share_found(found.column(column), files.find) for column in named}
+    shares = {column: _share_found(found.column(column), find) for column in named}
     if not any(shares.values()):
-        shares |= {c: _share_found(found.column(c), files.find) for c in found.columns if c not in named}
+        shares |= {c: _share_found(found.column(c), find) for c in found.columns if c not in named}
     best = max(shares, key=lambda column: shares[column], default=None)
     if best is None or shares[best] == 0:
         what = f"none of the files in column {shown(named[0])!r} is there" if named else "no column names files"
@@ -363,7 +400,7 @@ def _labels(found: Table, path_column: str, asked: str | None, group: str | None
                 f"{found.where} has no column {shown(asked)!r}; its columns are {listed(found.columns, 12)}"
             )
         return asked, found.column(asked)
-    named = [column for column in found.named(_LABEL) if column != path_column]
+    named = [column for column in found.named(_LABEL) if column != path_column and not _is_measure(found, column)]
     if named:
         values = found.column(named[0])
         for other in named[1:]:
@@ -387,6 +424,13 @@ def _labels(found: Table, path_column: str, asked: str | None, group: str | None
     raise NoLabelsError(
         f"{found.where}: {what}; its columns are {listed(found.columns, 12)}, and `label_column=NAME` says which it is"
     )
+
+
+def _is_measure(found: Table, column: str) -> bool:
+    """Whether a column of a label's name holds measurements: fractions, or the y of a point."""
+    values = found.column(column)
+    is_point = column.lower() == "y" and any(other.lower() == "x" for other in found.columns)
+    return is_point or any(_is_number(value) and not float(value).is_integer() for value in values)
 
 
 def _is_number(text: str) -> bool:
