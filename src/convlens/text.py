@@ -57,8 +57,8 @@ def listed(names: Iterable[object], most: int = 5) -> str:
 
 
 def tallied(names: Iterable[object], counts: Iterable[int], most: int = 12) -> str:
-    """`ants 123, bees 121`: names with how many of each, the first and the last of many."""
-    said = [f"{shown(name, 30)} {count:,}" for name, count in zip(names, counts, strict=True)]
+    """`ants (123), bees (121)`: names with how many of each, the first and the last of many."""
+    said = [f"{shown(name, 30)} ({count:,})" for name, count in zip(names, counts, strict=True)]
     return ", ".join(said if len(said) <= most else [*said[: most - 2], "…", said[-1]])
 
 
