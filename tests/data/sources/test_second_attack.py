@@ -66,6 +66,7 @@ REFUSED: dict[str, tuple[MemoryTree, str]] = {
         tree("a/{0..5}.png", "a/{0..5}_mask.png", "b/{0..5}.png", "b/{0..5}_mask.png"),
         "masks beside",
     ),
+    "three views": (tree("Images/{0..5}.png", "GroundTruth/{0..5}.png", "Contours/{0..5}.png"), "pictures with masks"),
     "fractions": (tree("i/{0..4}.jpg", labels=rows(4, lambda k: f"0.{k + 1}")), "no column says a label"),
     "several labels": (tree("i/{0..4}.jpg", labels=rows(4, lambda k: "a|b" if k else "a")), "are several labels"),
     "no label": (tree("i/{0..4}.jpg", labels=rows(4, lambda k: "NaN" if k else "a")), "must not be empty"),
@@ -95,6 +96,13 @@ def test_tables_of_splits_with_the_same_names_of_files() -> None:
     points = rows(6, lambda k: f"1,2,{'ab'[k % 2]}", "file,x,y,kind\n")
     source = open_tree(tree("i/{0..6}.jpg", points=points), "data")
     assert source.class_names == ("a", "b")
+
+
+def test_masks_are_told_where_a_label_is_read_too() -> None:
+    """An expression for the names of pictures does not make classes of their masks."""
+    with pytest.raises(DataError, match="pictures with masks"):
+        found = tree(*(f"{kind}/{label}_{{0..5}}.png" for kind in ("images", "annotations") for label in "ab"))
+        open_tree(found, "data", ReadOptions(label=r"([ab])_"))
 
 
 def test_a_label_that_is_no_expression_is_one_line() -> None:

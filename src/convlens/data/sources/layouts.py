@@ -99,6 +99,8 @@ def named_by_class(
     top, _ = unwrapped(root)
     expression = _compiled(read.label, "label")
     splits = {folder.name: split_of(folder.name) for folder in top.folders}
+    if (task := looks_like(root, top)) is not None:
+        raise DataError(f"{tree.where('')} {task}")
     has_splits = bool(splits) and None not in splits.values() and not top.loose and "train" in splits.values()
     reading = Reading("names of files")
     for folder in top.folders if has_splits else [root]:

@@ -21,8 +21,8 @@ _PICTURES = frozenset(
 )  # fmt: skip
 _MASKS = frozenset(
     {
-        "mask", "masks", "segmentation", "segmentations", "gt", "groundtruth", "annotation", "annotations",
-        "label", "labels",
+        "mask", "masks", "segmentation", "segmentations", "gt", "groundtruth", "ground", "truth", "annotation",
+        "annotations", "label", "labels", "contour", "contours", "trimap", "trimaps",
     }
 )  # fmt: skip
 _VIDEO = frozenset(
