@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from convlens.data.image.decode import Pixels, decode, pixels_of, read_bytes
+from convlens.data.image.decode import Pixels, decode_reduced, pixels_of, read_bytes
 from convlens.data.image.framing import to_channels
-from convlens.data.image.values import to_uint8
+from convlens.data.image.values import BYTES, Range, to_uint8
 from convlens.errors import UsageError
 from convlens.text import did_you_mean, shown
 
@@ -42,16 +42,14 @@ def class_number(label: str | int, class_names: tuple[str, ...]) -> int:
     raise UsageError(f"there is no class {shown(label, 40)!r}{near}: there are {listed}")
 
 
-def original_of(image: Any) -> Pixels:
-    """The picture as it came, upright, uint8 (H, W, C)."""
+def original_of(image: Any, value_range: Range = BYTES) -> Pixels:
+    """The picture as it came, upright, uint8 (H, W, C), in a model's range of values."""
     if isinstance(image, str | Path):
-        return decode(read_bytes(Path(image)))
+        image = read_bytes(Path(image))
     if isinstance(image, bytes | bytearray):
-        return decode(bytes(image))
-    if hasattr(image, "getbands"):
-        return to_uint8(pixels_of(image))
-    array = np.asarray(image)
-    return to_channels(to_uint8(array), 1 if array.ndim < 3 or array.shape[2] == 1 else 3)
+        image = decode_reduced(bytes(image), lambda height, width: 1).pixels
+    array = to_uint8(pixels_of(image) if hasattr(image, "getbands") else np.asarray(image), value_range)
+    return to_channels(array, 1 if array.ndim < 3 or array.shape[2] == 1 else 3)
 
 
 def name_of(image: Any) -> str:

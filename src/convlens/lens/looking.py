@@ -85,7 +85,8 @@ def _look_into_classifier(
     rows = tuple(LayerValues(a, title_of(nodes[a]), nodes[a].formula, recording.values[a]) for a in chosen)
     if seen is not None:
         maps["unit"] = UnitSeen(str(unit), float(recording.values[seen[0]][seen[1]]), pixels_seen(plan, *seen))
-    pictures, answers = (original_of(image), framed, recording.values[INPUT]), (names, probabilities, explained)
+    pictures = (original_of(image, spec.value_range), framed, recording.values[INPUT])
+    answers = (names, probabilities, explained)
     baseline = baseline_of(spec)[1]
     return Features(title, *pictures, rows, kernels, *answers, baseline, grad_cam_layer=subject.layer_name, **maps)
 
