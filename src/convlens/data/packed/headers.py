@@ -16,13 +16,15 @@ from convlens.data.image.values import BYTES, SIGNED, Range, limits_of, range_of
 from convlens.data.packed.options import PackOptions
 from convlens.data.prefetch import is_small, prefetch
 from convlens.data.sources.base import Sample, Source, some
+from convlens.data.sources.tree import suffix_of
 from convlens.errors import DataError, ImageError
 from convlens.progress import Progress
 from convlens.text import shown
 
 _LOOKED_AT, _INK_SHARE = 500, 0.95  # of arrays, whether they are ink
 DEFAULT_SIDE = 32
-_LOSSY = ("JPEG", "MPO", "WEBP")  # nobody keeps masks of 0 and 1 in them
+_OF_BYTES = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp")  # nobody keeps masks of 0 and 1 in them
+_LOSSY = ("JPEG", "MPO", "WEBP")
 
 
 @dataclass
@@ -107,6 +109,9 @@ def values_of(source: Source) -> Range:
     is_bytes = False
     with quiet_pillow():
         for sample in some(source, _LOOKED_AT):
+            if suffix_of(sample.name) in _OF_BYTES:
+                is_bytes = True
+                continue
             with suppress(ImageError):
                 content = sample.read()
                 if not isinstance(content, bytes):
