@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 import convlens
@@ -132,3 +135,34 @@ def test_large_jpegs_pack_and_predict_to_the_same_pixels(tmp_path: Path) -> None
     framed = [classifier.frame(path) for path in paths]
     assert all(np.array_equal(f, classifier.frame(path.read_bytes())) for f, path in zip(framed, paths, strict=True))
     assert packed <= {f.tobytes() for f in framed}
+
+
+def test_the_range_of_files_is_the_sets(tmp_path: Path) -> None:
+    """12 bits in 16-bit files, masks of 0 and 1, floats; black pictures and bytes stay what they are. It is told, and
+    one brighter picture later moves nothing."""
+    rng = np.random.default_rng(0)
+
+    def files(name: str, make: Callable[[int], NDArray[Any]], suffix: str) -> Path:
+        for number in range(24):
+            place = tmp_path / name / "ab"[number % 2]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(make(number)).save(place / f"{number}{suffix}")
+        return tmp_path / name
+
+    deep = files("deep", lambda n: rng.integers(0, 4000, (9, 9)).astype(np.uint16), ".png")
+    cases: list[tuple[Path, tuple[float, float]]] = [
+        (deep, (0, 4095)),
+        (files("masks", lambda n: rng.integers(0, 2, (9, 9)).astype(np.uint8), ".png"), (0, 1)),
+        (files("black", lambda n: np.full((9, 9), n // 99, np.uint8), ".png"), (0, 255)),
+        (files("bytes", lambda n: rng.integers(0, 256, (9, 9)).astype(np.uint8), ".bmp"), (0, 255)),
+        (files("unit", lambda n: rng.random((9, 9)).astype(np.float32), ".tif"), (0, 1)),
+        (files("signed", lambda n: (2 * rng.random((9, 9)) - 1).astype(np.float32), ".tif"), (-1, 1)),
+    ]
+    for root, values in cases:
+        dataset = pack(root)
+        assert dataset.input_spec.value_range == values, root.name
+        assert any("black to white" in note for note in dataset.notes) == (values != (0, 255))
+    assert any("nearly black" in note for note in pack(tmp_path / "black").notes)
+    before = pack(deep).fingerprint
+    Image.fromarray(np.full((9, 9), 60_000, np.uint16)).save(deep / "a" / "x.png")
+    assert pack(deep, exclude=["a/x.png"]).fingerprint == before, "what is left out decides nothing"

@@ -4,6 +4,7 @@ Owns the reading of headers and the input that follows from them where no option
 """
 
 from collections import Counter
+from collections.abc import Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -100,15 +101,17 @@ def threads_for(source: Source) -> int | None:
     return 0 if is_small(source.typical_bytes()) else None
 
 
-def values_of(source: Source) -> Range:
+def values_of(source: Source, excluded: Set[str]) -> Range:
     """The range of a source's values: an array's own; of files that of some that are no bytes, none of them test, or
     0..1 where bytes hold nothing else. Raises DataError where it cannot be known."""
     if source.value_range is not None:
         return source.value_range
     found: set[Range] = set()
-    is_bytes = False
+    is_bytes = is_mask = False
     with quiet_pillow():
         for sample in some(source, _LOOKED_AT):
+            if sample.name in excluded:
+                continue
             if suffix_of(sample.name) in _OF_BYTES:
                 is_bytes = True
                 continue
@@ -125,11 +128,11 @@ def values_of(source: Source) -> Range:
                     found.add(range_of(*limits_of(decode_reduced(content, lambda height, width: 1).pixels)))
                 elif not is_bytes and header.format not in _LOSSY:
                     _, high = limits_of(decode(content))
-                    is_bytes = high > 1
+                    is_bytes, is_mask = high > 1, is_mask or high == 1
                 else:
                     is_bytes = True
     if not found:
-        return BYTES if is_bytes else (0, 1)
+        return (0, 1) if is_mask and not is_bytes else BYTES
     top = max(high for _, high in found)
     if SIGNED in found and top > 1:
         raise DataError(
@@ -157,7 +160,7 @@ def input_of(source: Source, options: PackOptions, bar: Progress) -> InputSpec:
     """The input that the options say; where they do not, the images' own size if all agree, else 32 pixels, and grey
     only if all are grey. Arrays are framed as ink where nearly all of them are."""
     size, channels, framing, region = options.size, options.channels, options.framing, options.region
-    value_range = options.value_range or values_of(source)
+    value_range = options.value_range or values_of(source, set(options.exclude))
     if source.shape is not None:
         own = source.shape[:2] if region is None else (region[3], region[2])
         size = own if size is None else size
