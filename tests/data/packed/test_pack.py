@@ -139,7 +139,7 @@ def test_large_jpegs_pack_and_predict_to_the_same_pixels(tmp_path: Path) -> None
 
 def test_the_range_of_files_is_the_sets(tmp_path: Path) -> None:
     """12 bits in 16-bit files, masks of 0 and 1, floats; black pictures and bytes stay what they are. It is told, and
-    one brighter picture later moves nothing."""
+    what is left out decides nothing."""
     rng = np.random.default_rng(0)
 
     def files(name: str, make: Callable[[int], NDArray[Any]], suffix: str) -> Path:
