@@ -30,7 +30,8 @@ _LOW_BITS = 13  # floor(log2(_RANGE_A_PICTURE)) is what takes the fewest
 class PartFacts(Record, frozen=True):
     """What one training looked at, as a card has it: how many pictures, of which `num_keys` are recorded, all those
     whose key has its upper 32 bits below `below` (2^32: all of them). `num_reduced` were JPEGs that were decoded at a
-    fraction of their size, `num_large` others that are as large; `num_wide` were no bytes."""
+    fraction of their size, `num_large` others that are as large; `num_wide` were no bytes, `num_unframed` ink in arrays
+    that were taken as they are."""
 
     num_pictures: Count
     num_keys: Annotated[int, Meta(ge=0, le=MAX_KEPT)]
@@ -38,6 +39,7 @@ class PartFacts(Record, frozen=True):
     num_reduced: Count = 0
     num_large: Count = 0
     num_wide: Count = 0
+    num_unframed: Count = 0
 
     @property
     def modulus(self) -> np.uint64:
@@ -88,7 +90,7 @@ class Seen:
 
     @classmethod
     def of(
-        cls, keys: NDArray[np.uint64], before: Self | None = None, decoded: tuple[int, int, int] = (0, 0, 0)
+        cls, keys: NDArray[np.uint64], before: Self | None = None, decoded: tuple[int, int, int, int] = (0, 0, 0, 0)
     ) -> Self:
         """A record of pictures by their full keys, uint64, in any order, and of what was recorded before."""
         keys = np.unique(keys)
@@ -125,16 +127,21 @@ class Seen:
             found &= part.told_of(keys_N)
         return found
 
-    def decodes_otherwise(self, decoded: tuple[int, int, int], num: int) -> bool:
+    def decodes_otherwise(self, decoded: tuple[int, int, int, int], num: int) -> bool:
         """Whether equal pictures may have other keys in a set of `num`, of which so many were JPEGs decoded at a
         fraction, others as large, and no bytes: one of the two made other pixels of the same picture."""
         facts = [part.facts for part in self.parts]
-        num_reduced, num_large, num_wide = decoded
+        num_reduced, num_large, num_wide, _ = decoded
         was_reduced, was_large = any(one.num_reduced for one in facts), any(one.num_large for one in facts)
         was_wide = any(one.num_wide for one in facts)
         was_bytes = any(one.num_wide < one.num_pictures for one in facts)
         kinds = (was_wide and num_wide < num) or (was_bytes and num_wide > 0)
         return (was_reduced and num_large > 0) or (was_large and num_reduced > 0) or kinds
+
+    def frames_otherwise(self, decoded: tuple[int, int, int, int]) -> bool:
+        """Whether some of the same pictures (one in twenty at most) may have other keys in another set: ink in arrays
+        was taken as it is in one of the two, and framed in the other."""
+        return any(part.facts.num_unframed for part in self.parts) != (decoded[3] > 0)
 
     def most_by_chance(self, num: int) -> int:
         """Of `num` pictures that were not seen, more than so many are taken for seen once in a million times at most

@@ -306,14 +306,16 @@ def _of_other(dataset: Dataset, classifier: Classifier, split: str) -> _Choice:
         try:
             own = reopen(card.dataset, progress="none")
         except (ConvlensError, OSError):
-            return found
-        if card.training.parent is None:  # its own keys are at hand, whole: no picture is taken for another
-            found = _leaving_out(
-                dataset, np.isin(keys, np.concatenate([own.pixel_keys("train"), own.pixel_keys("val")]))
-            )
-        if are_same_samples(dataset, own):
+            own = None
+        if own is not None and are_same_samples(dataset, own):
             note = "this is the data that the model was trained on: its own test split is measured"
             return replace(_of_own(own, classifier, split), notes=(note,))
+        if own is not None and card.training.parent is None:
+            # Its own keys are at hand, whole: no picture is taken for another.
+            seen = np.concatenate([own.pixel_keys("train"), own.pixel_keys("val")])
+            found = _leaving_out(dataset, np.isin(keys, seen))
+    if found.num_left_out and card.input_spec.framing == "ink" and record.frames_otherwise(dataset.decoded):
+        return replace(found, may_count_seen=True, notes=(*found.notes, _FRAMED_OTHERWISE))
     return found
 
 

@@ -81,7 +81,8 @@ class ImagesPart(Record, frozen=True):
 class PackedCard(Record, frozen=True):
     """dataset.json. `files` has the SHA-256 of each small file; `value_range` is what 0 and 255 stood for in pictures
     that were no bytes; `num_reduced` JPEGs were decoded at a fraction of their size, `num_large` other pictures are as
-    large, `num_wide` are no bytes; `twins` are rows of one picture in two formats."""
+    large, `num_wide` are no bytes, `num_unframed` arrays that are ink and were taken as they are; `twins` are rows of
+    one picture in two formats."""
 
     kind: Name
     format_version: Count
@@ -108,6 +109,7 @@ class PackedCard(Record, frozen=True):
     num_reduced: Count = 0
     num_large: Count = 0
     num_wide: Count = 0
+    num_unframed: Count = 0
     twins: tuple[tuple[Count, Count], ...] = ()
 
     def __post_init__(self) -> None:
@@ -238,9 +240,10 @@ class Dataset:
         return self.card.num_quarantined
 
     @property
-    def decoded(self) -> tuple[int, int, int]:
-        """How many pictures were JPEGs decoded at a fraction, others as large, and no bytes."""
-        return self.card.num_reduced, self.card.num_large, self.card.num_wide
+    def decoded(self) -> tuple[int, int, int, int]:
+        """How many pictures were JPEGs decoded at a fraction, others as large, no bytes, and arrays that are ink and
+        were taken as they are."""
+        return self.card.num_reduced, self.card.num_large, self.card.num_wide, self.card.num_unframed
 
     @property
     def num_listed(self) -> int:

@@ -103,6 +103,7 @@ def write_packed(source: Source, options: PackOptions, folder: Path, progress: s
         | {"num_reduced": sum(one.is_reduced for one in packed.large.values())}
         | {"num_large": sum(not one.is_reduced for one in packed.large.values())}
         | {"num_wide": packed.num_wide, "twins": twins}
+        | {"num_unframed": 0 if source.shape is None or spec.framing != "ink" else len(packed.index)}
         | {"notes": [*overlap_notes(packed.index, packed.groups), *packed.notes, *_dark(spec)]}
         | {"reading_notes": list(source.notes)}
     )
