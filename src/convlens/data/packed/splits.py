@@ -84,9 +84,8 @@ def overlap_notes(index: NDArray[Any], groups: Sequence[str | None]) -> list[str
     for a, b in (("train", "test"), ("val", "test"), ("train", "val")):
         shared = int(np.isin(index["pixels"][parts[b]], index["pixels"][parts[a]]).sum())
         if shared:
-            notes.append(
-                f"{shared:,} of the {int(parts[b].sum()):,} {b} images are, pixel for pixel, in {a} too, and are not measured"
-            )
+            num = int(parts[b].sum())
+            notes.append(f"{shared:,} of the {num:,} {b} images are, pixel for pixel, in {a} too, and are not measured")
         straddling = set(names[parts[a]]) & set(names[parts[b]]) - {""}
         if straddling:
             notes.append(
