@@ -31,7 +31,7 @@ from convlens.errors import UsageError
 from convlens.microscope import server
 from convlens.microscope.server import Microscope
 from convlens.microscope.wire import packed, quantised
-from tests.conftest import QUICK, Command
+from tests.conftest import QUICK, TINY, Command, write_folders
 
 PAGE = Path(server.__file__).parent / "page"
 
@@ -571,3 +571,15 @@ def test_standard_output_may_be_closed(toy_run: convlens.Run, tmp_path: Path) ->
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0
     process.stderr.close()
+
+
+def test_the_labs_child_ends_well(workplace: Path) -> None:
+    """A training of the lab that comes to its end says so by its exit code, while its pipe is still open."""
+    data = convlens.pack(write_folders(workplace / "data", 12), out=workplace / "packed", progress="none")
+    words = [str(data.folder), f"--architecture={TINY}", "--out=runs/lab-1", "--epochs=1", "--augment=none"]
+    command = [sys.executable, "-m", "convlens.microscope.child", *words]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
+        assert child.stdout is not None
+        said = child.stdout.read()
+        assert child.wait(60) == 0, said
+    assert convlens.Run(workplace / "runs" / "lab-1").status == "complete"

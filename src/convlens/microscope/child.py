@@ -6,10 +6,12 @@ Owns the watch and the lock. Its standard input is a pipe that the server holds 
 server wants an end or is gone (killed, its terminal closed), the training is saved and ends. It works on every system.
 """
 
+import os
 import runpy
 import signal
 import sys
 import threading
+from contextlib import suppress
 
 from convlens import files
 from convlens.errors import RunError
@@ -29,7 +31,10 @@ def main() -> None:
 
 
 def _end_with_the_pipe() -> None:
-    sys.stdin.buffer.read()
+    # Not through sys.stdin, whose lock this thread would hold when the interpreter ends, which then aborts.
+    with suppress(OSError):
+        while os.read(0, 4096):
+            pass
     signal.raise_signal(signal.SIGTERM)
 
 
