@@ -112,11 +112,12 @@ def open_tree(tree: Tree, name: str, read: ReadOptions = NOTHING_SAID, problems:
         by_folders = class_folders(tree, name, root, read, None if problems is None else said)
     except DataError as error:
         by_folders = error
-    found = None
     if read.layout is None:
-        found = _labelled_by_tables(tree, name, root, read, by_folders, problems)
-    if found is not None:
-        return found
+        by_tables, hint = _labelled_by_tables(tree, name, root, read, by_folders, problems)
+        if by_tables is not None:
+            return by_tables
+        if isinstance(by_folders, FileSource):
+            by_folders = replace(by_folders, hint=hint)
     if isinstance(by_folders, DataError):
         raise by_folders
     if problems is not None:
@@ -131,9 +132,9 @@ def _labelled_by_tables(
     read: ReadOptions,
     by_folders: FileSource | DataError,
     problems: list[str] | None,
-) -> FileSource | None:
+) -> tuple[FileSource | None, str]:
     """The source of the tables in a tree, where the folders say nothing; None where they say the same or there is no
-    table. Raises DataError where they differ."""
+    table, with the reason why others are none. Raises DataError where they differ."""
     top, files_of = unwrapped(root)[0], Files(tree, root)
     of_splits = [folder.path for folder in top.folders if not folder.folders and split_of(folder.name) is not None]
     found, others = folder_tables(tree, sorted({"", top.path, *of_splits}), read, files_of)
@@ -141,7 +142,7 @@ def _labelled_by_tables(
         hint = ". ".join(list(others.values())[:2])
         if isinstance(by_folders, DataError) and others:
             raise DataError(f"{by_folders}. {hint}") from by_folders
-        return replace(by_folders, hint=hint) if isinstance(by_folders, FileSource) else None
+        return None, hint
     labels = joined(tree, found)
     names = [path for path, _ in found]
     if (
@@ -153,13 +154,13 @@ def _labelled_by_tables(
         of_folder = {row.name: row.label for row in by_folders.rows()}
         differs = [row for row in labels.rows if of_folder.get(row.name, row.label) != row.label]
         if not differs and all(row.name in of_folder for row in labels.rows):
-            return None
+            return None, ""
         what = f"{listed(names)} says {shown(differs[0].label)!r}" if differs else f"{listed(names)} names other files"
         raise DataError(
             f"{tree.where('')} holds class folders and a table, which differ ("
             f"{what} of {shown(differs[0].name) if differs else 'them'}): name the table, or say `layout=class`"
         )
-    return table_source(tree, names[0], name, labels, problems, unused=(files_of, others))
+    return table_source(tree, names[0], name, labels, problems, unused=(files_of, others)), ""
 
 
 def _only_for_files(read: ReadOptions, what: str) -> None:
