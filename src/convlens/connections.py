@@ -9,9 +9,11 @@ import errno
 import json
 import logging
 import os
+import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -278,7 +280,8 @@ def run_server(app: ASGIApp, listener: socket.socket, limits: Limits, started: C
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        server.run(sockets=[listener])
+        with _ended_by_hang_up(server):
+            server.run(sockets=[listener])
         return
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
@@ -288,6 +291,30 @@ def run_server(app: ASGIApp, listener: socket.socket, limits: Limits, started: C
         server.should_exit = True
         thread.join()
         raise
+
+
+@contextmanager
+def _ended_by_hang_up(server: uvicorn.Server) -> Iterator[None]:
+    """SIGHUP ends the server as SIGTERM does, which uvicorn sees to: an exception that a handler raises within a request
+    would be taken for an error of that request, and nothing would end."""
+    number = getattr(signal, "SIGHUP", None)
+    is_main = threading.current_thread() is threading.main_thread()
+    if number is None or not is_main or signal.getsignal(number) in (signal.SIG_IGN, None):
+        yield
+        return
+    heard = threading.Event()
+
+    def end(number: int, frame: object) -> None:
+        heard.set()
+        server.should_exit = True
+
+    before = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+        if heard.is_set():
+            signal.raise_signal(number)
 
 
 def _is_ours(record: logging.LogRecord) -> bool:

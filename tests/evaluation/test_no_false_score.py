@@ -101,7 +101,9 @@ def test_the_labels_of_a_copy_count(workplace: Path) -> None:
     assert same.dataset.name == "noise" and same.score == own.score
 
 
-def test_validation_of_a_grown_model_is_marked_where_the_parent_saw_it(workplace: Path) -> None:
+def test_validation_of_a_grown_model_is_marked_where_the_parent_saw_it(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Own val/ with pictures that the parent learned from: marked in the run, in its text and on evaluation; and where
     the parent has no record of what it saw."""
     first = noise(workplace / "first")
@@ -112,7 +114,7 @@ def test_validation_of_a_grown_model_is_marked_where_the_parent_saw_it(workplace
         parent = train(first, omit_record=omit, out=workplace / f"parent-{omit}")
         if omit:
             shutil.move(first, workplace / "gone")
-            os.environ["CONVLENS_CACHE"] = str(workplace / "another-cache")
+            monkeypatch.setenv("CONVLENS_CACHE", str(workplace / "another-cache"))
         run = convlens.train(
             grown_on, parent=parent, progress="none", recipe={"epochs": 1}, out=workplace / f"grown-{omit}"
         )
