@@ -295,8 +295,8 @@ def run_server(app: ASGIApp, listener: socket.socket, limits: Limits, started: C
 
 @contextmanager
 def _ended_by_hang_up(server: uvicorn.Server) -> Iterator[None]:
-    """SIGHUP ends the server as SIGTERM does, which uvicorn sees to: an exception that a handler raises within a request
-    would be taken for an error of that request, and nothing would end."""
+    """SIGHUP ends the server as SIGTERM does, which uvicorn sees to: an exception that a handler raises within a
+    request would be taken for an error of that request, and nothing would end."""
     number = getattr(signal, "SIGHUP", None)
     is_main = threading.current_thread() is threading.main_thread()
     if number is None or not is_main or signal.getsignal(number) in (signal.SIG_IGN, None):
