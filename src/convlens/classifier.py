@@ -158,30 +158,24 @@ def predict(
     numbers in the range that the model was trained in or in that of their own kind, PIL images. One that cannot be read
     has an `error` in the answer's place. Raises ImageError where all cannot, UsageError, and as `load` does.
     """
-    found = list(predictions(model, images, top=top, device=device, recursive=recursive, progress=progress))
+    found = list(predictions(model, images, top, device, recursive, progress))
     if all(one.error is not None for one in found):
-        many = f"none of the {len(found):,} pictures can be read: " if len(found) > 1 else ""
-        raise ImageError(f"{many}{_named(found[0])}")
+        raise unreadable(found[0], len(found))
     return found
 
 
-def _named(prediction: Prediction) -> str:
-    """An error with the file that it is about."""
-    path = "" if prediction.path is None else f"{shown(prediction.path, 200)}: "
-    return f"{path}{prediction.error}"
+def unreadable(first: Prediction, num: int) -> ImageError:
+    """The error for `num` pictures of which none can be read, by the first of them."""
+    many = f"none of the {num:,} pictures can be read: " if num > 1 else ""
+    path = "" if first.path is None else f"{shown(first.path, 200)}: "
+    return ImageError(f"{many}{path}{first.error}")
 
 
 def predictions(
-    model: Any,
-    images: Any,
-    *,
-    top: int = 3,
-    device: str | None = "auto",
-    recursive: bool = False,
-    progress: str | Progress = "auto",
+    model: Any, images: Any, top: int, device: str | None, recursive: bool, progress: str | Progress
 ) -> Iterator[Prediction]:
-    """The answers of `predict` one after the other, as soon as they are there; raises nothing for pictures that cannot
-    be read."""
+    """The answers of `predict` one after the other, as soon as they are there. Pictures that cannot be read raise
+    nothing; else raises as `predict` does."""
     checked("top", top, whole(1))
     classifier = load(model, device)
     with quiet_pillow(), open_progress(progress) as bar:

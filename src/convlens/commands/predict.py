@@ -16,7 +16,7 @@ from convlens import files
 from convlens.checks import checked, whole
 from convlens.commands import terminal
 from convlens.commands.options import DATA, OUTPUT, Device, Json, Model, flag
-from convlens.errors import ImageError, UsageError
+from convlens.errors import UsageError
 from convlens.render import tables
 from convlens.text import counted, percent, shown, table_cell
 
@@ -44,7 +44,7 @@ def predict(
     A picture that cannot be read has its reason in the answer's place; exit code 1 where there was one, 2 where none
     could be read.
     """
-    from convlens.classifier import predictions
+    from convlens.classifier import predictions, unreadable
 
     terminal.check_new_file(csv, "--csv")
     if json and jsonl:
@@ -55,9 +55,7 @@ def predict(
     first_error: Prediction | None = None
     with terminal.progress() as bar, ExitStack() as stack:
         write = stack.enter_context(_csv_writer(csv)) if csv is not None else None
-        answers = predictions(
-            model, _with_standard_input(images), top=top, device=device, recursive=recursive, progress=bar
-        )
+        answers = predictions(model, _with_standard_input(images), top, device, recursive, bar)
         for answer in answers:
             num += 1
             if answer.error is not None:
@@ -70,8 +68,7 @@ def predict(
             elif json or num <= _ROWS_SHOWN or csv is None:
                 found.append(answer)
     if first_error is not None and num_unread == num:
-        path = "" if first_error.path is None else f"{shown(first_error.path, 200)}: "
-        raise ImageError(f"{f'none of the {num:,} pictures can be read: ' if num > 1 else ''}{path}{first_error.error}")
+        raise unreadable(first_error, num)
     if json:
         tables.print_json([prediction.to_json() for prediction in found])
     elif not jsonl:

@@ -118,9 +118,7 @@ class Report:
             f"loss {self.score.loss:.4f}, expected calibration error {100 * self.expected_calibration_error:.2f} %",
         ]
         if self.num_quarantined:
-            lines.append(
-                f"{counted(self.num_quarantined, 'file')} of the data set could not be read, and not be counted"
-            )
+            lines.append(f"not counted: {counted(self.num_quarantined, 'file')} of the data set that could not be read")
         worst = ", ".join(f"{shown(t, 40)} as {shown(p, 40)} {n}×" for t, p, n in self.worst_confusions())
         lines += [f"most often confused: {worst}"] if worst else []
         steps = f"step {w['step']:,} of {w['num_steps']:,}"

@@ -162,6 +162,7 @@ def _write_samples(source: Source, options: PackOptions, folder: Path, bar: Prog
     groups: list[str | None] = []
     large: dict[int, _Large] = {}
     num_read = num_first = num_wide = 0
+    has_lines = source.hashes is None
     excluded, numbers = set(options.exclude), {name: number for number, name in enumerate(source.class_names)}
     if excluded:
         refuse_unknown(options.exclude, (sample.name for sample in source.samples()), shown(source.location, 200))
@@ -170,15 +171,12 @@ def _write_samples(source: Source, options: PackOptions, folder: Path, bar: Prog
         bar.start(f"packing {source.name}", source.num_samples, unit="images")
 
         with _images_file(folder, (spec.height, spec.width, spec.channels)) as write:
-            for group in prefetch(
-                partial(_read, spec=spec, excluded=excluded, has_lines=source.hashes is None),
-                source.samples(),
-                threads=threads_for(source),
-            ):
+            read = partial(_read, spec=spec, excluded=excluded, has_lines=has_lines)
+            for group in prefetch(read, source.samples(), threads=threads_for(source)):
                 bar.advance(len(group))
                 num_read += len(group)
                 for sample, written, line in group:
-                    if source.hashes is None:
+                    if has_lines:
                         lines.append(line)
                     if written is None:
                         continue

@@ -96,13 +96,16 @@ def named_by_class(
     """Pictures whose class stands in their own names, as the expression `read.label` catches it; folders that all have
     a split's word are splits. Raises DataError as `class_folders` does, and where the expression does not match."""
     assert read.label is not None
-    top, _ = unwrapped(root)
+    top, beside = unwrapped(root)
     expression = _compiled(read.label, "label")
     splits = {folder.name: split_of(folder.name) for folder in top.folders}
     if (task := looks_like(root, top)) is not None:
         raise DataError(f"{tree.where('')} {task}")
     has_splits = bool(splits) and None not in splits.values() and not top.loose and "train" in splits.values()
     reading = Reading("names of files")
+    if has_splits:  # else the expression is for them too
+        for reason, left in beside.items():
+            reading.unused[reason] += left
     for folder in top.folders if has_splits else [root]:
         split, paths = splits[folder.name] if has_splits else None, list(folder.pictures())
         if split != "train" and has_splits and not any(map(expression.search, paths)):

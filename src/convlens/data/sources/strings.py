@@ -4,7 +4,6 @@ Owns the few instructions of such a stream that are understood; anything else is
 built by what the stream says: it is read as data.
 """
 
-import pickletools
 from typing import Any
 
 _ARRAY = frozenset(
@@ -27,6 +26,8 @@ MAX_STRINGS = 100_000_000
 
 def strings_of(stream: bytes) -> list[str]:
     """The strings in order. Raises ValueError where the stream is anything but an array of strings."""
+    import pickletools  # large, and hardly ever needed
+
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     strings: list[str] | None = None

@@ -96,12 +96,10 @@ def labelled(tree: Tree, file: str, read: ReadOptions, files: "Files") -> Labell
     found, group = read_table(tree, file, find), read.group
     where = found.where
     path_column = _path_column(found, find, read.path_column)
-    label_column, labels = _labels(found, path_column, read.label_column, group)
-    taken = [path_column, label_column]
-    split_column = _split_column(found, taken)
-    group_column = next(
-        (c for c in ([group] if group in found.columns else found.named(_GROUP) if group is None else [])), None
-    )
+    label_columns, labels = _labels(found, path_column, read.label_column, group)
+    split_column = _split_column(found, [path_column, *label_columns])
+    named = found.named(_GROUP) if group is None else [group] if group in found.columns else []
+    group_column = named[0] if named else None
     rows: list[Row] = []
     first_seen: dict[str, int] = {}
     missing: list[str] = []
@@ -134,13 +132,14 @@ def labelled(tree: Tree, file: str, read: ReadOptions, files: "Files") -> Labell
             f"{where}: {len(missing):,} of {len(found.rows):,} files are missing: {listed(missing, 3)}; "
             "paths count from the table's folder"
         )
-    said = f"read as path: {shown(path_column)}, label: {shown(label_column)}"
+    one_of = "one of " if len(label_columns) > 1 else ""
+    said = f"read as path: {shown(path_column)}, label: {one_of}{', '.join(map(shown, label_columns[:3]))}"
     said += f", split: {shown(split_column)}" if split_column else ""
     said += f", group: {shown(group_column)}" if group_column else ""
-    spare = [c for c in found.columns if c not in (path_column, label_column, split_column, group_column)]
-    if spare and not label_column.startswith("one of "):
-        said += f"; unused: {listed(spare, 4)}"
-    plain = {path_column, label_column, split_column, group_column} <= {"path", "label", "split", "group", None}
+    used = {path_column, *label_columns, split_column, group_column}
+    spare = [c for c in found.columns if c not in used]
+    said += f"; unused: {listed(spare, 4)}" if spare else ""
+    plain = used <= {"path", "label", "split", "group", None}
     return Labelled(where, (file,), rows, [*found.notes, *([] if plain and not spare else [said])])
 
 
@@ -392,14 +391,15 @@ def _path_column(found: Table, find: Callable[[str], str | None], asked: str | N
     return best
 
 
-def _labels(found: Table, path_column: str, asked: str | None, group: str | None) -> tuple[str, list[str]]:
-    """The column of labels, and the label of each row. Raises DataError, NoLabelsError."""
+def _labels(found: Table, path_column: str, asked: str | None, group: str | None) -> tuple[list[str], list[str]]:
+    """The column of labels (several where each stands for a class), and the label of each row. Raises DataError,
+    NoLabelsError."""
     if asked is not None:
         if asked not in found.columns:
             raise DataError(
                 f"{found.where} has no column {shown(asked)!r}; its columns are {listed(found.columns, 12)}"
             )
-        return asked, found.column(asked)
+        return [asked], found.column(asked)
     named = [column for column in found.named(_LABEL) if column != path_column and not _is_measure(found, column)]
     if named:
         values = found.column(named[0])
@@ -412,14 +412,14 @@ def _labels(found: Table, path_column: str, asked: str | None, group: str | None
                     "is meant"
                 )
         best = min(named, key=lambda c: (all(_is_number(v) for v in found.column(c)), named.index(c)))
-        return best, found.column(best)
+        return [best], found.column(best)
     rest = [c for c in found.columns if c not in (path_column, group) and c not in found.named(f"{_SPLIT} {_GROUP}")]
     hot = _one_hot(found, rest)
     if hot is not None:
         return hot
     few = [column for column in rest if _is_label_like(found.column(column))]
     if len(few) == 1:
-        return few[0], found.column(few[0])
+        return few, found.column(few[0])
     what = f"several columns could be the label ({listed(few)})" if few else "no column says a label"
     raise NoLabelsError(
         f"{found.where}: {what}; its columns are {listed(found.columns, 12)}, and `label_column=NAME` says which it is"
@@ -449,7 +449,7 @@ def _is_label_like(values: list[str]) -> bool:
     return 2 <= len(times) <= len(values) / 2 and "" not in times
 
 
-def _one_hot(found: Table, columns: list[str]) -> tuple[str, list[str]] | None:
+def _one_hot(found: Table, columns: list[str]) -> tuple[list[str], list[str]] | None:
     """The class of each row where every column stands for one: 1 in its own, 0 in the others. Raises DataError where a
     row has several."""
     hot = [c for c in columns if {_as_bit(value) for value in found.column(c)} <= {0, 1}]
@@ -465,7 +465,7 @@ def _one_hot(found: Table, columns: list[str]) -> tuple[str, list[str]] | None:
             f"{found.where}, line {number}: {int(values[several[0]].sum())} of the columns {listed(hot, 4)} are 1; a "
             "picture has one class here"
         )
-    return f"one of {listed(hot, 3)}", [hot[k] for k in values.argmax(axis=1)]
+    return hot, [hot[k] for k in values.argmax(axis=1)]
 
 
 def _as_bit(text: str) -> int:
