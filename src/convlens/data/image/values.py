@@ -48,10 +48,11 @@ def to_uint8(values: Any, known: Range = BYTES) -> NDArray[np.uint8]:
     range (floats in 0..1 for one of 0..255, 16 bits for one of bytes) are read in the range of their own kind; what
     is a little beyond becomes black or white. Raises ImageError where nobody can know.
     """
-    kind, is_mask = str(values.dtype.kind), known[0] == 0 and known[1] == 1
     if values.dtype == np.uint8:
         pixels: NDArray[np.uint8] = values
-        return pixels * np.uint8(255) if is_mask and pixels.max(initial=0) <= 1 else pixels
+        is_mask = known[1] == 1 and known[0] == 0 and pixels.max(initial=0) <= 1
+        return pixels * np.uint8(255) if is_mask else pixels
+    kind = str(values.dtype.kind)
     if kind == "b":
         return np.where(values, np.uint8(255), np.uint8(0))
     low, high = limits_of(values)

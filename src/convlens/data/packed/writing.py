@@ -238,8 +238,9 @@ def _of_pixels(image: NDArray[Any], spec: InputSpec) -> _Written:
     digest = _digest(image)
     if image.shape == (spec.height, spec.width, spec.channels) and spec.region is None:
         pixels = to_uint8(image, spec.value_range)
-        key = _key(digest if pixels is image else _digest(pixels))
-        return _Written(pixels, key, split_key_of(digest), is_wide=image.dtype != np.uint8)
+        if pixels is image:
+            return _Written(image, _key(digest), split_key_of(digest))
+        return _Written(pixels, _key(_digest(pixels)), split_key_of(digest), is_wide=image.dtype != np.uint8)
     pixels, (height, width) = fit(image, spec), image.shape[:2]
     size = (height, width) if spare(height, width, spec) >= 2 else None
     return _Written(pixels, _key(_digest(pixels)), split_key_of(digest), size, is_wide=image.dtype != np.uint8)
