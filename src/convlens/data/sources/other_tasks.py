@@ -6,11 +6,10 @@ Owns how each is recognised, by names alone.
 import re
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 
 from convlens.data.sources.listing import Folder
 from convlens.data.sources.split_words import split_of, words_of
-from convlens.data.sources.tree import suffix_of
+from convlens.data.sources.tree import stem_of, suffix_of
 from convlens.text import listed
 
 _PICTURES = frozenset(
@@ -56,13 +55,13 @@ def _levels(top: Folder) -> Iterator[list[Folder]]:
 
 def _boxes(root: Folder, top: Folder) -> str | None:
     """YOLO's text files, VOC's XML or COCO's JSON, beside pictures that lie in no class folders."""
-    stems = {PurePosixPath(path).stem for path in root.pictures()}
+    stems = {stem_of(path) for path in root.pictures()}
     notes = [path for folder in root.every() for path in folder.others]
-    beside = Counter(suffix_of(path) for path in notes if PurePosixPath(path).stem in stems)
+    beside = Counter(suffix_of(path) for path in notes if stem_of(path) in stems)
     half = root.num_pictures / 2
     if beside.get(".xml", 0) >= half:
         return "pictures with boxes (VOC's XML)"
-    texts = [path for path in notes if suffix_of(path) == ".txt" and PurePosixPath(path).stem in stems]
+    texts = [path for path in notes if suffix_of(path) == ".txt" and stem_of(path) in stems]
     in_labels = [
         path for path in texts if path.rpartition("/")[0].rpartition("/")[2].lower() == "labels" or "/labels/" in path
     ]
@@ -76,7 +75,7 @@ def _boxes(root: Folder, top: Folder) -> str | None:
 
 def _masks_beside(root: Folder) -> str | None:
     """Masks in the pictures' own folders: benign (1).png and benign (1)_mask.png."""
-    stems = {(path.rpartition("/")[0], PurePosixPath(path).stem) for path in root.pictures()}
+    stems = {(path.rpartition("/")[0], stem_of(path)) for path in root.pictures()}
     masks = [
         (folder, stem)
         for folder, stem in stems
@@ -103,7 +102,7 @@ def _masks(top: Folder) -> str | None:
 
 
 def _stems(folder: Folder) -> set[str]:
-    return {re.sub(r"(?i)[-_. ]*(mask|gt|label|seg)s?$", "", PurePosixPath(path).stem) for path in folder.pictures()}
+    return {re.sub(r"(?i)[-_. ]*(mask|gt|label|seg)s?$", "", stem_of(path)) for path in folder.pictures()}
 
 
 def _videos(top: Folder) -> str | None:

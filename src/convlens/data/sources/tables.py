@@ -11,7 +11,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from convlens.data.sources.class_names import alike, in_order
 from convlens.data.sources.layouts import NO_LABEL, group_of, other_files, same_classes, unused_note
 from convlens.data.sources.listing import Folder, list_tree
 from convlens.data.sources.split_words import split_of
-from convlens.data.sources.tree import Tree, join, suffix_of
+from convlens.data.sources.tree import Tree, join, stem_of, suffix_of
 from convlens.errors import DataError
 from convlens.text import listed, shown
 
@@ -307,7 +306,7 @@ class Files:
         for path in self.root.pictures():
             name = posixpath.basename(path)
             found[name].append(path)
-            stem = PurePosixPath(name).stem
+            stem = stem_of(name)
             if stem != name:
                 found[stem].append(path)
         return found

@@ -6,7 +6,7 @@ Owns the tree on a disk and what is litter in any tree. Paths are relative to th
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from convlens import files
@@ -86,9 +86,22 @@ def join(path: str, name: str) -> str:
     return f"{path}/{name}" if path else name
 
 
+def stem_and_suffix(name: str) -> tuple[str, str]:
+    """`7` and `.png` of a name or path, the suffix in lower case and empty where there is none: as pathlib has them,
+    which takes ten times as long."""
+    name = name.rpartition("/")[2]
+    dot = name.rfind(".")
+    return (name[:dot], name[dot:].lower()) if 0 < dot < len(name) - 1 else (name, "")
+
+
 def suffix_of(name: str) -> str:
-    """`.png` of a name, in lower case; empty without one."""
-    return PurePosixPath(name).suffix.lower()
+    """`.png` of a name or path, in lower case; empty without one."""
+    return stem_and_suffix(name)[1]
+
+
+def stem_of(name: str) -> str:
+    """The name at the end of a path, without its suffix."""
+    return stem_and_suffix(name)[0]
 
 
 class DiskTree(Tree):
