@@ -15,7 +15,7 @@ import numpy as np
 
 from convlens.data.image.decode import Pixels, decode, quiet_pillow
 from convlens.data.packed.dataset import DEFAULT_VAL_FRAC, Dataset, in_split
-from convlens.data.packed.headers import read_headers
+from convlens.data.packed.headers import Headers, read_headers
 from convlens.data.packed.options import PackOptions, exclusions
 from convlens.data.packed.pack import is_packed_folder, open_data, open_listed
 from convlens.data.packed.splits import TEST_FRAC, mixed
@@ -23,8 +23,7 @@ from convlens.data.sources.base import SPLITS, ReadOptions, Source
 from convlens.data.sources.listing import hidden_pictures
 from convlens.data.sources.recognise import open_source
 from convlens.doctor.findings import FALSIFIES, NOTE, WARNING, Finding, Findings, Sample
-from convlens.doctor.near_duplicates import MOST, Compared, same_pictures
-from convlens.doctor.registration import SIDE
+from convlens.doctor.near_duplicates import SIDE, Compared, compared_at, same_pictures
 from convlens.doctor.shortcuts import MOST_MEASURED, file_features, look_features, shortcut
 from convlens.errors import ImageError, UsageError
 from convlens.evaluation.test_ledger import inspect_test
@@ -59,7 +58,7 @@ def check(
     UsageError, StorageError."""
     with open_progress(progress) as bar:
         problems: list[Finding] = []
-        source: Source | None = None
+        source, headers = None, None
         if isinstance(data, Dataset) or is_packed_folder(data):
             options = PackOptions(exclude=exclusions(exclude))
             dataset = open_data(data, options)
@@ -70,11 +69,15 @@ def check(
             if len(source.class_names) < 2:
                 said.append(f"there is one class only: {shown(source.class_names[0])!r}")
             problems += [Finding("classes", FALSIFIES, line, _CLASSES) for line in said]
+            if source.shape is None:  # files
+                headers = read_headers(source, bar, by_name=True)
+            largest = max(max(size) for size in headers.sizes) if headers else max(source.shape or (SIDE,))
+            side = compared_at(largest)
             options = PackOptions(
-                (SIDE, SIDE), 3, "stretch", all_test=True, exclude=exclusions(exclude), **read._asdict()
+                (side, side), 3, "stretch", all_test=True, exclude=exclusions(exclude), **read._asdict()
             )
             dataset = open_listed(source, options, val_frac=DEFAULT_VAL_FRAC, progress=bar)
-        findings = _Check(dataset, source, problems, bar).findings()
+        findings = _Check(dataset, source, headers, problems, bar).findings()
         if not control:
             return findings
         if source is None:
@@ -107,8 +110,15 @@ class _Duplicate:
 class _Check:
     """One data set being looked over."""
 
-    def __init__(self, dataset: Dataset, source: Source | None, problems: list[Finding], bar: Progress) -> None:
-        self.source, self.bar, self.found = source, bar, problems
+    def __init__(
+        self,
+        dataset: Dataset,
+        source: Source | None,
+        headers: Headers | None,
+        problems: list[Finding],
+        bar: Progress,
+    ) -> None:
+        self.source, self.headers, self.bar, self.found = source, headers, bar, problems
         opened = inspect_test(dataset, "check")
         self.dataset = opened.merged()
         self.rows = self.dataset.rows("train")
@@ -182,9 +192,9 @@ class _Check:
         values = self.dataset.input_spec.value_range
         facts.append(("values", f"{values[0]:g} to {values[1]:,g}, black to white"))
         facts.append(("quarantined", f"{self.dataset.num_quarantined:,}"))
-        if self.source is None or not self.readers:
+        if self.headers is None:
             return facts
-        found = read_headers(self.source, self.bar)
+        found = self.headers
         sizes = sorted(found.sizes, key=lambda size: size[0] * size[1])
         ratios = sorted(w / h for h, w in found.sizes.elements())
         few, many = sizes[0], sizes[-1]
@@ -296,15 +306,12 @@ class _Check:
                 )
         # Of pictures with equal pixels one is compared with the rest.
         kept = np.setdiff1d(np.arange(len(keys)), np.array([row for _, row in found], np.int64))
-        if len(kept) > MOST:
-            title = f"near-duplicates were looked for among {MOST:,} of {len(kept):,} pictures only"
-            self.add("searched", NOTE, title, "exact ones were looked for among all")
-            kept = kept[np.linspace(0, len(kept) - 1, MOST).astype(int)]
         images = self.dataset.images_at(kept)
         images.check()
-        self.bar.start("comparing pictures", len(kept), unit="images")
-        pictures = Compared.of(iter(images), len(kept))
-        for pair in same_pictures(pictures, self.bar.advance):
+        spec, known = self.dataset.input_spec, self.headers.aspects if self.headers is not None else {}
+        aspects = [known.get(self.samples[row].name, spec.width / spec.height) for row in kept.tolist()]
+        pictures = Compared.of(iter(images), aspects, compared_at(max(spec.height, spec.width)))
+        for pair in same_pictures(pictures, self.bar):
             a, b = int(kept[pair.a]), int(kept[pair.b])
             is_exact = pair.is_in_place and self.are_same_pixels(a, b)
             found[a, b] = _Duplicate(a, b, is_exact, "every pixel is the same" if is_exact else pair.how)

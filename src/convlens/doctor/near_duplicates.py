@@ -1,141 +1,241 @@
-"""Pairs of pictures that are the same picture: copied, compressed anew, shifted, cropped a little or mirrored.
+"""Pairs of pictures that are the same picture: copied, compressed anew, turned, mirrored, cut, marked or brightened.
 
-Owns the search (a descriptor that shifts hardly change and mirroring only rearranges, and its nearest neighbours) and
-the candidates' order. `registration.py` lays two pictures on one another and says whether they are one. Knows no files
-or splits.
+Owns the order in which candidates are looked at, each test leaving fewer to the next, which costs more. `candidates.py`
+finds them, `registration.py` lays two pictures on one another and says whether they are one. Knows no files or splits.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from convlens.doctor.registration import COLOURS, SIDE, Alignment, Floats, aligned
+from convlens.data.prefetch import prefetch
+from convlens.doctor import descriptors, registration
+from convlens.doctor.candidates import Alike, Candidates, Indices, Reliefs, Spectra, best_of_pairs, blocks, spectra_of
+from convlens.doctor.descriptors import SMALL, Floats
+from convlens.doctor.registration import COLOURS
+from convlens.progress import Progress
 
-MOST = 100_000  # pictures that are compared all with all
-_FREQUENCIES = 6
-_NEIGHBOURS = 8  # candidates that each view of a picture is compared with, at most
-_LEAST_SIMILAR = 0.9  # of descriptors, for a pair to be looked at
-# A picture is looked at through a soft window in its middle and around: one of the views meets a shifted copy's middle.
-_VIEWS = tuple((down, right) for down in (0, -4, 4) for right in (0, -4, 4))
-_MANY, _VIEWS_OF_MANY = 20_000, tuple(view for view in _VIEWS if view[0] * view[1] or view == (0, 0))
+SIDE, _AS_SMALL = 64, 40  # pixels a side at which pictures are compared, but those with no longer side at SMALL
 _FLAT = 6.0  # standard deviation in levels, below which a picture shows nothing that could be compared
-_BLOCK, _PAIRS = 1024, 512
+_WAYS = 2  # to turn a picture that are tried for each pair, most alike first
+_PAIRS = 512  # at a time: fewer do not pay for the call, more do not fit into a processor's cache
+# Least correlation for a pair to be looked at more closely: as first laid on one another at 16 pixels a side, of detail
+# once refined there, of detail at 32, and both once refined there; of detail at the full size.
+_ROUGH, _GLIMPSED, _SEEN, _CLOSE, _ALIKE, _SEEN_ALIKE = 0.6, 0.55, 0.28, 0.75, 0.45, 0.3
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two pictures a < b by number that show the same, and how b lies on a."""
+    """Two pictures a < b by number that show the same, and how b lies on a: whether it is mirrored, then turned by so
+    many degrees, its middle shifted by shares of the sides (right, down), its part so many times as large; and the
+    correlations of the two at large and in detail."""
 
     a: int
     b: int
     is_mirrored: bool
-    alignment: Alignment
+    degrees: float
+    shift: tuple[float, float]
+    scale: float
+    coarse: float
+    fine: float
 
     @property
     def is_in_place(self) -> bool:
         """Whether they lie on one another as they are, and may be the same pixel for pixel."""
-        one = self.alignment
-        moved = max(abs(one.down), abs(one.right), abs(one.taller - 1), abs(one.wider - 1))
-        return not self.is_mirrored and moved < 0.01 and one.coarse > 0.99
+        moved = max(*map(abs, self.shift), abs(self.scale - 1), abs(self.degrees) / 57)
+        return not self.is_mirrored and moved < 0.01 and self.coarse > 0.99
 
     @property
     def how(self) -> str:
         """How the two differ, in words."""
         words = ["mirrored"] if self.is_mirrored else []
-        one = self.alignment
-        if max(abs(one.down), abs(one.right)) > 0.015:
-            words.append(f"shifted by {100 * one.right:+.0f} % of the width and {100 * one.down:+.0f} % of the height")
-        if max(abs(one.taller - 1), abs(one.wider - 1)) > 0.02:
-            words.append("cut differently")
-        return " and ".join(words) or "nearly the same pixels"
+        if abs(self.degrees) >= 1.5:
+            words.append(f"turned by {abs(self.degrees):.0f}°")
+        if abs(self.scale - 1) > 0.03:
+            words.append(f"cut to {100 * min(self.scale, 1 / self.scale):.0f} % of the sides")
+        right, down = self.shift
+        if max(abs(right), abs(down)) > 0.015 and abs(self.scale - 1) <= 0.03:
+            words.append(f"shifted by {100 * right:+.0f} % of the width and {100 * down:+.0f} % of the height")
+        return ", ".join(words) or "nearly the same pixels"
 
 
 @dataclass(frozen=True)
 class Compared:
-    """Pictures as they are compared: grey uint8 (N, SIDE, SIDE), and colour uint8 (N, COLOURS, COLOURS, 3)."""
+    """Pictures as they are compared, stretched to squares: grey uint8 (N, S, S), colour uint8 (N, COLOURS, COLOURS, 3),
+    and float32 (N,) their own widths / heights."""
 
     grey_NHW: NDArray[np.uint8]
     colour_NHWC: NDArray[np.uint8]
+    aspects_N: Floats
 
     @classmethod
-    def of(cls, images: Iterator[NDArray[np.uint8]], num: int) -> Self:
-        """From `num` uint8 images (H, W, C) of any size."""
-        grey = np.zeros((num, SIDE, SIDE), np.uint8)
-        colour = np.zeros((num, COLOURS, COLOURS, 3), np.uint8)
+    def of(cls, images: Iterator[NDArray[np.uint8]], aspects: Iterable[float], side: int = SIDE) -> Self:
+        """From uint8 images (H, W, C) of any size, stretched or not, and what width / height each has."""
+        shapes = np.fromiter(aspects, np.float32)
+        grey = np.zeros((len(shapes), side, side), np.uint8)
+        colour = np.zeros((len(shapes), COLOURS, COLOURS, 3), np.uint8)
         for number, pixels in enumerate(images):
             flat = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
             image = Image.fromarray(np.ascontiguousarray(flat)).convert("RGB")
-            grey[number] = np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+            grey[number] = np.asarray(image.convert("L").resize((side, side), Image.Resampling.BILINEAR))
             colour[number] = np.asarray(image.resize((COLOURS, COLOURS), Image.Resampling.BOX))
-        return cls(grey, colour)
+        return cls(grey, colour, shapes)
+
+    @cached_property
+    def small_NHW(self) -> NDArray[np.uint8]:
+        """The grey images at SMALL pixels a side."""
+        return _shrunk(self.grey_NHW, SMALL)
+
+    @cached_property
+    def tiny_NHW(self) -> NDArray[np.uint8]:
+        """The grey images at half of SMALL pixels a side."""
+        return _shrunk(self.small_NHW, SMALL // 2)
+
+    @cached_property
+    def soft_small_NHW(self) -> NDArray[np.uint8]:
+        """The small ones blurred: an alignment needs slopes."""
+        return _softened(self.small_NHW)
+
+    @cached_property
+    def soft_tiny_NHW(self) -> NDArray[np.uint8]:
+        """The tiny ones blurred."""
+        return _softened(self.tiny_NHW)
+
+    def chroma(self, which: Indices) -> Floats:
+        """R - G and B - G, float32 (P, 2, COLOURS, COLOURS)."""
+        colour = self.colour_NHWC[which].astype(np.float32).transpose(0, 3, 1, 2)
+        found: Floats = colour[:, [0, 2]] - colour[:, 1:2]
+        return found
 
 
-def same_pictures(pictures: Compared, advance: Callable[[int], object] = lambda n: None) -> list[Pair]:
-    """All pairs that show the same picture; `advance` is told of the number of pictures that are done.
+def compared_at(longest_side: int) -> int:
+    """Pixels a side at which pictures, none with a longer side than that, are compared."""
+    return SMALL if longest_side <= _AS_SMALL else SIDE
+
+
+def _shrunk(images_NHW: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    step = images_NHW.shape[1] // side
+    if step == 1:
+        return images_NHW
+    shape = (len(images_NHW), side, step, side, step)
+    sums = images_NHW.reshape(shape).sum(axis=(2, 4), dtype=np.uint16)
+    return (sums // step**2).astype(np.uint8)
+
+
+def _softened(images_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    found = np.empty_like(images_NHW)
+    for rows in blocks(len(found)):
+        found[rows] = np.round(descriptors.blurred(images_NHW[rows].astype(np.float32), 1))
+    return found
+
+
+def same_pictures(pictures: Compared, bar: Progress | None = None) -> list[Pair]:
+    """All pairs that show the same picture.
 
     Flat pictures, which show nothing to compare, are in no pair.
     """
-    grey = pictures.grey_NHW
-    usable = np.flatnonzero(grey.reshape(len(grey), -1).std(axis=1) >= _FLAT)
-    advance(len(grey) - len(usable))
+    bar = bar or Progress()
+    usable = np.flatnonzero([image.std() >= _FLAT for image in pictures.grey_NHW])
     if len(usable) < 2:
         return []
-    views = _VIEWS if len(usable) <= _MANY else _VIEWS_OF_MANY
-    middles = {
-        is_mirrored: _descriptors(grey[usable], (0, 0), is_mirrored=is_mirrored) for is_mirrored in (False, True)
-    }
+    if len(usable) < len(pictures.grey_NHW):
+        pictures = Compared(pictures.grey_NHW[usable], pictures.colour_NHWC[usable], pictures.aspects_N[usable])
     found: dict[tuple[int, int], Pair] = {}
-    for start in range(0, len(usable), _BLOCK):
-        block = usable[start : start + _BLOCK]
-        seen = [_descriptors(grey[block], view, is_mirrored=False) for view in views]
-        for is_mirrored, others in middles.items():
-            candidates = [_candidates(one, others, start) for one in seen]
-            for a, b in _in_parts(np.concatenate(candidates)):
-                first, second = usable[a], usable[b]
-                for place, alignment in aligned(pictures.grey_NHW, pictures.colour_NHWC, first, second, is_mirrored):
-                    pair = Pair(int(first[place]), int(second[place]), is_mirrored, alignment)
-                    known = found.get((pair.a, pair.b))
-                    if known is None or alignment.coarse > known.alignment.coarse:
-                        found[pair.a, pair.b] = pair
-        advance(len(block))
-    return [found[key] for key in sorted(found)]
+    parts = _alike(pictures, bar)
+    bar.start("comparing alike pictures", sum(len(part.a) for _, part in parts), unit="pairs")
+    for group in prefetch(partial(_proved, pictures), parts):
+        bar.advance(len(group) * _PAIRS)
+        for pair in (pair for proved in group for pair in proved):
+            known = found.get((pair.a, pair.b))
+            if known is None or pair.fine > known.fine:
+                found[pair.a, pair.b] = pair
+    return [replace(pair, a=int(usable[a]), b=int(usable[b])) for (a, b), pair in sorted(found.items())]
 
 
-def _descriptors(grey_NHW: NDArray[np.uint8], view: tuple[int, int], *, is_mirrored: bool) -> Floats:
-    """float32 (N, D), each of length 1: the sizes of the low frequencies of the picture under a soft window, which lies
-    `view` pixels (down, right) from its middle."""
-    parts = []
-    window = np.outer(np.hanning(SIDE + 2)[1:-1], np.hanning(SIDE + 2)[1:-1]).astype(np.float32)
-    for start in range(0, len(grey_NHW), _BLOCK):
-        images = grey_NHW[start : start + _BLOCK].astype(np.float32)
-        images = np.roll(images[:, :, ::-1] if is_mirrored else images, (-view[0], -view[1]), axis=(1, 2))
-        images = (images - images.mean(axis=(1, 2), keepdims=True)) * window
-        size = np.abs(np.fft.rfft2(images))[:, :, : _FREQUENCIES + 1]
-        low = np.concatenate([size[:, : _FREQUENCIES + 1], size[:, -_FREQUENCIES:]], axis=1).reshape(len(images), -1)
-        low = np.sqrt(low)  # or a few strong frequencies would be all that counts
-        low -= low.mean(axis=1, keepdims=True)
-        parts.append((low / np.maximum(np.linalg.norm(low, axis=1, keepdims=True), 1e-6)).astype(np.float32))
-    return np.concatenate(parts)
+def _alike(pictures: Compared, bar: Progress) -> list[tuple[Spectra | Reliefs, Alike]]:
+    """The pairs to look at, some at a time."""
+    small = pictures.small_NHW
+    kinds: list[Spectra | Reliefs] = [*spectra_of(small, pictures.aspects_N), Reliefs(small)]
+    bar.start("looking for alike pictures", len(kinds) * len(small), unit="images")
+    num_blocks = len(list(blocks(len(small))))
+    found: list[Alike] = []
+    for kind in kinds:
+        parts = []
+        for group in prefetch(kind.alike, blocks(len(small))):
+            parts += group
+            bar.advance(len(small) * len(group) / num_blocks)
+        found.append(Alike.joined(parts))
+    # The most alike of all ways to turn a pair; that it lies in place is looked at besides.
+    turned, in_place = Alike.joined(found[:-1]), found[-1]
+    of_kind = np.repeat(np.arange(len(found) - 1), [len(one.a) for one in found[:-1]])
+    kept = best_of_pairs(turned.a, turned.b, turned.score, _WAYS)
+    chosen = [turned.of(kept[of_kind[kept] == number]) for number in range(len(found) - 1)]
+    chosen.append(in_place.of(best_of_pairs(in_place.a, in_place.b, in_place.score, 1)))
+    return [
+        (kind, one.of(np.arange(start, min(start + _PAIRS, len(one.a)))))
+        for kind, one in zip(kinds, chosen, strict=True)
+        for start in range(0, len(one.a), _PAIRS)
+    ]
 
 
-def _candidates(block_BD: Floats, others_ND: Floats, start: int) -> NDArray[np.int64]:
-    """Pairs (P, 2) of a of the block and b, with similar descriptors, the most similar few of each a; they differ."""
-    similar = block_BD @ others_ND.T
-    similar[np.arange(len(block_BD)), start + np.arange(len(block_BD))] = -1
-    a, b = np.nonzero(similar >= _LEAST_SIMILAR)
-    order = np.lexsort((-similar[a, b], a))
-    a, b = a[order], b[order]
-    first = np.searchsorted(a, np.arange(len(block_BD)))
-    keep = np.arange(len(a)) - first[a] < _NEIGHBOURS
-    return np.stack([a[keep] + start, b[keep]], axis=1)
+def _proved(pictures: Compared, part: tuple[Spectra | Reliefs, Alike]) -> list[Pair]:
+    """Those pairs that are one picture."""
+    kind, alike = part
+    looked = kind.candidates(alike)
+    if isinstance(kind, Spectra):  # what lies in place stays there: refining would follow a mark
+        looked = looked.best(registration.fit(*_both(pictures.soft_tiny_NHW, looked), looked.placed), _ROUGH)
+        looked = _refined(pictures.soft_tiny_NHW, looked, registration.STEPS[0])
+    looked = looked.best(registration.detail_fit(*_both(pictures.tiny_NHW, looked), looked.placed), _GLIMPSED)
+    if isinstance(kind, Spectra):
+        looked = looked.best(registration.detail_fit(*_both(pictures.small_NHW, looked), looked.placed), _SEEN)
+        looked = _refined(pictures.soft_small_NHW, looked, registration.STEPS[1])
+    looked = looked.best(registration.fit(*_both(pictures.soft_small_NHW, looked), looked.placed), _CLOSE)
+    looked = looked.best(registration.detail_fit(*_both(pictures.small_NHW, looked), looked.placed), _ALIKE)
+    first, second = _both(pictures.grey_NHW, looked)
+    fine = registration.detail_fit(first, second, looked.placed)
+    kept = fine >= _SEEN_ALIKE
+    looked, first, second, fine = looked.of(kept), first[kept], second[kept], fine[kept]
+    moved = registration.refined(first, second, looked.placed, registration.STEPS[2])
+    refined = registration.detail_fit(first, second, moved)
+    placed = moved.where(refined > fine, looked.placed)
+    chroma = (pictures.chroma(looked.a), pictures.chroma(looked.b))
+    proof = registration.proof(first, second, chroma, placed, np.maximum(fine, refined))
+    one, two = (descriptors.extents(pictures.aspects_N[side]) for side in (looked.a, looked.b))
+    return [
+        _pair(
+            int(looked.a[at]),
+            int(looked.b[at]),
+            placed.matrix[at] * two[at][:, None] / one[at],
+            placed.shift[at],
+            proof.coarse[at],
+            proof.fine[at],
+        )
+        for at in np.flatnonzero(registration.are_one(placed, proof)).tolist()
+    ]
 
 
-def _in_parts(pairs_P2: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Each pair once, the smaller number first, some at a time."""
-    pairs_P2 = np.unique(np.sort(pairs_P2, axis=1), axis=0)
-    for start in range(0, len(pairs_P2), _PAIRS):
-        yield pairs_P2[start : start + _PAIRS, 0], pairs_P2[start : start + _PAIRS, 1]
+def _both(images_NHW: NDArray[np.uint8], looked: Candidates) -> tuple[Floats, Floats]:
+    return images_NHW[looked.a].astype(np.float32), images_NHW[looked.b].astype(np.float32)
+
+
+def _refined(images_NHW: NDArray[np.uint8], looked: Candidates, steps: int) -> Candidates:
+    return looked._replace(placed=registration.refined(*_both(images_NHW, looked), looked.placed, steps))
+
+
+def _pair(a: int, b: int, matrix: Floats, shift: Floats, coarse: float, fine: float) -> Pair:
+    """The pair in words that a person reads: the smaller number first, the map taken apart."""
+    if a > b:
+        a, b = b, a
+        matrix = np.linalg.inv(matrix)
+        shift = -matrix @ shift
+    is_mirrored = bool(np.linalg.det(matrix) < 0)
+    turn = matrix * [-1, 1] if is_mirrored else matrix
+    degrees = float(np.degrees(np.arctan2(turn[1, 0] - turn[0, 1], turn[0, 0] + turn[1, 1])))
+    scale = float(np.sqrt(abs(np.linalg.det(matrix))))
+    right, down = (shift / 2).tolist()
+    return Pair(a, b, is_mirrored, degrees, (right, down), scale, float(coarse), float(fine))

@@ -1,173 +1,318 @@
 """Two pictures laid on one another, and whether they are one picture.
 
-Owns the alignment (phase correlation, then Gauss-Newton over shift and scale in both directions, with brightness and
-contrast; Baker and Matthews, "Lucas-Kanade 20 Years On", IJCV 56, 2004) and the proof: what the two have in common
-must agree at large, in fine detail everywhere and not only along strong edges, and in colour. Two photographs of one
-fruit on white agree in outline and shade; copies agree in the specks on its skin too.
+Owns the alignment (a turn by the angular correlation of spectra, a shift by phase correlation, Kuglin and Hines, 1975,
+then Gauss-Newton over the six numbers of an affine map, with brightness and contrast and little weight on what fits
+badly; Baker and Matthews, "Lucas-Kanade 20 Years On", IJCV 56, 2004) and the proof: what the two have in common must
+agree at large, in fine detail everywhere and not only along strong edges, and in colour. Two photographs of one fruit
+on white agree in outline and shade; copies agree in the specks on its skin too. A tenth of what they have in common may
+disagree: a mark.
+
+Coordinates are -1..1 from edge to edge, (right, down); a placement maps those of the first picture to the second's.
 """
 
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
+from functools import cache, partial
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-SIDE, COLOURS = 48, 6  # pixels a side at which pictures, and their colours, are compared
-_COARSE, _COLOUR = 0.95, 24.0  # least correlation; largest difference of colour, in levels
-# Least correlation of detail: a copy in place may have lost much of it to compression; of one that was moved or
-# mirrored, which chance has more ways to imitate, more is asked.
-_FINE_IN_PLACE, _FINE_MOVED, _IN_PLACE = 0.66, 0.75, 0.03
-_PER_SHIFT = 4.0  # how much more the colours of quarters may differ when half of the picture's side is shifted, times
-_WORTH_A_TRY = 0.7  # correlation after whole shifts, below which the alignment is not refined
-_WORTH_MORE = 0.88  # and after the first refinement
-_SCALE = 1.2  # how differently two copies may be cut
-_LEAST_OVERLAP = 0.6
-_STEPS_COARSE, _STEPS_FINE = 5, 6
-_RIM = 2
-_TEXTURE = 1.5  # local contrast in levels, below which there is no detail to agree in
+from convlens.doctor.descriptors import NUM_ANGLES, WINDOW, Floats, blurred, centres
 
-Floats = NDArray[np.floating]
-_PLACES = ((np.arange(SIDE) - (SIDE - 1) / 2) / (SIDE / 2)).astype(np.float32)  # -1..1 across the picture
+COLOURS = 8  # pixels a side at which colours are compared
+STEPS = (4, 4, 3)  # of Gauss-Newton at 16 pixels a side, at 32, and at the full size
+_MARK_SIDE = 0.32  # of a square mark over a tenth of a picture
+_COARSE, _FINE = (0.8, 0.9), (0.45, 0.62)  # least correlations of the proof: in place, and elsewhere
+_COMPARED = (0.03, 0.15)  # least share of a picture that could be compared
+_IN_PLACE = 0.03
+# Most that colours differ, in levels, after the one's were made as pale as the other's; and more by a share of how
+# strong the paler's are, for what is brightened beyond white loses colour. A mark touches more of these blocks.
+_COLOUR, _PER_COLOUR, _MARKED_COLOUR = 10.0, 0.5, 0.25
+_MOST_STRETCHED = 1.8
+_LEAST_OF_ONE, _LEAST_OF_BOTH = 0.6, 0.3  # share of a picture that the other has too
+_TEXTURE = 1.5  # local contrast in levels, below which there is no detail to agree in
+_CLIPPED, _BLACK = 252, 4  # levels from which a picture may have been brightened beyond white; below which it is black
+_LEAST_INNER = 0.25  # share of a picture that is neither fill nor at its edge, for that alone to be compared
 
 
 @dataclass(frozen=True)
-class Alignment:
-    """How the second picture lies on the first: shift (down, right) in shares of its sides, how many times taller and
-    wider its part is; and the correlations of the two at large and in detail."""
+class Placements:
+    """How second pictures lie on first ones: float32 matrices (P, 2, 2) and shifts (P, 2)."""
 
-    down: float
-    right: float
-    taller: float
-    wider: float
-    coarse: float
-    fine: float
+    matrix: Floats
+    shift: Floats
 
+    def __len__(self) -> int:
+        return len(self.matrix)
 
-def aligned(
-    grey_NHW: NDArray[np.uint8],
-    colour_NHWC: NDArray[np.uint8],
-    first_P: NDArray[np.int64],
-    second_P: NDArray[np.int64],
-    is_mirrored: bool,
-) -> Iterator[tuple[int, Alignment]]:
-    """(place in the list, alignment) of those pairs that are one picture, the second perhaps mirrored."""
-    step = -1 if is_mirrored else 1
-    colour = np.abs(_chroma(colour_NHWC[first_P]) - _chroma(colour_NHWC[second_P][:, :, ::step])).max(axis=(1, 2, 3))
-    # Each test leaves fewer pairs to the next, which costs more.
-    tried = np.flatnonzero(colour <= _COLOUR * (1 + _PER_SHIFT * 2 * (1 - _LEAST_OVERLAP)))
-    first, second = (
-        grey_NHW[first_P[tried]].astype(np.float32),
-        grey_NHW[second_P[tried]][:, :, ::step].astype(np.float32),
-    )
-    warp = _whole_shifts(first, second)
-    keep = _agreement(first, second, warp)[0] >= _WORTH_A_TRY
-    tried, first, second, warp = tried[keep], first[keep], second[keep], warp[keep]
-    warp = _refined(_blurred(first, 3), _blurred(second, 3), warp, _STEPS_COARSE)
-    keep = _agreement(first, second, warp)[0] >= _WORTH_MORE
-    tried, first, second, warp = tried[keep], first[keep], second[keep], warp[keep]
-    if len(tried) == 0:
-        return
-    warp = _refined(first, second, warp, _STEPS_FINE)
-    coarse, overlap = _agreement(first, second, warp)
-    fine, _ = _agreement(_detail(first), _detail(second), warp)
-    colour = colour[tried] / (1 + _PER_SHIFT * np.abs(warp[:, [1, 3]]).sum(axis=1))
-    sane = (np.abs(np.log(warp[:, [0, 2]])) <= np.log(_SCALE)).all(axis=1) & (overlap >= _LEAST_OVERLAP)
-    is_in_place = (np.abs(warp - [1, 0, 1, 0]).max(axis=1) <= _IN_PLACE) & (not is_mirrored)
-    is_fine = fine >= np.where(is_in_place, _FINE_IN_PLACE, _FINE_MOVED)
-    for place in np.flatnonzero(sane & (coarse >= _COARSE) & is_fine & (colour <= _COLOUR)):
-        taller, down, wider, right = warp[place].tolist()
-        yield (
-            int(tried[place]),
-            Alignment(-down / 2, -right / 2, 1 / taller, 1 / wider, float(coarse[place]), float(fine[place])),
+    def __getitem__(self, which: NDArray[np.integer] | NDArray[np.bool_]) -> Self:
+        return type(self)(self.matrix[which], self.shift[which])
+
+    def where(self, these: NDArray[np.bool_], others: Self) -> Self:
+        """These where it says so, elsewhere the others."""
+        return type(self)(
+            np.where(these[:, None, None], self.matrix, others.matrix),
+            np.where(these[:, None], self.shift, others.shift),
         )
 
-
-def _whole_shifts(first: Floats, second: Floats) -> Floats:
-    """float32 (P, 4), a warp (scale and shift of rows, of columns): by phase correlation (Kuglin and Hines, 1975), the
-    phases weighted by the square root of their size."""
-    window = np.outer(np.hanning(SIDE + 2)[1:-1], np.hanning(SIDE + 2)[1:-1]).astype(np.float32)
-    spectra = [np.fft.rfft2((x - x.mean(axis=(1, 2), keepdims=True)) * window) for x in (second, first)]
-    cross = spectra[0] * np.conj(spectra[1])
-    peaks = np.fft.irfft2(cross / np.sqrt(np.abs(cross) + 1e-3), s=(SIDE, SIDE)).reshape(len(first), -1).argmax(axis=1)
-    shifts = [np.where(n > SIDE // 2, n - SIDE, n) / (SIDE / 2) for n in np.divmod(peaks, SIDE)]
-    ones = np.ones(len(first))
-    return np.stack([ones, shifts[0], ones, shifts[1]], axis=1).astype(np.float32)
+    @classmethod
+    def joined(cls, parts: "list[Placements]") -> Self:
+        """All of them."""
+        return cls(np.concatenate([p.matrix for p in parts]), np.concatenate([p.shift for p in parts]))
 
 
-def _interpolation(scale_P: Floats, shift_P: Floats) -> tuple[Floats, Floats]:
-    """(P, SIDE, SIDE) weights that pick places scale·c + shift, and (P, SIDE) whether these lie in the picture."""
-    at = (scale_P[:, None] * _PLACES + shift_P[:, None]) * (SIDE / 2) + (SIDE - 1) / 2
-    weights = np.maximum(0, 1 - np.abs(np.clip(at, 0, SIDE - 1)[:, :, None] - np.arange(SIDE, dtype=np.float32)))
-    return weights.astype(np.float32), ((at >= _RIM) & (at <= SIDE - 1 - _RIM)).astype(np.float32)
+def turns(first_PKF: NDArray[np.complexfloating], second_PKF: NDArray[np.complexfloating]) -> tuple[Floats, Floats]:
+    """By how much the first's spectrum must be turned to be the second's, as it is and mirrored: correlations and
+    angles in radians modulo a half turn, both (P, 2), of the Fourier transforms of normalised circles."""
+    found = []
+    for one in (np.conj(first_PKF), first_PKF):  # mirrored is conjugate
+        similar = np.fft.irfft((one * second_PKF).sum(axis=1), n=NUM_ANGLES, axis=1)
+        rows, best = np.arange(len(similar)), similar.argmax(axis=1)
+        before, here, after = (similar[rows, (best + step) % NUM_ANGLES] for step in (-1, 0, 1))
+        between = np.clip((before - after) / 2 / np.minimum(before - 2 * here + after, -1e-6), -0.5, 0.5)
+        found.append((here, (best + between) * (np.pi / NUM_ANGLES)))
+    similar, angles = (np.stack(parts, axis=1).astype(np.float32) for parts in zip(*found, strict=True))
+    return similar, angles
 
 
-def _warped(images: Floats, warp: Floats) -> tuple[Floats, Floats]:
-    """The second pictures moved onto the first, and where they have pixels there, both (P, SIDE, SIDE)."""
-    rows, inside_rows = _interpolation(warp[:, 0], warp[:, 1])
-    columns, inside_columns = _interpolation(warp[:, 2], warp[:, 3])
-    moved: Floats = rows @ images @ columns.transpose(0, 2, 1)
-    mask: Floats = inside_rows[:, :, None] * inside_columns[:, None, :]
-    mask[:, :_RIM] = mask[:, -_RIM:] = 0
-    mask[:, :, :_RIM] = mask[:, :, -_RIM:] = 0
-    return moved, mask
+def turned(
+    first_PHW: Floats,
+    second_PHW: Floats,
+    extents_2P2: tuple[Floats, Floats],
+    views_P3: Floats,
+    angles_P: Floats,
+    is_mirrored_P: NDArray[np.bool_],
+) -> list[Placements]:
+    """Two placements of each pair, a half turn apart: of the view of the first picture on the whole of the second,
+    turned so and shifted as the two then fit best."""
+    cos, sin = np.cos(angles_P), np.sin(angles_P)
+    turn = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2).astype(np.float32)
+    turn[is_mirrored_P, :, 0] *= -1
+    (one, two), scale = extents_2P2, views_P3[:, :1]
+    middle = centres(views_P3, one)
+    looked = Placements(np.eye(2, dtype=np.float32) * (scale / one)[:, None, :], middle / one)
+    _, seen = warped(looked, len(WINDOW), first_PHW)
+    _, others = warped(Placements(turn / two[:, :, None], np.zeros_like(middle)), len(WINDOW), second_PHW)
+    found = []
+    spectrum = np.fft.rfft2((seen - seen.mean(axis=(1, 2), keepdims=True)) * WINDOW)
+    for sign, other in ((1, others), (-1, others[:, ::-1, ::-1])):
+        cross = spectrum * np.conj(np.fft.rfft2((other - other.mean(axis=(1, 2), keepdims=True)) * WINDOW))
+        fit = np.fft.irfft2(cross / np.sqrt(np.abs(cross) + 1e-3), s=WINDOW.shape)
+        peak = np.stack(np.divmod(fit.reshape(len(fit), WINDOW.size).argmax(axis=1), len(WINDOW))[::-1], axis=1)
+        moved = np.where(peak > len(WINDOW) // 2, peak - len(WINDOW), peak) * np.float32(2 / len(WINDOW))
+        onto = sign * turn / two[:, :, None]
+        shift = -(onto @ (middle / scale + moved)[:, :, None])[:, :, 0]
+        found.append(Placements((onto * (one / scale)[:, None, :]).astype(np.float32), shift.astype(np.float32)))
+    return found
 
 
-def _agreement(first: Floats, second: Floats, warp: Floats) -> tuple[Floats, Floats]:
-    """Pearson's correlation over what the two have in common, and the share of the picture that this is; (P,) each."""
-    moved, mask = _warped(second, warp)
-    total = np.maximum(mask.sum(axis=(1, 2)), 1)
-
-    def centred(images: Floats) -> Floats:
-        mean = (images * mask).sum(axis=(1, 2)) / total
-        difference: Floats = (images - mean[:, None, None]) * mask
-        return difference
-
-    one, two = centred(first), centred(moved)
-    size = np.sqrt((one * one).sum(axis=(1, 2)) * (two * two).sum(axis=(1, 2)))
-    return (one * two).sum(axis=(1, 2)) / np.maximum(size, 1e-3), total / (SIDE - 2 * _RIM) ** 2
+def _grid(side: int) -> Floats:
+    """(side², 2) places of pixels."""
+    places = ((np.arange(side) + 0.5) / side * 2 - 1).astype(np.float32)
+    return np.stack(np.meshgrid(places, places), axis=-1).reshape(-1, 2)
 
 
-def _refined(first: Floats, second: Floats, warp: Floats, steps: int) -> Floats:
-    """Gauss-Newton: the warp, gain and offset that leave the smallest squares."""
-    warp = warp.copy()
-    for _ in range(steps if len(warp) else 0):
-        moved, mask = _warped(second, warp)
-        by_row, by_column = np.gradient(moved, 2 / SIDE, axis=(1, 2))
-        by_row /= warp[:, 0, None, None]
-        by_column /= warp[:, 2, None, None]
-        parts = [by_row * _PLACES[:, None], by_row, by_column * _PLACES, by_column, moved, np.ones_like(moved)]
-        columns = np.stack([(part * mask).reshape(len(first), -1) for part in parts], axis=2)
-        target = (first * mask).reshape(len(first), -1, 1)
-        normal = columns.transpose(0, 2, 1) @ columns
+def warped(placed: Placements, side: int, *images_PHW: Floats) -> tuple[NDArray[np.bool_], *tuple[Floats, ...]]:
+    """Whether anything lies at each of the first pictures' places, and what, in each of these images of the second
+    ones: (P, side, side) each."""
+    num, size, _ = images_PHW[0].shape
+    half = np.float32(size / 2)
+    at = (placed.matrix * half) @ _grid(side).T + ((placed.shift + 1) * half - np.float32(0.5))[:, :, None]
+    kept = np.clip(at, 0, size - np.float32(1.001))
+    is_inside = (np.abs(at - kept) <= np.float32(0.002)).min(axis=1)
+    corner = kept.astype(np.int32)
+    right, down = (kept - corner).transpose(1, 0, 2)
+    first = np.arange(num)[:, None] * (size * size) + (corner[:, 1] * size + corner[:, 0])
+    below = first + size
+    found = []
+    for images in images_PHW:
+        pixel = partial(images.reshape(-1).take, mode="wrap")  # the fastest; all are there
+        upper, lower = pixel(first), pixel(below)
+        upper += (pixel(first + 1) - upper) * right
+        lower += (pixel(below + 1) - lower) * right
+        found.append((upper + (lower - upper) * down).reshape(num, side, side))
+    return is_inside.reshape(num, side, side), *found
+
+
+def refined(first_PHW: Floats, second_PHW: Floats, placed: Placements, steps: int) -> Placements:
+    """Gauss-Newton: the placement, gain and offset that leave the smallest squares, those that fit badly counting
+    little (Cauchy's weights)."""
+    num, side, _ = first_PHW.shape
+    x, y = _grid(side).T
+    target = first_PHW.reshape(num, side * side)
+    matrix, shift = placed.matrix.copy(), placed.shift.copy()
+    gain, offset = np.ones(num, np.float32), None
+    for _ in range(steps if num else 0):
+        is_inside, moved = warped(Placements(matrix, shift), side, second_PHW)
+        down, right = (part.reshape(num, side * side) for part in np.gradient(moved, 2 / side, axis=(1, 2)))
+        # The second picture's own slopes, not those of it as it lies here.
+        back = np.linalg.inv(matrix)
+        slopes = [right * back[:, 0, axis, None] + down * back[:, 1, axis, None] for axis in (0, 1)]
+        counts = _counted(first_PHW, moved, is_inside)
+        values, weights = moved.reshape(num, side * side), counts.reshape(num, side * side).astype(np.float32)
+        if offset is not None:
+            rest = target - gain[:, None] * values - offset[:, None]
+            typical = (np.abs(rest) * weights).sum(axis=1) / np.maximum(weights.sum(axis=1), 1) + 2
+            weights /= 1 + (rest / (1.5 * typical[:, None])) ** 2
+        parts = [part for slope in slopes for part in (slope * x, slope * y, slope)]
+        columns = np.stack([*parts, values, np.ones_like(values)], axis=1)
+        weighted = (columns * weights[:, None, :]).transpose(0, 2, 1)
+        normal, wanted = columns @ weighted, (target[:, None, :] @ weighted)[:, 0]
         size = np.sqrt(np.maximum(np.einsum("pii->pi", normal), 1e-6))
         # Scaled, and with a little on the diagonal: a picture with edges in one direction fixes no shift along them.
-        normal = normal / (size[:, :, None] * size[:, None, :]) + 1e-4 * np.eye(6, dtype=np.float32)
-        found = np.linalg.solve(normal, columns.transpose(0, 2, 1) @ target / size[:, :, None])[:, :, 0] / size
-        gain = np.where(np.abs(found[:, 4]) < 0.2, 0.2, found[:, 4])
-        warp += np.clip(found[:, :4] / gain[:, None], -0.06, 0.06).astype(np.float32)
-        warp[:, [0, 2]] = np.clip(warp[:, [0, 2]], 1 / _SCALE / 1.05, _SCALE * 1.05)
-    return warp
+        normal = normal / (size[:, :, None] * size[:, None, :]) + np.diag([1e-3] * 6 + [1e-5] * 2)
+        found = np.linalg.solve(normal, (wanted / size)[:, :, None])[:, :, 0] / size
+        gain = np.where(np.abs(found[:, 6]) < 0.2, 0.2, found[:, 6]).astype(np.float32)
+        offset = found[:, 7].astype(np.float32)
+        step = np.clip(found[:, :6] / gain[:, None], -0.08, 0.08).reshape(num, 2, 3).astype(np.float32)
+        matrix, shift = matrix + step[:, :, :2], shift + step[:, :, 2]
+        lost = np.abs(np.linalg.det(matrix)) < 0.05  # nothing comes of these
+        matrix[lost] = np.eye(2, dtype=np.float32)
+    return Placements(matrix, shift)
 
 
-def _blurred(images: Floats, times: int) -> Floats:
-    for _ in range(times):
-        for axis in (1, 2):
-            images = (np.roll(images, 1, axis) + 2 * images + np.roll(images, -1, axis)) / 4
-    return images
+def agreement(first_PHW: Floats, second_PHW: Floats, counts_PHW: NDArray[np.bool_]) -> Floats:
+    """Pearson's correlation (P,) over the places that count, the worst blocks left out."""
+    counts = counts_PHW.astype(np.float32)
+    total = np.maximum(counts.sum(axis=(1, 2)), 1)
+
+    def centred(images: Floats) -> Floats:
+        mean = (images * counts).sum(axis=(1, 2)) / total
+        difference: Floats = (images - mean[:, None, None]) * counts
+        return difference
+
+    first, second, both, covered = _block_sums(centred(first_PHW), centred(second_PHW), counts)
+    one, two = (np.maximum(part.sum(axis=1, keepdims=True), 1e-6) for part in (first, second))
+    kept = _but_worst(2 * both / np.sqrt(one * two) - first / one - second / two, covered > 0)
+    first, second, both = ((part * kept).sum(axis=1) for part in (first, second, both))
+    found: Floats = both / np.sqrt(np.maximum(first * second, 1e-3))
+    return found
 
 
-def _detail(images: Floats) -> Floats:
+def detail(images_PHW: Floats) -> Floats:
     """Edges and specks, each place's divided by the contrast around it, so that an outline does not drown the rest."""
-    fine = images - _blurred(images, 2)
-    contrast = np.sqrt(_blurred(fine * fine, 4))
-    detail: Floats = fine / (contrast + _TEXTURE)
-    return detail
+    fine = images_PHW - blurred(images_PHW, 2)
+    found: Floats = fine / (np.sqrt(blurred(fine * fine, 4)) + _TEXTURE)
+    return found
 
 
-def _chroma(colour_NHWC: NDArray[np.uint8]) -> Floats:
-    """R - G and B - G over quarters of the picture, (P, 2, 2, 2): coarse, so that shifts do not count."""
-    colour = colour_NHWC.astype(np.float32)
-    half = COLOURS // 2
-    quarters = colour.reshape(len(colour), 2, half, 2, half, 3).mean(axis=(2, 4))
-    chroma: Floats = quarters[..., [0, 2]] - quarters[..., 1:2]
-    return chroma
+def detail_agreement(first_PHW: Floats, second_PHW: Floats, counts_PHW: NDArray[np.bool_]) -> Floats:
+    """Mean (P,) of the correlations of details in each block, those that show more counting more, the worst left out:
+    so that detail agrees everywhere, and not only along the strongest edge."""
+    counts = counts_PHW.astype(np.float32)
+    first, second, both, covered = _block_sums(first_PHW * counts, second_PHW * counts, counts)
+    similar = both / np.sqrt(np.maximum(first * second, 1e-6))
+    shown = np.sqrt(np.maximum(first, second) / np.maximum(covered, 1))
+    shown *= covered > 0.5 * first_PHW.shape[1] ** 2 / covered.shape[1]
+    shown *= _but_worst(similar, shown > 0)
+    found: Floats = (similar * shown).sum(axis=1) / np.maximum(shown.sum(axis=1), 1e-6)
+    return found
+
+
+def _block_sums(first_PHW: Floats, second_PHW: Floats, counts_PHW: Floats) -> tuple[Floats, ...]:
+    """Of each block (P, blocks): the sums of squares of both, of products, and of what counts."""
+    num, side, _ = first_PHW.shape
+    pairs = ((first_PHW, first_PHW), (second_PHW, second_PHW), (first_PHW, second_PHW), (counts_PHW, counts_PHW))
+    summing = _summing(side)
+    return tuple((summing @ (a * b) @ summing.T).reshape(num, len(summing) ** 2) for a, b in pairs)
+
+
+@cache
+def _summing(side: int) -> Floats:
+    """(blocks a side, side): adds up a block's rows, of four pixels, or more blocks of fewer in a small image."""
+    num = max(8, side // 4)
+    return np.repeat(np.eye(num, dtype=np.float32), side // num, axis=1)
+
+
+def _but_worst(quality_PB: Floats, covered_PB: NDArray[np.bool_], share: float | None = None) -> NDArray[np.bool_]:
+    """All covered blocks but the worst: as many as a mark over a tenth of the picture touches, or that share."""
+    if share is None:
+        share = (_MARK_SIDE + 1 / math.isqrt(quality_PB.shape[1])) ** 2
+    ordered = np.sort(np.where(covered_PB, quality_PB, np.inf), axis=1)
+    num_left_out = np.ceil(share * covered_PB.sum(axis=1)).astype(int)
+    worst = ordered[np.arange(len(ordered)), np.maximum(num_left_out - 1, 0)]
+    return covered_PB & ((quality_PB > worst[:, None]) | (num_left_out == 0)[:, None])
+
+
+def fit(first_PHW: Floats, second_PHW: Floats, placed: Placements) -> Floats:
+    """How well the two agree as they lie, (P,); -1 where they have too little in common."""
+    counts, moved = warped(placed, first_PHW.shape[1], second_PHW)
+    return np.where(counts.mean(axis=(1, 2)) >= _LEAST_OF_BOTH, agreement(first_PHW, moved, counts), -1)
+
+
+def detail_fit(first_PHW: Floats, second_PHW: Floats, placed: Placements) -> Floats:
+    """How well their details agree as they lie, (P,); what is lit beyond white has none."""
+    inside, moved, details = warped(placed, first_PHW.shape[1], second_PHW, detail(second_PHW))
+    return detail_agreement(detail(first_PHW), details, _counted(first_PHW, moved, inside))
+
+
+def _counted(first_PHW: Floats, moved_PHW: Floats, inside_PHW: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What can be compared of two pictures that lie on one another: neither what is beyond white, nor black or white
+    fill and its edge (two pictures in equal frames agree in those), unless there is hardly anything beside: a drawing."""
+    is_white = (first_PHW >= _CLIPPED) | (moved_PHW >= _CLIPPED)
+    counts = inside_PHW
+    for fill in ((first_PHW < _BLACK) | (moved_PHW < _BLACK), is_white):
+        inner = counts & (blurred(fill.astype(np.float32), 2) < 0.01)
+        is_enough = inner.mean(axis=(1, 2)) >= _LEAST_INNER
+        counts = np.where(is_enough[:, None, None], inner, counts)
+    return counts & ~is_white
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Of pairs (P,): correlations at large and in detail, how colours differ in levels, and the shares of the first and
+    of the second picture that the other has too (P, 2), and of the first one the share that could be compared."""
+
+    coarse: Floats
+    fine: Floats
+    colour: Floats
+    shares: Floats
+    compared: Floats
+
+
+def proof(
+    first_PHW: Floats, second_PHW: Floats, chroma: tuple[Floats, Floats], placed: Placements, fine_P: Floats
+) -> Proof:
+    """Compare the two as they lie, whose details agree so; `chroma` are R - G and B - G of both, (P, 2, COLOURS,
+    COLOURS)."""
+    inside, moved = warped(placed, first_PHW.shape[1], second_PHW)
+    share = inside.mean(axis=(1, 2))
+    counts = _counted(first_PHW, moved, inside)
+    shares = np.stack([share, share * np.abs(np.linalg.det(placed.matrix))], axis=1)
+    colour = _colour_difference(*chroma, placed)
+    return Proof(agreement(first_PHW, moved, counts), fine_P, colour, shares, counts.mean(axis=(1, 2)))
+
+
+def _colour_difference(first_PCHW: Floats, second_PCHW: Floats, placed: Placements) -> Floats:
+    """How much farther the paler picture's colours are from the other's, made as pale, than _PER_COLOUR of their own
+    strength: root of the mean square in levels, the worst places left out. Grey agrees with everything."""
+    num = len(first_PCHW)
+    twice = Placements(np.repeat(placed.matrix, 2, axis=0), np.repeat(placed.shift, 2, axis=0))
+    inside, moved = warped(twice, COLOURS, second_PCHW.reshape(2 * num, COLOURS, COLOURS))
+    moved, inside = moved.reshape(num, 2, COLOURS**2), inside.reshape(num, 2, COLOURS**2)
+    one, two = first_PCHW.reshape(num, 2, COLOURS**2) * inside, moved * inside
+    is_paler = ((one * one).sum(axis=(1, 2)) < (two * two).sum(axis=(1, 2)))[:, None, None]
+    pale, strong = np.where(is_paler, one, two), np.where(is_paler, two, one)
+    kept = inside[:, 0]
+    for _ in range(2):  # what is left out must not tell how pale the one is
+        parts = [(part * kept[:, None]).sum(axis=(1, 2)) for part in (pale * strong, strong * strong)]
+        share = np.clip(parts[0] / np.maximum(parts[1], 1), 0, 1)[:, None, None]
+        excess = ((pale - share * strong) ** 2 - _PER_COLOUR**2 * pale * pale).sum(axis=1)
+        kept = _but_worst(-excess, inside[:, 0], _MARKED_COLOUR)
+    mean = (excess * kept).sum(axis=1) / np.maximum(kept.sum(axis=1), 1)
+    found: Floats = np.sqrt(np.maximum(mean, 0))
+    return found
+
+
+def are_one(placed: Placements, found: Proof) -> NDArray[np.bool_]:
+    """(P,) whether the proof suffices. Less is asked of what lies in place, or by quarter turns: chance has fewer ways
+    to imitate it."""
+    square = np.abs(placed.matrix)
+    away = np.minimum(np.abs(square - np.eye(2)).max(axis=(1, 2)), np.abs(square - np.eye(2)[::-1]).max(axis=(1, 2)))
+    is_in_place = (away <= _IN_PLACE) & (np.abs(placed.shift).max(axis=1) <= _IN_PLACE)
+    stretched = np.linalg.svd(placed.matrix, compute_uv=False)
+    is_sane = (stretched.max(axis=1) <= _MOST_STRETCHED) & (stretched.min(axis=1) >= 1 / _MOST_STRETCHED)
+    both = (found.shares.max(axis=1) >= _LEAST_OF_ONE) & (found.shares.min(axis=1) >= _LEAST_OF_BOTH)
+    coarse, fine, compared = (np.where(is_in_place, *least) for least in (_COARSE, _FINE, _COMPARED))
+    return is_sane & both & (found.compared >= compared) & (found.coarse >= coarse) & (found.fine >= fine) & (found.colour <= _COLOUR)

@@ -30,10 +30,12 @@ _LOSSY = ("JPEG", "MPO", "WEBP")
 
 @dataclass
 class Headers:
-    """Counts over the headers that could be read: (height, width) of the upright pictures, and channels 1 or 3."""
+    """Counts over the headers that could be read: (height, width) of the upright pictures, and channels 1 or 3; and,
+    where that was asked for, the width / height of each by its name."""
 
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     channels: Counter[int] = field(default_factory=Counter)
+    aspects: dict[str, float] = field(default_factory=dict)
 
     @property
     def num_channels(self) -> int:
@@ -56,11 +58,13 @@ class Headers:
         return DEFAULT_SIDE
 
 
-def read_headers(source: Source, bar: Progress, *, most: int | None = None, until_clear: bool = False) -> Headers:
+def read_headers(
+    source: Source, bar: Progress, *, most: int | None = None, until_clear: bool = False, by_name: bool = False
+) -> Headers:
     """Read the headers of a source's images: of all, or of `most` of them, evenly spread.
 
-    `until_clear` stops as soon as the others can change neither `one_size` nor `num_channels`. Raises DataError where
-    none can be read.
+    `until_clear` stops as soon as the others can change neither `one_size` nor `num_channels`; `by_name` keeps what
+    each is. Raises DataError where none can be read.
     """
     if most is not None and source.num_samples > most:
         source = source.every(-(-source.num_samples // most))
@@ -68,12 +72,14 @@ def read_headers(source: Source, bar: Progress, *, most: int | None = None, unti
     bar.start(f"reading headers of {source.name}", source.num_samples, unit="images")
     for group in prefetch(_header, source.samples(), threads=threads_for(source)):
         bar.advance(len(group))
-        for header in group:
+        for name, header in group:
             if isinstance(header, str):
                 reasons[header] += 1
-            else:
-                found.sizes[header.height, header.width] += 1
-                found.channels[header.channels] += 1
+                continue
+            found.sizes[header.height, header.width] += 1
+            found.channels[header.channels] += 1
+            if by_name:
+                found.aspects[name] = header.width / header.height
         if until_clear and len(found.sizes) > 1 and 3 in found.channels:
             break
     if not found.sizes:
@@ -84,16 +90,16 @@ def read_headers(source: Source, bar: Progress, *, most: int | None = None, unti
     return found
 
 
-def _header(sample: Sample) -> Header | str:
-    """A sample's header, or why there is none; it is quarantined for that when it is decoded."""
+def _header(sample: Sample) -> tuple[str, Header | str]:
+    """A sample's name and header, or why there is none; it is quarantined for that when it is decoded."""
     try:
         content = sample.read()
         if isinstance(content, bytes):
-            return read_header(content)
+            return sample.name, read_header(content)
         height, width, channels = content.shape
-        return Header(height, width, channels, "array")
+        return sample.name, Header(height, width, channels, "array")
     except ImageError as error:
-        return str(error)
+        return sample.name, str(error)
 
 
 def threads_for(source: Source) -> int | None:
