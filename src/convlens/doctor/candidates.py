@@ -17,10 +17,10 @@ from convlens.doctor.registration import Placements
 
 Indices = NDArray[np.int64]
 
-_NEIGHBOURS = 6  # of each picture and kind of descriptor, most similar first
+_NEIGHBOURS = 7  # of each picture and kind of descriptor, most similar first
 _ALL = 64  # pictures, up to which each is looked at with each: so few teach no weighting
 _LEAST_SIMILAR = 0.6  # of descriptors
-_LEAST_TURNED, _LESS_TURNED = 0.67, 0.06  # least correlation of turned spectra; how much less than the best may be right
+_LEAST_TURNED, _LESS_TURNED = 0.7, 0.06  # least correlation of turned spectra; how much less than the best may be right
 _BLOCK, _PAIRS = 256, 2048
 _ONE_CELL, _PER_CELL, _PROBED = 8_000, 400, 8  # pictures that are searched whole; else cells, and how many of them
 _SQUARE = 1.03  # how different the sides of pictures are that count as square
@@ -145,11 +145,15 @@ class Reliefs:
 
     def __init__(self, small_NHW: NDArray[np.uint8]) -> None:
         self.small = small_NHW
-        raw = np.concatenate([descriptors.reliefs(small_NHW[rows]) for rows in blocks(len(small_NHW))])
-        self.weighting = Weighting.learned(
-            raw, lambda rows, rng: descriptors.reliefs(self._marked(rows, rng)) - raw[rows]
-        )
+        self.reliefs = np.concatenate([descriptors.reliefs(small_NHW[rows]) for rows in blocks(len(small_NHW))])
+        raw = self.reliefs.reshape(len(self.reliefs), -1)
+        self.weighting = Weighting.learned(raw, self._altered)
         self.index = _Index(self.weighting(raw))
+
+    def _altered(self, rows: Indices, rng: np.random.Generator) -> Floats:
+        """Differences that marks make."""
+        change = descriptors.reliefs(self._marked(rows, rng)) - self.reliefs[rows]
+        return change.reshape(len(rows), -1)
 
     def _marked(self, rows: Indices, rng: np.random.Generator) -> NDArray[np.uint8]:
         """Each with a rectangle on it."""
@@ -163,11 +167,11 @@ class Reliefs:
 
     def alike(self, rows: Indices) -> Alike:
         """For each of the rows those that may show the same."""
-        images = self.small[rows]
-        queries = [
-            self.weighting(descriptors.reliefs((images.transpose(0, 2, 1) if way[0] else images)[:, :: way[1], :: way[2]]))
-            for way in _WAYS
-        ]
+        as_they_are = self.reliefs[rows]
+        queries = []
+        for is_turned, down, right in _WAYS:
+            laid = (as_they_are.transpose(0, 2, 1) if is_turned else as_they_are)[:, ::down, ::right]
+            queries.append(self.weighting(laid.reshape(len(rows), -1)))
         at, b, view, similar = self.index.nearest(np.stack(queries, axis=1), rows)
         none = np.zeros(len(b))
         return Alike(rows[at], b, similar, view, none, none > 0)

@@ -20,11 +20,11 @@ Floats = NDArray[np.floating]
 
 SMALL = 32  # pixels a side of the images that are described
 NUM_ANGLES = 16  # over half a circle; the other half of a spectrum's sizes is the same
-_RADII = np.array([1, 1.5, 2, 2.5, 3, 4, 5, 6.5], np.float32)  # of the circles, in cycles a window
+_RADII = np.array([1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8], np.float32)  # of the circles, in cycles a window
 _NUM_COEFFICIENTS = 6
 _WINDOW = 24  # pixels a side of a window
 _RELIEF, _SURROUNDINGS, _STEEP, _FULL = 16, 4, 4.0, 0.3
-_DIMENSIONS, _LEARNED_FROM, _ALTERATIONS = 40, 400, 4
+_DIMENSIONS, _LEARNED_FROM, _ALTERATIONS = 32, 400, 4
 
 # A view is a scale, a share of the picture's smaller side, and where it lies between the edges (-1..1: right, down).
 View = tuple[float, float, float]
@@ -32,7 +32,7 @@ WHOLE: View = (1.0, 0.0, 0.0)
 MIDDLES: tuple[View, ...] = (WHOLE, *((scale, 0.0, 0.0) for scale in (0.92, 0.84, 0.77, 0.7)))
 PARTS: tuple[View, ...] = (
     *((0.84, right, down) for right in (-1.0, 0.0, 1.0) for down in (-1.0, 0.0, 1.0)),
-    *((0.7, right, down) for right in (-1.0, -1 / 3, 1 / 3, 1.0) for down in (-1.0, -1 / 3, 1 / 3, 1.0)),
+    *((0.7, right, down) for right in (-1.0, -0.5, 0.0, 0.5, 1.0) for down in (-1.0, -0.5, 0.0, 0.5, 1.0)),
 )
 
 _PLACES = ((np.arange(_WINDOW) + 0.5) / _WINDOW * 2 - 1).astype(np.float32)
@@ -74,7 +74,8 @@ def windows(small_NHW: NDArray[np.uint8], extents_N2: Floats, view: View) -> Flo
 
 
 def _picking(centre_N: Floats, scale: float, extent_N: Floats) -> Floats:
-    """(N, W, SMALL) weights that pick a window's places along an axis, each the mean of the pixels that it spans."""
+    """(N, W, SMALL) weights that pick a window's places along an axis, each the mean of the pixels that it spans; (1, W,
+    SMALL) where they are the same for all."""
     kinds, which = np.unique(np.stack([centre_N, extent_N]), axis=1, return_inverse=True)
     centre, extent = kinds[:, :, None]
     at = ((centre + scale * _PLACES) / extent + 1) / 2 * SMALL - 0.5
@@ -82,8 +83,8 @@ def _picking(centre_N: Floats, scale: float, extent_N: Floats) -> Floats:
     pixels = np.arange(SMALL, dtype=np.float32)
     weights = np.maximum(0, 1 - np.abs(np.clip(at, 0, SMALL - 1)[:, :, None] - pixels) / span)
     weights /= weights.sum(axis=2, keepdims=True)
-    found: Floats = weights.astype(np.float32)[which.ravel()]
-    return found
+    weights = weights.astype(np.float32)
+    return weights if len(weights) == 1 else weights[which.ravel()]
 
 
 def spectra(windows_NHW: Floats) -> Floats:
@@ -102,14 +103,15 @@ def invariants(spectra_NKA: Floats) -> Floats:
 
 
 def reliefs(small_NHW: NDArray[np.uint8]) -> Floats:
-    """float32 (N, D): how much lighter each place is than its surroundings, cut off where that is much."""
+    """float32 (N, side, side): how much lighter each place is than its surroundings, cut off where that is much."""
     images = small_NHW.astype(np.float32)
     lighter = images - blurred(images, 4 * _SURROUNDINGS)
     contrast = np.sqrt(blurred(lighter * lighter, 4 * _SURROUNDINGS))
     lighter /= contrast + _STEEP
     step = SMALL // _RELIEF
     coarse = lighter.reshape(len(images), _RELIEF, step, _RELIEF, step).mean(axis=(2, 4))
-    return np.clip(coarse / _FULL, -1, 1).reshape(len(images), -1)
+    found: Floats = np.clip(coarse / _FULL, -1, 1)
+    return found
 
 
 def blurred(images_NHW: Floats, times: int) -> Floats:

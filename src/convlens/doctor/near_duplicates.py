@@ -21,12 +21,13 @@ from convlens.doctor.registration import COLOURS
 from convlens.progress import Progress
 
 SIDE, _AS_SMALL = 64, 40  # pixels a side at which pictures are compared, but those with no longer side at SMALL
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow has it
 _FLAT = 6.0  # standard deviation in levels, below which a picture shows nothing that could be compared
 _WAYS = 2  # to turn a picture that are tried for each pair, most alike first
 _PAIRS = 512  # at a time: fewer do not pay for the call, more do not fit into a processor's cache
 # Least correlation for a pair to be looked at more closely: as first laid on one another at 16 pixels a side, of detail
 # once refined there, of detail at 32, and both once refined there; of detail at the full size.
-_ROUGH, _GLIMPSED, _SEEN, _CLOSE, _ALIKE, _SEEN_ALIKE = 0.6, 0.55, 0.28, 0.75, 0.45, 0.3
+_ROUGH, _GLIMPSED, _SEEN, _CLOSE, _ALIKE, _SEEN_ALIKE = 0.6, 0.5, 0.25, 0.75, 0.45, 0.3
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,12 @@ class Compared:
         shapes = np.fromiter(aspects, np.float32)
         grey = np.zeros((len(shapes), side, side), np.uint8)
         colour = np.zeros((len(shapes), COLOURS, COLOURS, 3), np.uint8)
+        step = side // COLOURS
         for number, pixels in enumerate(images):
+            if pixels.shape == (side, side, 3):
+                grey[number] = pixels @ _LUMA
+                colour[number] = pixels.reshape(COLOURS, step, COLOURS, step, 3).mean(axis=(1, 3))
+                continue
             flat = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
             image = Image.fromarray(np.ascontiguousarray(flat)).convert("RGB")
             grey[number] = np.asarray(image.convert("L").resize((side, side), Image.Resampling.BILINEAR))
@@ -162,13 +168,12 @@ def _alike(pictures: Compared, bar: Progress) -> list[tuple[Spectra | Reliefs, A
     small = pictures.small_NHW
     kinds: list[Spectra | Reliefs] = [*spectra_of(small, pictures.aspects_N), Reliefs(small)]
     bar.start("looking for alike pictures", len(kinds) * len(small), unit="images")
-    num_blocks = len(list(blocks(len(small))))
     found: list[Alike] = []
     for kind in kinds:
         parts = []
-        for group in prefetch(kind.alike, blocks(len(small))):
-            parts += group
-            bar.advance(len(small) * len(group) / num_blocks)
+        for rows in blocks(len(small)):
+            parts.append(kind.alike(rows))
+            bar.advance(len(rows))
         found.append(Alike.joined(parts))
     # The most alike of all ways to turn a pair; that it lies in place is looked at besides.
     turned, in_place = Alike.joined(found[:-1]), found[-1]
@@ -194,7 +199,7 @@ def _proved(pictures: Compared, part: tuple[Spectra | Reliefs, Alike]) -> list[P
     if isinstance(kind, Spectra):
         looked = looked.best(registration.detail_fit(*_both(pictures.small_NHW, looked), looked.placed), _SEEN)
         looked = _refined(pictures.soft_small_NHW, looked, registration.STEPS[1])
-    looked = looked.best(registration.fit(*_both(pictures.soft_small_NHW, looked), looked.placed), _CLOSE)
+        looked = looked.best(registration.fit(*_both(pictures.soft_small_NHW, looked), looked.placed), _CLOSE)
     looked = looked.best(registration.detail_fit(*_both(pictures.small_NHW, looked), looked.placed), _ALIKE)
     first, second = _both(pictures.grey_NHW, looked)
     fine = registration.detail_fit(first, second, looked.placed)
@@ -206,16 +211,10 @@ def _proved(pictures: Compared, part: tuple[Spectra | Reliefs, Alike]) -> list[P
     chroma = (pictures.chroma(looked.a), pictures.chroma(looked.b))
     proof = registration.proof(first, second, chroma, placed, np.maximum(fine, refined))
     one, two = (descriptors.extents(pictures.aspects_N[side]) for side in (looked.a, looked.b))
+    own = placed.matrix * (two[:, :, None] / one[:, None, :])
     return [
-        _pair(
-            int(looked.a[at]),
-            int(looked.b[at]),
-            placed.matrix[at] * two[at][:, None] / one[at],
-            placed.shift[at],
-            proof.coarse[at],
-            proof.fine[at],
-        )
-        for at in np.flatnonzero(registration.are_one(placed, proof)).tolist()
+        _pair(int(looked.a[at]), int(looked.b[at]), own[at], placed.shift[at], proof.coarse[at], proof.fine[at])
+        for at in np.flatnonzero(registration.are_one(placed, own, proof)).tolist()
     ]
 
 

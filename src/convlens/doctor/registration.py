@@ -28,7 +28,7 @@ _COMPARED = (0.03, 0.15)  # least share of a picture that could be compared
 _IN_PLACE = 0.03
 # Most that colours differ, in levels, after the one's were made as pale as the other's; and more by a share of how
 # strong the paler's are, for what is brightened beyond white loses colour. A mark touches more of these blocks.
-_COLOUR, _PER_COLOUR, _MARKED_COLOUR = 10.0, 0.5, 0.25
+_COLOUR, _PER_COLOUR, _MARKED_COLOUR = 12.0, 0.5, 0.3
 _MOST_STRETCHED = 1.8
 _LEAST_OF_ONE, _LEAST_OF_BOTH = 0.6, 0.3  # share of a picture that the other has too
 _TEXTURE = 1.5  # local contrast in levels, below which there is no detail to agree in
@@ -305,14 +305,17 @@ def _colour_difference(first_PCHW: Floats, second_PCHW: Floats, placed: Placemen
     return found
 
 
-def are_one(placed: Placements, found: Proof) -> NDArray[np.bool_]:
-    """(P,) whether the proof suffices. Less is asked of what lies in place, or by quarter turns: chance has fewer ways
-    to imitate it."""
+def are_one(placed: Placements, own_P22: Floats, found: Proof) -> NDArray[np.bool_]:
+    """(P,) whether the proof suffices; `own` are the matrices between the pictures as they are, not stretched to
+    squares. Less is asked of what lies in place, or by quarter turns: chance has fewer ways to imitate it."""
     square = np.abs(placed.matrix)
     away = np.minimum(np.abs(square - np.eye(2)).max(axis=(1, 2)), np.abs(square - np.eye(2)[::-1]).max(axis=(1, 2)))
     is_in_place = (away <= _IN_PLACE) & (np.abs(placed.shift).max(axis=1) <= _IN_PLACE)
-    stretched = np.linalg.svd(placed.matrix, compute_uv=False)
-    is_sane = (stretched.max(axis=1) <= _MOST_STRETCHED) & (stretched.min(axis=1) >= 1 / _MOST_STRETCHED)
-    both = (found.shares.max(axis=1) >= _LEAST_OF_ONE) & (found.shares.min(axis=1) >= _LEAST_OF_BOTH)
+    # One of the two: a cut may have been stretched.
+    sizes = [np.linalg.svd(matrix, compute_uv=False) for matrix in (placed.matrix, own_P22)]
+    is_sane = np.any([np.abs(np.log(size)).max(axis=1) <= np.log(_MOST_STRETCHED) for size in sizes], axis=0)
+    is_sane &= (found.shares.max(axis=1) >= _LEAST_OF_ONE) & (found.shares.min(axis=1) >= _LEAST_OF_BOTH)
     coarse, fine, compared = (np.where(is_in_place, *least) for least in (_COARSE, _FINE, _COMPARED))
-    return is_sane & both & (found.compared >= compared) & (found.coarse >= coarse) & (found.fine >= fine) & (found.colour <= _COLOUR)
+    is_alike = (found.coarse >= coarse) & (found.fine >= fine) & (found.colour <= _COLOUR)
+    is_one: NDArray[np.bool_] = is_sane & is_alike & (found.compared >= compared)
+    return is_one
