@@ -23,8 +23,9 @@ from convlens.doctor.descriptors import NUM_ANGLES, WINDOW, Floats, blurred, cen
 COLOURS = 8  # pixels a side at which colours are compared
 STEPS = (4, 4, 3)  # of Gauss-Newton at 16 pixels a side, at 32, and at the full size
 _MARK_SIDE = 0.32  # of a square mark over a tenth of a picture
-_COARSE, _FINE = (0.8, 0.9), (0.45, 0.62)  # least correlations of the proof: in place, and elsewhere
-_COMPARED = (0.03, 0.15)  # least share of a picture that could be compared
+# Least correlations of the proof, in place and elsewhere; and that of detail where little of a picture could be compared.
+_COARSE, _FINE, _FINE_OF_LITTLE = (0.8, 0.9), (0.45, 0.65), (0.7, 0.8)
+_COMPARED, _LITTLE = (0.03, 0.15), (0.25, 0.4)  # least share of a picture that could be compared, and what is little
 _IN_PLACE = 0.03
 # Most that colours differ, in levels, after the one's were made as pale as the other's; and more by a share of how
 # strong the paler's are, for what is brightened beyond white loses colour. A mark touches more of these blocks.
@@ -315,7 +316,9 @@ def are_one(placed: Placements, own_P22: Floats, found: Proof) -> NDArray[np.boo
     sizes = [np.linalg.svd(matrix, compute_uv=False) for matrix in (placed.matrix, own_P22)]
     is_sane = np.any([np.abs(np.log(size)).max(axis=1) <= np.log(_MOST_STRETCHED) for size in sizes], axis=0)
     is_sane &= (found.shares.max(axis=1) >= _LEAST_OF_ONE) & (found.shares.min(axis=1) >= _LEAST_OF_BOTH)
-    coarse, fine, compared = (np.where(is_in_place, *least) for least in (_COARSE, _FINE, _COMPARED))
-    is_alike = (found.coarse >= coarse) & (found.fine >= fine) & (found.colour <= _COLOUR)
+    bars = (_COARSE, _FINE, _FINE_OF_LITTLE, _COMPARED, _LITTLE)
+    coarse, fine, fine_of_little, compared, little = (np.where(is_in_place, *bar) for bar in bars)
+    is_alike = found.fine >= np.where(found.compared < little, fine_of_little, fine)
+    is_alike &= (found.coarse >= coarse) & (found.colour <= _COLOUR)
     is_one: NDArray[np.bool_] = is_sane & is_alike & (found.compared >= compared)
     return is_one
