@@ -58,6 +58,6 @@ def test_a_control_of_nothing_is_refused(tmp_path: Path) -> None:
 def test_the_verdict_says_what_was_looked_for(tmp_path: Path) -> None:
     """Nobody is told that all is well without being told of what."""
     findings = convlens.check(_with_copies(tmp_path / "data", num_copies=0), progress="none")
-    assert not findings.falsifies and "not seen are copies that were turned" in findings.verdict
+    assert not findings.falsifies and "not seen are copies altered more" in findings.verdict
     findings.save(tmp_path / "page.html")
-    assert "not seen are copies that were turned" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "not seen are copies altered more" in (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ pictures are one, `registration.py` says.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,10 @@ Indices = NDArray[np.int64]
 
 _NEIGHBOURS = 7  # of each picture and kind of descriptor, most similar first
 _ALL = 64  # pictures, up to which each is looked at with each: so few teach no weighting
-_LEAST_SIMILAR = 0.6  # of descriptors
+_LEAST_SIMILAR = 0.7  # of descriptors
 _LEAST_TURNED, _LESS_TURNED = 0.7, 0.06  # least correlation of turned spectra; how much less than the best may be right
-_BLOCK, _PAIRS = 256, 2048
+_BLOCK, _PAIRS = 512, 2048
+_SIMILARITIES = 1_000_000  # at a time
 _ONE_CELL, _PER_CELL, _PROBED = 8_000, 400, 8  # pictures that are searched whole; else cells, and how many of them
 _SQUARE = 1.03  # how different the sides of pictures are that count as square
 
@@ -40,11 +41,13 @@ class Alike(NamedTuple):
     @classmethod
     def joined(cls, parts: "list[Alike]") -> Self:
         """All of them."""
-        return cls(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        columns: list[Any] = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        return cls(*columns)
 
     def of(self, which: NDArray[np.integer] | NDArray[np.bool_]) -> "Alike":
         """Some of them."""
-        return Alike(*(column[which] for column in self))
+        columns: list[Any] = [column[which] for column in self]
+        return Alike(*columns)
 
 
 class Candidates(NamedTuple):
@@ -152,7 +155,7 @@ class Reliefs:
 
     def _altered(self, rows: Indices, rng: np.random.Generator) -> Floats:
         """Differences that marks make."""
-        change = descriptors.reliefs(self._marked(rows, rng)) - self.reliefs[rows]
+        change: Floats = descriptors.reliefs(self._marked(rows, rng)) - self.reliefs[rows]
         return change.reshape(len(rows), -1)
 
     def _marked(self, rows: Indices, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -178,7 +181,9 @@ class Reliefs:
 
     def candidates(self, found: Alike) -> Candidates:
         """How they lie on one another: in place, or by quarter turns and mirrored."""
-        matrices = [[[0, right], [down, 0]] if is_turned else [[right, 0], [0, down]] for is_turned, down, right in _WAYS]
+        matrices = [
+            [[0, right], [down, 0]] if is_turned else [[right, 0], [0, down]] for is_turned, down, right in _WAYS
+        ]
         still = np.zeros((len(found.b), 2), np.float32)
         return Candidates(found.a, found.b, Placements(np.array(matrices, np.float32)[found.view], still))
 
@@ -223,7 +228,7 @@ class _Index:
     def nearest(self, queries_BVD: Floats, own_B: Indices) -> tuple[Indices, Indices, Indices, Floats]:
         """(place in the block, row, view, cosine) of the few rows most like one of each picture's views, itself left
         out."""
-        num, num_views, size = queries_BVD.shape
+        _, num_views, size = queries_BVD.shape
         is_few = len(self.rows) <= _ALL
         queries = queries_BVD.reshape(-1, size)
         probed = self._probed(queries, _PROBED)
@@ -237,19 +242,24 @@ class _Index:
                 continue
             others = np.ascontiguousarray(self.rows[members].T)
             at, starts = np.unique(rows // num_views, return_index=True)
-            for first in range(0, len(at), 16):
-                part = slice(starts[first], starts[first + 16] if first + 16 < len(at) else len(rows))
-                similar = queries[rows[part]] @ others
-                if len(self.members) == 1:
-                    best = similar.reshape(-1, num_views, len(members)).max(axis=1)
-                else:
-                    best = np.maximum.reduceat(similar, starts[first : first + 16] - starts[first])
-                a, b = np.nonzero(best >= (-1.0 if is_few else _LEAST_SIMILAR))
-                found.append((at[first : first + 16][a], members[b], best[a, b]))
+            starts = np.append(starts, len(rows))
+            step = max(1, _SIMILARITIES // (len(members) * num_views))
+            for first in range(0, len(at), step):
+                bounds_here = starts[first : first + step + 1]
+                similar = queries[rows[bounds_here[0] : bounds_here[-1]]] @ others
+                places = rows[bounds_here[0] : bounds_here[-1]] // num_views
+                if len(self.members) == 1:  # all views of a picture side by side
+                    similar = similar.reshape(-1, num_views, len(members)).max(axis=1)
+                    places = places[::num_views]
+                alike = np.flatnonzero(similar >= (-1.0 if is_few else _LEAST_SIMILAR))
+                a, b = np.divmod(alike, len(members))  # np.nonzero of two dimensions is ten times slower
+                found.append((places[a], members[b], similar.reshape(-1)[alike]))
         a, b, similar = (np.concatenate(parts) for parts in zip(*found, strict=True))
         similar[b == own_B[a]] = -np.inf
-        order = np.lexsort((-similar, a))
-        place = np.arange(len(a)) - np.searchsorted(a[order], a[order])
+        order = np.lexsort((-similar, b, a))
+        order = order[np.append(True, (np.diff(a[order]) != 0) | (np.diff(b[order]) != 0))[: len(order)]]
+        order = order[np.lexsort((-similar[order], a[order]))]
+        place = np.arange(len(order)) - np.searchsorted(a[order], a[order])
         kept = order[(place < (_ALL if is_few else _NEIGHBOURS)) & np.isfinite(similar[order])]
         a, b, similar = a[kept], b[kept], similar[kept]
         view = [

@@ -23,6 +23,7 @@ from convlens.data.sources.base import SPLITS, ReadOptions, Source
 from convlens.data.sources.listing import hidden_pictures
 from convlens.data.sources.recognise import open_source
 from convlens.doctor.findings import FALSIFIES, NOTE, WARNING, Finding, Findings, Sample
+from convlens.doctor.named_copies import named_copies
 from convlens.doctor.near_duplicates import SIDE, Compared, compared_at, same_pictures
 from convlens.doctor.shortcuts import MOST_MEASURED, file_features, look_features, shortcut
 from convlens.errors import ImageError, UsageError
@@ -32,6 +33,7 @@ from convlens.progress import Progress, open_progress
 from convlens.text import counted, listed, percent, shown, tallied
 
 _TINY_CLASS, _FEW_TEST = 20, 200
+_BORNE_OUT = 0.5  # of the pairs that names show may be unseen, for names to be believed
 _ORDER = {FALSIFIES: 0, WARNING: 1, NOTE: 2}
 _ACROSS = (
     "the same picture on both sides of a split is learned by heart and then counted as right"  # what is wrong with it
@@ -315,7 +317,26 @@ class _Check:
             a, b = int(kept[pair.a]), int(kept[pair.b])
             is_exact = pair.is_in_place and self.are_same_pixels(a, b)
             found[a, b] = _Duplicate(a, b, is_exact, "every pixel is the same" if is_exact else pair.how)
-        return list(found.values())
+        if plain := int(pictures.are_plain.sum()):
+            title = (
+                f"{counted(plain, 'picture')} so plain that copies of them, other than exact ones, are not looked for"
+            )
+            self.add("plain", NOTE, title, "look whether they show anything")
+        return [*found.values(), *self.named(list(found.values()))]
+
+    def named(self, pairs: list[_Duplicate]) -> list[_Duplicate]:
+        """Pairs that only their names show, where pixels bear out what most of such names say."""
+        if not self.readers:
+            return []
+        same = self.roots(pairs)
+        named = named_copies([s.name for s in self.samples], [s.label for s in self.samples])
+        unseen = [(a, b) for a, b in named if same[a] != same[b]]
+        if len(unseen) <= _BORNE_OUT * len(named):
+            return [_Duplicate(a, b, False, "an altered copy, as it is named") for a, b in unseen]
+        title = f"{counted(len(unseen), 'file')} named like an altered copy of another, without looking like one"
+        remedy = "if they are copies, say which belong together with `group`; a copy on both sides of a split falsifies"
+        self.add("named", WARNING, title, remedy, [(self.samples[a], self.samples[b]) for a, b in unseen])
+        return []
 
     def are_same_pixels(self, a: int, b: int) -> bool:
         """Whether two samples agree in every pixel, as they are in their files."""
@@ -364,8 +385,8 @@ class _Check:
         sets = [(self.samples[one.a], self.samples[one.b]) for one in pairs]
         self.add(kind, severity, title, remedy, sets, [one.how for one in pairs])
 
-    def clusters(self, pairs: list[_Duplicate]) -> list[tuple[Sample, ...]]:
-        """The samples that show one picture, over chains of pairs."""
+    def roots(self, pairs: list[_Duplicate]) -> list[int]:
+        """The lowest row of those that are the same as each, over chains of pairs."""
         lowest = list(range(len(self.samples)))
 
         def root(row: int) -> int:
@@ -377,9 +398,14 @@ class _Check:
         for one in pairs:
             a, b = root(one.a), root(one.b)
             lowest[max(a, b)] = min(a, b)
+        return [root(row) for row in range(len(lowest))]
+
+    def clusters(self, pairs: list[_Duplicate]) -> list[tuple[Sample, ...]]:
+        """The samples that show one picture, over chains of pairs."""
+        root = self.roots(pairs)
         members: dict[int, list[Sample]] = defaultdict(list)
         for row in sorted({row for one in pairs for row in (one.a, one.b)}):
-            members[root(row)].append(self.samples[row])
+            members[root[row]].append(self.samples[row])
         return [tuple(samples) for samples in members.values()]
 
     def exclusions(self, pairs: list[_Duplicate]) -> list[tuple[str, str]]:

@@ -74,8 +74,8 @@ def windows(small_NHW: NDArray[np.uint8], extents_N2: Floats, view: View) -> Flo
 
 
 def _picking(centre_N: Floats, scale: float, extent_N: Floats) -> Floats:
-    """(N, W, SMALL) weights that pick a window's places along an axis, each the mean of the pixels that it spans; (1, W,
-    SMALL) where they are the same for all."""
+    """(N, W, SMALL) weights that pick a window's places along an axis, each the mean of the pixels that it spans; where
+    they are the same for all, (1, W, SMALL)."""
     kinds, which = np.unique(np.stack([centre_N, extent_N]), axis=1, return_inverse=True)
     centre, extent = kinds[:, :, None]
     at = ((centre + scale * _PLACES) / extent + 1) / 2 * SMALL - 0.5
@@ -83,8 +83,8 @@ def _picking(centre_N: Floats, scale: float, extent_N: Floats) -> Floats:
     pixels = np.arange(SMALL, dtype=np.float32)
     weights = np.maximum(0, 1 - np.abs(np.clip(at, 0, SMALL - 1)[:, :, None] - pixels) / span)
     weights /= weights.sum(axis=2, keepdims=True)
-    weights = weights.astype(np.float32)
-    return weights if len(weights) == 1 else weights[which.ravel()]
+    picked: Floats = weights.astype(np.float32)
+    return picked if len(picked) == 1 else picked[which.ravel()]
 
 
 def spectra(windows_NHW: Floats) -> Floats:

@@ -94,7 +94,9 @@ class Findings:
             return "a score on this data would be wrong"
         return (
             "nothing was found that would falsify a score. Looked for: equal pictures, and copies compressed anew, "
-            "shifted, mirrored, cropped or brightened a little; not seen are copies that were turned, or altered more"
+            "turned, mirrored, cut to no less than 0.7 of the sides, lightened, darkened, recoloured, blurred, or with "
+            "a mark on up to a tenth; not seen are copies altered more, or in several ways at once, nor other pictures "
+            "of the same thing"
         )
 
     @property

@@ -22,7 +22,7 @@ from convlens.progress import Progress
 
 SIDE, _AS_SMALL = 64, 40  # pixels a side at which pictures are compared, but those with no longer side at SMALL
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow has it
-_FLAT = 6.0  # standard deviation in levels, below which a picture shows nothing that could be compared
+_PLAIN = 6.0  # standard deviation in levels, below which a picture shows nothing that could be compared
 _WAYS = 2  # to turn a picture that are tried for each pair, most alike first
 _PAIRS = 512  # at a time: fewer do not pay for the call, more do not fit into a processor's cache
 # Least correlation for a pair to be looked at more closely: as first laid on one another at 16 pixels a side, of detail
@@ -93,24 +93,29 @@ class Compared:
         return cls(grey, colour, shapes)
 
     @cached_property
-    def small_NHW(self) -> NDArray[np.uint8]:
+    def are_plain(self) -> NDArray[np.bool_]:
+        """(N,) whether a picture shows nothing that could be compared."""
+        return np.array([image.std() < _PLAIN for image in self.grey_NHW], bool)
+
+    @cached_property
+    def small(self) -> NDArray[np.uint8]:
         """The grey images at SMALL pixels a side."""
         return _shrunk(self.grey_NHW, SMALL)
 
     @cached_property
-    def tiny_NHW(self) -> NDArray[np.uint8]:
+    def tiny(self) -> NDArray[np.uint8]:
         """The grey images at half of SMALL pixels a side."""
-        return _shrunk(self.small_NHW, SMALL // 2)
+        return _shrunk(self.small, SMALL // 2)
 
     @cached_property
-    def soft_small_NHW(self) -> NDArray[np.uint8]:
+    def soft_small(self) -> NDArray[np.uint8]:
         """The small ones blurred: an alignment needs slopes."""
-        return _softened(self.small_NHW)
+        return _softened(self.small)
 
     @cached_property
-    def soft_tiny_NHW(self) -> NDArray[np.uint8]:
+    def soft_tiny(self) -> NDArray[np.uint8]:
         """The tiny ones blurred."""
-        return _softened(self.tiny_NHW)
+        return _softened(self.tiny)
 
     def chroma(self, which: Indices) -> Floats:
         """R - G and B - G, float32 (P, 2, COLOURS, COLOURS)."""
@@ -130,7 +135,8 @@ def _shrunk(images_NHW: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
         return images_NHW
     shape = (len(images_NHW), side, step, side, step)
     sums = images_NHW.reshape(shape).sum(axis=(2, 4), dtype=np.uint16)
-    return (sums // step**2).astype(np.uint8)
+    shrunk: NDArray[np.uint8] = (sums // step**2).astype(np.uint8)
+    return shrunk
 
 
 def _softened(images_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -143,10 +149,10 @@ def _softened(images_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def same_pictures(pictures: Compared, bar: Progress | None = None) -> list[Pair]:
     """All pairs that show the same picture.
 
-    Flat pictures, which show nothing to compare, are in no pair.
+    Plain pictures, which show nothing to compare, are in no pair.
     """
     bar = bar or Progress()
-    usable = np.flatnonzero([image.std() >= _FLAT for image in pictures.grey_NHW])
+    usable = np.flatnonzero(~pictures.are_plain)
     if len(usable) < 2:
         return []
     if len(usable) < len(pictures.grey_NHW):
@@ -165,7 +171,7 @@ def same_pictures(pictures: Compared, bar: Progress | None = None) -> list[Pair]
 
 def _alike(pictures: Compared, bar: Progress) -> list[tuple[Spectra | Reliefs, Alike]]:
     """The pairs to look at, some at a time."""
-    small = pictures.small_NHW
+    small = pictures.small
     kinds: list[Spectra | Reliefs] = [*spectra_of(small, pictures.aspects_N), Reliefs(small)]
     bar.start("looking for alike pictures", len(kinds) * len(small), unit="images")
     found: list[Alike] = []
@@ -193,14 +199,14 @@ def _proved(pictures: Compared, part: tuple[Spectra | Reliefs, Alike]) -> list[P
     kind, alike = part
     looked = kind.candidates(alike)
     if isinstance(kind, Spectra):  # what lies in place stays there: refining would follow a mark
-        looked = looked.best(registration.fit(*_both(pictures.soft_tiny_NHW, looked), looked.placed), _ROUGH)
-        looked = _refined(pictures.soft_tiny_NHW, looked, registration.STEPS[0])
-    looked = looked.best(registration.detail_fit(*_both(pictures.tiny_NHW, looked), looked.placed), _GLIMPSED)
+        looked = looked.best(registration.fit(*_both(pictures.soft_tiny, looked), looked.placed), _ROUGH)
+        looked = _refined(pictures.soft_tiny, looked, registration.STEPS[0])
+    looked = looked.best(registration.detail_fit(*_both(pictures.tiny, looked), looked.placed), _GLIMPSED)
     if isinstance(kind, Spectra):
-        looked = looked.best(registration.detail_fit(*_both(pictures.small_NHW, looked), looked.placed), _SEEN)
-        looked = _refined(pictures.soft_small_NHW, looked, registration.STEPS[1])
-        looked = looked.best(registration.fit(*_both(pictures.soft_small_NHW, looked), looked.placed), _CLOSE)
-    looked = looked.best(registration.detail_fit(*_both(pictures.small_NHW, looked), looked.placed), _ALIKE)
+        looked = looked.best(registration.detail_fit(*_both(pictures.small, looked), looked.placed), _SEEN)
+        looked = _refined(pictures.soft_small, looked, registration.STEPS[1])
+        looked = looked.best(registration.fit(*_both(pictures.soft_small, looked), looked.placed), _CLOSE)
+    looked = looked.best(registration.detail_fit(*_both(pictures.small, looked), looked.placed), _ALIKE)
     first, second = _both(pictures.grey_NHW, looked)
     fine = registration.detail_fit(first, second, looked.placed)
     kept = fine >= _SEEN_ALIKE

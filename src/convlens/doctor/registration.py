@@ -23,7 +23,7 @@ from convlens.doctor.descriptors import NUM_ANGLES, WINDOW, Floats, blurred, cen
 COLOURS = 8  # pixels a side at which colours are compared
 STEPS = (4, 4, 3)  # of Gauss-Newton at 16 pixels a side, at 32, and at the full size
 _MARK_SIDE = 0.32  # of a square mark over a tenth of a picture
-# Least correlations of the proof, in place and elsewhere; and that of detail where little of a picture could be compared.
+# Least correlations of the proof, in place and elsewhere; and that of detail where little could be compared.
 _COARSE, _FINE, _FINE_OF_LITTLE = (0.8, 0.9), (0.45, 0.65), (0.7, 0.8)
 _COMPARED, _LITTLE = (0.03, 0.15), (0.25, 0.4)  # least share of a picture that could be compared, and what is little
 _IN_PLACE = 0.03
@@ -33,7 +33,7 @@ _COLOUR, _PER_COLOUR, _MARKED_COLOUR = 12.0, 0.5, 0.3
 _MOST_STRETCHED = 1.8
 _LEAST_OF_ONE, _LEAST_OF_BOTH = 0.6, 0.3  # share of a picture that the other has too
 _TEXTURE = 1.5  # local contrast in levels, below which there is no detail to agree in
-_CLIPPED, _BLACK = 252, 4  # levels from which a picture may have been brightened beyond white; below which it is black
+_CLIPPED, _BLACK = 252, 4  # levels from which a picture may be lit beyond white; below which it is black
 _LEAST_INNER = 0.25  # share of a picture that is neither fill nor at its edge, for that alone to be compared
 
 
@@ -73,8 +73,8 @@ def turns(first_PKF: NDArray[np.complexfloating], second_PKF: NDArray[np.complex
         before, here, after = (similar[rows, (best + step) % NUM_ANGLES] for step in (-1, 0, 1))
         between = np.clip((before - after) / 2 / np.minimum(before - 2 * here + after, -1e-6), -0.5, 0.5)
         found.append((here, (best + between) * (np.pi / NUM_ANGLES)))
-    similar, angles = (np.stack(parts, axis=1).astype(np.float32) for parts in zip(*found, strict=True))
-    return similar, angles
+    both = [np.stack(parts, axis=1).astype(np.float32) for parts in zip(*found, strict=True)]
+    return both[0], both[1]
 
 
 def turned(
@@ -93,8 +93,8 @@ def turned(
     (one, two), scale = extents_2P2, views_P3[:, :1]
     middle = centres(views_P3, one)
     looked = Placements(np.eye(2, dtype=np.float32) * (scale / one)[:, None, :], middle / one)
-    _, seen = warped(looked, len(WINDOW), first_PHW)
-    _, others = warped(Placements(turn / two[:, :, None], np.zeros_like(middle)), len(WINDOW), second_PHW)
+    _, (seen,) = warped(looked, len(WINDOW), first_PHW)
+    _, (others,) = warped(Placements(turn / two[:, :, None], np.zeros_like(middle)), len(WINDOW), second_PHW)
     found = []
     spectrum = np.fft.rfft2((seen - seen.mean(axis=(1, 2), keepdims=True)) * WINDOW)
     for sign, other in ((1, others), (-1, others[:, ::-1, ::-1])):
@@ -114,7 +114,7 @@ def _grid(side: int) -> Floats:
     return np.stack(np.meshgrid(places, places), axis=-1).reshape(-1, 2)
 
 
-def warped(placed: Placements, side: int, *images_PHW: Floats) -> tuple[NDArray[np.bool_], *tuple[Floats, ...]]:
+def warped(placed: Placements, side: int, *images_PHW: Floats) -> tuple[NDArray[np.bool_], list[Floats]]:
     """Whether anything lies at each of the first pictures' places, and what, in each of these images of the second
     ones: (P, side, side) each."""
     num, size, _ = images_PHW[0].shape
@@ -133,7 +133,7 @@ def warped(placed: Placements, side: int, *images_PHW: Floats) -> tuple[NDArray[
         upper += (pixel(first + 1) - upper) * right
         lower += (pixel(below + 1) - lower) * right
         found.append((upper + (lower - upper) * down).reshape(num, side, side))
-    return is_inside.reshape(num, side, side), *found
+    return is_inside.reshape(num, side, side), found
 
 
 def refined(first_PHW: Floats, second_PHW: Floats, placed: Placements, steps: int) -> Placements:
@@ -145,7 +145,7 @@ def refined(first_PHW: Floats, second_PHW: Floats, placed: Placements, steps: in
     matrix, shift = placed.matrix.copy(), placed.shift.copy()
     gain, offset = np.ones(num, np.float32), None
     for _ in range(steps if num else 0):
-        is_inside, moved = warped(Placements(matrix, shift), side, second_PHW)
+        is_inside, (moved,) = warped(Placements(matrix, shift), side, second_PHW)
         down, right = (part.reshape(num, side * side) for part in np.gradient(moved, 2 / side, axis=(1, 2)))
         # The second picture's own slopes, not those of it as it lies here.
         back = np.linalg.inv(matrix)
@@ -233,24 +233,25 @@ def _but_worst(quality_PB: Floats, covered_PB: NDArray[np.bool_], share: float |
     ordered = np.sort(np.where(covered_PB, quality_PB, np.inf), axis=1)
     num_left_out = np.ceil(share * covered_PB.sum(axis=1)).astype(int)
     worst = ordered[np.arange(len(ordered)), np.maximum(num_left_out - 1, 0)]
-    return covered_PB & ((quality_PB > worst[:, None]) | (num_left_out == 0)[:, None])
+    kept: NDArray[np.bool_] = covered_PB & ((quality_PB > worst[:, None]) | (num_left_out == 0)[:, None])
+    return kept
 
 
 def fit(first_PHW: Floats, second_PHW: Floats, placed: Placements) -> Floats:
     """How well the two agree as they lie, (P,); -1 where they have too little in common."""
-    counts, moved = warped(placed, first_PHW.shape[1], second_PHW)
+    counts, (moved,) = warped(placed, first_PHW.shape[1], second_PHW)
     return np.where(counts.mean(axis=(1, 2)) >= _LEAST_OF_BOTH, agreement(first_PHW, moved, counts), -1)
 
 
 def detail_fit(first_PHW: Floats, second_PHW: Floats, placed: Placements) -> Floats:
     """How well their details agree as they lie, (P,); what is lit beyond white has none."""
-    inside, moved, details = warped(placed, first_PHW.shape[1], second_PHW, detail(second_PHW))
+    inside, (moved, details) = warped(placed, first_PHW.shape[1], second_PHW, detail(second_PHW))
     return detail_agreement(detail(first_PHW), details, _counted(first_PHW, moved, inside))
 
 
 def _counted(first_PHW: Floats, moved_PHW: Floats, inside_PHW: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """What can be compared of two pictures that lie on one another: neither what is beyond white, nor black or white
-    fill and its edge (two pictures in equal frames agree in those), unless there is hardly anything beside: a drawing."""
+    """What can be compared of two pictures that lie on one another: not what is beyond white, nor black or white fill
+    and its edge (two pictures in equal frames agree there), unless there is hardly anything beside: a drawing."""
     is_white = (first_PHW >= _CLIPPED) | (moved_PHW >= _CLIPPED)
     counts = inside_PHW
     for fill in ((first_PHW < _BLACK) | (moved_PHW < _BLACK), is_white):
@@ -277,7 +278,7 @@ def proof(
 ) -> Proof:
     """Compare the two as they lie, whose details agree so; `chroma` are R - G and B - G of both, (P, 2, COLOURS,
     COLOURS)."""
-    inside, moved = warped(placed, first_PHW.shape[1], second_PHW)
+    inside, (moved,) = warped(placed, first_PHW.shape[1], second_PHW)
     share = inside.mean(axis=(1, 2))
     counts = _counted(first_PHW, moved, inside)
     shares = np.stack([share, share * np.abs(np.linalg.det(placed.matrix))], axis=1)
@@ -290,7 +291,7 @@ def _colour_difference(first_PCHW: Floats, second_PCHW: Floats, placed: Placemen
     strength: root of the mean square in levels, the worst places left out. Grey agrees with everything."""
     num = len(first_PCHW)
     twice = Placements(np.repeat(placed.matrix, 2, axis=0), np.repeat(placed.shift, 2, axis=0))
-    inside, moved = warped(twice, COLOURS, second_PCHW.reshape(2 * num, COLOURS, COLOURS))
+    inside, (moved,) = warped(twice, COLOURS, second_PCHW.reshape(2 * num, COLOURS, COLOURS))
     moved, inside = moved.reshape(num, 2, COLOURS**2), inside.reshape(num, 2, COLOURS**2)
     one, two = first_PCHW.reshape(num, 2, COLOURS**2) * inside, moved * inside
     is_paler = ((one * one).sum(axis=(1, 2)) < (two * two).sum(axis=(1, 2)))[:, None, None]
