@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlens.doctor import descriptors, registration
-from convlens.doctor.descriptors import SMALL, WHOLE, Floats, View, Weighting
+from convlens.doctor.descriptors import MIDDLE, SMALL, WHOLE, Floats, View, Weighting
 from convlens.doctor.registration import Placements
 
 Indices = NDArray[np.int64]
 
 _NEIGHBOURS = 7  # of each picture and kind of descriptor, most similar first
 _ALL = 64  # pictures, up to which each is looked at with each: so few teach no weighting
-_LEAST_SIMILAR = 0.7  # of descriptors
+_ALIKE_SPECTRA, _ALIKE_RELIEFS = 0.7, 0.55  # least cosine of descriptors
 _LEAST_TURNED, _LESS_TURNED = 0.7, 0.06  # least correlation of turned spectra; how much less than the best may be right
 _BLOCK, _PAIRS = 512, 2048
 _SIMILARITIES = 1_000_000  # at a time
@@ -81,26 +81,28 @@ def best_of_pairs(a: Indices, b: Indices, scores: Floats, num: int) -> Indices:
 
 
 def spectra_of(small_NHW: NDArray[np.uint8], aspects_N: Floats) -> "list[Spectra]":
-    """What is searched in: whole pictures, which keep their shape when they are turned, and parts, which a cut may have
-    stretched."""
+    """What is searched in: whole pictures, which keep their shape when they are turned; parts, which a cut may have
+    stretched; and the middles of pictures that were shifted."""
     own = descriptors.extents(aspects_N)
     square = np.ones_like(own)
+    shifted = Spectra(small_NHW, own, descriptors.SHIFTED, MIDDLE)
     if float(own.max()) <= _SQUARE:
-        return [Spectra(small_NHW, square, (*descriptors.MIDDLES, *descriptors.PARTS))]
-    return [Spectra(small_NHW, own, descriptors.MIDDLES), Spectra(small_NHW, square, descriptors.PARTS)]
+        return [Spectra(small_NHW, square, (*descriptors.MIDDLES, *descriptors.PARTS), WHOLE), shifted]
+    whole = Spectra(small_NHW, own, descriptors.MIDDLES, WHOLE)
+    return [whole, Spectra(small_NHW, square, descriptors.PARTS, WHOLE), shifted]
 
 
 class Spectra:
-    """Spectra of views against those of whole pictures."""
+    """Spectra of views against those of one view, in the middle, of the others."""
 
-    def __init__(self, small_NHW: NDArray[np.uint8], extents_N2: Floats, views: tuple[View, ...]) -> None:
-        self.small, self.extents, self.views = small_NHW, extents_N2, views
-        sizes = np.concatenate([self._sizes(rows, WHOLE) for rows in blocks(len(small_NHW))])
+    def __init__(self, small_NHW: NDArray[np.uint8], extents_N2: Floats, views: tuple[View, ...], middle: View) -> None:
+        self.small, self.extents, self.views, self.middle = small_NHW, extents_N2, views, middle
+        sizes = np.concatenate([self._sizes(rows, middle) for rows in blocks(len(small_NHW))])
         self.mean, self.spread = (f(sizes, axis=(0, 2), keepdims=True) for f in (np.mean, np.std))
         self.circles = np.concatenate([self._circles(sizes[rows]) for rows in blocks(len(sizes))])
         raw = descriptors.invariants(sizes)
         self.weighting = Weighting.learned(raw, self._altered)
-        self.index = _Index(self.weighting(raw))
+        self.index = _Index(self.weighting(raw), _ALIKE_SPECTRA)
 
     def _sizes(self, rows: Indices, view: View) -> Floats:
         return descriptors.spectra(descriptors.windows(self.small[rows], self.extents[rows], view))
@@ -137,7 +139,7 @@ class Spectra:
     def candidates(self, found: Alike) -> Candidates:
         """How they may lie on one another, two ways each."""
         first, second = (self.small[side].astype(np.float32) for side in (found.a, found.b))
-        extents = (self.extents[found.a], self.extents[found.b])
+        extents = (self.extents[found.a], self.extents[found.b] / self.middle[0])
         views = np.array(self.views, np.float32)[found.view]
         placed = registration.turned(first, second, extents, views, found.angle, found.is_mirrored)
         return Candidates.joined([Candidates(found.a, found.b, one) for one in placed])
@@ -151,20 +153,23 @@ class Reliefs:
         self.reliefs = np.concatenate([descriptors.reliefs(small_NHW[rows]) for rows in blocks(len(small_NHW))])
         raw = self.reliefs.reshape(len(self.reliefs), -1)
         self.weighting = Weighting.learned(raw, self._altered)
-        self.index = _Index(self.weighting(raw))
+        self.index = _Index(self.weighting(raw), _ALIKE_RELIEFS)
 
     def _altered(self, rows: Indices, rng: np.random.Generator) -> Floats:
-        """Differences that marks make."""
+        """Differences that marks make, and light beyond white."""
         change: Floats = descriptors.reliefs(self._marked(rows, rng)) - self.reliefs[rows]
         return change.reshape(len(rows), -1)
 
     def _marked(self, rows: Indices, rng: np.random.Generator) -> NDArray[np.uint8]:
-        """Each with a rectangle on it."""
+        """Each with a rectangle on it, some lightened instead."""
         marked = self.small[rows].copy()
         for image in marked:
             area, ratio = rng.uniform(0.03, 0.11) * SMALL**2, rng.uniform(0.5, 2)
             height, width = (int(np.clip(side, 2, SMALL)) for side in (np.sqrt(area * ratio), np.sqrt(area / ratio)))
             top, left = rng.integers(0, SMALL - height + 1), rng.integers(0, SMALL - width + 1)
+            if rng.random() < 0.3:
+                image[:] = np.minimum(image * 1.5, 255)
+                continue
             image[top : top + height, left : left + width] = rng.choice([0, 128, 255])
         return marked
 
@@ -201,8 +206,9 @@ class _Index:
     """Descriptors (N, D) of length 1, in cells of similar ones, of which the likeliest are searched: all up to
     _ONE_CELL pictures."""
 
-    def __init__(self, rows_ND: Floats) -> None:
+    def __init__(self, rows_ND: Floats, least: float) -> None:
         self.rows = rows_ND
+        self.least = -1.0 if len(rows_ND) <= _ALL else least
         num_cells = 1 if len(rows_ND) <= _ONE_CELL else len(rows_ND) // _PER_CELL
         self.centres = rows_ND[np.random.default_rng(0).permutation(len(rows_ND))[:num_cells]]
         for _ in range(4 if num_cells > 1 else 0):  # k-means
@@ -229,7 +235,6 @@ class _Index:
         """(place in the block, row, view, cosine) of the few rows most like one of each picture's views, itself left
         out."""
         _, num_views, size = queries_BVD.shape
-        is_few = len(self.rows) <= _ALL
         queries = queries_BVD.reshape(-1, size)
         probed = self._probed(queries, _PROBED)
         order = np.argsort(probed.ravel(), kind="stable")
@@ -251,7 +256,7 @@ class _Index:
                 if len(self.members) == 1:  # all views of a picture side by side
                     similar = similar.reshape(-1, num_views, len(members)).max(axis=1)
                     places = places[::num_views]
-                alike = np.flatnonzero(similar >= (-1.0 if is_few else _LEAST_SIMILAR))
+                alike = np.flatnonzero(similar >= self.least)
                 a, b = np.divmod(alike, len(members))  # np.nonzero of two dimensions is ten times slower
                 found.append((places[a], members[b], similar.reshape(-1)[alike]))
         a, b, similar = (np.concatenate(parts) for parts in zip(*found, strict=True))
@@ -260,7 +265,7 @@ class _Index:
         order = order[np.append(True, (np.diff(a[order]) != 0) | (np.diff(b[order]) != 0))[: len(order)]]
         order = order[np.lexsort((-similar[order], a[order]))]
         place = np.arange(len(order)) - np.searchsorted(a[order], a[order])
-        kept = order[(place < (_ALL if is_few else _NEIGHBOURS)) & np.isfinite(similar[order])]
+        kept = order[(place < (_ALL if len(self.rows) <= _ALL else _NEIGHBOURS)) & np.isfinite(similar[order])]
         a, b, similar = a[kept], b[kept], similar[kept]
         view = [
             np.einsum("pvd,pd->pv", queries_BVD[a[part]], self.rows[b[part]]).argmax(axis=1)

@@ -34,6 +34,8 @@ PARTS: tuple[View, ...] = (
     *((0.84, right, down) for right in (-1.0, 0.0, 1.0) for down in (-1.0, 0.0, 1.0)),
     *((0.7, right, down) for right in (-1.0, -0.5, 0.0, 0.5, 1.0) for down in (-1.0, -0.5, 0.0, 0.5, 1.0)),
 )
+MIDDLE: View = (0.77, 0.0, 0.0)
+SHIFTED: tuple[View, ...] = tuple((0.77, right, down) for right in (-1.0, 0.0, 1.0) for down in (-1.0, 0.0, 1.0))
 
 _PLACES = ((np.arange(_WINDOW) + 0.5) / _WINDOW * 2 - 1).astype(np.float32)
 _DISTANCE = np.hypot(_PLACES[:, None], _PLACES)

@@ -29,8 +29,9 @@ _COMPARED, _LITTLE = (0.03, 0.15), (0.25, 0.4)  # least share of a picture that 
 _IN_PLACE = 0.03
 # Most that colours differ, in levels, after the one's were made as pale as the other's; and more by a share of how
 # strong the paler's are, for what is brightened beyond white loses colour. A mark touches more of these blocks.
-_COLOUR, _PER_COLOUR, _MARKED_COLOUR = 12.0, 0.5, 0.3
+_COLOUR, _PER_COLOUR, _MARKED_COLOUR = 14.0, 0.5, 0.3
 _MOST_STRETCHED = 1.8
+_DAMPING = np.diag([1e-3] * 6 + [1e-5] * 2).astype(np.float32)
 _LEAST_OF_ONE, _LEAST_OF_BOTH = 0.6, 0.3  # share of a picture that the other has too
 _TEXTURE = 1.5  # local contrast in levels, below which there is no detail to agree in
 _CLIPPED, _BLACK = 252, 4  # levels from which a picture may be lit beyond white; below which it is black
@@ -85,8 +86,8 @@ def turned(
     angles_P: Floats,
     is_mirrored_P: NDArray[np.bool_],
 ) -> list[Placements]:
-    """Two placements of each pair, a half turn apart: of the view of the first picture on the whole of the second,
-    turned so and shifted as the two then fit best."""
+    """Two placements of each pair, a half turn apart: of the view of the first picture on the middle of the second,
+    turned so and shifted as the two then fit best. The second's extents are in units of half that middle's side."""
     cos, sin = np.cos(angles_P), np.sin(angles_P)
     turn = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2).astype(np.float32)
     turn[is_mirrored_P, :, 0] *= -1
@@ -162,7 +163,7 @@ def refined(first_PHW: Floats, second_PHW: Floats, placed: Placements, steps: in
         normal, wanted = columns @ weighted, (target[:, None, :] @ weighted)[:, 0]
         size = np.sqrt(np.maximum(np.einsum("pii->pi", normal), 1e-6))
         # Scaled, and with a little on the diagonal: a picture with edges in one direction fixes no shift along them.
-        normal = normal / (size[:, :, None] * size[:, None, :]) + np.diag([1e-3] * 6 + [1e-5] * 2)
+        normal = normal / (size[:, :, None] * size[:, None, :]) + _DAMPING
         found = np.linalg.solve(normal, (wanted / size)[:, :, None])[:, :, 0] / size
         gain = np.where(np.abs(found[:, 6]) < 0.2, 0.2, found[:, 6]).astype(np.float32)
         offset = found[:, 7].astype(np.float32)
