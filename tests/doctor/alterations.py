@@ -31,6 +31,13 @@ def _cut(image: Image.Image, rng: random.Random, across: float, down: float) -> 
     return image.crop((left, top, left + width, top + height))
 
 
+def _shifted(image: Image.Image, rng: random.Random) -> Image.Image:
+    """By up to a tenth of its sides, edges repeated."""
+    pixels = np.asarray(image)
+    places = [np.clip(np.arange(size) - round(rng.uniform(-0.1, 0.1) * size), 0, size - 1) for size in pixels.shape[:2]]
+    return Image.fromarray(pixels[places[0]][:, places[1]])
+
+
 def _marked(image: Image.Image, rng: random.Random) -> Image.Image:
     """With a rectangle, a strip or a stamp over a tenth."""
     image = image.copy()
@@ -82,6 +89,7 @@ ALTERATIONS: dict[str, Alteration] = {
     "cut": lambda image, rng: _cut(image, rng, 0.7, 0.7),
     "cut unevenly": lambda image, rng: _cut(image, rng, rng.uniform(0.7, 1), rng.uniform(0.7, 1)),
     "cut and made square": lambda image, rng: _cut(image, rng, 0.7, 0.7).resize((224, 224), _BICUBIC),
+    "shifted": _shifted,
     "blurred": lambda image, rng: image.filter(ImageFilter.GaussianBlur(2)),
     "noisy": _noisy,
     "of half the size": lambda image, rng: image.resize((image.width // 2, image.height // 2), _BICUBIC),

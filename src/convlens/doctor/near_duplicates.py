@@ -27,7 +27,7 @@ _WAYS = 2  # to turn a picture that are tried for each pair, most alike first
 _PAIRS = 512  # at a time: fewer do not pay for the call, more do not fit into a processor's cache
 # Least correlation for a pair to be looked at more closely: as first laid on one another at 16 pixels a side, of detail
 # once refined there, of detail at 32, and both once refined there; of detail at the full size.
-_ROUGH, _GLIMPSED, _SEEN, _CLOSE, _ALIKE, _SEEN_ALIKE = 0.6, 0.5, 0.27, 0.7, 0.45, 0.3
+_ROUGH, _GLIMPSED, _SEEN, _CLOSE, _ALIKE, _SEEN_ALIKE = 0.6, 0.5, 0.3, 0.7, 0.45, 0.3
 
 
 @dataclass(frozen=True)
