@@ -24,7 +24,7 @@ COLOURS = 8  # pixels a side at which colours are compared
 STEPS = (4, 4, 3)  # of Gauss-Newton at 16 pixels a side, at 32, and at the full size
 _MARK_SIDE = 0.32  # of a square mark over a tenth of a picture
 # Least correlations of the proof, in place and elsewhere; and that of detail where little could be compared.
-_COARSE, _FINE, _FINE_OF_LITTLE = (0.8, 0.9), (0.45, 0.65), (0.7, 0.8)
+_COARSE, _FINE, _FINE_OF_LITTLE = (0.8, 0.9), (0.45, 0.69), (0.7, 0.8)
 _COMPARED, _LITTLE = (0.03, 0.15), (0.25, 0.4)  # least share of a picture that could be compared, and what is little
 _IN_PLACE = 0.03
 # Most that colours differ, in levels, after the one's were made as pale as the other's; and more by a share of how
