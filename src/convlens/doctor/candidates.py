@@ -80,6 +80,12 @@ def best_of_pairs(a: Indices, b: Indices, scores: Floats, num: int) -> Indices:
     return order[np.arange(len(order)) - np.searchsorted(key[order], key[order]) < num]
 
 
+def first_of_each(a: Indices, scores: Floats, most: int) -> Indices:
+    """The rows with the highest scores of each a."""
+    order = np.lexsort((-scores, a))
+    return order[np.arange(len(order)) - np.searchsorted(a[order], a[order]) < most]
+
+
 def spectra_of(small_NHW: NDArray[np.uint8], aspects_N: Floats) -> "list[Spectra]":
     """What is searched in: whole pictures, which keep their shape when they are turned; parts, which a cut may have
     stretched; and the middles of pictures that were shifted."""
@@ -263,9 +269,8 @@ class _Index:
         similar[b == own_B[a]] = -np.inf
         order = np.lexsort((-similar, b, a))
         order = order[np.append(True, (np.diff(a[order]) != 0) | (np.diff(b[order]) != 0))[: len(order)]]
-        order = order[np.lexsort((-similar[order], a[order]))]
-        place = np.arange(len(order)) - np.searchsorted(a[order], a[order])
-        kept = order[(place < (_ALL if len(self.rows) <= _ALL else _NEIGHBOURS)) & np.isfinite(similar[order])]
+        kept = order[first_of_each(a[order], similar[order], _ALL if len(self.rows) <= _ALL else _NEIGHBOURS)]
+        kept = kept[np.isfinite(similar[kept])]
         a, b, similar = a[kept], b[kept], similar[kept]
         view = [
             np.einsum("pvd,pd->pv", queries_BVD[a[part]], self.rows[b[part]]).argmax(axis=1)

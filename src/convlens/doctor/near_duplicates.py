@@ -15,7 +15,17 @@ from PIL import Image
 
 from convlens.data.prefetch import prefetch
 from convlens.doctor import descriptors, registration
-from convlens.doctor.candidates import Alike, Candidates, Indices, Reliefs, Spectra, best_of_pairs, blocks, spectra_of
+from convlens.doctor.candidates import (
+    Alike,
+    Candidates,
+    Indices,
+    Reliefs,
+    Spectra,
+    best_of_pairs,
+    blocks,
+    first_of_each,
+    spectra_of,
+)
 from convlens.doctor.descriptors import SMALL, Floats
 from convlens.doctor.registration import COLOURS
 from convlens.progress import Progress
@@ -23,6 +33,7 @@ from convlens.progress import Progress
 SIDE, _AS_SMALL = 64, 40  # pixels a side at which pictures are compared, but those with no longer side at SMALL
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow has it
 _PLAIN = 6.0  # standard deviation in levels, below which a picture shows nothing that could be compared
+_MOST = 18  # ways to lay others on each picture that are tried, most alike first
 _WAYS = 2  # to turn a picture that are tried for each pair, most alike first
 _PAIRS = 512  # at a time: fewer do not pay for the call, more do not fit into a processor's cache
 # Least correlation for a pair to be looked at more closely: as first laid on one another at 16 pixels a side, of detail
@@ -184,6 +195,8 @@ def _alike(pictures: Compared, bar: Progress) -> list[tuple[Spectra | Reliefs, A
     # The most alike of all ways to turn a pair; that it lies in place is looked at besides.
     turned, in_place = Alike.joined(found[:-1]), found[-1]
     of_kind = np.repeat(np.arange(len(found) - 1), [len(one.a) for one in found[:-1]])
+    most = first_of_each(turned.a, turned.score, _MOST)
+    turned, of_kind = turned.of(most), of_kind[most]
     kept = best_of_pairs(turned.a, turned.b, turned.score, _WAYS)
     chosen = [turned.of(kept[of_kind[kept] == number]) for number in range(len(found) - 1)]
     chosen.append(in_place.of(best_of_pairs(in_place.a, in_place.b, in_place.score, 1)))
