@@ -74,10 +74,8 @@ class Candidates(NamedTuple):
 
 def best_of_pairs(a: Indices, b: Indices, scores: Floats, num: int) -> Indices:
     """Of each pair, in either order, the rows with the `num` highest scores above minus infinity."""
-    key = np.minimum(a, b) * (1 << 32) + np.maximum(a, b)
-    order = np.lexsort((-scores, key))
-    order = order[np.isfinite(scores[order])]
-    return order[np.arange(len(order)) - np.searchsorted(key[order], key[order]) < num]
+    rows = first_of_each(np.minimum(a, b) * (1 << 32) + np.maximum(a, b), scores, num)
+    return rows[np.isfinite(scores[rows])]
 
 
 def first_of_each(a: Indices, scores: Floats, most: int) -> Indices:
@@ -214,7 +212,7 @@ class _Index:
 
     def __init__(self, rows_ND: Floats, least: float) -> None:
         self.rows = rows_ND
-        self.least = -1.0 if len(rows_ND) <= _ALL else least
+        self.least, self.most = (least, _NEIGHBOURS) if len(rows_ND) > _ALL else (-np.inf, _ALL)
         num_cells = 1 if len(rows_ND) <= _ONE_CELL else len(rows_ND) // _PER_CELL
         self.centres = rows_ND[np.random.default_rng(0).permutation(len(rows_ND))[:num_cells]]
         for _ in range(4 if num_cells > 1 else 0):  # k-means
@@ -256,9 +254,9 @@ class _Index:
             starts = np.append(starts, len(rows))
             step = max(1, _SIMILARITIES // (len(members) * num_views))
             for first in range(0, len(at), step):
-                bounds_here = starts[first : first + step + 1]
-                similar = queries[rows[bounds_here[0] : bounds_here[-1]]] @ others
-                places = rows[bounds_here[0] : bounds_here[-1]] // num_views
+                end = starts[min(first + step, len(at))]
+                similar = queries[rows[starts[first] : end]] @ others
+                places = rows[starts[first] : end] // num_views
                 if len(self.members) == 1:  # all views of a picture side by side
                     similar = similar.reshape(-1, num_views, len(members)).max(axis=1)
                     places = places[::num_views]
@@ -269,7 +267,7 @@ class _Index:
         similar[b == own_B[a]] = -np.inf
         order = np.lexsort((-similar, b, a))
         order = order[np.append(True, (np.diff(a[order]) != 0) | (np.diff(b[order]) != 0))[: len(order)]]
-        kept = order[first_of_each(a[order], similar[order], _ALL if len(self.rows) <= _ALL else _NEIGHBOURS)]
+        kept = order[first_of_each(a[order], similar[order], self.most)]
         kept = kept[np.isfinite(similar[kept])]
         a, b, similar = a[kept], b[kept], similar[kept]
         view = [

@@ -3,8 +3,8 @@
 Owns two kinds. A *spectrum* is taken in a round window and sampled on circles: shifting hardly changes it, turning and
 mirroring rotate and reflect its circles, so that the sizes of their Fourier coefficients stay (after Casasent and
 Psaltis, "Position, rotation, and scale invariant optical correlation", 1976); cuts are met by *views*, windows on parts
-of a picture. A *relief*, the sign of each place's difference from its surroundings, outlives marks, which change it
-only where they lie. Raw descriptors are weighted by what tells the set's own pictures from altered copies of
+of a picture. A *relief*, how much lighter each place is than its surroundings, outlives marks, which change it only
+where they lie. Raw descriptors are weighted by what tells the set's own pictures from altered copies of
 themselves (Fisher's linear discriminant, 1936). Knows no files, and decides nothing.
 """
 

@@ -170,9 +170,9 @@ def same_pictures(pictures: Compared, bar: Progress | None = None) -> list[Pair]
         pictures = Compared(pictures.grey_NHW[usable], pictures.colour_NHWC[usable], pictures.aspects_N[usable])
     found: dict[tuple[int, int], Pair] = {}
     parts = _alike(pictures, bar)
-    bar.start("comparing alike pictures", sum(len(part.a) for _, part in parts), unit="pairs")
+    bar.start("comparing alike pictures", len(parts))
     for group in prefetch(partial(_proved, pictures), parts):
-        bar.advance(len(group) * _PAIRS)
+        bar.advance(len(group))
         for pair in (pair for proved in group for pair in proved):
             known = found.get((pair.a, pair.b))
             if known is None or pair.fine > known.fine:
