@@ -137,6 +137,19 @@ def test_many_pictures_are_searched_in_cells(monkeypatch: pytest.MonkeyPatch) ->
     assert len(alike() & whole) >= 0.95 * len(whole)
 
 
+@pytest.mark.parametrize("num", [1, 2, 5, 20])
+def test_copies_among_hardly_any_pictures(num: int, sixty: list[Image.Image]) -> None:
+    """One to twenty photographs, and a copy of each in one of the ways: so few teach the search nothing, and each is
+    looked at with each."""
+    found = total = 0
+    for at, kind in enumerate(ALTERATIONS):
+        originals = sixty[at : at + num]
+        pairs = searched([*originals, *copies(originals, kind)])
+        assert all(pair.b == pair.a + num for pair in pairs), (kind, pairs)
+        found, total = found + len(pairs), total + num
+    assert found >= 0.98 * total
+
+
 def few(num: int) -> Iterator[np.ndarray]:
     return (np.asarray(scene(number)) for number in range(num))
 

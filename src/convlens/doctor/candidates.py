@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlens.doctor import descriptors, registration
-from convlens.doctor.descriptors import MIDDLE, SMALL, WHOLE, Floats, View, Weighting
+from convlens.doctor.descriptors import FEW, MIDDLE, SMALL, WHOLE, Floats, View, Weighting
 from convlens.doctor.registration import Placements
 
 Indices = NDArray[np.int64]
 
 _NEIGHBOURS = 7  # of each picture and kind of descriptor, most similar first
-_ALL = 64  # pictures, up to which each is looked at with each: so few teach no weighting
 _ALIKE_SPECTRA, _ALIKE_RELIEFS = 0.7, 0.55  # least cosine of descriptors
 _LEAST_TURNED, _LESS_TURNED = 0.7, 0.06  # least correlation of turned spectra; how much less than the best may be right
 _BLOCK, _PAIRS = 512, 2048
@@ -212,7 +211,7 @@ class _Index:
 
     def __init__(self, rows_ND: Floats, least: float) -> None:
         self.rows = rows_ND
-        self.least, self.most = (least, _NEIGHBOURS) if len(rows_ND) > _ALL else (-np.inf, _ALL)
+        self.least, self.most = (least, _NEIGHBOURS) if len(rows_ND) > FEW else (-np.inf, FEW)
         num_cells = 1 if len(rows_ND) <= _ONE_CELL else len(rows_ND) // _PER_CELL
         self.centres = rows_ND[np.random.default_rng(0).permutation(len(rows_ND))[:num_cells]]
         for _ in range(4 if num_cells > 1 else 0):  # k-means

@@ -24,6 +24,7 @@ _RADII = np.array([1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8], np.float32)  # of the
 _NUM_COEFFICIENTS = 6
 _WINDOW = 24  # pixels a side of a window
 _RELIEF, _SURROUNDINGS, _STEEP, _FULL = 16, 4, 4.0, 0.3
+FEW = 64  # pictures, up to which each is looked at with each: they teach no weighting
 _DIMENSIONS, _LEARNED_FROM, _ALTERATIONS = 32, 400, 4
 
 # A view is a scale, a share of the picture's smaller side, and where it lies between the edges (-1..1: right, down).
@@ -145,7 +146,10 @@ class Weighting:
 
     @classmethod
     def learned(cls, raw_ND: Floats, altered: Callable[[NDArray[np.int64], np.random.Generator], Floats]) -> Self:
-        """From the raw descriptors of all pictures, and differences (rows, D) that altering some of them makes."""
+        """From the raw descriptors of all pictures, and differences (rows, D) that altering some of them makes; so few
+        pictures teach nothing, and get equal weights."""
+        if len(raw_ND) <= FEW:
+            return cls(np.zeros(raw_ND.shape[1], np.float32), np.eye(raw_ND.shape[1], dtype=np.float32))
         rng = np.random.default_rng(0)
         some = rng.permutation(len(raw_ND))[:_LEARNED_FROM]
         changes = np.concatenate([altered(some, rng) for _ in range(_ALTERATIONS)]).astype(np.float64)
