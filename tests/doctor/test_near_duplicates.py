@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import convlens
+from convlens.data import mnist
 from convlens.doctor import candidates, descriptors
 from convlens.doctor.named_copies import named_copies
 from convlens.doctor.near_duplicates import Compared, Pair, same_pictures
@@ -102,6 +103,33 @@ def test_equal_frames_make_no_copies() -> None:
         page.paste(image.resize((90, 90)), (15, 15))
         bordered.append(page)
     assert searched([*turned, *barred, *bordered]) == []
+
+
+def test_outlines_are_not_taken_for_copies() -> None:
+    """Handwritten digits can be laid on one another so that they agree; of 3,000 no two are called copies, and of
+    forty, equal copies are found as they are, mirrored and turned by quarters."""
+    digits = np.frombuffer(mnist.read("t10k-images-idx3-ubyte")[16:], np.uint8).reshape(-1, 28, 28)[:3000]
+    copies = [np.rot90(digits[at], at % 4)[:, :: 1 if at < 20 else -1] // 3 * 2 for at in range(40)]
+    pixels = [image[:, :, None] for image in (*digits, *copies)]
+    pictures = Compared.of(iter(pixels), np.ones(len(pixels)), 32)
+    assert pictures.are_outlines.all()
+    assert [(pair.a, pair.b) for pair in same_pictures(pictures)] == [(at, 3000 + at) for at in range(40)]
+
+
+def test_outlines_are_said(tmp_path: Path) -> None:
+    """Digits, of which altered copies cannot be told: the note and the sentence at the end say so, and two that
+    differ in a pixel are not called equal in every pixel."""
+    digits = np.frombuffer(mnist.read("t10k-images-idx3-ubyte")[16:], np.uint8).reshape(-1, 28, 28)[:60].copy()
+    digits[58] = digits[0]
+    digits[58, 14, 14] ^= 3
+    np.savez(tmp_path / "digits.npz", x=digits, y=np.arange(60) % 2)
+    findings = convlens.check(tmp_path / "digits.npz")
+    found = {finding.kind: finding for finding in findings.findings}
+    assert "60 pictures with little but an outline" in found["outlines"].title
+    assert not any(kind.startswith("exact") for kind in found)
+    assert sum(len(finding.sets) for kind, finding in found.items() if kind.startswith("near-")) == 1
+    np.savez(tmp_path / "others.npz", x=digits[:58], y=np.arange(58) % 2)
+    assert "plain pictures and outlines" in convlens.check(tmp_path / "others.npz").verdict
 
 
 def test_how_two_differ_is_said() -> None:

@@ -19,7 +19,11 @@ Indices = NDArray[np.int64]
 
 _NEIGHBOURS = 7  # of each picture and kind of descriptor, most similar first
 _ALIKE_SPECTRA, _ALIKE_RELIEFS = 0.7, 0.55  # least cosine of descriptors
-_LEAST_TURNED, _LESS_TURNED = 0.7, 0.06  # least correlation of turned spectra; how much less than the best may be right
+_LEAST_TURNED, _LESS_TURNED = (
+    0.75,
+    0.06,
+)  # least correlation of turned spectra; how much less than the best may be right
+_PEAK = 0.6  # least peak of the phase correlation of turned views
 _BLOCK, _PAIRS = 512, 2048
 _SIMILARITIES = 1_000_000  # at a time
 _ONE_CELL, _PER_CELL, _PROBED = 8_000, 400, 8  # pictures that are searched whole; else cells, and how many of them
@@ -140,12 +144,12 @@ class Spectra:
         return Alike.joined([part.of(part.score >= least) for part in twice])
 
     def candidates(self, found: Alike) -> Candidates:
-        """How they may lie on one another, two ways each."""
+        """How they may lie on one another; those that do not fit are left out."""
         first, second = (self.small[side].astype(np.float32) for side in (found.a, found.b))
         extents = (self.extents[found.a], self.extents[found.b] / self.middle[0])
         views = np.array(self.views, np.float32)[found.view]
-        placed = registration.turned(first, second, extents, views, found.angle, found.is_mirrored)
-        return Candidates.joined([Candidates(found.a, found.b, one) for one in placed])
+        placed, peaks = registration.turned(first, second, extents, views, found.angle, found.is_mirrored)
+        return Candidates(found.a, found.b, placed).of(peaks >= _PEAK)
 
 
 class Reliefs:
@@ -260,10 +264,13 @@ class _Index:
                     similar = similar.reshape(-1, num_views, len(members)).max(axis=1)
                     places = places[::num_views]
                 alike = np.flatnonzero(similar >= self.least)
+                if len(alike) > 2 * self.most * len(similar):  # all are alike: sorting them all would take long
+                    first_ones = np.argpartition(similar, -self.most - 1, axis=1)[:, -self.most - 1 :]
+                    alike = (first_ones + np.arange(len(similar))[:, None] * len(members)).ravel()
                 a, b = np.divmod(alike, len(members))  # np.nonzero of two dimensions is ten times slower
                 found.append((places[a], members[b], similar.reshape(-1)[alike]))
         a, b, similar = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        similar[b == own_B[a]] = -np.inf
+        similar[(b == own_B[a]) | (similar < self.least)] = -np.inf
         order = np.lexsort((-similar, b, a))
         order = order[np.append(True, (np.diff(a[order]) != 0) | (np.diff(b[order]) != 0))[: len(order)]]
         kept = order[first_of_each(a[order], similar[order], self.most)]

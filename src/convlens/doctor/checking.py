@@ -318,10 +318,14 @@ class _Check:
             is_exact = pair.is_in_place and self.are_same_pixels(a, b)
             found[a, b] = _Duplicate(a, b, is_exact, "every pixel is the same" if is_exact else pair.how)
         if plain := int(pictures.are_plain.sum()):
-            title = (
-                f"{counted(plain, 'picture')} so plain that copies of them, other than exact ones, are not looked for"
-            )
+            title = f"{counted(plain, 'picture')} so plain that of copies only exact ones are seen"
             self.add("plain", NOTE, title, "look whether they show anything")
+        if outlines := int((pictures.are_outlines & ~pictures.are_plain).sum()):
+            title = (
+                f"{counted(outlines, 'picture')} with little but an outline on black or white, where any two of a kind "
+                "look like turned or cut copies: only equal ones are seen, as they are, mirrored or turned by quarters"
+            )
+            self.add("outlines", NOTE, title, "if altered copies were made, say with `group` which belong together")
         return [*found.values(), *self.named(list(found.values()))]
 
     def named(self, pairs: list[_Duplicate]) -> list[_Duplicate]:
@@ -340,8 +344,9 @@ class _Check:
 
     def are_same_pixels(self, a: int, b: int) -> bool:
         """Whether two samples agree in every pixel, as they are in their files."""
-        if not self.readers:
-            return True
+        if not self.readers:  # arrays, which are kept as they are
+            one, two = self.dataset.images_at(np.array([a, b]))
+            return bool((one == two).all())
         try:
             first, second = (bytes(self.readers[self.samples[row].name]()) for row in (a, b))
             if first == second:

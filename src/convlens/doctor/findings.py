@@ -92,11 +92,13 @@ class Findings:
         """Whether a score can be believed, and what was not looked for."""
         if self.falsifies:
             return "a score on this data would be wrong"
+        noted = {finding.kind for finding in self.findings} & {"plain", "outlines"}
         return (
             "nothing was found that would falsify a score. Looked for: equal pictures, and copies compressed anew, "
             "turned, mirrored, cut to no less than 0.7 of the sides, lightened, darkened, recoloured, blurred, or with "
             "a mark on up to a tenth; not seen are copies altered more, or in several ways at once, nor other pictures "
             "of the same thing"
+            + ("; and of plain pictures and outlines, which a note counts, only equal ones" if noted else "")
         )
 
     @property

@@ -38,7 +38,7 @@ _WAYS = 2  # to turn a picture that are tried for each pair, most alike first
 _PAIRS = 512  # at a time: fewer do not pay for the call, more do not fit into a processor's cache
 # Least correlation for a pair to be looked at more closely: as first laid on one another at 16 pixels a side, of detail
 # once refined there, of detail at 32, and both once refined there; of detail at the full size.
-_ROUGH, _GLIMPSED, _SEEN, _CLOSE, _ALIKE, _SEEN_ALIKE = 0.6, 0.5, 0.3, 0.7, 0.45, 0.3
+_ROUGH, _GLIMPSED, _SEEN, _CLOSE, _ALIKE, _SEEN_ALIKE = 0.55, 0.5, 0.3, 0.7, 0.45, 0.2
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,19 @@ class Compared:
         return np.array([image.std() < _PLAIN for image in self.grey_NHW], bool)
 
     @cached_property
+    def are_outlines(self) -> NDArray[np.bool_]:
+        """(N,) whether a picture shows hardly more than an outline."""
+        found = np.zeros(len(self.small), bool)
+        for rows in blocks(len(found)):
+            found[rows] = registration.are_outlines(self.small[rows].astype(np.float32), self.is_small)
+        return found
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the pictures are compared as small ones."""
+        return bool(self.grey_NHW.shape[1] == SMALL)
+
+    @cached_property
     def small(self) -> NDArray[np.uint8]:
         """The grey images at SMALL pixels a side."""
         return _shrunk(self.grey_NHW, SMALL)
@@ -160,7 +173,8 @@ def _softened(images_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def same_pictures(pictures: Compared, bar: Progress | None = None) -> list[Pair]:
     """All pairs that show the same picture.
 
-    Plain pictures, which show nothing to compare, are in no pair.
+    Plain pictures, which show nothing to compare, are in no pair, and two outlines only where they are equal as they
+    lie or after quarter turns and mirroring.
     """
     bar = bar or Progress()
     usable = np.flatnonzero(~pictures.are_plain)
@@ -182,27 +196,32 @@ def same_pictures(pictures: Compared, bar: Progress | None = None) -> list[Pair]
 
 def _alike(pictures: Compared, bar: Progress) -> list[tuple[Spectra | Reliefs, Alike]]:
     """The pairs to look at, some at a time."""
-    small = pictures.small
-    kinds: list[Spectra | Reliefs] = [*spectra_of(small, pictures.aspects_N), Reliefs(small)]
-    bar.start("looking for alike pictures", len(kinds) * len(small), unit="images")
-    found: list[Alike] = []
-    for kind in kinds:
+    small, are_outlines = pictures.small, pictures.are_outlines
+    spectra = [] if are_outlines.all() else spectra_of(small, pictures.aspects_N)
+    bar.start("looking for alike pictures", (len(spectra) + 1) * len(small), unit="images")
+
+    def searched(kind: Spectra | Reliefs) -> Alike:
         parts = []
         for rows in blocks(len(small)):
             parts.append(kind.alike(rows))
             bar.advance(len(rows))
-        found.append(Alike.joined(parts))
-    # The most alike of all ways to turn a pair; that it lies in place is looked at besides.
-    turned, in_place = Alike.joined(found[:-1]), found[-1]
-    of_kind = np.repeat(np.arange(len(found) - 1), [len(one.a) for one in found[:-1]])
-    most = first_of_each(turned.a, turned.score, _MOST)
-    turned, of_kind = turned.of(most), of_kind[most]
-    kept = best_of_pairs(turned.a, turned.b, turned.score, _WAYS)
-    chosen = [turned.of(kept[of_kind[kept] == number]) for number in range(len(found) - 1)]
-    chosen.append(in_place.of(best_of_pairs(in_place.a, in_place.b, in_place.score, 1)))
+        return Alike.joined(parts)
+
+    in_place = searched(reliefs := Reliefs(small))
+    chosen: list[tuple[Spectra | Reliefs, Alike]] = [
+        (reliefs, in_place.of(best_of_pairs(in_place.a, in_place.b, in_place.score, 1)))
+    ]
+    if spectra:
+        found = [one.of(~(are_outlines[one.a] & are_outlines[one.b])) for one in map(searched, spectra)]
+        # The most alike of all ways to turn a pair; that it lies in place is looked at besides.
+        turned, of_kind = Alike.joined(found), np.repeat(np.arange(len(found)), [len(one.a) for one in found])
+        most = first_of_each(turned.a, turned.score, _MOST)
+        turned, of_kind = turned.of(most), of_kind[most]
+        kept = best_of_pairs(turned.a, turned.b, turned.score, _WAYS)
+        chosen += [(kind, turned.of(kept[of_kind[kept] == number])) for number, kind in enumerate(spectra)]
     return [
         (kind, one.of(np.arange(start, min(start + _PAIRS, len(one.a)))))
-        for kind, one in zip(kinds, chosen, strict=True)
+        for kind, one in chosen
         for start in range(0, len(one.a), _PAIRS)
     ]
 
@@ -211,6 +230,9 @@ def _proved(pictures: Compared, part: tuple[Spectra | Reliefs, Alike]) -> list[P
     """Those pairs that are one picture."""
     kind, alike = part
     looked = kind.candidates(alike)
+    are_outlines = pictures.are_outlines[looked.a] & pictures.are_outlines[looked.b]
+    if are_outlines.any():
+        looked = looked.of(~are_outlines | registration.are_equal(*_both(pictures.small, looked), looked.placed))
     if isinstance(kind, Spectra):  # what lies in place stays there: refining would follow a mark
         looked = looked.best(registration.fit(*_both(pictures.soft_tiny, looked), looked.placed), _ROUGH)
         looked = _refined(pictures.soft_tiny, looked, registration.STEPS[0])
@@ -233,7 +255,7 @@ def _proved(pictures: Compared, part: tuple[Spectra | Reliefs, Alike]) -> list[P
     own = placed.matrix * (two[:, :, None] / one[:, None, :])
     return [
         _pair(int(looked.a[at]), int(looked.b[at]), own[at], placed.shift[at], proof.coarse[at], proof.fine[at])
-        for at in np.flatnonzero(registration.are_one(placed, own, proof)).tolist()
+        for at in np.flatnonzero(registration.are_one(placed, own, proof, pictures.is_small)).tolist()
     ]
 
 

@@ -23,8 +23,11 @@ from convlens.doctor.descriptors import NUM_ANGLES, WINDOW, Floats, blurred, cen
 COLOURS = 8  # pixels a side at which colours are compared
 STEPS = (4, 4, 3)  # of Gauss-Newton at 16 pixels a side, at 32, and at the full size
 _MARK_SIDE = 0.32  # of a square mark over a tenth of a picture
-# Least correlations of the proof, in place and elsewhere; and that of detail where little could be compared.
-_COARSE, _FINE, _FINE_OF_LITTLE = (0.8, 0.9), (0.45, 0.69), (0.7, 0.8)
+# Least correlations of the proof, in place and elsewhere, at large and in detail: of small pictures, which have less
+# detail to differ in, and of others; in detail where little could be compared, and of what agrees so well at large in
+# place: noise leaves that as it is.
+_COARSE, _FINE = {True: (0.9, 0.9), False: (0.8, 0.9)}, {True: (0.45, 0.82), False: (0.45, 0.69)}
+_FINE_OF_LITTLE, _NOISY = (0.7, 0.8), (0.97, 0.36)
 _COMPARED, _LITTLE = (0.03, 0.15), (0.25, 0.4)  # least share of a picture that could be compared, and what is little
 _IN_PLACE = 0.03
 # Most that colours differ, in levels, after the one's were made as pale as the other's; and more by a share of how
@@ -36,6 +39,8 @@ _LEAST_OF_ONE, _LEAST_OF_BOTH = 0.6, 0.3  # share of a picture that the other ha
 _TEXTURE = 1.5  # local contrast in levels, below which there is no detail to agree in
 _CLIPPED, _BLACK = 252, 4  # levels from which a picture may be lit beyond white; below which it is black
 _LEAST_INNER = 0.25  # share of a picture that is neither fill nor at its edge, for that alone to be compared
+_LEAST_INNER_OF_ONE = {True: 0.6, False: 0.35}  # and of one of two pictures, small or not, to be more than an outline
+_EQUAL = 0.997  # least correlation of outlines: of 70,000 handwritten digits no two reach 0.995
 
 
 @dataclass(frozen=True)
@@ -85,9 +90,10 @@ def turned(
     views_P3: Floats,
     angles_P: Floats,
     is_mirrored_P: NDArray[np.bool_],
-) -> list[Placements]:
-    """Two placements of each pair, a half turn apart: of the view of the first picture on the middle of the second,
-    turned so and shifted as the two then fit best. The second's extents are in units of half that middle's side."""
+) -> tuple[Placements, Floats]:
+    """How the view of the first picture lies on the middle of the second, turned so or by a half turn more, and shifted
+    as the two then fit best; and how well that is, (P,): the peak of their phase correlation, 1 where all phases agree.
+    The second's extents are in units of half that middle's side."""
     cos, sin = np.cos(angles_P), np.sin(angles_P)
     turn = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2).astype(np.float32)
     turn[is_mirrored_P, :, 0] *= -1
@@ -96,17 +102,23 @@ def turned(
     looked = Placements(np.eye(2, dtype=np.float32) * (scale / one)[:, None, :], middle / one)
     _, (seen,) = warped(looked, len(WINDOW), first_PHW)
     _, (others,) = warped(Placements(turn / two[:, :, None], np.zeros_like(middle)), len(WINDOW), second_PHW)
-    found = []
-    spectrum = np.fft.rfft2((seen - seen.mean(axis=(1, 2), keepdims=True)) * WINDOW)
+    spectrum, rows = np.fft.rfft2((seen - seen.mean(axis=(1, 2), keepdims=True)) * WINDOW), np.arange(len(seen))
+    found, peaks = [], []
     for sign, other in ((1, others), (-1, others[:, ::-1, ::-1])):
         cross = spectrum * np.conj(np.fft.rfft2((other - other.mean(axis=(1, 2), keepdims=True)) * WINDOW))
-        fit = np.fft.irfft2(cross / np.sqrt(np.abs(cross) + 1e-3), s=WINDOW.shape)
-        peak = np.stack(np.divmod(fit.reshape(len(fit), WINDOW.size).argmax(axis=1), len(WINDOW))[::-1], axis=1)
-        moved = np.where(peak > len(WINDOW) // 2, peak - len(WINDOW), peak) * np.float32(2 / len(WINDOW))
+        sizes = np.sqrt(np.abs(cross) + 1e-3)
+        fits = np.fft.irfft2(cross / sizes, s=WINDOW.shape).reshape(len(rows), WINDOW.size)
+        peak = fits.argmax(axis=1)
+        peaks.append(fits[rows, peak] * WINDOW.size / (sizes @ _TWICE).sum(axis=1))
+        at = np.stack(np.divmod(peak, len(WINDOW))[::-1], axis=1)
+        moved = np.where(at > len(WINDOW) // 2, at - len(WINDOW), at) * np.float32(2 / len(WINDOW))
         onto = sign * turn / two[:, :, None]
         shift = -(onto @ (middle / scale + moved)[:, :, None])[:, :, 0]
         found.append(Placements((onto * (one / scale)[:, None, :]).astype(np.float32), shift.astype(np.float32)))
-    return found
+    return found[0].where(peaks[0] >= peaks[1], found[1]), np.maximum(*peaks)
+
+
+_TWICE = np.array([1, *[2] * (len(WINDOW) // 2 - 1), 1], np.float32)  # of a real signal's spectrum, half is computed
 
 
 def _grid(side: int) -> Floats:
@@ -175,7 +187,7 @@ def refined(first_PHW: Floats, second_PHW: Floats, placed: Placements, steps: in
 
 
 def agreement(first_PHW: Floats, second_PHW: Floats, counts_PHW: NDArray[np.bool_]) -> Floats:
-    """Pearson's correlation (P,) over the places that count, the worst blocks left out."""
+    """Pearson's correlation (P,) over the places that count, all of them or with the worst blocks left out."""
     counts = counts_PHW.astype(np.float32)
     total = np.maximum(counts.sum(axis=(1, 2)), 1)
 
@@ -187,9 +199,15 @@ def agreement(first_PHW: Floats, second_PHW: Floats, counts_PHW: NDArray[np.bool
     first, second, both, covered = _block_sums(centred(first_PHW), centred(second_PHW), counts)
     one, two = (np.maximum(part.sum(axis=1, keepdims=True), 1e-6) for part in (first, second))
     kept = _but_worst(2 * both / np.sqrt(one * two) - first / one - second / two, covered > 0)
-    first, second, both = ((part * kept).sum(axis=1) for part in (first, second, both))
-    found: Floats = both / np.sqrt(np.maximum(first * second, 1e-3))
-    return found
+    found = []
+    for some in (
+        kept,
+        np.ones_like(kept),
+    ):  # where a few blocks hold all there is, they are both the best and the worst
+        one, two, product = ((part * some).sum(axis=1) for part in (first, second, both))
+        found.append(product / np.sqrt(np.maximum(one * two, 1e-3)))
+    best: Floats = np.maximum(*found)
+    return best
 
 
 def detail(images_PHW: Floats) -> Floats:
@@ -256,10 +274,31 @@ def _counted(first_PHW: Floats, moved_PHW: Floats, inside_PHW: NDArray[np.bool_]
     is_white = (first_PHW >= _CLIPPED) | (moved_PHW >= _CLIPPED)
     counts = inside_PHW
     for fill in ((first_PHW < _BLACK) | (moved_PHW < _BLACK), is_white):
-        inner = counts & (blurred(fill.astype(np.float32), 2) < 0.01)
+        inner = counts & _far_from(fill)
         is_enough = inner.mean(axis=(1, 2)) >= _LEAST_INNER
         counts = np.where(is_enough[:, None, None], inner, counts)
     return counts & ~is_white
+
+
+def _far_from(fill_PHW: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return blurred(fill_PHW.astype(np.float32), 2) < 0.01
+
+
+def are_outlines(images_PHW: Floats, is_small: bool) -> NDArray[np.bool_]:
+    """(P,) whether a picture, small or shrunk to be so, is hardly more than an outline on black or white: a digit, a
+    garment, a drawing. Any two of a kind can be laid on one another so that they agree as copies do."""
+    inner = _far_from(images_PHW < _BLACK) & _far_from(images_PHW >= _CLIPPED)
+    outlines: NDArray[np.bool_] = inner.mean(axis=(1, 2)) < _LEAST_INNER_OF_ONE[is_small]
+    return outlines
+
+
+def are_equal(first_PHW: Floats, second_PHW: Floats, placed: Placements) -> NDArray[np.bool_]:
+    """(P,) whether the two are the same as they lie, but for brightness and contrast."""
+    _, (moved,) = warped(placed, first_PHW.shape[1], second_PHW)
+    one, two = (images - images.mean(axis=(1, 2), keepdims=True) for images in (first_PHW, moved))
+    squares = [(a * b).sum(axis=(1, 2)) for a, b in ((one, one), (two, two), (one, two))]
+    equal: NDArray[np.bool_] = squares[2] >= _EQUAL * np.sqrt(np.maximum(squares[0] * squares[1], 1))
+    return equal
 
 
 @dataclass(frozen=True)
@@ -308,9 +347,10 @@ def _colour_difference(first_PCHW: Floats, second_PCHW: Floats, placed: Placemen
     return found
 
 
-def are_one(placed: Placements, own_P22: Floats, found: Proof) -> NDArray[np.bool_]:
+def are_one(placed: Placements, own_P22: Floats, found: Proof, is_small: bool) -> NDArray[np.bool_]:
     """(P,) whether the proof suffices; `own` are the matrices between the pictures as they are, not stretched to
-    squares. Less is asked of what lies in place, or by quarter turns: chance has fewer ways to imitate it."""
+    squares; `is_small` says that they were compared as small ones. Less is asked of what lies in place, or by quarter
+    turns: chance has fewer ways to imitate it."""
     square = np.abs(placed.matrix)
     away = np.minimum(np.abs(square - np.eye(2)).max(axis=(1, 2)), np.abs(square - np.eye(2)[::-1]).max(axis=(1, 2)))
     is_in_place = (away <= _IN_PLACE) & (np.abs(placed.shift).max(axis=1) <= _IN_PLACE)
@@ -318,9 +358,13 @@ def are_one(placed: Placements, own_P22: Floats, found: Proof) -> NDArray[np.boo
     sizes = [np.linalg.svd(matrix, compute_uv=False) for matrix in (placed.matrix, own_P22)]
     is_sane = np.any([np.abs(np.log(size)).max(axis=1) <= np.log(_MOST_STRETCHED) for size in sizes], axis=0)
     is_sane &= (found.shares.max(axis=1) >= _LEAST_OF_ONE) & (found.shares.min(axis=1) >= _LEAST_OF_BOTH)
-    bars = (_COARSE, _FINE, _FINE_OF_LITTLE, _COMPARED, _LITTLE)
+    bars = (_COARSE[is_small], _FINE[is_small], _FINE_OF_LITTLE, _COMPARED, _LITTLE)
     coarse, fine, fine_of_little, compared, little = (np.where(is_in_place, *bar) for bar in bars)
-    is_alike = found.fine >= np.where(found.compared < little, fine_of_little, fine)
+    fine = np.where(found.compared < little, np.maximum(fine, fine_of_little), fine)
+    if not is_small:
+        at_large, in_detail = _NOISY
+        fine = np.where(is_in_place & (found.coarse >= at_large), np.minimum(fine, in_detail), fine)
+    is_alike = found.fine >= fine
     is_alike &= (found.coarse >= coarse) & (found.colour <= _COLOUR)
     is_one: NDArray[np.bool_] = is_sane & is_alike & (found.compared >= compared)
     return is_one
