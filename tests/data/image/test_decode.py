@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import struct
 import subprocess
 import sys
@@ -18,9 +19,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
+from convlens.data.image import decode as decoding
 from convlens.data.image.decode import MAX_PIXELS, content_digest, decode, decode_reduced, read_header
 from convlens.data.image.framing import InputSpec, fit, picture, spare, to_channels
 from convlens.errors import ImageError, UsageError
+from tests.helpers import scene
 
 RAMP = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)  # 16 bits, from end to end
 
@@ -439,3 +442,54 @@ def test_pictures_of_many_bands_are_named() -> None:
     ifd.save(file)
     with pytest.raises(ImageError, match="13 bands"):
         decode(file.getvalue())
+
+
+def _of_pillow(data: bytes, monkeypatch: pytest.MonkeyPatch) -> tuple[str, object]:
+    """What comes of a JPEG without the shorter way: its pixels, or why there are none."""
+    with monkeypatch.context() as context:
+        context.setattr(decoding, "_plain_jpeg", lambda data: None)
+        return _outcome(data)
+
+
+def _outcome(data: bytes) -> tuple[str, object]:
+    try:
+        return "pixels", (read_header(data), decode(data).tobytes(), decode(data).shape)
+    except ImageError as error:
+        return "refused", str(error)
+
+
+def test_plain_jpegs_are_decoded_as_pillow_decodes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same pixels and headers, whatever the size, quality, subsampling, scan order and colours; and of what is
+    truncated or damaged the same pixels, or the same reason."""
+    rng = random.Random(4)
+    num_plain = 0
+    for number in range(60):
+        picture = scene(number, rng.choice([1, 7, 8, 16, 31, 32, 33, 64, 100])).convert(rng.choice(["RGB", "RGB", "L"]))
+        picture = picture.resize((max(1, picture.width + rng.randrange(-3, 4)), picture.height))
+        page = io.BytesIO()
+        options = {"quality": rng.choice([5, 50, 75, 95, 100]), "progressive": rng.random() < 0.3}
+        picture.save(page, "JPEG", **options, subsampling=rng.choice([0, 1, 2]), optimize=rng.random() < 0.3)
+        whole = page.getvalue()
+        num_plain += decoding._plain_jpeg(whole) is not None
+        damaged = bytearray(whole)
+        for _ in range(3):
+            damaged[rng.randrange(len(whole) // 2, len(whole))] ^= 1 << rng.randrange(8)
+        cut = whole[: rng.randrange(2, len(whole))]
+        for data in (whole, whole[:-1], whole[:-2], cut, bytes(damaged), whole + b"behind", whole + whole):
+            assert _outcome(data) == _of_pillow(data, monkeypatch), (number, len(data), len(whole))
+    assert num_plain == 60
+
+
+def test_jpegs_that_say_more_are_left_to_pillow() -> None:
+    """EXIF, a comment, a colour profile or CMYK: not plain."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for mode, options in (
+        ("RGB", {"exif": exif}),
+        ("RGB", {"comment": b"by hand"}),
+        ("RGB", {"icc_profile": b"profile"}),
+        ("CMYK", {}),
+    ):
+        page = io.BytesIO()
+        scene(1).convert(mode).save(page, "JPEG", **options)
+        assert decoding._plain_jpeg(page.getvalue()) is None

@@ -4,7 +4,7 @@ Owns the reading of headers and the input that follows from them where no option
 """
 
 from collections import Counter
-from collections.abc import Set
+from collections.abc import Callable, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -59,13 +59,15 @@ class Headers:
 
 
 def read_headers(
-    source: Source, bar: Progress, *, most: int | None = None, until_clear: bool = False, by_name: bool = False
+    source: Source,
+    bar: Progress,
+    *,
+    most: int | None = None,
+    until: Callable[[Headers], bool] = lambda found: False,
+    by_name: bool = False,
 ) -> Headers:
-    """Read the headers of a source's images: of all, or of `most` of them, evenly spread.
-
-    `until_clear` stops as soon as the others can change neither `one_size` nor `num_channels`; `by_name` keeps what
-    each is. Raises DataError where none can be read.
-    """
+    """Read the headers of a source's images: of all, or of `most` of them, evenly spread, or `until` what was found is
+    enough; `by_name` keeps what each is. Raises DataError where none can be read."""
     if most is not None and source.num_samples > most:
         source = source.every(-(-source.num_samples // most))
     found, reasons = Headers(), Counter[str]()
@@ -80,7 +82,7 @@ def read_headers(
             found.channels[header.channels] += 1
             if by_name:
                 found.aspects[name] = header.width / header.height
-        if until_clear and len(found.sizes) > 1 and 3 in found.channels:
+        if until(found):
             break
     if not found.sizes:
         raise DataError(
@@ -162,9 +164,10 @@ def is_mostly_ink(source: Source, most: int, value_range: Range = BYTES) -> bool
     return num_seen > 0 and num_ink >= _INK_SHARE * num_seen
 
 
-def input_of(source: Source, options: PackOptions, bar: Progress) -> InputSpec:
+def input_of(source: Source, options: PackOptions, bar: Progress, *, most: int | None = None) -> tuple[InputSpec, bool]:
     """The input that the options say; where they do not, the images' own size if all agree, else 32 pixels, and grey
-    only if all are grey. Arrays are framed as ink where nearly all of them are."""
+    only if all are grey; and whether that is sure, or a guess from `most` of them. Arrays are framed as ink where
+    nearly all of them are."""
     size, channels, framing, region = options.size, options.channels, options.framing, options.region
     value_range = options.value_range or values_of(source, set(options.exclude))
     if source.shape is not None:
@@ -175,9 +178,17 @@ def input_of(source: Source, options: PackOptions, bar: Progress) -> InputSpec:
             framing = "ink"
     elif size is None and region is not None and max(region[2:]) <= 2 * DEFAULT_SIDE:
         size = (region[3], region[2])
+    is_sure = True
     if size is None or channels is None:
-        found = read_headers(source, bar, until_clear=True)
+        asks_size, asks_channels = size is None and region is None, channels is None
+
+        def is_clear(found: Headers) -> bool:
+            return (not asks_size or len(found.sizes) > 1) and (not asks_channels or 3 in found.channels)
+
+        found = read_headers(source, bar, most=most, until=is_clear)
+        is_sure = most is None or source.num_samples <= most or is_clear(found)
         one_size = found.one_size if region is None else None
         size = size or one_size or (DEFAULT_SIDE, DEFAULT_SIDE)
         channels = found.num_channels if channels is None else channels
-    return InputSpec(size[0], size[1], channels, framing or "pad", region=region, value_range=value_range)
+    spec = InputSpec(size[0], size[1], channels, framing or "pad", region=region, value_range=value_range)
+    return spec, is_sure

@@ -8,10 +8,10 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from itertools import islice, tee
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -19,9 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlens import files
-from convlens.data.image.decode import DECODER_VERSION, Pixels, content_digest, decode_reduced, quiet_pillow
-from convlens.data.image.framing import FRAMING_VERSION, InputSpec, fit, framed, spare
-from convlens.data.image.values import BYTES, to_uint8
+from convlens.data.image.decode import (
+    DECODER_VERSION,
+    Pixels,
+    content_digest,
+    decode_reduced,
+    quiet_pillow,
+)
+from convlens.data.image.framing import FRAMING_VERSION, InputSpec
+from convlens.data.image.values import BYTES
 from convlens.data.packed.dataset import (
     CARD_FILE,
     DOCUMENT,
@@ -35,14 +41,16 @@ from convlens.data.packed.dataset import (
 )
 from convlens.data.packed.headers import input_of, threads_for
 from convlens.data.packed.options import PackOptions, refuse_unknown
+from convlens.data.packed.reading import Expected, OtherwiseError, Reader
 from convlens.data.packed.splits import draw_test, join_equal, overlap_notes, split_key_of, split_key_of_group
 from convlens.data.prefetch import prefetch
 from convlens.data.sources.base import SPLITS, Sample, Source
-from convlens.errors import DataError, ImageError
+from convlens.errors import DataError
 from convlens.progress import Progress, open_progress
 from convlens.records import write_sealed
 from convlens.text import shown
 
+_LOOKED_AT = 500  # headers that are read before pictures are packed
 _DARK = 16  # of 255: where even bright pixels are below it, nothing can be told apart by eye
 
 
@@ -111,15 +119,6 @@ def write_packed(source: Source, options: PackOptions, folder: Path, progress: s
     write_sealed(folder / CARD_FILE, card)
 
 
-def _digest(pixels: NDArray[Any]) -> bytes:
-    return hashlib.sha256(np.ascontiguousarray(pixels).data).digest()
-
-
-def _key(digest: bytes) -> int:
-    """An image's key: the first eight bytes of its SHA-256."""
-    return int.from_bytes(digest[:8], "little")
-
-
 @contextmanager
 def _images_file(folder: Path, shape: tuple[int, int, int]) -> Iterator[Callable[[Pixels], object]]:
     """Write images.npy image by image; the header, which holds their number, is put in at the end."""
@@ -144,18 +143,24 @@ def _images_file(folder: Path, shape: tuple[int, int, int]) -> Iterator[Callable
         assert file.tell() == length, "NumPy leaves room for the number to grow"
 
 
-class _Written(NamedTuple):
-    """One image on its way into the packed folder: framed, with its key and split key."""
-
-    pixels: Pixels
-    key: int
-    split_key: int
-    size: tuple[int, int] | None = None  # of one that is much larger than its input
-    is_reduced: bool = False
-    is_wide: bool = False
-
-
 def _write_samples(source: Source, options: PackOptions, folder: Path, bar: Progress) -> tuple[InputSpec, _Packed]:
+    excluded = set(options.exclude)
+    if excluded:
+        refuse_unknown(options.exclude, (sample.name for sample in source.samples()), shown(source.location, 200))
+    with quiet_pillow():
+        # All headers are read beforehand only where some pictures are not as a few of them let expect.
+        spec, is_sure = input_of(source, options, bar, most=None if excluded else _LOOKED_AT)
+        if not is_sure:
+            with suppress(OtherwiseError):
+                return spec, _write_framed(source, options, spec, folder, bar, are_expected=True)
+            spec, _ = input_of(source, options, bar)
+        return spec, _write_framed(source, options, spec, folder, bar)
+
+
+def _write_framed(
+    source: Source, options: PackOptions, spec: InputSpec, folder: Path, bar: Progress, *, are_expected: bool = False
+) -> _Packed:
+    """Raises OtherwiseError where the pictures `are_expected` to agree in size and channels, and do not."""
     rows: list[tuple[int, int, int]] = []
     labels: list[int] = []
     lines: list[dict[str, Any]] = []
@@ -163,32 +168,31 @@ def _write_samples(source: Source, options: PackOptions, folder: Path, bar: Prog
     large: dict[int, _Large] = {}
     num_read = num_first = num_wide = 0
     has_lines = source.hashes is None
-    excluded, numbers = set(options.exclude), {name: number for number, name in enumerate(source.class_names)}
-    if excluded:
-        refuse_unknown(options.exclude, (sample.name for sample in source.samples()), shown(source.location, 200))
-    with quiet_pillow():
-        spec = input_of(source, options, bar)
-        bar.start(f"packing {source.name}", source.num_samples, unit="images")
-
-        with _images_file(folder, (spec.height, spec.width, spec.channels)) as write:
-            read = partial(_read, spec=spec, excluded=excluded, has_lines=has_lines)
-            for group in prefetch(read, source.samples(), threads=threads_for(source)):
-                bar.advance(len(group))
-                num_read += len(group)
-                for sample, written, line in group:
-                    if has_lines:
-                        lines.append(line)
-                    if written is None:
-                        continue
-                    write(written.pixels)
-                    num_wide += written.is_wide
-                    if written.size is not None:
-                        large[len(rows)] = _Large(sample.name, written.size, written.is_reduced, written.split_key)
-                    num_first += "remark" in line
-                    split_key = written.split_key if sample.group is None else split_key_of_group(sample.group)
-                    rows.append((SPLITS.index(sample.split or "train"), written.key, split_key))
-                    labels.append(numbers[sample.label])
-                    groups.append(sample.group)
+    numbers = {name: number for number, name in enumerate(source.class_names)}
+    expected = None
+    if are_expected:
+        expected = Expected(None if options.size or options.region else (spec.height, spec.width), spec.channels)
+    reader = Reader(spec, frozenset(options.exclude), expected)
+    bar.start(f"packing {source.name}", source.num_samples, unit="images")
+    samples, ahead = tee(source.samples())
+    with _images_file(folder, (spec.height, spec.width, spec.channels)) as write:
+        for group in prefetch(reader, ahead, threads=threads_for(source)):
+            bar.advance(len(group))
+            for sample, (image, status, known) in zip(islice(samples, len(group)), group, strict=True):
+                num_read += 1
+                if has_lines:
+                    lines.append(_line(sample, status, known))
+                if image is None:
+                    continue
+                write(image.pixels)
+                num_wide += image.is_wide
+                if image.size is not None:
+                    large[len(rows)] = _Large(sample.name, image.size, image.is_reduced, image.split_key)
+                num_first += "remark" in known
+                split_key = image.split_key if sample.group is None else split_key_of_group(sample.group)
+                rows.append((SPLITS.index(sample.split or "train"), image.key, split_key))
+                labels.append(numbers[sample.label])
+                groups.append(sample.group)
     if num_read != source.num_samples:
         raise DataError(f"{shown(source.location, 200)} changed while it was read: pack it again")
     if source.hashes is not None:
@@ -196,54 +200,13 @@ def _write_samples(source: Source, options: PackOptions, folder: Path, bar: Prog
     notes = _range_notes(spec)
     notes += (f"{num_first:,} pictures have several frames or pages: the first is used",) if num_first else ()
     index, labels_N = np.array(rows, INDEX_DTYPE), np.array(labels, np.int64)
-    return spec, _Packed(index, labels_N, lines, tuple(groups), large, num_wide, notes)
+    return _Packed(index, labels_N, lines, tuple(groups), large, num_wide, notes)
 
 
-_Read = tuple[Sample, _Written | None, dict[str, Any]]
-
-
-def _read(sample: Sample, spec: InputSpec, excluded: Set[str], has_lines: bool) -> _Read:
-    """A sample, as it is packed (None where there is nothing to pack), and its line (empty where it needs none)."""
-    if sample.name in excluded:
-        return sample, None, _line(sample, "excluded", reason="named in the list of exclusions")
-    known: dict[str, Any] = {}
-    try:
-        content = sample.read()
-        if not isinstance(content, bytes):
-            return sample, _of_pixels(content, spec), _line(sample, "ok") if has_lines else known
-        known["sha256"] = files.sha256_of(content)
-        pixels, decoded = framed(content, spec)
-        digest = _digest(pixels)
-        known["pixels_sha256"] = digest.hex()
-        if decoded.is_first:
-            known["remark"] = "the first of several frames or pages"
-        split_key = split_key_of(content_digest(content, decoded))
-        is_large = decoded.is_reduced or spare(*decoded.whole, spec) >= 2
-        size = decoded.whole if is_large else None
-        written = _Written(pixels, _key(digest), split_key, size, decoded.is_reduced, decoded.pixels.dtype != np.uint8)
-        return sample, written, _line(sample, "ok", **known)
-    except ImageError as error:
-        return sample, None, _line(sample, "quarantined", **known, reason=str(error))
-
-
-def _line(sample: Sample, status: str, **known: Any) -> dict[str, Any]:
+def _line(sample: Sample, status: str, known: dict[str, Any]) -> dict[str, Any]:
     """What samples.jsonl says of a file."""
     line = {"path": sample.name, "sha256": None, "pixels_sha256": None, "label": sample.label}
     return line | {"group": sample.group, "split": sample.split, "status": status} | known
-
-
-def _of_pixels(image: NDArray[Any], spec: InputSpec) -> _Written:
-    """Pixels of the asked-for size are their own convention: they are not framed a second time. The split key is that
-    of the array as it came, so that the split does not depend on the framing."""
-    digest = _digest(image)
-    if image.shape == (spec.height, spec.width, spec.channels) and spec.region is None:
-        pixels = to_uint8(image, spec.value_range)
-        if pixels is image:
-            return _Written(image, _key(digest), split_key_of(digest))
-        return _Written(pixels, _key(_digest(pixels)), split_key_of(digest), is_wide=image.dtype != np.uint8)
-    pixels, (height, width) = fit(image, spec), image.shape[:2]
-    size = (height, width) if spare(height, width, spec) >= 2 else None
-    return _Written(pixels, _key(_digest(pixels)), split_key_of(digest), size, is_wide=image.dtype != np.uint8)
 
 
 def _twins(source: Source, packed: _Packed, bar: Progress) -> list[tuple[int, int]]:
