@@ -52,6 +52,29 @@ def bare_s(paths: list[Path]) -> float:
     return min(one_by_one, seconds(lambda: bare_decode_all(paths)))
 
 
+_BARE_PROCESS = """
+import io, sys
+import numpy as np
+from PIL import Image
+for line in sys.stdin:
+    with open(line[:-1], "rb") as file:
+        data = file.read()
+    np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+"""
+
+
+def bare_in_processes(paths: list[Path]) -> None:
+    """On all cores: a fresh process for each, with a stretch of the list."""
+    num = os.cpu_count() or 1
+
+    def decode(stretch: list[Path]) -> None:
+        names = "".join(f"{path}\n" for path in stretch)
+        subprocess.run([sys.executable, "-c", _BARE_PROCESS], input=names, text=True, check=True)
+
+    with ThreadPoolExecutor(num) as pool:
+        list(pool.map(decode, [paths[i::num] for i in range(num)]))
+
+
 def bare_decode_all(paths: list[Path]) -> None:
     """On all cores: threads, each with a stretch of the list."""
     num_threads = os.cpu_count() or 1
@@ -72,9 +95,10 @@ def folder(root: Path, size: int) -> Figures:
     paths = pictures_in(root)
     run = _some_model(size)
     classifier = convlens.load(run)
-    bare, packed, predicted = [], [], []
+    bare, in_processes, packed, predicted = [], [], [], []
     for number in range(ROUNDS):
         bare.append(bare_s(paths))
+        in_processes.append(seconds(lambda: bare_in_processes(paths)))
         with tempfile.TemporaryDirectory() as place:
             out = Path(place) / f"packed-{number}"
             packed.append(seconds(lambda out=out: convlens.pack(root, out=out, size=size)))  # type: ignore[misc]
@@ -82,10 +106,14 @@ def folder(root: Path, size: int) -> Figures:
     return {
         "pictures": len(paths),
         "bare_s": bare,
+        "bare_in_processes_s": in_processes,
         "packed_s": packed,
         "predicted_s": predicted,
         "bare_pictures_per_s": len(paths) / statistics.median(bare),
         "packing_against_bare": statistics.median(b / p for b, p in zip(bare, packed, strict=True)),
+        "packing_against_bare_in_processes": statistics.median(
+            b / p for b, p in zip(in_processes, packed, strict=True)
+        ),
         "predicting_against_bare": statistics.median(b / p for b, p in zip(bare, predicted, strict=True)),
     }
 

@@ -25,33 +25,31 @@ def is_small(num_bytes: float) -> bool:
     return num_bytes < _SMALL_BYTES
 
 
-def prefetch(
-    function: Callable[[In], Out], items: Iterable[In], *, threads: int | None = None, group: int = _GROUP
-) -> Iterator[list[Out]]:
-    """`function` of each item, in order, in groups of so many; some are worked on ahead, in `threads` (one a core).
+def prefetch(function: Callable[[In], Out], items: Iterable[In], *, threads: int | None = None) -> Iterator[list[Out]]:
+    """`function` of each item, in order, in groups; some groups are worked on ahead, in `threads` (one a core).
 
     An exception comes out where its group would have. Nothing is in flight any more when the iterator ends or is
     closed.
     """
     if threads == 0:
         waiting = iter(items)
-        while some := list(islice(waiting, group)):
-            yield [function(item) for item in some]
+        while group := list(islice(waiting, _GROUP)):
+            yield [function(item) for item in group]
         return
     num_threads = min(os.cpu_count() or 1, 16) if threads is None else threads
-    num_ahead = min(4 * num_threads, _AHEAD // group)
+    num_ahead = min(4 * num_threads, _AHEAD // _GROUP)
     groups = iter(items)
     flying: deque[Future[list[Out]]] = deque()
     ended = Event()
 
-    def work(some: list[In]) -> list[Out]:
-        return [function(item) for item in some if not ended.is_set()]
+    def work(group: list[In]) -> list[Out]:
+        return [function(item) for item in group if not ended.is_set()]
 
     with ThreadPoolExecutor(num_threads) as pool:
         try:
             while True:
-                while len(flying) < num_ahead and (some := list(islice(groups, group))):
-                    flying.append(pool.submit(work, some))
+                while len(flying) < num_ahead and (group := list(islice(groups, _GROUP))):
+                    flying.append(pool.submit(work, group))
                 if not flying:
                     return
                 yield flying.popleft().result()

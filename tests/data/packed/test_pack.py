@@ -58,6 +58,34 @@ def test_sizes_and_channels_are_as_found(tmp_path: Path) -> None:
     assert pack(root).input_spec.channels == 1
 
 
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        (None, (12, 12, 1)),
+        (Image.new("L", (12, 11), 9), (32, 32, 1)),
+        (Image.new("RGB", (12, 12), (1, 2, 3)), (12, 12, 3)),
+        ("cut", (32, 32, 1)),
+    ],
+)
+def test_one_of_many_pictures_is_otherwise(tmp_path: Path, other: Image.Image | str | None, expected: Any) -> None:
+    """Of many pictures only some headers are read before packing; one that is not among them, of another size or in
+    colour, or broken with a header of another size, still decides."""
+    for number in range(700):
+        folder = tmp_path / "data" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (12, 12), 20 + number % 200).save(folder / f"{number:03}.jpg")
+    path = tmp_path / "data" / "a" / "002.jpg"  # the second: every second one is looked at
+    if isinstance(other, Image.Image):
+        other.save(path)
+    elif other is not None:
+        Image.effect_noise((30, 30), 90).save(path)
+        path.write_bytes(path.read_bytes()[:-40])
+    dataset = pack(tmp_path / "data", tmp_path / "out")
+    spec = dataset.input_spec
+    assert (spec.height, spec.width, spec.channels) == expected
+    assert len(dataset) == 700 - (other == "cut")
+
+
 def test_a_changed_folder_is_packed_anew_and_an_unchanged_one_is_not(folders: Path) -> None:
     """The cache notices an added, removed or rewritten file, and a changed option."""
     first = pack(folders)
