@@ -12,6 +12,7 @@ from typing import Any
 from convlens import files
 from convlens.architecture import parse, plan
 from convlens.checks import checked, real
+from convlens.data.packed.contents import Contents
 from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.pack import is_packed, open_data, reopen
 from convlens.errors import DataError, RecipeError, RunError, SentenceError, TrainingError, UsageError
@@ -146,7 +147,7 @@ def _train_new(request: TrainRequest, out: str | Path | None, watch: Watch) -> R
     if request.seeds is not None:
         for run in runs:
             update_record(run.path, series=tuple(one.path.name for one in runs))
-    return Run(runs[-1].path)
+    return Run(runs[-1].path, runs[-1].contents)
 
 
 def _finished(training_plan: TrainingPlan, run: Run, watch: Watch, *, ended: bool) -> Run:
@@ -158,13 +159,14 @@ def _finished(training_plan: TrainingPlan, run: Run, watch: Watch, *, ended: boo
             watch.bar.line(f"{run.path} is complete: nothing to resume")
         else:
             run = train_run(training_plan, run, watch, ended=ended)
+        run = Run(run.path, Contents.of(training_plan.dataset))
         if not training_plan.test or run.status != "complete" or run.test is not None:
             return run
         watch.bar.line("evaluating on the test images")
         report = evaluate(run, split="test", device=training_plan.compute.device, progress="none")
         watch.bar.line(str(report.openings))
         update_record(run.path, test=report.score)
-        return Run(run.path)
+        return Run(run.path, run.contents)
 
 
 def _cross_validated(training_plan: TrainingPlan, bar: Progress) -> tuple[TrainingPlan, dict[str, Any]]:
@@ -394,9 +396,8 @@ def _draw_previews(previews: tuple[Dataset, ...], path: Path, bar: Progress) -> 
 def _introduce(training_plan: TrainingPlan, run: Run, bar: Progress) -> None:
     network, compute = training_plan.network, training_plan.compute
     for line in (
-        str(training_plan.dataset),
-        training_plan.dataset.classes_line(),
-        *(f"note: {note}" for note in (*training_plan.dataset.notes, *compute.notes)),
+        *Contents.of(training_plan.dataset).short(training_plan.dataset),
+        *(f"note: {note}" for note in compute.notes),
         str(network.architecture),
         f"{network.num_parameters:,} parameters, {network.multiply_adds:,} multiply-adds an image",
         str(training_plan.recipe),

@@ -7,7 +7,7 @@ not at all and is never overwritten.
 import glob
 import os
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from statistics import mean, stdev
 from typing import Any, Literal
 
 from convlens import files
+from convlens.data.packed.contents import Contents
 from convlens.data.packed.dataset import DataIdentity
 from convlens.errors import ModelFileError, RecordError, RunError, StorageError
 from convlens.metrics import MAY_COUNT_SEEN, Score
@@ -118,9 +119,11 @@ class LogLine(Record, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder; `run.json` is read once, when first asked for. `to_json` has all that it knows."""
+    """A run folder; `run.json` is read once, when first asked for. `to_json` has all that it knows; what it was trained
+    on, `contents`, as long as it was just trained."""
 
     path: Path
+    contents: Contents | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def record(self) -> RunRecord:
@@ -182,7 +185,8 @@ class Run:
 
     def to_json(self) -> dict[str, Any]:
         """What `train --json` prints."""
-        return self.record.to_json() | {"status": self.status, "run": str(self.path), "model": str(self.model)}
+        found = self.record.to_json() | {"status": self.status, "run": str(self.path), "model": str(self.model)}
+        return found if self.contents is None else found | {"contents": self.contents.to_json()}
 
     def summary(self) -> list[tuple[str, str]]:
         """What a person wants to see first, as (what, value)."""

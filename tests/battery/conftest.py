@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,15 +30,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows start several processes at once; two of torch's with two threads each on two cores would wait for one
-    another."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    yield
-    if before is None:
-        del os.environ["OMP_NUM_THREADS"]
+    another. For each row alone: other tests' processes must compute as they do."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +44,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "work").mkdir()
     write_toy(root / "work")
     env = {**os.environ, "CONVLENS_CACHE": str(root / "cache"), "CONVLENS_STATE": str(root / "state")}
+    env["OMP_NUM_THREADS"] = "1"
     code, _, err = done(root / "work", *TRAIN, "--checkpoint-every", "0", env=env)
     assert code == 0, err
     code, _, err = done(root / "work", "evaluate", "runs/toy-1", env=env)

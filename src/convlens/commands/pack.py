@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 from convlens.commands import terminal
@@ -24,7 +23,7 @@ from convlens.commands.options import (
     flag,
 )
 from convlens.render import tables
-from convlens.text import by, shown
+from convlens.text import by
 
 if TYPE_CHECKING:
     from convlens.data.packed.dataset import Dataset
@@ -56,32 +55,24 @@ def pack(
         options |= {"region": region, "exclude": exclude, "data_root": data_root, "verify": verify}
         dataset = convlens.pack(data, out, progress=bar, **options)
     if json:
-        tables.print_json(dataset.to_json())
+        from convlens.data.packed.contents import Contents
+
+        tables.print_json(dataset.to_json() | {"contents": Contents.of(dataset).to_json()})
     else:
         _print(dataset, verified=verify)
 
 
 def _print(dataset: Dataset, *, verified: bool) -> None:
     """What was packed, and what of it could not be read."""
-    spec, counts = dataset.input_spec, dataset.counts
+    from convlens.data.packed.contents import Contents
+
+    spec = dataset.input_spec
     rows = [
         ("packed", str(dataset.folder)),
         ("images", f"{by((spec.height, spec.width, spec.channels))}, framing {spec.framing}"),
-        ("classes", f"{len(dataset.class_names)}: {shown(', '.join(dataset.class_names), 60)}"),
-        ("train", f"{counts['train']:,}"),
-        ("validation", f"{counts['val']:,}"),
-        ("test", f"{counts['test']:,} (sealed)"),
-        ("quarantined", f"{dataset.num_quarantined:,}" + _reasons(dataset)),
+        *Contents.of(dataset).rows(),
+        *([("reasons", f"all in {dataset.folder / 'samples.jsonl'}")] if dataset.num_quarantined else []),
         ("fingerprint", dataset.fingerprint[:16]),
         *([("verified", f"all {len(dataset):,} images are those that were packed")] if verified else []),
     ]
-    tables.print_rows([*rows, *(("note", note) for note in dataset.notes)])
-
-
-def _reasons(dataset: Dataset) -> str:
-    """The most frequent reasons of quarantine, and where all of them stand."""
-    if not dataset.num_quarantined:
-        return ""
-    reasons = Counter(line.reason for line in dataset.samples() if line.status == "quarantined")
-    listed = "; ".join(f"{n}× {shown(reason)}" for reason, n in reasons.most_common(3))
-    return f" ({listed}; all in {dataset.folder / 'samples.jsonl'})"
+    tables.print_rows(rows)

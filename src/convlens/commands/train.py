@@ -116,7 +116,8 @@ def train(
         run = convlens.train(**{name: given[name] for name in names}, recipe=recipe, progress=bar, stop=stopping.asked)
     together = run.series if seeds is not None else None
     if json:
-        tables.print_json((together or run).to_json())
+        contents = {} if run.contents is None else {"contents": run.contents.to_json()}
+        tables.print_json((together or run).to_json() | contents)
     elif stopping.signal is None:
         tables.print_rows((together or run).summary())
         path, program = terminal.as_argument(run.path), terminal.program()

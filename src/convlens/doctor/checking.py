@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from convlens.data.image.decode import Pixels, decode, quiet_pillow
+from convlens.data.packed.contents import Contents, reasons
 from convlens.data.packed.dataset import DEFAULT_VAL_FRAC, Dataset, in_split
 from convlens.data.packed.headers import Headers, read_headers
 from convlens.data.packed.options import PackOptions, exclusions
@@ -30,7 +31,7 @@ from convlens.errors import ImageError, UsageError
 from convlens.evaluation.test_ledger import inspect_test
 from convlens.metrics import IMBALANCED
 from convlens.progress import Progress, open_progress
-from convlens.text import counted, listed, percent, shown, tallied
+from convlens.text import by, counted, listed, percent, shown
 
 _TINY_CLASS, _FEW_TEST = 20, 200
 _BORNE_OUT = 0.5  # of the pairs that names show may be unseen, for names to be believed
@@ -167,6 +168,7 @@ class _Check:
             self.source.folder if self.source is not None else _folder_of(self.dataset),
             self.views(),
             {} if self.source is None else self.source.unused,
+            contents=self.contents(),
         )
 
     def add(
@@ -182,20 +184,11 @@ class _Check:
     # ------------------------------------------------------------ sizes and files
 
     def facts(self) -> list[tuple[str, str]]:
-        counts = Counter(self.splits)
-        splits = ", ".join(f"{counts[s]:,} {s}" for s in SPLITS if counts[s])
-        made = "as the data has them" if self.has_own_splits else "as train would make them"
-        if self.has_own_splits and self.source is not None and "val" not in self.source.counts:
-            made += ", val as train would make it"
-        facts = [("samples", f"{len(self.samples):,} that can be used"), ("splits", f"{splits} ({made})")]
-        names = self.dataset.class_names
-        totals = np.bincount(self.labels, minlength=len(names)).tolist()
-        facts.append(("classes", f"{len(names):,}: {tallied(names, totals)}"))
-        values = self.dataset.input_spec.value_range
-        facts.append(("values", f"{values[0]:g} to {values[1]:,g}, black to white"))
-        facts.append(("quarantined", f"{self.dataset.num_quarantined:,}"))
+        contents = self.contents()
+        facts = contents.rows()
         if self.headers is None:
-            return facts
+            shape = self.source.shape if self.source is not None else None
+            return facts if shape is None else [*facts, ("sizes", f"{by(shape)}, height × width × channels")]
         found = self.headers
         sizes = sorted(found.sizes, key=lambda size: size[0] * size[1])
         ratios = sorted(w / h for h, w in found.sizes.elements())
@@ -212,6 +205,24 @@ class _Check:
             self.add("aspect", NOTE, title, remedy)
         span = f"{few[1]:,}×{few[0]:,}{span}, width × height"
         return [*facts, ("sizes", span), ("width / height", ratio), ("channels", kinds)]
+
+    def contents(self) -> Contents:
+        """What train would be given, as it is counted here."""
+        counts = Counter((sample.label, sample.split) for sample in self.samples)
+        classes = {name: {s: counts[name, s] for s in SPLITS} for name in self.dataset.class_names}
+        made_by = "the data" if self.has_own_splits else "train, like this"
+        if self.has_own_splits and self.source is not None and "val" not in self.source.counts:
+            made_by += ", val by train"
+        packed, source = self.dataset, self.source
+        return Contents(
+            classes,
+            made_by,
+            packed.input_spec.value_range,
+            reasons(packed),
+            packed.card.num_excluded,
+            packed.notes if source is None else source.notes,
+            None if source is None else source.unused,
+        )
 
     def look_at_files(self) -> None:
         unread = [line for line in self.lines if line.status == "quarantined"]

@@ -15,6 +15,7 @@ from typing import Any
 from convlens import files
 from convlens.data.image.decode import Pixels, quiet_pillow
 from convlens.data.image.framing import InputSpec, picture
+from convlens.data.packed.contents import Contents
 from convlens.errors import ImageError, UsageError
 from convlens.metrics import Score
 from convlens.render.pages import notebook, page, thumbnail
@@ -86,6 +87,7 @@ class Findings:
     views: Mapping[int, Callable[[], bytes | Pixels]] = field(default_factory=dict, repr=False, compare=False)
     unused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     control: tuple[tuple[str, Score], ...] = ()
+    contents: Contents | None = None
 
     @property
     def verdict(self) -> str:
@@ -111,6 +113,7 @@ class Findings:
         return (
             {"name": self.name, "location": self.location, "falsifies": self.falsifies}
             | {"verdict": self.verdict}
+            | {"contents": None if self.contents is None else self.contents.to_json()}
             | {"facts": dict(self.facts), "findings": [finding.to_json() for finding in self.findings]}
             | {"groups": [[s.name for s in cluster] for cluster in self.clusters]}
             | {"unused": {reason: list(paths) for reason, paths in self.unused.items()}}

@@ -10,7 +10,7 @@ import pytest
 from convlens.data.sources.base import ReadOptions
 from convlens.data.sources.recognise import open_tree
 from convlens.errors import DataError
-from tests.data.sources import matrix
+from tests.data.sources import matrix, screens
 from tests.data.sources.random_trees import MemoryTree, draw
 
 _MOST_REFUSED = 0.02  # of the trees that have exactly one reading
@@ -71,3 +71,9 @@ def test_the_table_of_the_document_is_what_happens() -> None:
     text = matrix.DOCUMENT.read_text(encoding="utf-8")
     assert text.split(matrix.BEGIN)[1].split(matrix.END)[0].strip() == matrix.table()
     assert "wrong" not in matrix.table()
+
+
+def test_the_screens_in_the_document_are_what_check_prints() -> None:
+    """docs/own-images.md has the first lines of `check` for each source (python -m tests.data.sources.screens)."""
+    text = matrix.DOCUMENT.read_text(encoding="utf-8")
+    assert text.split(screens.BEGIN)[1].split(screens.END)[0].strip() == screens.text()

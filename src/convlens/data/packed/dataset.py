@@ -7,6 +7,7 @@ made is `pack.py`'s business. docs/formats.md describes the files; any NumPy can
 import io
 import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +27,7 @@ from convlens.errors import DataError, RecordError
 from convlens.files import cache_folder, is_file, read_regular, sha256_of
 from convlens.records import Count, Name, Number, Record, Sha256, Share, Text, read_document, read_lines
 from convlens.render.pages import notebook
-from convlens.text import shown, tallied
+from convlens.text import shown
 
 FORMAT_VERSION = 2
 DEFAULT_VAL_FRAC = 0.1
@@ -188,7 +189,9 @@ class Dataset:
     val_frac: float = DEFAULT_VAL_FRAC
     is_merged: bool = False
     permit: Permit | None = field(default=None, compare=False)
-    reading_notes: tuple[str, ...] | None = field(default=None, compare=False)  # of the source as it is now
+    # Of the source as it is now: notes, and the files that are not read, by reason; None where it was not looked at.
+    reading_notes: tuple[str, ...] | None = field(default=None, compare=False)
+    unused: Mapping[str, Sequence[str]] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def open(cls, folder: Path | str, val_frac: float = DEFAULT_VAL_FRAC) -> Self:
@@ -394,11 +397,6 @@ class Dataset:
     def class_counts(self, split: str) -> NDArray[np.int64]:
         """int64 (K,): samples of each class in a split."""
         return np.bincount(self._labels[self.rows(split)], minlength=len(self.class_names))
-
-    def classes_line(self) -> str:
-        """The classes with their training images, the first and the last of many."""
-        said = tallied(self.class_names, self.class_counts("train").tolist())
-        return f"{len(self.class_names):,} classes, training images of each: {said}"
 
     def images(self, split: str) -> ImageRows:
         """uint8 (N, H, W, C) of a split, read when indexed. Raises DataError where test rows are among them, sealed."""

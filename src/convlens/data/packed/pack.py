@@ -74,7 +74,7 @@ def pack(
     out = Path(out)
     with files.new_folder(out) as folder:
         write_packed(source, options, folder, progress)
-    return Dataset.open(out)
+    return _as_read(Dataset.open(out), source)
 
 
 def open_data(
@@ -154,13 +154,18 @@ def _cached(source: Source, options: PackOptions, progress: str | Progress, *, v
     folder = _packed_sets() / _cache_name(source, options)
     with files.lock(folder.with_name(folder.name + ".lock")):
         with suppress(DataError):  # not there yet, or damaged: make it
-            dataset = replace(Dataset.open(folder), reading_notes=source.notes)  # what lies beside may have changed
+            dataset = _as_read(Dataset.open(folder), source)
             if not (verify and dataset.num_damaged()):
                 return dataset
         files.remove_leftovers(folder.parent, of=folder.name)
         with files.new_folder(folder, replace=True) as new:
             write_packed(source, options, new, progress)
-    return Dataset.open(folder)
+    return _as_read(Dataset.open(folder), source)
+
+
+def _as_read(dataset: Dataset, source: Source) -> Dataset:
+    """With what lies beside, which may have changed since it was packed."""
+    return replace(dataset, reading_notes=source.notes, unused=source.unused)
 
 
 def reopen(
