@@ -132,6 +132,23 @@ def test_outlines_are_said(tmp_path: Path) -> None:
     assert "plain pictures and outlines" in convlens.check(tmp_path / "others.npz").verdict
 
 
+def test_arrays_are_equal_only_in_their_own_pixels(tmp_path: Path) -> None:
+    """Two large arrays that are the same when seen small, but differ in a pixel, and two that are equal."""
+    images = np.stack([np.asarray(scene(number, 200)) for number in range(24)])
+    images[22], images[23] = images[0], images[1]
+    images[22, 77, 77, 0] ^= 1
+    np.savez(tmp_path / "large.npz", x=images, y=np.arange(24) % 2)
+    findings = convlens.check(tmp_path / "large.npz").findings
+    named = [
+        ({sample.name for sample in samples}, finding.kind.split("-")[0])
+        for finding in findings
+        for samples in finding.sets
+        if finding.kind.startswith(("exact-", "near-"))
+    ]
+    assert ({"all/1", "all/23"}, "exact") in named and ({"all/0", "all/22"}, "near") in named
+    assert ({"all/0", "all/22"}, "exact") not in named
+
+
 def test_how_two_differ_is_said() -> None:
     """A turned, a mirrored and a cut copy are called that."""
     image = scene(3, 128)

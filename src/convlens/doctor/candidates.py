@@ -19,10 +19,8 @@ Indices = NDArray[np.int64]
 
 _NEIGHBOURS = 7  # of each picture and kind of descriptor, most similar first
 _ALIKE_SPECTRA, _ALIKE_RELIEFS = 0.7, 0.55  # least cosine of descriptors
-_LEAST_TURNED, _LESS_TURNED = (
-    0.75,
-    0.06,
-)  # least correlation of turned spectra; how much less than the best may be right
+# Least correlation of turned spectra; how much less than the best may be right.
+_LEAST_TURNED, _LESS_TURNED = 0.75, 0.06
 _PEAK = 0.6  # least peak of the phase correlation of turned views
 _BLOCK, _PAIRS = 512, 2048
 _SIMILARITIES = 1_000_000  # at a time

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from convlens.data.image.decode import Pixels, decode, quiet_pillow
 from convlens.data.packed.contents import Contents, reasons
@@ -20,7 +21,7 @@ from convlens.data.packed.headers import Headers, read_headers
 from convlens.data.packed.options import PackOptions, exclusions
 from convlens.data.packed.pack import is_packed_folder, open_data, open_listed
 from convlens.data.packed.splits import TEST_FRAC, mixed
-from convlens.data.sources.base import SPLITS, ReadOptions, Source
+from convlens.data.sources.base import SPLITS, ArraySource, ReadOptions, Source
 from convlens.data.sources.listing import hidden_pictures
 from convlens.data.sources.recognise import open_source
 from convlens.doctor.findings import FALSIFIES, NOTE, WARNING, Finding, Findings, Sample
@@ -137,7 +138,8 @@ class _Check:
         ]
 
     def findings(self) -> Findings:
-        facts = self.facts()
+        contents = self.contents()
+        facts = self.facts(contents)
         self.look_at_files()
         self.look_at_classes()
         self.look_for_shortcuts()
@@ -168,7 +170,7 @@ class _Check:
             self.source.folder if self.source is not None else _folder_of(self.dataset),
             self.views(),
             {} if self.source is None else self.source.unused,
-            contents=self.contents(),
+            contents=contents,
         )
 
     def add(
@@ -183,8 +185,7 @@ class _Check:
 
     # ------------------------------------------------------------ sizes and files
 
-    def facts(self) -> list[tuple[str, str]]:
-        contents = self.contents()
+    def facts(self, contents: Contents) -> list[tuple[str, str]]:
         facts = contents.rows()
         if self.headers is None:
             shape = self.source.shape if self.source is not None else None
@@ -355,9 +356,8 @@ class _Check:
 
     def are_same_pixels(self, a: int, b: int) -> bool:
         """Whether two samples agree in every pixel, as they are in their files."""
-        if not self.readers:  # arrays, which are kept as they are
-            one, two = self.dataset.images_at(np.array([a, b]))
-            return bool((one == two).all())
+        if not self.readers:
+            return bool((self.values(a) == self.values(b)).all())
         try:
             first, second = (bytes(self.readers[self.samples[row].name]()) for row in (a, b))
             if first == second:
@@ -367,6 +367,14 @@ class _Check:
         except (ImageError, KeyError):
             return False
         return one.shape[:2] == two.shape[:2] and bool((one == two).all())
+
+    def values(self, row: int) -> NDArray[Any]:
+        """An array's own values (H, W, C), which are not those that it is compared by; of a packed set its pixels."""
+        if not isinstance(self.source, ArraySource):
+            return self.dataset.images_at(np.array([row]))[0]
+        split, number = self.samples[row].name.rsplit("/", 1)
+        values: NDArray[Any] = self.source.splits[None if split == "all" else split].images_NHWC[int(number)]
+        return values
 
     def judge(self, pairs: list[_Duplicate]) -> None:
         """What the pairs mean: across splits, under two labels, or merely there twice."""

@@ -200,10 +200,8 @@ def agreement(first_PHW: Floats, second_PHW: Floats, counts_PHW: NDArray[np.bool
     one, two = (np.maximum(part.sum(axis=1, keepdims=True), 1e-6) for part in (first, second))
     kept = _but_worst(2 * both / np.sqrt(one * two) - first / one - second / two, covered > 0)
     found = []
-    for some in (
-        kept,
-        np.ones_like(kept),
-    ):  # where a few blocks hold all there is, they are both the best and the worst
+    # All of them too: where a few blocks hold all there is, they are both the best and the worst.
+    for some in (kept, np.ones_like(kept)):
         one, two, product = ((part * some).sum(axis=1) for part in (first, second, both))
         found.append(product / np.sqrt(np.maximum(one * two, 1e-3)))
     best: Floats = np.maximum(*found)
