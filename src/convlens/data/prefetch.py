@@ -25,7 +25,9 @@ def is_small(num_bytes: float) -> bool:
     return num_bytes < _SMALL_BYTES
 
 
-def prefetch(function: Callable[[In], Out], items: Iterable[In], *, threads: int | None = None) -> Iterator[list[Out]]:
+def prefetch(
+    function: Callable[[In], Out], items: Iterable[In], *, threads: int | None = None, group_size: int = _GROUP
+) -> Iterator[list[Out]]:
     """`function` of each item, in order, in groups; some groups are worked on ahead, in `threads` (one a core).
 
     An exception comes out where its group would have. Nothing is in flight any more when the iterator ends or is
@@ -33,11 +35,11 @@ def prefetch(function: Callable[[In], Out], items: Iterable[In], *, threads: int
     """
     if threads == 0:
         waiting = iter(items)
-        while group := list(islice(waiting, _GROUP)):
+        while group := list(islice(waiting, group_size)):
             yield [function(item) for item in group]
         return
     num_threads = min(os.cpu_count() or 1, 16) if threads is None else threads
-    num_ahead = min(4 * num_threads, _AHEAD // _GROUP)
+    num_ahead = min(4 * num_threads, _AHEAD // group_size)
     groups = iter(items)
     flying: deque[Future[list[Out]]] = deque()
     ended = Event()
@@ -48,7 +50,7 @@ def prefetch(function: Callable[[In], Out], items: Iterable[In], *, threads: int
     with ThreadPoolExecutor(num_threads) as pool:
         try:
             while True:
-                while len(flying) < num_ahead and (group := list(islice(groups, _GROUP))):
+                while len(flying) < num_ahead and (group := list(islice(groups, group_size))):
                     flying.append(pool.submit(work, group))
                 if not flying:
                     return

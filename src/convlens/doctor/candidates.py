@@ -92,7 +92,8 @@ def spectra_of(small_NHW: NDArray[np.uint8], aspects_N: Floats) -> "list[Spectra
     square = np.ones_like(own)
     shifted = Spectra(small_NHW, own, descriptors.SHIFTED, MIDDLE)
     if float(own.max()) <= _SQUARE:
-        return [Spectra(small_NHW, square, (*descriptors.MIDDLES, *descriptors.PARTS), WHOLE), shifted]
+        views = tuple(dict.fromkeys((*descriptors.MIDDLES, *descriptors.PARTS)))
+        return [Spectra(small_NHW, square, views, WHOLE), shifted]
     whole = Spectra(small_NHW, own, descriptors.MIDDLES, WHOLE)
     return [whole, Spectra(small_NHW, square, descriptors.PARTS, WHOLE), shifted]
 
@@ -146,7 +147,8 @@ class Spectra:
         first, second = (self.small[side].astype(np.float32) for side in (found.a, found.b))
         extents = (self.extents[found.a], self.extents[found.b] / self.middle[0])
         views = np.array(self.views, np.float32)[found.view]
-        placed, peaks = registration.turned(first, second, extents, views, found.angle, found.is_mirrored)
+        cuts = found.a * len(self.views) + found.view
+        placed, peaks = registration.turned(first, second, extents, views, cuts, found.angle, found.is_mirrored)
         return Candidates(found.a, found.b, placed).of(peaks >= _PEAK)
 
 

@@ -43,18 +43,22 @@ _DISTANCE = np.hypot(_PLACES[:, None], _PLACES)
 WINDOW = np.where(_DISTANCE < 1, 0.5 + 0.5 * np.cos(np.pi * _DISTANCE), 0).astype(np.float32)
 
 
-def _circles() -> Floats:
-    """(window's pixels, 2 × samples): the real and the imaginary part of the windowed transform at each place of each
-    circle; a flat window gives zeros."""
+def _circles() -> tuple[Floats, Floats]:
+    """Both (half of the window's pixels, samples): what gives the real part of the windowed transform at each place of
+    each circle of the sums of opposite pixels, and of their differences the imaginary one; a flat window gives
+    zeros."""
     angles = np.arange(NUM_ANGLES) * np.pi / NUM_ANGLES
     right, down = (np.multiply.outer(_RADII, f(angles)).ravel() for f in (np.cos, np.sin))
     phases = right[:, None, None] * _PLACES + down[:, None, None] * _PLACES[:, None]
     waves = (np.exp(-1j * np.pi * phases) * WINDOW).reshape(len(right), -1)
     waves -= waves.sum(axis=1, keepdims=True) * (WINDOW.ravel() / WINDOW.sum())
-    return np.concatenate([waves.real, waves.imag]).astype(np.float32).T.copy()
+    half = waves[:, : waves.shape[1] // 2]
+    return half.real.astype(np.float32).T.copy(), half.imag.astype(np.float32).T.copy()
 
 
-_CIRCLES = _circles()
+_EVEN, _ODD = _circles()
+_COEFFICIENTS = np.fft.fft(np.eye(NUM_ANGLES))[:, : _NUM_COEFFICIENTS + 1]  # as a product: faster than so short an FFT
+_COEFFICIENTS = np.concatenate([_COEFFICIENTS.real, _COEFFICIENTS.imag], axis=1).astype(np.float32)
 
 
 def extents(aspects_N: Floats) -> Floats:
@@ -71,38 +75,44 @@ def centres(views: Floats, extents_N2: Floats) -> Floats:
 def windows(small_NHW: NDArray[np.uint8], extents_N2: Floats, view: View) -> Floats:
     """float32 (N, W, W): the view's square part of each of the images (N, SMALL, SMALL), whose sides were both
     stretched or shrunk to SMALL."""
-    centre = centres(np.array(view, np.float32), extents_N2)
-    across, down = (_picking(centre[:, axis], view[0], extents_N2[:, axis]) for axis in (0, 1))
-    return down @ small_NHW.astype(np.float32) @ across.transpose(0, 2, 1)
+    # Many have the same shape: what picks their pixels is made once.
+    _, first, which = np.unique(extents_N2[:, 0] / extents_N2[:, 1], return_index=True, return_inverse=True)
+    extents_K2 = extents_N2[first]
+    centre = centres(np.array(view, np.float32), extents_K2)
+    across, down = (_picking(centre[:, axis], view[0], extents_K2[:, axis]) for axis in (0, 1))
+    images = small_NHW.astype(np.float32)
+    if len(first) == 1:
+        found: Floats = down[0] @ (images.reshape(-1, SMALL) @ across[0].T).reshape(len(images), SMALL, _WINDOW)
+        return found
+    return down[which] @ images @ across[which].transpose(0, 2, 1)
 
 
 def _picking(centre_N: Floats, scale: float, extent_N: Floats) -> Floats:
-    """(N, W, SMALL) weights that pick a window's places along an axis, each the mean of the pixels that it spans; where
-    they are the same for all, (1, W, SMALL)."""
-    kinds, which = np.unique(np.stack([centre_N, extent_N]), axis=1, return_inverse=True)
-    centre, extent = kinds[:, :, None]
+    """(N, W, SMALL) weights that pick a window's places along an axis, each the mean of the pixels that it spans."""
+    centre, extent = centre_N[:, None], extent_N[:, None]
     at = ((centre + scale * _PLACES) / extent + 1) / 2 * SMALL - 0.5
     span = np.maximum(1, scale / extent * SMALL / _WINDOW)[:, :, None]
     pixels = np.arange(SMALL, dtype=np.float32)
     weights = np.maximum(0, 1 - np.abs(np.clip(at, 0, SMALL - 1)[:, :, None] - pixels) / span)
     weights /= weights.sum(axis=2, keepdims=True)
     picked: Floats = weights.astype(np.float32)
-    return picked if len(picked) == 1 else picked[which.ravel()]
+    return picked
 
 
 def spectra(windows_NHW: Floats) -> Floats:
     """float32 (N, circles, NUM_ANGLES): square roots of the spectrum's sizes, or a few strong ones would be all that
     counts."""
-    parts = windows_NHW.reshape(len(windows_NHW), -1) @ _CIRCLES
-    real, imaginary = np.split(parts, 2, axis=1)
-    sizes: Floats = np.sqrt(np.hypot(real, imaginary)).reshape(len(parts), -1, NUM_ANGLES)
-    return sizes
+    one, other = np.split(windows_NHW.reshape(len(windows_NHW), -1), 2, axis=1)
+    other = other[:, ::-1]  # each pixel's opposite
+    real, imaginary = (one + other) @ _EVEN, (one - other) @ _ODD
+    sizes: Floats = np.sqrt(np.sqrt(real * real + imaginary * imaginary))  # half of the time of hypot
+    return sizes.reshape(len(sizes), -1, NUM_ANGLES)
 
 
 def invariants(spectra_NKA: Floats) -> Floats:
     """float32 (N, D) of length 1, the same for turned and mirrored pictures."""
-    sizes = np.abs(np.fft.rfft(spectra_NKA, axis=2)[:, :, : _NUM_COEFFICIENTS + 1]).reshape(len(spectra_NKA), -1)
-    return _unit(sizes)
+    real, imaginary = np.split(spectra_NKA.reshape(-1, NUM_ANGLES) @ _COEFFICIENTS, 2, axis=1)
+    return _unit(np.sqrt(real * real + imaginary * imaginary).reshape(len(spectra_NKA), -1))
 
 
 def reliefs(small_NHW: NDArray[np.uint8]) -> Floats:

@@ -12,6 +12,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from convlens.data.prefetch import prefetch
 from convlens.doctor import descriptors, registration
@@ -183,14 +184,16 @@ def same_pictures(pictures: Compared, bar: Progress | None = None) -> list[Pair]
     if len(usable) < len(pictures.grey_NHW):
         pictures = Compared(pictures.grey_NHW[usable], pictures.colour_NHWC[usable], pictures.aspects_N[usable])
     found: dict[tuple[int, int], Pair] = {}
-    parts = _alike(pictures, bar)
-    bar.start("comparing alike pictures", len(parts))
-    for group in prefetch(partial(_proved, pictures), parts):
-        bar.advance(len(group))
-        for pair in (pair for proved in group for pair in proved):
-            known = found.get((pair.a, pair.b))
-            if known is None or pair.fine > known.fine:
-                found[pair.a, pair.b] = pair
+    # Blocks side by side, each with one thread: its products are too small for threads of BLAS's own to pay.
+    with threadpool_limits(1, "blas"):
+        parts = _alike(pictures, bar)
+        bar.start("comparing alike pictures", len(parts))
+        for (proved,) in prefetch(partial(_proved, pictures), parts, group_size=1):
+            bar.advance()
+            for pair in proved:
+                known = found.get((pair.a, pair.b))
+                if known is None or pair.fine > known.fine:
+                    found[pair.a, pair.b] = pair
     return [replace(pair, a=int(usable[a]), b=int(usable[b])) for (a, b), pair in sorted(found.items())]
 
 
@@ -202,8 +205,8 @@ def _alike(pictures: Compared, bar: Progress) -> list[tuple[Spectra | Reliefs, A
 
     def searched(kind: Spectra | Reliefs) -> Alike:
         parts = []
-        for rows in blocks(len(small)):
-            parts.append(kind.alike(rows))
+        for group, rows in zip(prefetch(kind.alike, blocks(len(small)), group_size=1), blocks(len(small)), strict=True):
+            parts += group
             bar.advance(len(rows))
         return Alike.joined(parts)
 

@@ -88,34 +88,41 @@ def turned(
     second_PHW: Floats,
     extents_2P2: tuple[Floats, Floats],
     views_P3: Floats,
+    cuts_P: NDArray[np.int64],
     angles_P: Floats,
     is_mirrored_P: NDArray[np.bool_],
 ) -> tuple[Placements, Floats]:
     """How the view of the first picture lies on the middle of the second, turned so or by a half turn more, and shifted
     as the two then fit best; and how well that is, (P,): the peak of their phase correlation, 1 where all phases agree.
-    The second's extents are in units of half that middle's side."""
+    The second's extents are in units of half that middle's side. `cuts` are the same where picture and view are."""
     cos, sin = np.cos(angles_P), np.sin(angles_P)
     turn = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2).astype(np.float32)
     turn[is_mirrored_P, :, 0] *= -1
     (one, two), scale = extents_2P2, views_P3[:, :1]
     middle = centres(views_P3, one)
-    looked = Placements(np.eye(2, dtype=np.float32) * (scale / one)[:, None, :], middle / one)
-    _, (seen,) = warped(looked, len(WINDOW), first_PHW)
-    _, (others,) = warped(Placements(turn / two[:, :, None], np.zeros_like(middle)), len(WINDOW), second_PHW)
-    spectrum, rows = np.fft.rfft2((seen - seen.mean(axis=(1, 2), keepdims=True)) * WINDOW), np.arange(len(seen))
+    # Views of one picture are cut, and transformed, once.
+    _, some, which = np.unique(cuts_P, return_index=True, return_inverse=True)
+    looked = Placements(np.eye(2, dtype=np.float32) * (scale / one)[some, None, :], (middle / one)[some])
+    _, (seen,) = warped(looked, len(WINDOW), first_PHW[some])
+    _, (other,) = warped(Placements(turn / two[:, :, None], np.zeros_like(middle)), len(WINDOW), second_PHW)
+    spectrum, others = (
+        np.fft.rfft2((images - images.mean(axis=(1, 2), keepdims=True)) * WINDOW) for images in (seen, other)
+    )
+    spectrum, rows = spectrum[which.ravel()], np.arange(len(which))
+    sizes = np.sqrt(np.abs(spectrum) * np.abs(others) + 1e-3)
+    spectrum /= sizes
     found, peaks = [], []
-    for sign, other in ((1, others), (-1, others[:, ::-1, ::-1])):
-        cross = spectrum * np.conj(np.fft.rfft2((other - other.mean(axis=(1, 2), keepdims=True)) * WINDOW))
-        sizes = np.sqrt(np.abs(cross) + 1e-3)
-        fits = np.fft.irfft2(cross / sizes, s=WINDOW.shape).reshape(len(rows), WINDOW.size)
+    for sign, cross in ((1, spectrum * np.conj(others)), (-1, spectrum * others)):
+        fits = np.fft.irfft2(cross, s=WINDOW.shape).reshape(len(rows), WINDOW.size)
         peak = fits.argmax(axis=1)
-        peaks.append(fits[rows, peak] * WINDOW.size / (sizes @ _TWICE).sum(axis=1))
-        at = np.stack(np.divmod(peak, len(WINDOW))[::-1], axis=1)
+        peaks.append(fits[rows, peak])
+        at = np.stack(np.divmod(peak, len(WINDOW))[::-1], axis=1) + (sign < 0)  # turned about a corner: one pixel more
         moved = np.where(at > len(WINDOW) // 2, at - len(WINDOW), at) * np.float32(2 / len(WINDOW))
         onto = sign * turn / two[:, :, None]
         shift = -(onto @ (middle / scale + moved)[:, :, None])[:, :, 0]
         found.append(Placements((onto * (one / scale)[:, None, :]).astype(np.float32), shift.astype(np.float32)))
-    return found[0].where(peaks[0] >= peaks[1], found[1]), np.maximum(*peaks)
+    most = WINDOW.size / (sizes @ _TWICE).sum(axis=1)
+    return found[0].where(peaks[0] >= peaks[1], found[1]), np.maximum(*peaks) * most
 
 
 _TWICE = np.array([1, *[2] * (len(WINDOW) // 2 - 1), 1], np.float32)  # of a real signal's spectrum, half is computed

@@ -19,7 +19,7 @@ from convlens.data.image.decode import FORMATS, SOFTWARE
 from convlens.metrics import wilson_interval
 
 Floats = NDArray[np.float64]
-MOST_MEASURED = 4_000
+MOST_MEASURED = 2_000
 _DEPTH, _THRESHOLDS, _FOLDS = 4, 12, 5
 _MODEL, _TIMES = 0x0110, (0x9003, 0x0132)  # of EXIF: the camera, when it was taken or changed
 UNKNOWN = -1.0
