@@ -18,7 +18,7 @@ from convlens.data.packed.options import Exclusion
 from convlens.errors import ConvlensError, RecordError
 from convlens.evaluation.test_ledger import ledger_path
 from convlens.microscope.lab import LabRequest
-from convlens.modelfile import DOCUMENT, CardRecord, ModelCard
+from convlens.modelfile import DOCUMENT, FORMAT_VERSION, CardRecord, ModelCard
 from convlens.records import converted, parsed, read_lines, read_sealed, versioned, write_sealed
 from convlens.run import RUN_FILE, LogLine, Run
 from convlens.training import checkpoint
@@ -139,7 +139,7 @@ def test_every_line_and_request_at_every_field(run: Run) -> None:
 def test_the_model_card_at_every_field(run: Run) -> None:
     """A card from a stranger is refused by the field, or usable: it gives a plan, or one line."""
     card = convlens.load(run).card.to_json()
-    kinds = {2: CardRecord}
+    kinds = {FORMAT_VERSION: CardRecord}
 
     def read(value: Any) -> Any:
         found = versioned(value, DOCUMENT, kinds, "FILE")

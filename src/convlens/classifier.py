@@ -31,9 +31,10 @@ from convlens.modelfile import ModelCard
 from convlens.network.build import Network, build, copy_into
 from convlens.network.compute import MEMORY_FORMATS, resolve_compute, resolve_device, settled
 from convlens.network.forward import logits_of
+from convlens.network.pretrained import model_path
 from convlens.progress import Progress, open_progress
 from convlens.render.pages import notebook
-from convlens.run import Run, find_model
+from convlens.run import Run
 from convlens.text import counted, shown
 
 _BATCH_SIZE = 256
@@ -131,11 +132,12 @@ def load(model: str | Path | Run | Classifier = "last", device: str | None = "au
     device = "auto" if device is None else device
     if isinstance(model, Classifier):
         return model if device in ("auto", model.device) else load(model.path, device)
-    file = modelfile.read_model(find_model(model))
+    file = modelfile.read_model(model_path(model))
     found = resolve_device(device)
     # Weights made in a caller's inference mode could never be explained by gradients.
     with settled(resolve_compute(found, "float32")), torch.inference_mode(False):
-        memory_format = file.card.training.memory_format or MEMORY_FORMATS[0]  # as validation had it
+        training = file.card.training
+        memory_format = (training and training.memory_format) or MEMORY_FORMATS[0]  # as validation had it
         network = build(file.plan, file.card.input_spec, device=found, memory_format=memory_format)
         copy_into(network, file.tensors)
     network.eval()

@@ -21,6 +21,7 @@ from convlens.evaluation.evaluate import evaluate
 from convlens.evaluation.test_ledger import ledger_path, open_test
 from convlens.network.compute import resolve_compute, resolve_device
 from convlens.network.memory import check_memory
+from convlens.network.pretrained import model_path
 from convlens.presets import what_it_takes
 from convlens.progress import Progress, open_progress
 from convlens.recipe import Recipe
@@ -31,7 +32,6 @@ from convlens.run import (
     RUNS_FOLDER,
     Run,
     RunRecord,
-    find_model,
     find_run,
     new_run,
     update_record,
@@ -172,7 +172,11 @@ def _finished(training_plan: TrainingPlan, run: Run, watch: Watch, *, ended: boo
 def _cross_validated(training_plan: TrainingPlan, bar: Progress) -> tuple[TrainingPlan, dict[str, Any]]:
     """The plan with its data open, test among it, and what cross-validation adds to the run's record."""
     dataset, _ = open_test(
-        training_plan.dataset, str(training_plan.network.architecture), training_plan.recipe, training_plan.seed
+        training_plan.dataset,
+        str(training_plan.network.architecture),
+        training_plan.recipe,
+        training_plan.seed,
+        None if training_plan.parent is None else training_plan.parent.card.origin,
     )
     training_plan = replace(training_plan, dataset=dataset)
     score, num_known = cross_validate(training_plan, bar)
@@ -307,8 +311,10 @@ def plan_of(run: Run, request: TrainRequest, bar: Progress) -> TrainingPlan:
                 f"{dataset.fingerprint[:12]})"
             )
         seed, architecture = record.seed, parse(record.architecture)
+        parent = parent_again(record.parent)
         if dataset.is_merged:
-            dataset, _ = open_test(dataset, str(architecture), recipe, seed, again=True)
+            origin = None if parent is None else parent.card.origin
+            dataset, _ = open_test(dataset, str(architecture), recipe, seed, origin, again=True)
         return TrainingPlan(
             dataset=dataset,
             network=plan(architecture, dataset.input_spec.shape, len(dataset.class_names)),
@@ -316,7 +322,7 @@ def plan_of(run: Run, request: TrainRequest, bar: Progress) -> TrainingPlan:
             seed=seed,
             compute=resolve_compute(stored.device, stored.precision, stored.threads, stored.memory_format),
             preset=record.preset,
-            parent=parent_again(record.parent),
+            parent=parent,
             test=request.test or record.test_asked,
             folds=record.folds,
             keep_filters=record.keep_filters,
@@ -344,7 +350,7 @@ def _refuse_changes(run: Run, request: TrainRequest, record: RunRecord, recipe: 
     now["architecture"] = None if request.architecture is None else str(parse(str(request.architecture)))
     now["device"] = None if request.device in (None, "auto") else resolve_device(str(request.device))
     now |= {name: getattr(request, name) or None for name in ("keep_filters", "omit_record")}
-    now["parent"] = None if request.parent is None else str(find_model(request.parent).resolve())
+    now["parent"] = None if request.parent is None else str(model_path(request.parent).resolve())
     asked = request.options.to_json()
     then |= record.dataset.options.to_json()
     now |= {name: value or None for name, value in asked.items()}

@@ -9,6 +9,7 @@ from typing import Any
 
 from convlens import files
 from convlens.architecture import Architecture, Explanation, parse, plan
+from convlens.architecture.families import FAMILIES, Family
 from convlens.checks import checked, whole
 from convlens.errors import UsageError
 from convlens.run import LAST, RUN_FILE, Run, find_model
@@ -16,14 +17,18 @@ from convlens.text import shown, whole_numbers
 
 DEFAULT_INPUT = (28, 28, 1)
 DEFAULT_CLASSES = 10
+_IMAGENET_CLASSES = 1000
 
 
 def explain(what: Any, *, input: str | Sequence[int] | None = None, classes: int | None = None) -> Explanation:
     """Explain a sentence (or Architecture) on an input, or a trained model on its own.
 
     `input` is height x width x channels in pixels, `"28x28x1"` or (28, 28, 1), the default; `classes` defaults to
-    10. A model has both already. Raises SentenceError, ModelFileError, UsageError.
+    10. A model has both already; a known architecture (`efficientnet-lite0`) was made for a square of its own, and for
+    ImageNet's 1,000 classes. Raises SentenceError, ModelFileError, UsageError.
     """
+    if isinstance(what, str) and what.strip() in FAMILIES:
+        return _explain_family(FAMILIES[what.strip()], input, classes)
     if _names_a_model(what):
         if input is not None or classes is not None:
             raise UsageError("a model has its own input and classes: leave `input` and `classes` away")
@@ -42,6 +47,15 @@ def parse_input(value: str | Sequence[int]) -> tuple[int, int, int]:
     if len(numbers) != 3 or not all(1 <= n <= 65_536 for n in numbers):
         raise UsageError(f"input must be height x width x channels like 28x28x1, not {shown(value)!r}")
     return numbers[0], numbers[1], numbers[2]
+
+
+def _explain_family(known: Family, input: str | Sequence[int] | None, classes: int | None) -> Explanation:
+    height, width, channels = parse_input(input if input is not None else (known.side, known.side, 3))
+    if height != width:
+        raise UsageError(f"{known.name} is for squares, not {height} x {width}")
+    num_classes = _IMAGENET_CLASSES if classes is None else classes
+    checked("classes", num_classes, whole(1, 1_000_000))
+    return Explanation(plan(parse(known.sentence(height)), (channels, height, width), num_classes))
 
 
 def _names_a_model(what: Any) -> bool:

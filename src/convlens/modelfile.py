@@ -31,7 +31,7 @@ from convlens.records import Amount, Count, Name, Record, Sha256, Text, converte
 from convlens.seen import Seen, SeenRecord
 from convlens.text import shown
 
-FORMAT_VERSION = 2  # 1, which has no record of the pictures, is read too
+FORMAT_VERSION = 3  # 1, which has no record of the pictures, and 2, which knows no origin, are read too
 DOCUMENT = "convlens-model"
 MAX_FILE_BYTES = 8 * 1024**3
 _MAX_HEADER_BYTES = 8 << 20
@@ -156,8 +156,28 @@ def _header(path: Path, where: str) -> tuple[dict[str, Any], int]:
 # ---------------------------------------------------------------- models
 
 
+class Origin(Record, frozen=True, kw_only=True):
+    """Where weights come from that were not trained by convlens: what they are called, where they were found and as
+    which file, which pictures they were trained on, and under which licence they are; None where nobody said."""
+
+    name: Name
+    source: Name
+    sha256: Sha256
+    trained_on: Name | None = None
+    licence: Name | None = None
+
+    @property
+    def note(self) -> str:
+        """What whoever measures a model must know that began with them."""
+        what = f"weights of others ({shown(self.name, 80)})"
+        if self.trained_on is None:
+            return f"the model began with {what}: which pictures those were made with is not known"
+        return f"the model began with {what}, made with {shown(self.trained_on, 80)}: pictures of it are not left out"
+
+
 class ParentFacts(Record, frozen=True, kw_only=True):
-    """The model that a training began with, as run.json and the card have it."""
+    """The model that a training began with, as run.json and the card have it; `dataset` is empty where it was not
+    trained by convlens."""
 
     path: Name
     sha256: Sha256
@@ -192,26 +212,31 @@ class Metrics(Record, frozen=True, kw_only=True):
 
 
 class CardRecord(Record, frozen=True, kw_only=True):
-    """A card as it stands in the file, in format version 2; 1 has no `seen`."""
+    """A card as it stands in the file, in format version 3; 2 has no `origin`, 1 no `seen` either. What tells of a
+    training is null where the weights were not trained by convlens."""
 
     kind: Name
     format_version: Count
     architecture: Text
     input: InputSpec
     class_names: ClassNames
-    recipe: dict[Name, Any]
+    recipe: dict[Name, Any] | None
     preset: Name | None
-    seed: Count
-    dataset: DataIdentity
-    training: TrainingFacts
+    seed: Count | None
+    dataset: DataIdentity | None
+    training: TrainingFacts | None
     metrics: Metrics
     versions: dict[Name, Name]
     created: Name
     calibration: None = None
     seen: SeenRecord | None = None
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         check_class_names(self.class_names)
+        told = [value is not None for value in (self.recipe, self.seed, self.dataset, self.training)]
+        if not all(told) and (any(told) or self.origin is None):
+            raise ValueError("recipe, seed, dataset and training go together, and only with an origin may be null")
         if not self.input.has_statistics:
             raise ValueError("input: mean and std are missing")
 
@@ -220,22 +245,35 @@ class CardRecord(Record, frozen=True, kw_only=True):
 class ModelCard:
     """Everything about a model but its tensors. All of it is checked when it is read.
 
-    `calibration` is None or values (later); `seen` which pictures it was made with, None where that is not known.
+    `calibration` is None or values (later); `seen` which pictures it was made with, None where that is not known;
+    `origin` the weights of others that it began with. Where convlens did no more than take those over, `recipe`,
+    `seed`, `dataset` and `training` are None.
     """
 
     architecture: str
     input_spec: InputSpec
     class_names: tuple[str, ...]
-    recipe: Recipe
+    recipe: Recipe | None
     preset: str | None
-    seed: int
-    dataset: DataIdentity
-    training: TrainingFacts
+    seed: int | None
+    dataset: DataIdentity | None
+    training: TrainingFacts | None
     metrics: Metrics
     versions: Mapping[str, str]
     created: str
     calibration: None = None
     seen: Seen | None = field(default=None, compare=False)
+    origin: Origin | None = None
+
+    @property
+    def is_adopted(self) -> bool:
+        """Whether convlens only took the weights over, and trained nothing."""
+        return self.training is None
+
+    @property
+    def has_parent(self) -> bool:
+        """Whether the training began with another model of convlens."""
+        return self.training is not None and self.training.parent is not None
 
     def plan(self) -> Plan:
         """The network's plan. Raises SentenceError where the sentence does not fit input and classes."""
@@ -246,10 +284,10 @@ class ModelCard:
         return (
             {"kind": DOCUMENT, "format_version": FORMAT_VERSION}
             | {"architecture": self.architecture, "input": self.input_spec.to_json()}
-            | {"class_names": list(self.class_names), "recipe": self.recipe.to_json(), "preset": self.preset}
-            | {"seed": self.seed, "dataset": self.dataset.to_json(), "training": self.training.to_json()}
-            | {"metrics": self.metrics.to_json(), "versions": dict(self.versions), "created": self.created}
-            | {"calibration": self.calibration, "seen": None if self.seen is None else self.seen.to_json()}
+            | {"class_names": list(self.class_names), "preset": self.preset, "seed": self.seed}
+            | {name: _json(getattr(self, name)) for name in ("recipe", "dataset", "training", "metrics")}
+            | {"versions": dict(self.versions), "created": self.created, "calibration": self.calibration}
+            | {name: _json(getattr(self, name)) for name in ("seen", "origin")}
         )
 
     @classmethod
@@ -259,7 +297,7 @@ class ModelCard:
             architecture=card.architecture,
             input_spec=card.input,
             class_names=card.class_names,
-            recipe=Recipe.from_json(card.recipe),
+            recipe=None if card.recipe is None else Recipe.from_json(card.recipe),
             preset=card.preset,
             seed=card.seed,
             dataset=card.dataset,
@@ -268,7 +306,12 @@ class ModelCard:
             versions=card.versions,
             created=card.created,
             seen=seen,
+            origin=card.origin,
         )
+
+
+def _json(value: Any) -> Any:
+    return None if value is None else value.to_json()
 
 
 @dataclass(frozen=True)
@@ -288,7 +331,7 @@ def write_model(path: Path, card: ModelCard, tensors: Mapping[str, NDArray[Any]]
 
 def read_model(path: Path) -> ModelFile:
     """Read and check a model file. Raises ModelFileError that says what is wrong with it."""
-    bundle = read_bundle(path, DOCUMENT, dict.fromkeys((1, FORMAT_VERSION), CardRecord))
+    bundle = read_bundle(path, DOCUMENT, dict.fromkeys((1, 2, FORMAT_VERSION), CardRecord))
     where = shown(path, 200)
     try:
         card = ModelCard.of(bundle.card)

@@ -199,7 +199,8 @@ def test_validation_and_saving_use_the_average(arrays: Any, workplace: Path) -> 
     """With EMA the saved model is the average, and its card says so."""
     plain = convlens.train(arrays, architecture=TINY, recipe=QUICK)
     ema = convlens.train(arrays, architecture=TINY, recipe=QUICK.replace(ema=0.9))
-    assert read_model(ema.model).card.training.weights == "ema"
+    training = read_model(ema.model).card.training
+    assert training is not None and training.weights == "ema"
     assert not same(weights(plain), weights(ema))
 
 

@@ -24,10 +24,10 @@ def test_a_model_grown_on_the_same_classes_starts_as_its_parent(tmp_path: Path, 
     child = convlens.train(root, parent=parent.path, progress="none", stop=lambda: True)
     one, other = read_model(parent.model), read_model(child.model)
     assert all(np.array_equal(one.tensors[name], other.tensors[name]) for name in one.tensors)
-    assert other.card.training.parent is not None
+    assert other.card.training is not None and other.card.training.parent is not None and one.card.dataset is not None
     assert other.card.training.parent.path == str(parent.model.resolve())
     assert other.card.training.parent.dataset["fingerprint"] == one.card.dataset.fingerprint
-    assert (other.card.input_spec.mean, other.card.recipe.epochs) == (one.card.input_spec.mean, one.card.recipe.epochs)
+    assert (other.card.input_spec.mean, other.card.recipe) == (one.card.input_spec.mean, one.card.recipe)
     assert ("warm start from", str(parent.model.resolve())) in child.summary()
     finished = convlens.train(resume=child.path, progress="none")
     assert finished.status == "complete"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from convlens import files
 from convlens.checks import checked, choice
 from convlens.classifier import Classifier, load
-from convlens.data.packed.dataset import DataIdentity, Dataset, are_same_samples
+from convlens.data.packed.dataset import DEFAULT_VAL_FRAC, DataIdentity, Dataset, are_same_samples
 from convlens.data.packed.options import PackOptions, exclusions, refuse_unknown
 from convlens.data.packed.pack import is_packed_folder, open_data, reopen
 from convlens.data.sources.base import SPLITS, ReadOptions
@@ -184,7 +184,8 @@ def evaluate(
         left_out = f" but {chosen.num_left_out:,} that {why}" if chosen.num_left_out else ""
         if dataset.card.split_by == "evaluation" and split != "test":
             left_out += ": of data that is named here all is test; leave it away for the model's own"
-        if dataset.is_merged or classifier.card.dataset.is_merged:
+        trained_on = classifier.card.dataset
+        if dataset.is_merged or (trained_on is not None and trained_on.is_merged):
             raise DataError(
                 f"the model was trained on all images of {dataset.name}: its score is that of its "
                 "cross-validation; evaluate it on other data"
@@ -193,7 +194,7 @@ def evaluate(
     openings = None
     if split == "test":
         card = classifier.card
-        dataset, openings = open_test(dataset, card.architecture, card.recipe, card.seed)
+        dataset, openings = open_test(dataset, card.architecture, card.recipe, card.seed, card.origin)
     images, labels = dataset.images(split), dataset.labels(split)
     images, labels = images.only(chosen.keep), mapping[labels[chosen.keep]]
     images.check()
@@ -216,24 +217,20 @@ def evaluate(
         num_quarantined=dataset.num_quarantined,
         num_left_out=chosen.num_left_out,
         weights=_weights(classifier),
-        notes=(*chosen.notes, *dataset.notes),
+        notes=(*chosen.notes, *dataset.notes, *(() if (origin := classifier.card.origin) is None else (origin.note,))),
     )
     return _kept(report, classifier.card, is_part=bool(excluded))
 
 
 def _weights(classifier: Classifier) -> dict[str, Any]:
     """Which weights the numbers come from, and the compute they were measured in."""
-    training = classifier.card.training
-    return {
-        "which": training.weights,
-        "step": training.step,
-        "num_steps": training.num_steps,
-        "epochs": training.epochs,
-    } | {
-        "trained_in": training.precision,
-        "precision": "float32",
-        "device": classifier.device,
-    }
+    training, origin = classifier.card.training, classifier.card.origin
+    measured_in = {"precision": "float32", "device": classifier.device}
+    if training is None:
+        return {"which": origin and origin.name, "sha256": origin and origin.sha256} | measured_in
+    names = ("step", "num_steps", "epochs")
+    how = {"which": training.weights} | {name: getattr(training, name) for name in names}
+    return how | {"trained_in": training.precision} | measured_in
 
 
 @dataclass(frozen=True)
@@ -257,10 +254,14 @@ def _choose(
 ) -> _Choice:
     card = classifier.card
     trained_on = card.dataset
+    val_frac = DEFAULT_VAL_FRAC if trained_on is None else trained_on.val_frac
     if data is None:
+        if trained_on is None:
+            name = shown(card.origin.name if card.origin else classifier.path, 80)
+            raise DataError(f"{name} was not trained by convlens: name the data to measure it on")
         dataset = reopen(trained_on, data_root=data_root, progress=progress)
     elif isinstance(data, Dataset) or is_packed_folder(data):
-        dataset = open_data(data, val_frac=trained_on.val_frac)
+        dataset = open_data(data, val_frac=val_frac)
         if dataset.input_spec.shape != card.input_spec.shape:
             raise DataError(
                 f"{dataset.name} is packed as {dataset.input_spec.shape}, the model takes "
@@ -268,8 +269,8 @@ def _choose(
             )
     else:
         options = PackOptions.for_input(card.input_spec, read, all_test=True)
-        dataset = open_data(data, options, data_root=data_root, val_frac=trained_on.val_frac, progress=progress)
-    if trained_on.is_of(dataset.card):
+        dataset = open_data(data, options, data_root=data_root, val_frac=val_frac, progress=progress)
+    if trained_on is not None and trained_on.is_of(dataset.card):
         return _of_own(dataset.merged() if trained_on.is_merged else dataset, classifier, split)
     return _of_other(dataset, classifier, split)
 
@@ -282,7 +283,7 @@ def _of_own(dataset: Dataset, classifier: Classifier, split: str) -> _Choice:
         return _Choice(dataset, np.ones(len(keys), bool))
     # Of val the data set itself holds back what is in train.
     seen = dataset.shown_in_train_or_val(split) if split == "test" else np.zeros(len(keys), bool)
-    if classifier.card.training.parent is None:
+    if not classifier.card.has_parent:
         return _leaving_out(dataset, seen)
     before = None if record is None else Seen(record.parts[1:])
     if before is None or not is_comparable(dataset, classifier.card.input_spec, before):
@@ -300,7 +301,7 @@ def _of_other(dataset: Dataset, classifier: Classifier, split: str) -> _Choice:
         note = _UNKNOWN if record is None else _FRAMED_OTHERWISE
         return _Choice(dataset, np.ones(len(keys), bool), may_count_seen=True, notes=(note,))
     found = _by_record(dataset, keys, record)
-    if found.num_left_out and split == "test":
+    if found.num_left_out and split == "test" and card.dataset is not None:
         try:
             own = reopen(card.dataset, progress="none")
         except (ConvlensError, OSError):
@@ -308,7 +309,7 @@ def _of_other(dataset: Dataset, classifier: Classifier, split: str) -> _Choice:
         if own is not None and are_same_samples(dataset, own):
             note = "this is the data that the model was trained on: its own test split is measured"
             return replace(_of_own(own, classifier, split), notes=(note,))
-        if own is not None and card.training.parent is None:
+        if own is not None and not card.has_parent:
             # Its own keys are at hand, whole: no picture is taken for another.
             seen = np.concatenate([own.pixel_keys("train"), own.pixel_keys("val")])
             found = _leaving_out(dataset, np.isin(keys, seen))
@@ -410,6 +411,8 @@ def _kept(report: Report, card: ModelCard, *, is_part: bool) -> Report:
 
 def _is_model_of(card: ModelCard, record: RunRecord) -> bool:
     """Whether a model is the one that a run trained: another's test score must not be written into its record."""
+    if card.recipe is None or card.dataset is None or card.training is None:
+        return False
     own = (card.seed, card.architecture, card.recipe.to_json(), card.dataset.fingerprint, card.training.train_s)
     return own == (
         record.seed, record.architecture, record.recipe, record.dataset.fingerprint, round(record.train_s, 3)

@@ -12,6 +12,7 @@ from typing import Literal
 
 from convlens import files
 from convlens.data.packed.dataset import Dataset, LedgerLine, Permit
+from convlens.modelfile import Origin
 from convlens.recipe import Recipe
 from convlens.records import read_lines
 from convlens.run import now
@@ -42,13 +43,22 @@ def ledger_path() -> Path:
 
 
 def open_test(
-    dataset: Dataset, architecture: str, recipe: Recipe, seed: int, *, again: bool = False
+    dataset: Dataset,
+    architecture: str,
+    recipe: Recipe | None,
+    seed: int | None,
+    origin: Origin | None = None,
+    *,
+    again: bool = False,
 ) -> tuple[Dataset, Openings]:
-    """Write an opening down, and open test; with how often this set was opened. `again`: a run that is resumed, whose
-    opening stands there already. Raises StorageError."""
+    """Write an opening down, and open test; with how often this set was opened. A plan that begins with weights of
+    others is another one; `recipe` and `seed` are None of weights that were only taken over. `again`: a run that is
+    resumed, whose opening stands there already. Raises StorageError."""
     if dataset.test_fingerprint is None:
         return dataset, Openings(0, 0)
-    plan = files.sha256_of(json.dumps([architecture, recipe.plan_key()], sort_keys=True).encode())
+    identity = [architecture, None if recipe is None else recipe.plan_key()]
+    identity += [] if origin is None else [origin.sha256]
+    plan = files.sha256_of(json.dumps(identity, sort_keys=True).encode())
     line = LedgerLine(dataset.test_fingerprint, now(), plan=plan, architecture=architecture, seed=seed)
     permit, lines, num_unreadable = _write(dataset, line, again=again)
     opened = [one for one in lines if one.kind != _INSPECTION]

@@ -18,6 +18,7 @@ from convlens.architecture.rows import rows_json
 from convlens.data.packed.dataset import Dataset
 from convlens.errors import RecordError, SentenceError, UsageError
 from convlens.modelfile import ModelCard
+from convlens.presets import NATURAL
 from convlens.recipe import Recipe
 from convlens.records import Count, Number, Record, Text
 from convlens.run import RUN_FILE, RUNS_FOLDER, Run
@@ -83,7 +84,7 @@ class Lab:
                 f"the lab trains networks of up to {MAX_PARAMETERS:,} parameters and {MAX_MULTIPLY_ADDS:,} "
                 "multiply-adds an image; for larger ones use convlens train --architecture"
             )
-        recipe = card.recipe.replace(
+        recipe = (card.recipe or NATURAL.recipe).replace(
             **{name: value for name in _FIELDS if (value := getattr(request, name)) is not None}
         )
         if recipe.epochs > MAX_EPOCHS:

@@ -41,6 +41,7 @@ from convlens.metrics import (
 from convlens.microscope.wire import packed, quantised
 from convlens.network.build import arrays_of, tensors_of
 from convlens.network.compute import resolve_compute, settled
+from convlens.presets import NATURAL
 from convlens.run import Run
 from convlens.seen import Seen
 from convlens.text import shown
@@ -95,9 +96,11 @@ class Session:
             {"path": self.name, "architecture": card.architecture, "input": card.input_spec.to_json()}
             | {"class_names": [shown(name, 80) for name in card.class_names], "layers": rows_json(plan)}
             | {"summary": explanation.summary(), "remarks": explanation.remarks, "preset": card.preset}
-            | {"recipe": str(card.recipe), "recipe_values": card.recipe.to_json(), "seed": card.seed}
-            | {"dataset": {**card.dataset.to_json(), "name": shown(card.dataset.name, 80)}}
-            | {"training": card.training.to_json(), "created": card.created, "versions": dict(card.versions)}
+            | {"recipe": None if card.recipe is None else str(card.recipe), "seed": card.seed}
+            | {"recipe_values": (card.recipe or NATURAL.recipe).to_json()}
+            | {"dataset": card.dataset and {**card.dataset.to_json(), "name": shown(card.dataset.name, 80)}}
+            | {"training": card.training and card.training.to_json(), "origin": card.origin and card.origin.to_json()}
+            | {"created": card.created, "versions": dict(card.versions)}
             | {"val": _score(card.metrics.val)}
             | {"test": _score(run.test if run else card.metrics.test)}
         )
@@ -108,7 +111,9 @@ class Session:
             raise DataError(self._no_dataset)
         if self._dataset is None:
             try:
-                self._dataset = reopen(self.classifier.card.dataset, progress="none")
+                if (trained_on := self.classifier.card.dataset) is None:
+                    raise DataError("these are weights of others")
+                self._dataset = reopen(trained_on, progress="none")
                 if self._dataset.input_spec.shape != self.classifier.card.input_spec.shape:
                     raise DataError("they are of another size than it takes")
             except ConvlensError as error:
@@ -227,7 +232,7 @@ class Session:
         """Which validation images are measured, as training has it, and whether a parent may have seen some."""
         card = self.classifier.card
         before = None if card.seen is None else Seen(card.seen.parts[1:])
-        is_grown = card.training.parent is not None
+        is_grown = card.has_parent
         return measured_validation(self.dataset(), card.input_spec, before, is_grown=is_grown)
 
     def _validation_images(self) -> tuple[ImageRows, NDArray[np.int64]]:

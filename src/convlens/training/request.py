@@ -20,7 +20,7 @@ from convlens.data.sources.base import ReadOptions
 from convlens.data.sources.named import NAMED_SETS
 from convlens.errors import UsageError
 from convlens.network.compute import Compute, resolve_compute
-from convlens.presets import DEFAULT_PRESET, Preset, preset_named
+from convlens.presets import DEFAULT_PRESET, NATURAL, Preset, preset_named
 from convlens.recipe import Recipe
 from convlens.text import shown
 from convlens.training.warm_start import Parent
@@ -165,7 +165,7 @@ class TrainRequest:
         architecture, recipe, options = preset.architecture, preset.recipe, self.options
         if parent is not None:
             card, options = parent.card, parent.options_for(self.options, self.data)
-            preset, architecture, recipe = None, card.architecture, card.recipe
+            preset, architecture, recipe = None, card.architecture, card.recipe or NATURAL.recipe
         if self.architecture is not None:
             architecture = str(parse(str(self.architecture)))
         recipe = self.recipe if isinstance(self.recipe, Recipe) else recipe.replace(**self.pinned)

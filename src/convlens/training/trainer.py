@@ -271,6 +271,7 @@ class _Trainer:
             versions=versions(),
             created=now(),
             seen=seen_in(plan.dataset, plan.parent) if not plan.omit_record else None,
+            origin=None if plan.parent is None else plan.parent.card.origin,
         )
 
 

@@ -23,7 +23,7 @@ from convlens.data.packed.pack import is_packed, reopen
 from convlens.errors import ConvlensError, DataError, ModelFileError, RunError, UsageError
 from convlens.modelfile import ModelCard, ParentFacts, read_model
 from convlens.network.build import Network, tensors_of
-from convlens.run import find_model
+from convlens.network.pretrained import model_path
 from convlens.seen import MAX_PARTS, Seen
 from convlens.text import counted, shown
 
@@ -44,7 +44,7 @@ class Parent:
         Raises UsageError where others were asked for."""
         spec = self.card.input_spec
         own = {"size": (spec.height, spec.width)} | {
-            n: getattr(spec, n) for n in ("channels", "framing", "region", "value_range")
+            n: getattr(spec, n) for n in ("channels", "framing", "region", "value_range", "crop_frac")
         }
         for name, value in own.items():
             wanted = getattr(asked, name)
@@ -63,13 +63,15 @@ class Parent:
             created=card.created,
             class_names=card.class_names,
             input=card.input_spec,
-            dataset={"name": card.dataset.name, "fingerprint": card.dataset.fingerprint},
+            dataset={}
+            if card.dataset is None
+            else {"name": card.dataset.name, "fingerprint": card.dataset.fingerprint},
         )
 
 
 def read_parent(what: Any, progress: Any = "none") -> Parent:
     """The parent named by whatever names a model. Raises ModelFileError, RunError."""
-    path = find_model(what)
+    path = model_path(what)
     file = read_model(path)
     if file.card.seen is not None and len(file.card.seen.parts) >= MAX_PARTS:
         raise ModelFileError(f"{shown(path, 200)} has {MAX_PARTS} generations before it: train one from nothing")
@@ -78,8 +80,11 @@ def read_parent(what: Any, progress: Any = "none") -> Parent:
 
 def seen_by(card: ModelCard, progress: Any = "none") -> Seen | None:
     """Which pictures a model was made with: its own record, or, of a model without one and without a parent, that of
-    its data, where it is at hand; None where that cannot be known."""
-    if card.seen is not None or card.training.parent is not None:
+    its data, where it is at hand; None where that cannot be known. Of weights that convlens only took over none, which
+    `origin` tells of."""
+    if card.dataset is None:
+        return Seen(())
+    if card.seen is not None or card.has_parent:
         return card.seen
     try:
         return seen_in(reopen(card.dataset, progress=progress), None)
@@ -93,8 +98,7 @@ def is_comparable(dataset: Dataset, spec: InputSpec, seen: Seen | None = None) -
     if seen is not None and seen.decodes_otherwise(dataset.decoded, len(dataset)):
         return False
     own, versions = dataset.input_spec, (dataset.card.decoder_version, dataset.card.framing_version)
-    is_alike = (own.shape, own.framing, own.region) == (spec.shape, spec.framing, spec.region)
-    is_alike = is_alike and own.value_range == spec.value_range
+    is_alike = own == spec.with_statistics(own.mean, own.std)
     return is_alike and versions == (DECODER_VERSION, FRAMING_VERSION)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from convlens.checks import checked, choice, whole
+from convlens.checks import checked, choice, real, whole
 from convlens.data.image.decode import Box, Pixels, Reduced, decode_reduced, without_transparency
 from convlens.data.image.ink import MAX_INK_SIDE, framed_ink
 from convlens.data.image.values import BYTES, LADDER, SIGNED, to_uint8
@@ -35,6 +35,8 @@ class InputSpec(Record, frozen=True):
 
     `region` (x, y, width, height) is cut from every upright picture, in its own pixels, before it is framed; None
     takes all of it. `value_range` is what black and white are in pictures that are no bytes (0..4,095 of 12 bits).
+    `crop_frac` is the share of the sides that the framing `crop` keeps of the largest part of the right shape:
+    ImageNet's protocol resizes to 256 and cuts 224 out, 0.875.
     """
 
     height: int
@@ -45,6 +47,7 @@ class InputSpec(Record, frozen=True):
     std: tuple[Number, ...] = ()
     region: Region | None = None
     value_range: tuple[Number, Number] = BYTES
+    crop_frac: float = 1.0
 
     def __post_init__(self) -> None:
         checked("framing", self.framing, choice(FRAMINGS))
@@ -54,6 +57,9 @@ class InputSpec(Record, frozen=True):
             raise UsageError(f"channels must be 1 (grey) or 3 (RGB), not {self.channels}")
         if self.framing == "ink" and self.channels != 1:
             raise UsageError("framing 'ink' is for grey pictures: add `channels=1`")
+        checked("crop_frac", self.crop_frac, real(0.1, 1.0))
+        if self.crop_frac != 1 and self.framing != "crop":
+            raise UsageError("crop_frac is for framing 'crop' alone")
         if (self.mean or self.std) and not self.has_statistics:
             raise UsageError("mean and std must have one value in 0..255 for each channel, std above 0")
         if self.value_range != SIGNED and (self.value_range[0] != 0 or self.value_range[1] not in LADDER):
@@ -106,7 +112,7 @@ def spare(height: int, width: int, spec: InputSpec) -> float:
     if spec.framing == "ink":
         return max(height, width) / MAX_INK_SIDE
     ratios = height / spec.height, width / spec.width
-    return (max(ratios) if spec.framing == "pad" else min(ratios)) / _OVERSAMPLING
+    return (max(ratios) if spec.framing == "pad" else min(ratios) * spec.crop_frac) / _OVERSAMPLING
 
 
 def fit(pixels_HWC: NDArray[Any], spec: InputSpec) -> Pixels:
@@ -154,7 +160,7 @@ def _framed(pixels: Pixels, box: Box, whole: tuple[int, int], spec: InputSpec) -
     if spec.framing == "stretch":
         return _resized(pixels, box, spec.height, spec.width)
     if spec.framing == "crop":
-        return _cropped(pixels, box, spec.height, spec.width)
+        return _cropped(pixels, box, spec.height, spec.width, spec.crop_frac)
     return _padded(pixels, box, spec.height, spec.width)
 
 
@@ -184,9 +190,9 @@ def _resized(pixels: Pixels, box: Box, height: int, width: int) -> Pixels:
     return resized[:, :, None] if resized.ndim == 2 else resized
 
 
-def _cropped(pixels: Pixels, box: Box, height: int, width: int) -> Pixels:
+def _cropped(pixels: Pixels, box: Box, height: int, width: int, crop_frac: float) -> Pixels:
     rows, columns = box[3] - box[1], box[2] - box[0]
-    scale = max(height / rows, width / columns)
+    scale = max(height / rows, width / columns) / crop_frac
     grown = _resized(pixels, box, max(height, round(rows * scale)), max(width, round(columns * scale)))
     top, left = (grown.shape[0] - height) // 2, (grown.shape[1] - width) // 2
     return np.ascontiguousarray(grown[top : top + height, left : left + width])

@@ -191,4 +191,4 @@ def input_of(source: Source, options: PackOptions, bar: Progress, *, most: int |
         size = size or one_size or (DEFAULT_SIDE, DEFAULT_SIDE)
         channels = found.num_channels if channels is None else channels
     spec = InputSpec(size[0], size[1], channels, framing or "pad", region=region, value_range=value_range)
-    return spec, is_sure
+    return (spec if options.crop_frac is None else spec.replace(crop_frac=options.crop_frac)), is_sure

@@ -34,6 +34,7 @@ class PackOptions(Record, frozen=True):
     path_column: Name | None = None
     label_column: Name | None = None
     value_range: tuple[Number, Number] | None = None
+    crop_frac: Number | None = None
 
     @property
     def read(self) -> ReadOptions:
@@ -44,7 +45,7 @@ class PackOptions(Record, frozen=True):
     def for_input(cls, spec: InputSpec, read: ReadOptions, *, all_test: bool = False) -> Self:
         """The options that frame pictures as a model's InputSpec says."""
         size = (spec.height, spec.width)
-        rest = {"region": spec.region, "value_range": spec.value_range, **read._asdict()}
+        rest = {n: getattr(spec, n) for n in ("region", "value_range", "crop_frac")} | read._asdict()
         return cls(size, spec.channels, spec.framing, all_test=all_test, **rest)
 
 
