@@ -22,6 +22,7 @@ from PIL import Image, TiffImagePlugin
 from convlens.data.image import decode as decoding
 from convlens.data.image.decode import MAX_PIXELS, content_digest, decode, decode_reduced, read_header
 from convlens.data.image.framing import InputSpec, fit, picture, spare, to_channels
+from convlens.data.image.values import range_in, to_uint8
 from convlens.errors import ImageError, UsageError
 from tests.helpers import scene
 
@@ -493,3 +494,84 @@ def test_jpegs_that_say_more_are_left_to_pillow() -> None:
         page = io.BytesIO()
         scene(1).convert(mode).save(page, "JPEG", **options)
         assert decoding._plain_jpeg(page.getvalue()) is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.0, 1 + 2e-16, (0, 1)),  # scikit-learn's MinMaxScaler
+        (-1e-9, 1.0, (0, 1)),
+        (-0.01, 1.2, (0, 1)),
+        (0.0, 255.0001, (0, 255)),
+        (0.0, 260.5, (0, 1_023)),
+        (0.0, 4_096.5, (0, 4_095)),
+        (-1.0, 0.7, (-1, 1)),
+        (0.0, 3.7, None),
+        (-0.5, 3.7, None),
+    ],
+)
+def test_fractions_a_little_beyond_a_range(low: float, high: float, expected: tuple[float, float] | None) -> None:
+    """Rounding and interpolation shoot over: no set becomes black by it, and what nobody can know is refused."""
+    values = np.linspace(low, high, 999).reshape(27, 37)
+    if expected is None:
+        with pytest.raises(ImageError, match="whose range nobody knows"):
+            range_in(values)
+        return
+    assert range_in(values) == expected
+    pixels = to_uint8(values, range_in(values))
+    assert abs(int(pixels.max()) - min(255, 255 * high / expected[1])) <= (80 if expected == (-1, 1) else 1)
+
+
+def test_whole_numbers_lie_on_the_ladder() -> None:
+    """256 in 16 bits is no byte that shot over."""
+    assert range_in(np.array([[0, 256]], np.uint16)) == (0, 1_023)
+    assert range_in(np.array([[0.0, 256.0]])) == (0, 1_023)
+
+
+def test_tiff_of_16_bits_in_every_order() -> None:
+    """Big-endian as ImageJ writes it, little-endian, and with 0 for white: the same picture, 16 bits deep."""
+    values = np.arange(24 * 16, dtype=np.uint16).reshape(24, 16) * 100
+    for photometric, order in ((1, ">"), (0, "<"), (1, "<")):
+        stored = values if photometric else 65_535 - values
+        data = _tiff(stored, order, {262: photometric})
+        found = decode_reduced(data, lambda height, width: 1).pixels
+        assert found.dtype == np.uint16 and np.array_equal(found[:, :, 0], values)
+        assert read_header(data).is_wide
+
+
+def test_tiff_on_its_side_has_the_size_of_its_pixels() -> None:
+    """An orientation that lays a TIFF on its side is counted once in the header and in the pixels."""
+    values = np.arange(24 * 16, dtype=np.uint8).reshape(24, 16)
+    for orientation in range(1, 9):
+        data = _tiff(values, "<", {274: orientation})
+        header, pixels = read_header(data), decode(data)
+        assert (header.height, header.width) == pixels.shape[:2] == ((24, 16) if orientation < 5 else (16, 24))
+
+
+def test_tiff_of_many_bands_or_of_another_kind_is_named() -> None:
+    """Five bands are not read as the first three; 64-bit floats are not called damaged."""
+    with pytest.raises(ImageError, match="TIFF of 5 bands"):
+        decode(_tiff(np.zeros((8, 8, 5), np.uint8), "<", {262: 2, 338: (0, 0)}))
+    with pytest.raises(ImageError, match="TIFF of a kind that is not read"):
+        decode(_tiff(np.zeros((8, 8)), "<", {339: 3}))
+
+
+def _tiff(values: NDArray[Any], order: str, more: dict[int, Any]) -> bytes:
+    """An uncompressed TIFF of one strip, as plain as they come; `more` are tags of 16 bits."""
+    bands = values.shape[2] if values.ndim == 3 else 1
+    pixels = values.astype(values.dtype.newbyteorder(order)).tobytes()
+    tags: dict[int, Any] = {256: values.shape[1], 257: values.shape[0], 258: (8 * values.itemsize,) * bands, 259: 1}
+    tags |= {262: 1, 273: 8, 277: bands, 278: values.shape[0], 279: len(pixels)} | more
+    after = b""
+    entries = b""
+    place = 8 + len(pixels) + 2 + 12 * len(tags) + 4
+    for tag, said in sorted(tags.items()):
+        numbers = said if isinstance(said, tuple) else (said,)
+        kind = "I" if tag in (273, 279) else "H"
+        packed = struct.pack(f"{order}{len(numbers)}{kind}", *numbers)
+        if len(packed) > 4:
+            packed, after = struct.pack(f"{order}I", place + len(after)), after + packed
+        entries += struct.pack(f"{order}HHI", tag, 4 if kind == "I" else 3, len(numbers)) + packed.ljust(4, b"\0")
+    start = b"II*\0" if order == "<" else b"MM\0*"
+    directory = struct.pack(f"{order}H", len(tags)) + entries + bytes(4)
+    return start + struct.pack(f"{order}I", 8 + len(pixels)) + pixels + directory + after

@@ -122,7 +122,7 @@ def read_header(data: bytes) -> Header:
             orientation = _orientation(image)
         except Exception:  # decode() says what is wrong with it
             orientation = 1
-        if orientation in _ON_THEIR_SIDE:
+        if orientation in _ON_THEIR_SIDE and image.format != "TIFF":  # of a TIFF Pillow says the upright size
             width, height = height, width
         return Header(height, width, _num_channels(image), str(image.format), _is_wide(image))
 
@@ -301,7 +301,13 @@ def _open(data: bytes) -> Image.Image:
         raise ImageError(f"too many pixels: {width}×{height}, the limit is {most:,}")
     if width < 1 or height < 1:
         raise ImageError(f"no pixels: {width}×{height}")
+    if image.format == "TIFF" and (bands := _bands_of_tiff(data)) > 4:
+        raise ImageError(_too_many(bands))
     return image
+
+
+def _too_many(bands: int) -> str:
+    return f"a TIFF of {bands} bands: grey, RGB and RGBA are read; choose the bands that are meant"
 
 
 def _is_own_webp(image: Image.Image) -> bool:
@@ -321,7 +327,11 @@ def _what_it_is_instead(data: bytes) -> str:
         if start.lower().startswith(signature.lower()):
             return f"not a picture that is read, but {name}"
     if (bands := _bands_of_tiff(data)) > 4:
-        return f"a TIFF of {bands} bands: grey, RGB and RGBA are read; choose the bands that are meant"
+        return _too_many(bands)
+    if bands:
+        return (
+            "a TIFF of a kind that is not read, or a damaged one: 8 or 16 bits and 32-bit floats of one band are read"
+        )
     if data.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")):
         return "damaged or truncated: its header cannot be read"
     return f"not a picture in a format that is read ({', '.join(FORMATS)})"
@@ -368,6 +378,12 @@ def _num_channels(image: Image.Image) -> int:
     return 1 if image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;") else 3
 
 
+def _is_white_zero(image: Image.Image) -> bool:
+    """Whether a TIFF's 0 is white, which Pillow turns round in bytes alone."""
+    tags: Any = getattr(image, "tag_v2", {})
+    return bool(tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0)
+
+
 def _is_wide(image: Image.Image) -> bool:
     return image.mode in ("I", "F") or image.mode.startswith("I;")
 
@@ -379,11 +395,15 @@ def pixels_of(image: Image.Image) -> NDArray[Any]:
         image.load()
         orientation = _orientation(image)
         if _is_wide(image):
+            is_negative = image.format == "TIFF" and image.mode.startswith("I;16") and _is_white_zero(image)
+            if image.mode == "I;16B":  # as ImageJ writes; Pillow can hardly do anything with it
+                image = image.convert("I")
             low, high = image.getextrema()
             # Pillow opens PNGs and PGMs of 16 bits as 32.
             is_16_bit = image.mode != "F" and low >= 0 and high <= 65_535  # type: ignore[operator]  # of one band
             kind = np.uint16 if is_16_bit else np.float32 if image.mode == "F" else np.int32
-            return _gathered(image, orientation, 1, kind, np.asarray)
+            values = _gathered(image, orientation, 1, kind, np.asarray)
+            return 65_535 - values if is_negative else values
         if image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
             return _without_transparency(image, orientation)
         channels = _num_channels(image)

@@ -16,7 +16,9 @@ SIGNED: Range = (-1, 1)
 # Masks and floats, 8 bits, and the bits that cameras, scanners and microscopes have and keep in 16.
 LADDER = (1, 255, 1_023, 4_095, 16_383, 65_535)
 _SLAB = 1 << 20
-_OVER = 1.5  # of floats in 0..1: how far an interpolation may shoot over
+# How far fractions may lie beyond a range, by interpolation or rounding: above 1, above the others, below 0 as a share.
+_OVER, _ABOVE, _BELOW = 1.5, 1.02, 0.02
+_LEAST = 16  # of fractions that are no 0..1: with less nobody can know what white is
 
 
 def range_of(low: float, high: float, what: str = "values") -> Range:
@@ -29,6 +31,27 @@ def range_of(low: float, high: float, what: str = "values") -> Range:
     raise ImageError(
         f"{what} from {low:g} to {high:g}, whose range nobody knows: they must lie in 0..1, 0..255, 0..65,535 or -1..1"
     )
+
+
+def range_in(values: NDArray[Any]) -> Range:
+    """The range of a set, by all of its numbers or by some pictures; fractions may lie a little beyond. Raises
+    ImageError where nobody can know."""
+    low, high = limits_of(values)
+    if values.dtype.kind != "f" or (high <= 1 and low >= 0) or _are_whole(values):
+        return range_of(low, high)
+    low = 0 if low >= -_BELOW * high else low
+    if low == 0 and high <= _OVER:
+        return 0, 1
+    if low == 0 and high < _LEAST:
+        raise ImageError(f"fractions from 0 to {high:g}, whose range nobody knows: scale them to 0..1 or 0..255")
+    return range_of(low, next((top for top in LADDER if top < high <= top * _ABOVE), high))
+
+
+def _are_whole(values: NDArray[Any]) -> bool:
+    """Whether floats are whole numbers, looked at a part at a time."""
+    flat = values.reshape(-1)
+    parts = (flat[start : start + _SLAB] for start in range(0, flat.size, _SLAB))
+    return all((part == np.rint(part)).all() for part in parts)
 
 
 def limits_of(values: NDArray[Any]) -> Range:
@@ -81,7 +104,7 @@ def _range_for(values: NDArray[Any], low: float, high: float, known: Range) -> R
         return own
     if known[1] > 255:
         return known
-    if is_float and high <= 1 and (known[1] == 1 or not (values == np.rint(values)).all()):
-        return own  # of bytes' range and yet no whole numbers: floats in 0..1
+    if is_float and high <= _ABOVE and (known[1] == 1 or not _are_whole(values)):
+        return 0, 1  # of bytes' range and yet no whole numbers: floats in 0..1
     # Of bytes, or of 0 and 1: another kind of picture, or bytes that were kept in more.
     return (0, 65_535) if values.dtype == np.uint16 and high > 255 else (0, max(own[1], min(known[1], 255)))

@@ -13,7 +13,7 @@ import numpy as np
 from convlens.data.image.decode import Header, decode, decode_reduced, quiet_pillow, read_header
 from convlens.data.image.framing import InputSpec, to_channels
 from convlens.data.image.ink import is_framed_ink
-from convlens.data.image.values import BYTES, SIGNED, Range, limits_of, range_of, to_uint8
+from convlens.data.image.values import BYTES, SIGNED, Range, limits_of, range_in, to_uint8
 from convlens.data.packed.options import PackOptions
 from convlens.data.prefetch import is_small, prefetch
 from convlens.data.sources.base import Sample, Source, some
@@ -127,13 +127,13 @@ def values_of(source: Source, excluded: Set[str]) -> Range:
                 content = sample.read()
                 if not isinstance(content, bytes):
                     if content.dtype != np.uint8:
-                        found.add(range_of(*limits_of(content)))
+                        found.add(range_in(content))
                     else:
                         is_bytes = True
                     continue
                 header = read_header(content)
                 if header.is_wide:
-                    found.add(range_of(*limits_of(decode_reduced(content, lambda height, width: 1).pixels)))
+                    found.add(range_in(decode_reduced(content, lambda height, width: 1).pixels))
                 elif not is_bytes and header.format not in _LOSSY:
                     _, high = limits_of(decode(content))
                     is_bytes, is_mask = high > 1, is_mask or high == 1

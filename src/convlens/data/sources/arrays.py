@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlens.data.image.decode import pixels_of, read_bytes
-from convlens.data.image.values import SIGNED, Range, limits_of, range_of
+from convlens.data.image.values import SIGNED, Range, range_in
 from convlens.data.sources.base import SPLITS, ArraySource, ArraySplit, Images, limit_classes
 from convlens.data.sources.class_names import alike
 from convlens.data.sources.split_words import split_of, words_of
@@ -38,10 +38,10 @@ def from_arrays(what: Any) -> ArraySource:
     """(x, y), ((x, y), (x_test, y_test)), four arrays in either order, a dictionary by split or by name, or a data set
     with `len` and items. Raises DataError."""
     if isinstance(what, Mapping) and what and all(_is_data_set(value) for value in what.values()):
-        return array_source({_split_key(key): _named(*_of_data_set(value)) for key, value in what.items()})
+        return array_source(_by_split({key: _named(*_of_data_set(value)) for key, value in what.items()}))
     if isinstance(what, Mapping):
         if what and all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in what.values()):
-            return array_source({_split_key(key): (pair[0], pair[1]) for key, pair in what.items()})
+            return array_source(_by_split({key: (pair[0], pair[1]) for key, pair in what.items()}))
         splits, names, notes = named_pairs(what, "the arrays")
         return array_source(splits, class_names=names, notes=notes)
     if _is_data_set(what):
@@ -68,11 +68,15 @@ def _named(pair: Pair, names: tuple[str, ...] | None) -> Pair:
     return pair[0], np.array(names, str)[labels]
 
 
-def _split_key(key: Any) -> str:
-    split = split_of(str(key))
-    if split is None:
-        raise DataError(f"arrays by split are keyed train, val and test, not {shown(key)!r}")
-    return split
+def _by_split(pairs: Mapping[Any, Pair]) -> dict[str | None, Pair]:
+    """Pairs by the split that their keys are called after. Raises DataError."""
+    found: dict[str | None, Pair] = {}
+    for key, pair in pairs.items():
+        split = split_of(str(key))
+        if split is None or split in found:
+            raise DataError(f"arrays by split are keyed train, val and test, each once, not {shown(list(pairs))}")
+        found[split] = pair
+    return found
 
 
 def _is_pair(part: Any) -> bool:
@@ -171,7 +175,7 @@ def _of_data_set(what: Any) -> tuple[Pair, tuple[str, ...] | None]:
         if hasattr(what, "features") and hasattr(what, "column_names"):
             return _of_columns(what)
         labels = getattr(what, "targets", getattr(what, "labels", None))
-        if labels is None or len(labels) != len(what):
+        if labels is None or len(labels) != len(what) or not _are_those_of_items(labels, what):
             labels = [what[number][1] for number in range(len(what))]
         names = getattr(what, "classes", None)
         return (Items(what, lambda item: item[0]), labels), None if names is None else tuple(map(str, names))
@@ -179,6 +183,14 @@ def _of_data_set(what: Any) -> tuple[Pair, tuple[str, ...] | None]:
         raise
     except Exception as error:  # whatever a stranger's data set raises
         raise DataError(f"a data set whose items are no (image, label): {shown(error)}") from error
+
+
+def _are_those_of_items(labels: Any, what: Any) -> bool:
+    """Whether the labels that a data set has by itself are those that its items come with: they may be transformed."""
+    if getattr(what, "target_transform", None) is not None:
+        return False
+    sampled = range(0, len(what), max(1, len(what) // 8))
+    return all(np.array_equal(np.asarray(labels[number]), np.asarray(what[number][1])) for number in sampled)
 
 
 def _of_columns(what: Any) -> tuple[Pair, tuple[str, ...] | None]:
@@ -318,7 +330,7 @@ def _value_range(images_of: Mapping[str | None, Images], where: str) -> Range:
             found[what] = (0, 1)
             continue
         try:
-            found[what] = range_of(*limits_of(images))
+            found[what] = range_in(images)
         except ImageError as error:
             raise DataError(f"{where}: {what} has {error}") from error
     tops = {high for _, high in found.values()}
@@ -347,6 +359,10 @@ def _labels(y: Any, where: str, notes: list[str]) -> NDArray[Any]:
             )
         notes.append("labels are one-hot: classes are the numbers of their columns")
         labels = labels.argmax(axis=1)
+    if labels.dtype.kind in "OU" and labels.ndim == 1:
+        said = y if isinstance(y, list | tuple) and len(y) == len(labels) else labels.tolist()
+        if missing := [number for number, label in enumerate(said) if _is_nothing(label)]:
+            raise DataError(f"{where} has no label at place {missing[0]:,} (of {len(missing):,} such places)")
     if labels.dtype.kind == "O" and labels.ndim == 1:
         kinds = {type(label) for label in labels.tolist()}
         if kinds <= {str}:
@@ -371,6 +387,11 @@ def _labels(y: Any, where: str, notes: list[str]) -> NDArray[Any]:
     except UnicodeDecodeError as error:
         raise DataError(f"{where} has names that are no text: {error}") from error
     return np.array([unicodedata.normalize("NFC", name) for name in names.tolist()])
+
+
+def _is_nothing(label: Any) -> bool:
+    """Whether a label is missing: empty, None, or not a number."""
+    return label is None or str(label).strip() in ("", "nan", "<NA>")
 
 
 def _images(x: Any, where: str, notes: list[str]) -> Images:

@@ -3,6 +3,7 @@
 Owns both, for every kind of source.
 """
 
+import math
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -30,11 +31,19 @@ def skeleton(name: str) -> str:
     return "".join(c for c in plain if c.isalnum()) or plain
 
 
+def _number(name: str) -> str | None:
+    """A number in one form, `1` and `01` and `1.0` alike; None of other names."""
+    try:
+        return str(float(name)) if math.isfinite(float(name)) else None
+    except ValueError:
+        return None
+
+
 def alike(names: Sequence[str]) -> list[str]:
-    """A note on each group of names that differ in case, blanks or letters of one shape alone."""
+    """A note on each group of names that differ in case, blanks, letters of one shape, or as numbers are written."""
     of: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        of[skeleton(name)].append(name)
+        of[_number(name) or skeleton(name)].append(name)
     return [
         f"the classes {listed(same)} look alike: if they are one, give them one name"
         for same in of.values()

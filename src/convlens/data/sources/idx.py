@@ -6,6 +6,7 @@ type byte (8 = uint8), the number of dimensions, each dimension as a big-endian 
 
 import gzip
 import math
+import posixpath
 import re
 import struct
 import zipfile
@@ -65,11 +66,13 @@ def has_idx_files(root: Folder) -> bool:
 def from_idx(tree: Tree, name: str, root: Folder) -> ArraySource:
     """A tree of IDX files: train, and val and test where they are there. Raises DataError."""
     where, files = tree.where(""), sorted(_files_in(root), key=lambda file: file.rank)
+    every = files
     sets = {file.of_set for file in files}
     if len(sets) > 1:
         raise DataError(f"{where} has the files of several sets ({listed(sorted(sets))}): leave those of one there")
+    files = _of_one_set(files, where)
     first = {(file.split, file.what): file.path for file in reversed(files)}
-    unused = {ANOTHER: [file.path for file in files if file.path not in first.values()]}
+    unused = {ANOTHER: [file.path for file in every if file.path not in first.values()]}
     if ("test", "image") in first and ("test", "label") not in first:
         unused[NO_LABEL] = [first.pop(("test", "image"))]
     found = {
@@ -92,7 +95,7 @@ def from_idx(tree: Tree, name: str, root: Folder) -> ArraySource:
         for split, two in found.items()
         for what, array in zip(("image", "label"), two, strict=True)
     }
-    rest = {file.path for file in files}
+    rest = {file.path for file in every}
     unused[NO_PICTURE] = [path for folder in root.every() for path in folder.others if path not in rest]
     unused["pictures beside IDX files"] = list(root.pictures())
     left = {reason: tuple(paths) for reason, paths in unused.items() if paths}
@@ -100,6 +103,21 @@ def from_idx(tree: Tree, name: str, root: Folder) -> ArraySource:
     if next(iter(sets)).startswith("emnist"):
         notes.append("EMNIST's files hold their pictures with rows and columns exchanged; they are read as they are")
     return ArraySource(name, tree.resolved(), splits, names, hashes, tuple(notes), left)
+
+
+def _of_one_set(files: list[_File], where: str) -> list[_File]:
+    """Images and labels lie in one folder: of several that each have both for train, none is taken for another. Those
+    of one folder, and of folders of other splits; all of them where none has both. Raises DataError."""
+    folders: dict[str, set[tuple[str, str]]] = {}
+    for file in files:
+        folders.setdefault(posixpath.dirname(file.path), set()).add((file.split, file.what))
+    whole = [folder for folder, has in folders.items() if {("train", "image"), ("train", "label")} <= has]
+    if len(whole) > 1:
+        raise DataError(f"{where} has several sets of IDX files ({listed(sorted(whole))}): name the folder of one")
+    if not whole:
+        return files
+    beside = {folder for folder in folders if split_of(posixpath.basename(folder)) is not None}
+    return [file for file in files if posixpath.dirname(file.path) in {whole[0], *beside}]
 
 
 def _read_split(tree: Tree, split: str, images_path: str | None, labels_path: str | None) -> tuple[Array, Array]:

@@ -102,6 +102,11 @@ def named_by_class(
     if (task := looks_like(root, top)) is not None:
         raise DataError(f"{tree.where('')} {task}")
     has_splits = bool(splits) and None not in splits.values() and not top.loose and "train" in splits.values()
+    if not has_splits and {"train"} < {split_of(folder.name) for folder in root.every()} - {None}:
+        raise DataError(
+            f"{tree.where('')} holds folders of splits, and pictures beside them: name the folder that holds the "
+            "splits alone"
+        )
     reading = Reading("names of files")
     if has_splits:  # else the expression is for them too
         for reason, left in beside.items():
@@ -322,6 +327,13 @@ class _Reader:
             self.refuse(what, "class/split", "class")
         reading = Reading("class", [Part(_label(one), None, None, list(one.pictures())) for one in folders])
         reading.unused[NO_CLASS] += self.top.loose
+        hollow = [folder for folder in folders if len(folder.folders) > 1 and not folder.loose]
+        if hollow and len(hollow) < len(folders):
+            reading.notes.append(
+                f"{listed((f.name for f in hollow), 2)} holds nothing but folders "
+                f"({listed((one.name for one in hollow[0].folders), 3)}), the others hold pictures: if those are the "
+                f"classes, name {shown(hollow[0].name)} itself"
+            )
         if self.group is None and all(folder.folders and not folder.loose for folder in folders):
             inner = Counter(_label(one) for folder in folders for one in folder.folders)
             shared = [label for label, times in inner.items() if times > 1]

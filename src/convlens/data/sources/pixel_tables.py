@@ -8,14 +8,18 @@ import csv
 import io
 import math
 import posixpath
+import re
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convlens.data.sources.arrays import array_source
 from convlens.data.sources.base import SPLITS, ArraySource
-from convlens.data.sources.layouts import NO_LABEL, unused_note
+from convlens.data.sources.layouts import NO_LABEL, NO_PICTURE, other_files, unused_note
+from convlens.data.sources.listing import Folder
 from convlens.data.sources.split_words import split_of
 from convlens.data.sources.tables import SUFFIXES, is_label_name
 from convlens.data.sources.tree import Tree, suffix_of
@@ -23,6 +27,7 @@ from convlens.errors import DataError
 from convlens.text import listed, shown
 
 _LEAST = 64  # pixels: fewer columns are measurements
+_FIRST_OR_LAST = -1  # where the label's column is without a header
 
 
 def pixel_tables(tree: Tree) -> list[str]:
@@ -36,7 +41,8 @@ def holds_pixels(tree: Tree, file: str) -> bool:
 
 
 def _columns(tree: Tree, file: str) -> tuple[int | None, bool] | None:
-    """The label's column (None without one), and whether there is a header; None where the table holds no pixels."""
+    """The label's column (None without one), and whether there is a header; None where the table holds no pixels.
+    Without a header the label may be first or last."""
     try:
         with tree.open(file) as binary:
             text = io.TextIOWrapper(binary, encoding="utf-8-sig", errors="replace", newline="")
@@ -45,11 +51,13 @@ def _columns(tree: Tree, file: str) -> tuple[int | None, bool] | None:
         return None
     if len(first) < _LEAST or len(second) != len(first):
         return None
-    has_header = not all(_is_number(cell) for cell in first[1:])
+    has_header = not all(_is_number(cell) for cell in first[1:-1])
     named = next((k for k, name in enumerate(first) if is_label_name(name)), None)
-    label = named if has_header else 0 if _is_square(len(first) - 1) else None
-    pixels = [cell for k, cell in enumerate(second) if k != label]
-    return (label, has_header) if _is_square(len(pixels)) and all(map(_is_number, pixels)) else None
+    label = named if has_header else _FIRST_OR_LAST if _is_square(len(first) - 1) else None
+    ends = (0, len(second) - 1) if label == _FIRST_OR_LAST else (label,)  # a name may stand in one of them
+    pixels = [cell for k, cell in enumerate(second) if k not in ends]
+    num_pixels = len(second) - (label is not None)
+    return (label, has_header) if _is_square(num_pixels) and all(map(_is_number, pixels)) else None
 
 
 def _is_square(number: int) -> bool:
@@ -63,8 +71,9 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def from_pixels(tree: Tree, files: Sequence[str], name: str) -> ArraySource:
-    """The source of one table, or of one for each split; those without labels are left aside. Raises DataError."""
+def from_pixels(tree: Tree, files: Sequence[str], name: str, root: Folder | None = None) -> ArraySource:
+    """The source of one table, or of one for each split; those without labels are left aside, and whatever else lies in
+    the tree. Raises DataError."""
     pairs: dict[str | None, tuple[NDArray[np.generic], NDArray[np.str_]]] = {}
     unlabelled: list[str] = []
     for file in files:
@@ -74,7 +83,7 @@ def from_pixels(tree: Tree, files: Sequence[str], name: str) -> ArraySource:
             unlabelled.append(file)
             continue
         split = split_of(posixpath.splitext(file)[0]) if len(files) > 1 else None
-        if split in pairs:
+        if split in pairs or (pairs and None in (split, *pairs)):
             raise DataError(
                 f"{tree.where('')} has several tables of pixels ({listed(files)}): name the one that is meant"
             )
@@ -86,9 +95,45 @@ def from_pixels(tree: Tree, files: Sequence[str], name: str) -> ArraySource:
     if len(pairs) == 1:
         pairs = {None: next(iter(pairs.values()))}
     ordered = {split: pairs[split] for split in (None, *SPLITS) if split in pairs}
-    notes = (unused_note(NO_LABEL, unlabelled),) if unlabelled else ()
+    unused = {NO_LABEL: unlabelled} | (
+        {} if root is None else {k: v for k, v in other_files(root).items() if k != NO_PICTURE}
+    )
+    others = [] if root is None else [path for path in other_files(root).get(NO_PICTURE, []) if path not in files]
+    left = {reason: tuple(paths) for reason, paths in (unused | {NO_PICTURE: others}).items() if paths}
+    notes = tuple(unused_note(reason, paths) for reason, paths in left.items())
     where = tree.where(files[0] if len(files) == 1 else "")
-    return array_source(ordered, name, tree.resolved(files[0] if len(files) == 1 else ""), where, None, notes)
+    source = array_source(ordered, name, tree.resolved(files[0] if len(files) == 1 else ""), where, None, notes)
+    return replace(source, unused=left)
+
+
+def _order(columns: list[str], label: int) -> list[int] | None:
+    """Where the pixels of a picture stand, in their order, by columns that are numbered; None where they are not."""
+    del columns[label]
+    found = [re.fullmatch(r"\s*(\D*)(\d+)\s*", column) for column in columns]
+    numbers = [int(one.group(2)) for one in found if one is not None]
+    is_numbered = len(numbers) == len(columns) and len({one.group(1) for one in found if one is not None}) == 1
+    if not is_numbered or sorted(numbers) != list(range(min(numbers), min(numbers) + len(numbers))):
+        return None
+    return sorted(range(len(numbers)), key=numbers.__getitem__)
+
+
+def _label_at_an_end(rows: list[list[str]], where: str) -> int:
+    """The first column or the last, whichever holds few values, each several times. Raises DataError where it may be
+    both or neither."""
+    fit = []
+    for place in (0, -1):
+        times = Counter(row[place].strip() for row in rows)
+        numbers = sorted(int(value) for value in times if value.isascii() and value.isdigit())
+        if 2 <= len(times) <= len(rows) / 2:
+            is_counted = len(numbers) == len(times) and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+            fit.append((is_counted or not numbers, place))
+    best = [place for is_sure, place in fit if is_sure] or [place for _, place in fit]
+    if len(best) != 1:
+        raise DataError(
+            f"{where}: without a header it is not clear which column is the label, the first or the last: give the "
+            "columns names, `label` among them"
+        )
+    return best[0]
 
 
 def _read(tree: Tree, file: str, label: int, *, has_header: bool) -> tuple[NDArray[np.generic], NDArray[np.str_]]:
@@ -98,14 +143,15 @@ def _read(tree: Tree, file: str, label: int, *, has_header: bool) -> tuple[NDArr
         with tree.open(file) as binary:
             text = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
             lines = csv.reader(text)
-            if has_header:
-                next(lines)
-            labels, pixels = [], []
-            for line in lines:
-                if line:
-                    labels.append(line.pop(label).strip())
-                    pixels.append(np.array(line, np.float32))
-        values = np.stack(pixels)
+            order = _order([*next(lines)], label) if has_header else None
+            rows = [line for line in lines if line]
+        if label == _FIRST_OR_LAST:
+            label = _label_at_an_end(rows, where)
+        labels = [line.pop(label).strip() for line in rows]
+        values = np.array([np.array(line, np.float32) for line in rows])
+        if values.ndim != 2:
+            raise ValueError("its lines differ in length")
+        values = values if order is None else values[:, order]
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise DataError(f"{where} cannot be read as a table of pixels: {shown(error)}") from error
     if (values == np.rint(values)).all() and values.min() >= 0 and values.max() <= 255:

@@ -4,7 +4,7 @@ Owns telling them apart, and the choice between what folders and tables say. A s
 stay in their files until they are packed."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ def open_tree(tree: Tree, name: str, read: ReadOptions = NOTHING_SAID, problems:
     root = list_tree(tree)
     if not root.num_pictures and (pixels := pixel_tables(tree)):
         _only_for_files(read, "tables of pixels")
-        return from_pixels(tree, pixels, name)
+        return from_pixels(tree, pixels, name, root)
     if has_idx_files(root):
         _only_for_files(read, "IDX files")
         return from_idx(tree, name, root)
@@ -113,11 +113,11 @@ def open_tree(tree: Tree, name: str, read: ReadOptions = NOTHING_SAID, problems:
     except DataError as error:
         by_folders = error
     if read.layout is None:
-        by_tables, hint = _labelled_by_tables(tree, name, root, read, by_folders, problems)
+        by_tables, hint, notes = _labelled_by_tables(tree, name, root, read, by_folders, problems)
         if by_tables is not None:
             return by_tables
         if isinstance(by_folders, FileSource):
-            by_folders = replace(by_folders, hint=hint)
+            by_folders = replace(by_folders, hint=hint, notes=(*by_folders.notes, *notes))
     if isinstance(by_folders, DataError):
         raise by_folders
     if problems is not None:
@@ -132,17 +132,25 @@ def _labelled_by_tables(
     read: ReadOptions,
     by_folders: FileSource | DataError,
     problems: list[str] | None,
-) -> tuple[FileSource | None, str]:
+) -> tuple[FileSource | None, str, tuple[str, ...]]:
     """The source of the tables in a tree, where the folders say nothing; None where they say the same or there is no
-    table, with the reason why others are none. Raises DataError where they differ."""
+    table, with the reason why others are none, and notes on those that name the pictures nevertheless. Raises DataError
+    where tables and folders differ, or where only a table may know what folders that are numbered hold."""
     top, files_of = unwrapped(root)[0], Files(tree, root)
     of_splits = [folder.path for folder in top.folders if not folder.folders and split_of(folder.name) is not None]
     found, others = folder_tables(tree, sorted({"", top.path, *of_splits}), read, files_of)
     if not found:
-        hint = ". ".join(list(others.values())[:2])
+        hint = ". ".join([str(error) for error in others.values()][:2])
         if isinstance(by_folders, DataError) and others:
             raise DataError(f"{by_folders}. {hint}") from by_folders
-        return None, hint
+        unclear = [str(error) for error in others.values() if error.names_files]
+        if unclear and isinstance(by_folders, FileSource) and _are_numbered(by_folders.class_names):
+            raise DataError(
+                f"{tree.where('')}: {listed(by_folders.class_names, 3)} may be parts of one whole, and a table names "
+                f"their files, but {unclear[0]}. Say which is meant: `label_column=NAME` or `layout=class`"
+            )
+        said = "the folders are the classes, though a table names their files"
+        return None, hint, tuple(f"{said}: {one}" for one in unclear)
     labels = joined(tree, found)
     names = [path for path, _ in found]
     if (
@@ -154,13 +162,21 @@ def _labelled_by_tables(
         of_folder = {row.name: row.label for row in by_folders.rows()}
         differs = [row for row in labels.rows if of_folder.get(row.name, row.label) != row.label]
         if not differs and all(row.name in of_folder for row in labels.rows):
-            return None, ""
+            return None, "", ()
+        if not differs and {row.name for row in labels.rows} >= of_folder.keys():  # it knows more of them
+            return table_source(tree, names[0], name, labels, problems, unused=files_of), "", ()
         what = f"{listed(names)} says {shown(differs[0].label)!r}" if differs else f"{listed(names)} names other files"
         raise DataError(
             f"{tree.where('')} holds class folders and a table, which differ ("
             f"{what} of {shown(differs[0].name) if differs else 'them'}): name the table, or say `layout=class`"
         )
-    return table_source(tree, names[0], name, labels, problems, unused=(files_of, others)), ""
+    return table_source(tree, names[0], name, labels, problems, unused=files_of), "", ()
+
+
+def _are_numbered(names: Sequence[str]) -> bool:
+    """Whether names differ in nothing but a number behind them."""
+    stems = {name.rstrip("0123456789") for name in names}
+    return len(names) > 1 and len(stems) == 1 and stems != {""} and all(name[-1:].isdigit() for name in names)
 
 
 def _only_for_files(read: ReadOptions, what: str) -> None:

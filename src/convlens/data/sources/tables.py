@@ -5,7 +5,9 @@ path, by name, without a suffix, or under another folder."""
 
 import csv
 import io
+import math
 import posixpath
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -36,7 +38,8 @@ _PATH += "imgid imgname id picture photo name uuid"
 _LABEL = "label labels class classname category target breed species diagnosis y type classid labelid categoryid"
 _SPLIT = "split subset set partition dataset phase usage fold"
 _GROUP = "group"
-_NOTHING = frozenset({"", "nan", "?", "n/a", "null"})
+_NOTHING = frozenset({"", "nan", "?", "n/a", "null", "<na>"})
+_ABSENT = "NA"  # as R writes it; `Na` may be a class
 
 
 @dataclass
@@ -69,7 +72,15 @@ def is_label_name(column: str) -> bool:
 
 
 class NoLabelsError(DataError):
-    """A table that says no labels of pictures."""
+    """A table that says no labels of pictures; `names_files`: though it names them."""
+
+    names_files = False
+
+
+class UnclearLabelsError(NoLabelsError):
+    """A table that names pictures, and does not say plainly which class each has."""
+
+    names_files = True
 
 
 def table(tree: Tree, file: str, name: str, read: ReadOptions, problems: list[str] | None = None) -> FileSource:
@@ -91,15 +102,16 @@ class Labelled:
 def labelled(tree: Tree, file: str, read: ReadOptions, files: "Files") -> Labelled:
     """What a table says of files. Raises DataError; NoLabelsError where it is no table of pictures and labels."""
     base = posixpath.dirname(file)
-    find = files.of(base, split_of(posixpath.splitext(posixpath.basename(file))[0]) or split_of(base))
+    find = files.of(base, _split_of_table(file))
     found, group = read_table(tree, file, find), read.group
     where = found.where
-    path_column = _path_column(found, find, read.path_column)
+    path_column = _path_column(found, find, read.path_column, files.are_several)
     label_columns, labels = _labels(found, path_column, read.label_column, group)
     split_column = _split_column(found, [path_column, *label_columns])
     named = found.named(_GROUP) if group is None else [group] if group in found.columns else []
     group_column = named[0] if named else None
     rows: list[Row] = []
+    every = set(labels)
     first_seen: dict[str, int] = {}
     missing: list[str] = []
     folders = {posixpath.dirname(said.replace("\\", "/")) for said in found.column(path_column)}
@@ -107,14 +119,12 @@ def labelled(tree: Tree, file: str, read: ReadOptions, files: "Files") -> Labell
     groups = found.column(group_column) if group_column else None
     for place, ((number, _), said, label) in enumerate(zip(found.rows, found.column(path_column), labels, strict=True)):
         label = unicodedata.normalize("NFC", label)
-        if not said or label.lower() in _NOTHING:
+        if not said or label.lower() in _NOTHING or label == _ABSENT:
             raise DataError(f"{where}, line {number}: path and label must not be empty{f' ({label})' if label else ''}")
-        if several := next((mark for mark in "|;" if mark in label), None):
-            parts = label.split(several)
-            if len(parts) > 1 and all(part.strip() for part in parts):
-                raise DataError(
-                    f"{where}, line {number}: {shown(label)!r} are several labels; a picture has one class here"
-                )
+        if _are_several(label, every):
+            raise DataError(
+                f"{where}, line {number}: {shown(label)!r} are several labels; a picture has one class here"
+            )
         path = find(said)
         if path is not None and not _agree(said, path, folders):
             path = None
@@ -122,7 +132,7 @@ def labelled(tree: Tree, file: str, read: ReadOptions, files: "Files") -> Labell
             missing.append(said)
             continue
         if path in first_seen:
-            raise DataError(f"{where}, line {number}: {shown(path)} stands in line {first_seen[path]} already")
+            raise UnclearLabelsError(f"{where}, line {number}: {shown(path)} stands in line {first_seen[path]} already")
         first_seen[path] = number
         own = groups[place] or None if groups else group_of(path, label, group) if group else None
         rows.append(Row(path, label, _split(splits[place], where, number) if splits else None, own))
@@ -142,16 +152,27 @@ def labelled(tree: Tree, file: str, read: ReadOptions, files: "Files") -> Labell
     return Labelled(where, (file,), rows, [*found.notes, *([] if plain and not spare else [said])])
 
 
+def _are_several(label: str, every: set[str]) -> bool:
+    """Whether a label is a list of several: as Python or JSON write one, or parted by marks that no name has, or by
+    such as names have where each part is a label itself."""
+    if label[:1] + label[-1:] in ("[]", "{}", "()"):
+        return True
+    parts_of = {mark: [part.strip() for part in label.split(mark)] for mark in "|;, "}
+    return any(
+        len(parts) > 1 and all(parts) and (mark in "|;" or every.issuperset(parts)) for mark, parts in parts_of.items()
+    )
+
+
 def table_source(
     tree: Tree,
     file: str,
     name: str,
     found: Labelled,
     problems: list[str] | None,
-    unused: "tuple[Files, dict[str, str]] | None" = None,
+    unused: "Files | None" = None,
 ) -> FileSource:
-    """The source of a table's rows; `unused` are the files of its tree and the tables beside it, whose pictures that no
-    row names are told. Raises DataError as `table` does."""
+    """The source of a table's rows; `unused` are the files of its tree, of which those that no row names are told.
+    Raises DataError as `table` does."""
     rows, where = found.rows, found.where
     if not rows:
         raise DataError(f"{where} has no rows")
@@ -161,6 +182,15 @@ def table_source(
     names = in_order(row.label for row in rows)
     limit_classes(names, where)
     notes = [*found.notes, *alike(names)]
+    if counts[None] and (by_folder := [split_of(posixpath.dirname(row.name)) for row in rows]):
+        if None not in by_folder and {"train"} < {*by_folder}:
+            rows = [row._replace(split=split) for row, split in zip(rows, by_folder, strict=True)]
+            counts = Counter(by_folder)
+            notes.append("split: read off the folders that the files lie in")
+        elif len({*by_folder} - {None}) > 1 and "train" in by_folder:
+            raise DataError(
+                f"{where}: some of its files lie in folders of splits, others do not; give the table a column `split`"
+            )
     if not counts[None]:
         by_split = {str(split): {row.label for row in rows if row.split == split} for split in counts if split}
         if "train" not in by_split:
@@ -168,7 +198,7 @@ def table_source(
                 f"{where}: no row has the split 'train'; to measure a model on these, leave the column of splits away"
             )
         notes += same_classes(by_split, where, problems)
-    left = {} if unused is None else _unused(unused[0], found, unused[1])
+    left = {} if unused is None else _unused(unused, found)
     notes += [unused_note(reason, paths) for reason, paths in left.items()]
     return FileSource(name, tree.resolved(file), tree, lambda: iter(rows), +counts, names, tuple(notes), left)
 
@@ -178,22 +208,32 @@ def table_source(
 
 def folder_tables(
     tree: Tree, folders: Sequence[str], read: ReadOptions, files: "Files"
-) -> tuple[list[tuple[str, Labelled]], dict[str, str]]:
+) -> tuple[list[tuple[str, Labelled]], dict[str, NoLabelsError]]:
     """The tables in folders that label pictures, by path, and why the others do not. Raises DataError where one labels
     pictures, but not as it must."""
     found: list[tuple[str, Labelled]] = []
-    others: dict[str, str] = {}
+    others: dict[str, NoLabelsError] = {}
     for path in [join(folder, entry) for folder in folders for entry in tree.files(folder)]:
         if suffix_of(path) not in SUFFIXES:
             continue
         if "submission" in path.lower():
-            others[path] = f"{tree.where(path)} is the sample of a submission"
+            others[path] = NoLabelsError(f"{tree.where(path)} is the sample of a submission")
             continue
         try:
             found.append((path, labelled(tree, path, read, files)))
         except NoLabelsError as error:
-            others[path] = str(error)
+            others[path] = error
+    splits = [_split_of_table(path) for path, _ in found]
+    if None in splits and "train" in splits and len({*splits}) > 2 - ("test" in splits):
+        # Beside those of splits, one of something else: of icons, of the whole set.
+        for path, _ in [one for one, split in zip(found, splits, strict=True) if split is None]:
+            others[path] = NoLabelsError(f"{tree.where(path)} lies beside the tables of splits, and is none")
+        found = [one for one, split in zip(found, splits, strict=True) if split is not None]
     return found, others
+
+
+def _split_of_table(path: str) -> str | None:
+    return split_of(posixpath.splitext(posixpath.basename(path))[0]) or split_of(posixpath.dirname(path))
 
 
 def joined(tree: Tree, found: Sequence[tuple[str, Labelled]]) -> Labelled:
@@ -202,9 +242,7 @@ def joined(tree: Tree, found: Sequence[tuple[str, Labelled]]) -> Labelled:
     if len(found) == 1:
         return found[0][1]
     names = [file for file, _ in found]
-    splits = [
-        split_of(posixpath.splitext(posixpath.basename(name))[0]) or split_of(posixpath.dirname(name)) for name in names
-    ]
+    splits = [_split_of_table(name) for name in names]
     where = tree.where(posixpath.dirname(found[0][0]))
     if None in splits or len(set(splits)) < len(splits) or "train" not in splits:
         raise DataError(f"{where} has several tables of pictures ({listed(names)}): name the one that is meant")
@@ -232,7 +270,8 @@ def read_table(tree: Tree, file: str, find: Callable[[str], str | None] = lambda
     if len(data) > MAX_TABLE_BYTES:
         raise DataError(f"{where} has more than {MAX_TABLE_BYTES:,} bytes")
     text, notes = _text(data, where)
-    lines = _parsed(text, _delimiter(text, file), where)
+    said = re.match(r"(?i)sep=(.)\r?\n", text)  # as Excel says it
+    lines = _parsed(text, said.group(1) if said else _delimiter(text, file), where)[bool(said) :]
     if not lines:
         raise DataError(f"{where} has no rows")
     columns = [cell.strip() for cell in lines[0][1]]
@@ -253,8 +292,10 @@ def read_table(tree: Tree, file: str, find: Callable[[str], str | None] = lambda
 
 def _text(data: bytes, where: str) -> tuple[str, list[str]]:
     """A table's text: UTF-8 or UTF-16, with a byte-order mark or without, else Windows' cp1252. Raises DataError."""
-    is_wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
-    for encoding in ("utf-16",) if is_wide else ("utf-8-sig", "cp1252"):
+    wide = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}.get(data[:2])
+    if wide is None and len(data) > 1 and 0 in data[:2]:
+        wide = "utf-16-be" if data[0] == 0 else "utf-16-le"
+    for encoding in (wide,) if wide else ("utf-8-sig", "cp1252"):
         try:
             text = data.decode(encoding)
         except UnicodeError:
@@ -311,6 +352,22 @@ class Files:
                 found[stem].append(path)
         return found
 
+    @cached_property
+    def _by_folded_end(self) -> dict[str, list[str]]:
+        """The same without case: tables made on Windows name files as they like."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for end, paths in self._by_end.items():
+            found[end.casefold()] += paths
+        return found
+
+    def _named(self, path: str) -> list[str]:
+        end = posixpath.basename(path)
+        return self._by_end.get(end) or self._by_folded_end.get(end.casefold(), [])
+
+    def are_several(self, said: str) -> bool:
+        """Whether several files are called as a table says, so that it is not clear which is meant."""
+        return len(self._named(said.strip().replace("\\", "/"))) > 1
+
     def of(self, base: str, split: str | None) -> Callable[[str], str | None]:
         """How a table that lies in the folder `base`, and is one of a split by its name, finds its files."""
         return lambda said: self.find(said, base, split)
@@ -325,7 +382,7 @@ class Files:
             if self.tree.is_file(whole):
                 return whole
         split = split_of(posixpath.dirname(path)) or split
-        found = [one for one in self._by_end.get(posixpath.basename(path), []) if _fits(one, base, split)]
+        found = [one for one in self._named(path) if _fits(one, base, split)]
         if len(found) > 1:  # the folders above tell them apart
             parts = path.split("/")
             for start in range(len(parts) - 1):
@@ -361,13 +418,15 @@ def _agree(said: str, path: str, folders: set[str]) -> bool:
 _SAMPLED = 50
 
 
-def _share_found(values: list[str], find: Callable[[str], str | None]) -> float:
-    sampled = values[:: max(1, len(values) // _SAMPLED)]
-    return sum(find(value) is not None for value in sampled) / max(1, len(sampled))
+def _sample(values: list[str]) -> list[str]:
+    return values[:: max(1, len(values) // _SAMPLED)]
 
 
-def _path_column(found: Table, find: Callable[[str], str | None], asked: str | None) -> str:
-    """The column that names files. Raises DataError, NoLabelsError."""
+def _path_column(
+    found: Table, find: Callable[[str], str | None], asked: str | None, are_several: Callable[[str], bool]
+) -> str:
+    """The column that names files: one of whole names before one whose values lack a suffix, which may be mere numbers.
+    Raises DataError, NoLabelsError."""
     if not found.rows:
         raise DataError(f"{found.where} has no rows")
     if asked is not None:
@@ -377,17 +436,41 @@ def _path_column(found: Table, find: Callable[[str], str | None], asked: str | N
             )
         return asked
     named = found.named(_PATH)
-    shares = {column: _share_found(found.column(column), find) for column in named}
-    if not any(shares.values()):
-        shares |= {c: _share_found(found.column(c), find) for c in found.columns if c not in named}
-    best = max(shares, key=lambda column: shares[column], default=None)
-    if best is None or shares[best] == 0:
-        what = f"none of the files in column {shown(named[0])!r} is there" if named else "no column names files"
-        raise NoLabelsError(
-            f"{found.where}: {what} (its columns are {listed(found.columns, 12)}); `path_column=NAME` says which it "
-            "is, and paths count from the table's folder"
-        )
-    return best
+    samples = {column: _sample(found.column(column)) for column in found.columns}
+    meant = {column: [find(value) for value in values] for column, values in samples.items()}
+
+    def whole(column: str) -> int:
+        """How many files are named with their suffix."""
+        pairs = zip(samples[column], meant[column], strict=True)
+        return sum(path is not None and suffix_of(path) == suffix_of(said) for said, path in pairs)
+
+    ranks = {
+        column: (whole(column), len(paths) - paths.count(None))
+        for column, paths in meant.items()
+        if any(paths) and (column in named or whole(column) or not any(any(meant[one]) for one in named))
+    }
+    ordered = sorted(ranks, key=lambda column: named.index(column) if column in named else len(named))
+    best = max(ordered, key=lambda column: ranks[column], default=None)
+    if best is not None:
+        rivals = [c for c in ordered if ranks[c] == ranks[best] and meant[c] != meant[best]]
+        if rivals:
+            raise UnclearLabelsError(
+                f"{found.where}: the columns {listed([best, *rivals])} name different files: `path_column=NAME` says "
+                "which is meant"
+            )
+        return best
+    for column in named:
+        twice = [said for said in samples[column] if are_several(said)]
+        if twice:
+            raise UnclearLabelsError(
+                f"{found.where}: several folders hold a file {shown(twice[0])}, as column {shown(column)!r} has it: "
+                "give the paths of the files"
+            )
+    what = f"none of the files in column {shown(named[0])!r} is there" if named else "no column names files"
+    raise NoLabelsError(
+        f"{found.where}: {what} (its columns are {listed(found.columns, 12)}); `path_column=NAME` says which it "
+        "is, and paths count from the table's folder"
+    )
 
 
 def _labels(found: Table, path_column: str, asked: str | None, group: str | None) -> tuple[list[str], list[str]]:
@@ -403,10 +486,9 @@ def _labels(found: Table, path_column: str, asked: str | None, group: str | None
     if named:
         values = found.column(named[0])
         for other in named[1:]:
-            if len(set(zip(values, found.column(other), strict=True))) > max(
-                len(set(values)), len(set(found.column(other)))
-            ):
-                raise DataError(
+            pairs = set(zip(values, found.column(other), strict=True))
+            if len(pairs) > min(len(set(values)), len({one for _, one in pairs})):  # not the same by other names
+                raise UnclearLabelsError(
                     f"{found.where} has several columns of labels ({listed(named)}): `label_column=NAME` says which "
                     "is meant"
                 )
@@ -420,7 +502,7 @@ def _labels(found: Table, path_column: str, asked: str | None, group: str | None
     if len(few) == 1:
         return few, found.column(few[0])
     what = f"several columns could be the label ({listed(few)})" if few else "no column says a label"
-    raise NoLabelsError(
+    raise (UnclearLabelsError if few else NoLabelsError)(
         f"{found.where}: {what}; its columns are {listed(found.columns, 12)}, and `label_column=NAME` says which it is"
     )
 
@@ -433,11 +515,11 @@ def _is_measure(found: Table, column: str) -> bool:
 
 
 def _is_number(text: str) -> bool:
+    """Whether a text is a number; `nan` is none."""
     try:
-        float(text)
+        return math.isfinite(float(text))
     except ValueError:
         return False
-    return True
 
 
 def _is_label_like(values: list[str]) -> bool:
@@ -457,18 +539,23 @@ def _one_hot(found: Table, columns: list[str]) -> tuple[list[str], list[str]] | 
     values = np.array([[_as_bit(v) for v in found.column(c)] for c in hot]).T
     several = np.flatnonzero(values.sum(axis=1) != 1)
     if len(several):
-        if len(hot) < len(columns):
+        # One of them may say something else than a class.
+        without = [k for k in range(len(hot)) if len(hot) > 2 and (np.delete(values, k, axis=1).sum(axis=1) == 1).all()]
+        if len(without) == 1:
+            hot, values = [c for k, c in enumerate(hot) if k != without[0]], np.delete(values, without[0], axis=1)
+        elif len(hot) < len(columns):
             return None  # columns of yes and no that are no classes
-        number = found.rows[int(several[0])][0]
-        raise DataError(
-            f"{found.where}, line {number}: {int(values[several[0]].sum())} of the columns {listed(hot, 4)} are 1; a "
-            "picture has one class here"
-        )
+        else:
+            number = found.rows[int(several[0])][0]
+            raise UnclearLabelsError(
+                f"{found.where}, line {number}: {int(values[several[0]].sum())} of the columns {listed(hot, 4)} are 1; "
+                "a picture has one class here"
+            )
     return hot, [hot[k] for k in values.argmax(axis=1)]
 
 
 def _as_bit(text: str) -> int:
-    return {"0": 0, "1": 1, "0.0": 0, "1.0": 1}.get(text.strip(), 2)
+    return {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}.get(text.strip().lower(), 2)
 
 
 def _split_column(found: Table, taken: list[str]) -> str | None:
@@ -489,7 +576,7 @@ def _split(text: str, where: str, number: int) -> str | None:
     return split_of(text) if text else None
 
 
-def _unused(files: Files, found: Labelled, others: dict[str, str]) -> dict[str, tuple[str, ...]]:
+def _unused(files: Files, found: Labelled) -> dict[str, tuple[str, ...]]:
     """The files of a tree that no table names, by reason."""
     used = {row.name for row in found.rows}
     rest = [path for path in files.root.pictures() if path not in used]
