@@ -556,7 +556,7 @@ def test_tiff_of_many_bands_or_of_another_kind_is_named() -> None:
         decode(_tiff(np.zeros((8, 8)), "<", {339: 3}))
 
 
-def _tiff(values: NDArray[Any], order: str, more: dict[int, Any]) -> bytes:
+def _tiff(values: NDArray[Any], order: Any, more: dict[int, Any]) -> bytes:
     """An uncompressed TIFF of one strip, as plain as they come; `more` are tags of 16 bits."""
     bands = values.shape[2] if values.ndim == 3 else 1
     pixels = values.astype(values.dtype.newbyteorder(order)).tobytes()

@@ -99,6 +99,10 @@ def _range_for(values: NDArray[Any], low: float, high: float, known: Range) -> R
     is_float = values.dtype.kind == "f"
     if is_float and known[1] == 1 and low >= known[0] - _OVER + 1 and high <= _OVER:
         return known
+    if is_float:
+        low = 0 if -_BELOW * high <= low < 0 else low
+        if low >= 0 and known[1] < high <= known[1] * _ABOVE:
+            return known
     own = range_of(low, high)
     if own == SIGNED:
         return own
