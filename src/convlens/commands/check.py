@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -67,7 +68,7 @@ def check(
     terminal.check_new_file(out, "--out", (".html", ".htm"))
     terminal.check_new_file(write_exclusions, "--write-exclusions")
     terminal.check_new_file(write_groups, "--write-groups", (".csv",))
-    places = [place for place in (out, write_exclusions, write_groups) if place is not None]
+    places = [Path(place).resolve() for place in (out, write_exclusions, write_groups) if place is not None]
     if len(set(places)) < len(places):
         raise UsageError("--out, --write-exclusions and --write-groups must name different files")
     import convlens
@@ -88,15 +89,15 @@ def check(
     if out is None and not json:
         out = terminal.free_name(f"check-{findings.name}", ".html")
     written = []
-    if write_groups is not None:
-        findings.write_groups(write_groups)
-        written.append(write_groups)
     if write_exclusions is not None:
         findings.write_exclusions(write_exclusions)
         written.append(write_exclusions)
     if out is not None:
         findings.save(out)
         written.append(out)
+    if write_groups is not None:  # last: of arrays there are none
+        findings.write_groups(write_groups)
+        written.append(write_groups)
     if json:
         tables.print_json(findings.to_json() | {"files": written})
     else:

@@ -123,6 +123,7 @@ class _Check:
         bar: Progress,
     ) -> None:
         self.source, self.headers, self.bar, self.found = source, headers, bar, problems
+        self.are_small = False
         opened = inspect_test(dataset, "check")
         self.dataset = opened.merged()
         self.rows = self.dataset.rows("train")
@@ -145,17 +146,21 @@ class _Check:
         self.look_for_shortcuts()
         pairs = self.near_duplicates()
         self.judge(pairs)
+        straddling = self.straddling_groups()
         clusters = self.clusters(pairs)
         if clusters:
             several = sum(len(c) for c in clusters)
-            remedy = (
-                "`write_groups=FILE.csv` makes a table that train takes in the folder's place and in which they are "
-                "groups, that never straddle a split"
-            )
+            remedy = "`group` can say which belong together, where the pictures lie as files in a folder"
+            if self.source is not None and self.source.folder is not None:
+                kept = "; it keeps the data's split: delete its column `split` for one that no group straddles"
+                remedy = (
+                    "`write_groups=FILE.csv` makes a table that train takes in the folder's place and in which they "
+                    f"are groups{kept if self.has_own_splits else ', that never straddle a split'}"
+                )
             self.add(
                 "groups", NOTE, f"{several:,} samples show {len(clusters):,} pictures more than once", remedy, clusters
             )
-        exclude = self.exclusions(pairs)
+        exclude = sorted({**straddling, **dict(self.exclusions(pairs))}.items())
         self.found.sort(key=lambda finding: _ORDER[finding.severity])
         location = self.dataset.source
         return Findings(
@@ -171,6 +176,7 @@ class _Check:
             self.views(),
             {} if self.source is None else self.source.unused,
             contents=contents,
+            are_small=self.are_small,
         )
 
     def add(
@@ -182,6 +188,32 @@ class _Check:
     def has_own_splits(self) -> bool:
         """Whether the splits came with the data."""
         return self.dataset.card.split_by == "source"
+
+    def straddling_groups(self) -> dict[str, str]:
+        """Groups on both sides of a split that came with the data, as a finding; and what to leave out, with why."""
+        group_of = {line.path: line.group for line in self.lines if line.group is not None}
+        if not self.has_own_splits or not group_of:
+            return {}
+        members: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
+        for sample in self.samples:
+            if sample.name in group_of:
+                members[group_of[sample.name]][sample.split].append(sample)
+        excluded: dict[str, str] = {}
+        for one, other in (("train", "test"), ("val", "test"), ("train", "val")):
+            across = {name: parts for name, parts in members.items() if parts.get(one) and parts.get(other)}
+            if not across:
+                continue
+            title = f"{counted(len(across), 'group')} on both sides of {one} and {other}"
+            remedy = (
+                "what was learned from and what is measured belong together: put each group on one side, or "
+                f"`write_exclusions=FILE` lists what to leave out of {one}, for `exclude`"
+            )
+            sets = [(parts[one][0], parts[other][0]) for parts in across.values()]
+            self.add("groups-across", FALSIFIES, title, remedy, sets, [f"group {shown(n, 60)}" for n in across])
+            for name, parts in across.items():
+                for sample in parts[one]:
+                    excluded.setdefault(sample.name, f"of the group {shown(name, 60)}, which is in {other} too")
+        return excluded
 
     # ------------------------------------------------------------ sizes and files
 
@@ -253,7 +285,8 @@ class _Check:
         parts = {split: np.bincount(self.labels[of[split]], minlength=num_classes) for split in SPLITS}
         train, test = parts["train"] + parts["val"], parts["test"]
         total = train + test
-        if not self.has_own_splits and (lost := [names[k] for k in np.flatnonzero(train == 0)]):
+        lost = [names[k] for k in np.flatnonzero(train == 0)]
+        if lost and not any(finding.kind == "classes" for finding in self.found):
             self.add("classes", FALSIFIES, f"no training image of class {listed(lost)} can be read", _CLASSES)
         if test.any() and (lost := [names[k] for k in np.flatnonzero((test == 0) & (train > 0))]):
             remedy = "its errors stay unseen: give more pictures, or measure with `folds`"
@@ -264,8 +297,8 @@ class _Check:
             title = f"classes with fewer than {_TINY_CLASS} images: {', '.join(tiny[:8])}{more}"
             remedy = "their scores rest on a handful of pictures: collect more, or join classes"
             self.add("tiny", WARNING, title, remedy)
-        most, fewest = int(train.argmax()), int(np.where(train > 0, train, train.max()).argmin())
-        if train[most] >= IMBALANCED * max(1, train[fewest]):
+        most, fewest = int(train.argmax()), int(np.where(train > 0, train, train.max() + 1).argmin())
+        if train[most] >= IMBALANCED * max(1, train[fewest]) and fewest != most:
             title = f"{shown(names[most], 30)} has {train[most]:,} training images, {shown(names[fewest], 30)} "
             share = percent(total[most] / total.sum(), 0)
             title += f"{train[fewest]:,}: always answering the largest class is right for {share}"
@@ -325,6 +358,7 @@ class _Check:
         spec, known = self.dataset.input_spec, self.headers.aspects if self.headers is not None else {}
         aspects = [known.get(self.samples[row].name, spec.width / spec.height) for row in kept.tolist()]
         pictures = Compared.of(iter(images), aspects, compared_at(max(spec.height, spec.width)))
+        self.are_small = pictures.is_small
         for pair in same_pictures(pictures, self.bar):
             a, b = int(kept[pair.a]), int(kept[pair.b])
             is_exact = pair.is_in_place and self.are_same_pixels(a, b)

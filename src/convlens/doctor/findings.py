@@ -25,6 +25,15 @@ _SETS, _PER_SET, _VIEW_PX = 60, 8, 112  # of a finding that the page draws; the 
 FALSIFIES, WARNING, NOTE = "falsifies", "warning", "note"
 
 
+def _is_text(name: str) -> bool:
+    """Whether a file's name is text, and no bytes that are none."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class Sample:
     """One sample: its name (a path relative to the data, or an array's split/number), its class, split and number of
@@ -73,7 +82,8 @@ class Findings:
     """All findings on one data set, the gravest first. `facts` are its sizes and counts as (what, value);
     `clusters` the samples that show the same pictures, proposed as groups; `exclusions` what must go for a score to
     mean something, as (name, reason); `views` how samples' files or pixels are read, by number; `unused` the files that
-    are not read, by reason; `control` test scores by what was left out of training."""
+    are not read, by reason; `control` test scores by what was left out of training; `are_small` that copies were looked
+    for among pictures of few pixels."""
 
     name: str
     location: str
@@ -88,20 +98,26 @@ class Findings:
     unused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     control: tuple[tuple[str, Score], ...] = ()
     contents: Contents | None = None
+    are_small: bool = False
 
     @property
     def verdict(self) -> str:
         """Whether a score can be believed, and what was not looked for."""
+        kinds = {finding.kind for finding in self.findings}
+        found = "nothing was found that would falsify a score"
         if self.falsifies:
-            return "a score on this data would be wrong"
-        noted = {finding.kind for finding in self.findings} & {"plain", "outlines"}
-        return (
-            "nothing was found that would falsify a score. Looked for: equal pictures, and copies compressed anew, "
-            "turned, mirrored, cut to no less than 0.7 of the sides, lightened, darkened, recoloured, blurred, or with "
-            "a mark on up to a tenth; not seen are copies altered more, or in several ways at once, nor other pictures "
-            "of the same thing"
-            + ("; and of plain pictures and outlines, which a note counts, only equal ones" if noted else "")
+            found = "a score on this data would be wrong; check it again when that is mended, for more may be seen then"
+        sought = (
+            "Looked for: equal pictures, and copies compressed anew, turned, mirrored, cut to no less than 0.7 of the "
+            "sides, lightened, darkened, paler, stronger in colour or grey, blurred, or with a mark on up to a tenth; "
+            "not seen are copies altered more or in several ways at once, in inverted or exchanged colours or in "
+            "frames, nor other pictures of the same thing"
         )
+        if self.are_small:
+            sought += "; of copies as small as these about one in ten is missed"
+        if kinds & {"plain", "outlines"}:
+            sought += "; of plain pictures and outlines, which a note counts, only equal ones are seen"
+        return f"{found}. {sought}"
 
     @property
     def falsifies(self) -> bool:
@@ -171,7 +187,8 @@ class Findings:
 
     def write_groups(self, path: str | Path) -> None:
         """Write a table path,label[,split],group that `train` takes in the folder's place: samples that show the same
-        picture share a group, and so never straddle a split. Raises UsageError for arrays, StorageError."""
+        picture share a group, and straddle none of the splits that are drawn; where the data has its own, the table
+        keeps them. Raises UsageError for arrays and names that no table can hold, StorageError."""
         path, root = Path(path), self.folder
         files.check_new_file(path, (".csv",))
         if root is None:
@@ -180,6 +197,9 @@ class Findings:
             )
         if not root.exists():
             raise UsageError(f"the pictures {shown(root, 200)} are not there any more: there is nothing to write down")
+        odd = [s.name for s in self.samples if "\\" in s.name or not s.name.isprintable() or not _is_text(s.name)]
+        if odd:
+            raise UsageError(f"the name {shown(odd[0])} cannot stand in a table: rename the file ({len(odd):,} such)")
         group_of = {s.name: f"same-{n}" for n, cluster in enumerate(self.clusters, 1) for s in cluster}
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")

@@ -197,7 +197,7 @@ def _write_framed(
         raise DataError(f"{shown(source.location, 200)} changed while it was read: pack it again")
     if source.hashes is not None:
         lines = [{"path": file, "sha256": digest, "status": "ok"} for file, digest in source.hashes.items()]
-    notes = _range_notes(spec)
+    notes = _range_notes(spec, num_wide, len(rows))
     notes += (f"{num_first:,} pictures have several frames or pages: the first is used",) if num_first else ()
     index, labels_N = np.array(rows, INDEX_DTYPE), np.array(labels, np.int64)
     return _Packed(index, labels_N, lines, tuple(groups), large, num_wide, notes)
@@ -272,10 +272,17 @@ def _with_statistics(images: Pixels, known: NDArray[np.bool_], spec: InputSpec) 
     return spec.with_statistics(tuple(map(float, mean)), tuple(map(float, std)))
 
 
-def _range_notes(spec: InputSpec) -> tuple[str, ...]:
-    """What black and white are, where they are not 0 and 255."""
+def _range_notes(spec: InputSpec, num_wide: int, num: int) -> tuple[str, ...]:
+    """What black and white are, where they are not 0 and 255, or where that is said for some alone."""
     low, high = spec.value_range
-    return () if spec.value_range == BYTES else (f"values {low:g} to {high:,g} are read as black to white",)
+    if spec.value_range != BYTES:
+        return (f"values {low:g} to {high:,g} are read as black to white",)
+    if not 0 < num_wide < num:
+        return ()
+    return (
+        f"{num_wide:,} of the {num:,} pictures have more than 8 bits, with 65,535 for white: if theirs is another, "
+        "give all pictures in one depth",
+    )
 
 
 def _dark(spec: InputSpec) -> list[str]:
