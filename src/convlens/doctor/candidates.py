@@ -125,8 +125,9 @@ class Spectra:
         for some in np.array_split(rows, max(1, len(rows) // 50)):
             scale, *place = rng.choice([0.7, 0.84, 1.0]), *rng.uniform(-1, 1, 2)
             moved = place + rng.uniform(-1 / 3, 1 / 3, 2)
-            other = (min(1.0, scale * rng.uniform(0.93, 1.07)), *moved.tolist())
-            one, two = (descriptors.invariants(self._sizes(some, view)) for view in ((scale, *place), other))
+            next_scale = min(1.0, scale * rng.uniform(0.93, 1.07))
+            views: tuple[View, View] = (scale, scale, *place), (next_scale, next_scale, *moved.tolist())
+            one, two = (descriptors.invariants(self._sizes(some, view)) for view in views)
             found.append(one - two)
         return np.concatenate(found)
 

@@ -27,16 +27,21 @@ _RELIEF, _SURROUNDINGS, _STEEP, _FULL = 16, 4, 4.0, 0.3
 FEW = 64  # pictures, up to which each is looked at with each: they teach no weighting
 _DIMENSIONS, _LEARNED_FROM, _ALTERATIONS = 32, 400, 4
 
-# A view is a scale, a share of the picture's smaller side, and where it lies between the edges (-1..1: right, down).
-View = tuple[float, float, float]
-WHOLE: View = (1.0, 0.0, 0.0)
-MIDDLES: tuple[View, ...] = (WHOLE, *((scale, 0.0, 0.0) for scale in (0.92, 0.84, 0.77, 0.7)))
+# A view is a width and a height, shares of the picture's smaller side, and where it lies between the edges (-1..1:
+# right, down).
+View = tuple[float, float, float, float]
+WHOLE: View = (1.0, 1.0, 0.0, 0.0)
+MIDDLES: tuple[View, ...] = (WHOLE, *((scale, scale, 0.0, 0.0) for scale in (0.92, 0.84, 0.77, 0.7)))
+_EDGES, _HALVES = (-1.0, 0.0, 1.0), (-1.0, -0.5, 0.0, 0.5, 1.0)
 PARTS: tuple[View, ...] = (
-    *((0.84, right, down) for right in (-1.0, 0.0, 1.0) for down in (-1.0, 0.0, 1.0)),
-    *((0.7, right, down) for right in (-1.0, -0.5, 0.0, 0.5, 1.0) for down in (-1.0, -0.5, 0.0, 0.5, 1.0)),
+    *((0.84, 0.84, right, down) for right in _EDGES for down in _EDGES),
+    *((0.7, 0.7, right, down) for right in _HALVES for down in _HALVES),
+    # Cut on one side alone: a caption, a sky.
+    *((share, 1.0, right, 0.0) for share in (0.7, 0.84) for right in _EDGES),
+    *((1.0, share, 0.0, down) for share in (0.7, 0.84) for down in _EDGES),
 )
-MIDDLE: View = (0.77, 0.0, 0.0)
-SHIFTED: tuple[View, ...] = tuple((0.77, right, down) for right in (-1.0, 0.0, 1.0) for down in (-1.0, 0.0, 1.0))
+MIDDLE: View = (0.77, 0.77, 0.0, 0.0)
+SHIFTED: tuple[View, ...] = tuple((0.77, 0.77, right, down) for right in _EDGES for down in _EDGES)
 
 _PLACES = ((np.arange(_WINDOW) + 0.5) / _WINDOW * 2 - 1).astype(np.float32)
 _DISTANCE = np.hypot(_PLACES[:, None], _PLACES)
@@ -68,8 +73,8 @@ def extents(aspects_N: Floats) -> Floats:
 
 
 def centres(views: Floats, extents_N2: Floats) -> Floats:
-    """Where views (…, 3) of pictures with such extents (…, 2) have their middles, (…, 2) as (right, down)."""
-    return views[..., 1:] * (1 - views[..., :1]) * extents_N2
+    """Where views (…, 4) of pictures with such extents (…, 2) have their middles, (…, 2) as (right, down)."""
+    return views[..., 2:] * (1 - views[..., :2]) * extents_N2
 
 
 def windows(small_NHW: NDArray[np.uint8], extents_N2: Floats, view: View) -> Floats:
@@ -79,7 +84,7 @@ def windows(small_NHW: NDArray[np.uint8], extents_N2: Floats, view: View) -> Flo
     _, first, which = np.unique(extents_N2[:, 0] / extents_N2[:, 1], return_index=True, return_inverse=True)
     extents_K2 = extents_N2[first]
     centre = centres(np.array(view, np.float32), extents_K2)
-    across, down = (_picking(centre[:, axis], view[0], extents_K2[:, axis]) for axis in (0, 1))
+    across, down = (_picking(centre[:, axis], view[axis], extents_K2[:, axis]) for axis in (0, 1))
     images = small_NHW.astype(np.float32)
     if len(first) == 1:
         found: Floats = down[0] @ (images.reshape(-1, SMALL) @ across[0].T).reshape(len(images), SMALL, _WINDOW)

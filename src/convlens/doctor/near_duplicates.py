@@ -33,6 +33,7 @@ from convlens.progress import Progress
 
 SIDE, _AS_SMALL = 64, 40  # pixels a side at which pictures are compared, but those with no longer side at SMALL
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow has it
+_EVEN, _MOST_OF_SIDE = 2, 0.98  # levels that a frame's pixels differ by, and how many of them do not by more
 _PLAIN = 6.0  # standard deviation in levels, below which a picture shows nothing that could be compared
 _MOST = 18  # ways to lay others on each picture that are tried, most alike first
 _WAYS = 2  # to turn a picture that are tried for each pair, most alike first
@@ -102,6 +103,8 @@ class Compared:
             image = Image.fromarray(np.ascontiguousarray(flat)).convert("RGB")
             grey[number] = np.asarray(image.convert("L").resize((side, side), Image.Resampling.BILINEAR))
             colour[number] = np.asarray(image.resize((COLOURS, COLOURS), Image.Resampling.BOX))
+        for rows in blocks(len(grey)):
+            grey[rows] = _without_frames(grey[rows])
         return cls(grey, colour, shapes)
 
     @cached_property
@@ -152,6 +155,22 @@ class Compared:
 def compared_at(longest_side: int) -> int:
     """Pixels a side at which pictures, none with a longer side than that, are compared."""
     return SMALL if longest_side <= _AS_SMALL else SIDE
+
+
+def _without_frames(images_NHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Two opposite sides of one even level are a frame, a letterbox or a slide's ground, in which two pictures agree
+    that show different things: all of that level becomes black, which is not compared."""
+    images = images_NHW.astype(np.int16)
+    sides = np.stack([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]])
+    levels = np.median(sides, axis=2)
+    is_even = (np.abs(sides - levels[:, :, None]) <= _EVEN).mean(axis=2) >= _MOST_OF_SIDE
+    found = images_NHW.copy()
+    for one, other in ((0, 1), (2, 3)):
+        is_framed = is_even[one] & is_even[other] & (np.abs(levels[one] - levels[other]) <= _EVEN)
+        is_framed &= levels[one] < registration.CLIPPED  # white is not compared anyway
+        is_ground = np.abs(images - levels[one][:, None, None]) <= _EVEN + 1
+        found[is_framed[:, None, None] & is_ground] = 0
+    return found
 
 
 def _shrunk(images_NHW: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

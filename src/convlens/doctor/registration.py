@@ -37,7 +37,7 @@ _MOST_STRETCHED = 1.8
 _DAMPING = np.diag([1e-3] * 6 + [1e-5] * 2).astype(np.float32)
 _LEAST_OF_ONE, _LEAST_OF_BOTH = 0.6, 0.3  # share of a picture that the other has too
 _TEXTURE = 1.5  # local contrast in levels, below which there is no detail to agree in
-_CLIPPED, _BLACK = 252, 4  # levels from which a picture may be lit beyond white; below which it is black
+CLIPPED, _BLACK = 252, 4  # levels from which a picture may be lit beyond white; below which it is black
 _LEAST_INNER = 0.25  # share of a picture that is neither fill nor at its edge, for that alone to be compared
 _LEAST_INNER_OF_ONE = {True: 0.6, False: 0.35}  # and of one of two pictures, small or not, to be more than an outline
 _EQUAL = 0.997  # least correlation of outlines: of 70,000 handwritten digits no two reach 0.995
@@ -87,7 +87,7 @@ def turned(
     first_PHW: Floats,
     second_PHW: Floats,
     extents_2P2: tuple[Floats, Floats],
-    views_P3: Floats,
+    views_P4: Floats,
     cuts_P: NDArray[np.int64],
     angles_P: Floats,
     is_mirrored_P: NDArray[np.bool_],
@@ -98,8 +98,8 @@ def turned(
     cos, sin = np.cos(angles_P), np.sin(angles_P)
     turn = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2).astype(np.float32)
     turn[is_mirrored_P, :, 0] *= -1
-    (one, two), scale = extents_2P2, views_P3[:, :1]
-    middle = centres(views_P3, one)
+    (one, two), scale = extents_2P2, views_P4[:, :2]
+    middle = centres(views_P4, one)
     # Views of one picture are cut, and transformed, once.
     _, some, which = np.unique(cuts_P, return_index=True, return_inverse=True)
     looked = Placements(np.eye(2, dtype=np.float32) * (scale / one)[some, None, :], (middle / one)[some])
@@ -276,7 +276,7 @@ def detail_fit(first_PHW: Floats, second_PHW: Floats, placed: Placements) -> Flo
 def _counted(first_PHW: Floats, moved_PHW: Floats, inside_PHW: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """What can be compared of two pictures that lie on one another: not what is beyond white, nor black or white fill
     and its edge (two pictures in equal frames agree there), unless there is hardly anything beside: a drawing."""
-    is_white = (first_PHW >= _CLIPPED) | (moved_PHW >= _CLIPPED)
+    is_white = (first_PHW >= CLIPPED) | (moved_PHW >= CLIPPED)
     counts = inside_PHW
     for fill in ((first_PHW < _BLACK) | (moved_PHW < _BLACK), is_white):
         inner = counts & _far_from(fill)
@@ -292,7 +292,7 @@ def _far_from(fill_PHW: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def are_outlines(images_PHW: Floats, is_small: bool) -> NDArray[np.bool_]:
     """(P,) whether a picture, small or shrunk to be so, is hardly more than an outline on black or white: a digit, a
     garment, a drawing. Any two of a kind can be laid on one another so that they agree as copies do."""
-    inner = _far_from(images_PHW < _BLACK) & _far_from(images_PHW >= _CLIPPED)
+    inner = _far_from(images_PHW < _BLACK) & _far_from(images_PHW >= CLIPPED)
     outlines: NDArray[np.bool_] = inner.mean(axis=(1, 2)) < _LEAST_INNER_OF_ONE[is_small]
     return outlines
 
