@@ -24,7 +24,8 @@ _LEAST_TURNED, _LESS_TURNED = 0.75, 0.06
 _PEAK = 0.6  # least peak of the phase correlation of turned views
 _BLOCK, _PAIRS = 512, 2048
 _SIMILARITIES = 1_000_000  # at a time
-_ONE_CELL, _PER_CELL, _PROBED = 8_000, 400, 8  # pictures that are searched whole; else cells, and how many of them
+# Pictures that are searched whole; of more, how many fill a cell, at least so many cells, and how many are searched.
+_ONE_CELL, _PER_CELL, _LEAST_CELLS, _PROBED = 4_000, 400, 32, 8
 _SQUARE = 1.03  # how different the sides of pictures are that count as square
 
 
@@ -217,7 +218,7 @@ class _Index:
     def __init__(self, rows_ND: Floats, least: float) -> None:
         self.rows = rows_ND
         self.least, self.most = (least, _NEIGHBOURS) if len(rows_ND) > FEW else (-np.inf, FEW)
-        num_cells = 1 if len(rows_ND) <= _ONE_CELL else len(rows_ND) // _PER_CELL
+        num_cells = 1 if len(rows_ND) <= _ONE_CELL else max(_LEAST_CELLS, len(rows_ND) // _PER_CELL)
         self.centres = rows_ND[np.random.default_rng(0).permutation(len(rows_ND))[:num_cells]]
         for _ in range(4 if num_cells > 1 else 0):  # k-means
             cells = self._probed(rows_ND, 1)[:, 0]

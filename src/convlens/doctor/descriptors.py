@@ -36,6 +36,7 @@ _EDGES, _HALVES = (-1.0, 0.0, 1.0), (-1.0, -0.5, 0.0, 0.5, 1.0)
 PARTS: tuple[View, ...] = (
     *((0.84, 0.84, right, down) for right in _EDGES for down in _EDGES),
     *((0.7, 0.7, right, down) for right in _HALVES for down in _HALVES),
+    *((*shares, right, down) for shares in ((0.7, 0.84), (0.84, 0.7)) for right in _EDGES for down in _EDGES),
     # Cut on one side alone: a caption, a sky.
     *((share, 1.0, right, 0.0) for share in (0.7, 0.84) for right in _EDGES),
     *((1.0, share, 0.0, down) for share in (0.7, 0.84) for down in _EDGES),
