@@ -88,6 +88,9 @@ ALTERATIONS: dict[str, Alteration] = {
     "marked": _marked,
     "cut": lambda image, rng: _cut(image, rng, 0.7, 0.7),
     "cut unevenly": lambda image, rng: _cut(image, rng, rng.uniform(0.7, 1), rng.uniform(0.7, 1)),
+    "cut on one side": lambda image, rng: _cut(
+        image, rng, *rng.choice([(rng.uniform(0.7, 0.85), 1), (1, rng.uniform(0.7, 0.85))])
+    ),
     "cut and made square": lambda image, rng: _cut(image, rng, 0.7, 0.7).resize((224, 224), _BICUBIC),
     "shifted": _shifted,
     "blurred": lambda image, rng: image.filter(ImageFilter.GaussianBlur(2)),

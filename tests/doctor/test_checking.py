@@ -244,3 +244,81 @@ def test_validation_that_stands_in_train_is_named(tmp_path: Path) -> None:
     shutil.copytree(root / "train", root / "val")
     found = kinds(convlens.check(root))
     assert "exact-across" in found and "across train and val" in found["exact-across"].title
+
+
+def test_groups_on_both_sides_of_the_datas_own_split_falsify(tmp_path: Path) -> None:
+    """Patients of whom some pictures are train and others test: a finding, the exclusions of which make it sound."""
+    root = tmp_path / "data"
+    for number, (split, label, patient, i) in enumerate(
+        (s, c, p, i) for s in ("train", "test") for c in ("ant", "bee") for p in range(6) for i in range(2)
+    ):
+        own = patient if patient < 2 or split == "train" else patient + 10  # two patients of each class are in both
+        folder = root / split / label / f"{label}-{own}"
+        folder.mkdir(parents=True, exist_ok=True)
+        scene(number).save(folder / f"{split}{i}.png")
+    findings = convlens.check(root, group="parent")
+    found = [finding for finding in findings.findings if finding.kind == "groups-across"]  # val is drawn from train
+    assert sum(len(finding.sets) for finding in found) == 4 and {one.severity for one in found} == {FALSIFIES}
+    assert all("on both sides of" in one.title and "and test" in one.title for one in found)
+    assert {Path(name).parent.name for name, _ in findings.exclusions} == {"ant-0", "ant-1", "bee-0", "bee-1"}
+    findings.write_exclusions(tmp_path / "out.jsonl")
+    assert not convlens.check(root, group="parent", exclude=tmp_path / "out.jsonl").falsifies
+    assert not convlens.check(root).falsifies
+
+
+def test_a_class_that_has_lost_its_training_images_falsifies(tmp_path: Path) -> None:
+    """With the data's own split too: what train refuses, check does not call sound."""
+    root = pictures(tmp_path / "data")
+    for path in (root / "train" / "ant").iterdir():
+        path.write_bytes(b"broken")
+    findings = convlens.check(root)
+    assert findings.falsifies and kinds(findings)["classes"].title == "no training image of class 'ant' can be read"
+    assert "imbalance" not in kinds(findings)
+    x = np.stack([np.asarray(scene(k, 32)) for k in range(60)])
+    y = np.arange(60) % 2
+    np.savez(tmp_path / "d.npz", x_train=x[:40], y_train=y[:40] + 1, x_test=x[40:], y_test=y[40:])
+    assert kinds(convlens.check(tmp_path / "d.npz"))["classes"].severity == FALSIFIES
+
+
+def test_what_cannot_be_seen_is_said_where_something_was_found_too(tmp_path: Path) -> None:
+    """The sentence names it with findings and without, and for small pictures that more are missed."""
+    root = pictures(tmp_path / "data", num=25)
+    sound = convlens.check(root).verdict
+    shutil.copy(root / "train" / "ant" / "0.png", root / "test" / "ant" / "copy.png")
+    wrong = convlens.check(root).verdict
+    for verdict in (sound, wrong):
+        assert "not seen are copies altered more" in verdict and "inverted or exchanged colours" in verdict
+        assert "one in ten" not in verdict
+    assert wrong.startswith("a score on this data would be wrong; check it again when that is mended")
+    np.savez(tmp_path / "d.npz", x=np.stack([np.asarray(scene(k, 32)) for k in range(60)]), y=np.arange(60) % 2)
+    assert "of copies as small as these about one in ten is missed" in convlens.check(tmp_path / "d.npz").verdict
+
+
+def test_names_that_no_table_can_hold_are_refused_and_the_rest_is_written(tmp_path: Path, command: Command) -> None:
+    """A name with a backslash or a byte that is no text: the table of groups is refused in one line, after exclusions
+    and page."""
+    root = pictures(tmp_path / "data")
+    shutil.copy(root / "train" / "ant" / "0.png", root / "test" / "ant" / "back\\slash.png")
+    done = command(
+        "check",
+        root,
+        "--out",
+        tmp_path / "a.html",
+        "--write-groups",
+        tmp_path / "g.csv",
+        "--write-exclusions",
+        "e.jsonl",
+    )
+    assert done.returncode == 2 and "cannot stand in a table" in done.stderr
+    assert (tmp_path / "a.html").is_file() and not (tmp_path / "g.csv").exists()
+    same = command("check", root, "--out", "y.html", "--write-exclusions", "./y.html")
+    assert same.returncode == 2 and "different files" in same.stderr
+
+
+def test_mixed_depths_are_said(tmp_path: Path) -> None:
+    """16-bit pictures beside those of 8 bits: how they are read stands in a note."""
+    root = pictures(tmp_path / "data")
+    for path in (root / "test").rglob("*.png"):
+        Image.fromarray(np.asarray(Image.open(path).convert("L")).astype(np.uint16) * 16).save(path)
+    notes = convlens.pack(root).notes
+    assert any("16 of the 32 pictures have more than 8 bits, with 65,535 for white" in note for note in notes)

@@ -105,6 +105,27 @@ def test_equal_frames_make_no_copies() -> None:
     assert searched([*turned, *barred, *bordered]) == []
 
 
+def test_frames_of_one_colour_make_no_copies(sixty: list[Image.Image]) -> None:
+    """Different photographs in frames of one brown, and in letterboxes of one grey, are in no pair; a copy in the same
+    frame is found."""
+
+    def framed(image: Image.Image) -> Image.Image:
+        page = Image.new("RGB", (240, 200), (140, 90, 50))
+        page.paste(image.resize((192, 160)), (24, 20))
+        return page
+
+    def letterboxed(image: Image.Image) -> Image.Image:
+        page = Image.new("RGB", (200, 200), (114, 114, 114))
+        page.paste(image.resize((200, 132)), (0, 34))
+        return page
+
+    for into in (framed, letterboxed):
+        images = [into(image) for image in sixty]
+        copies = [into(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)) for image in sixty[:10]]
+        pairs = {(pair.a, pair.b) for pair in searched([*images, *copies])}
+        assert pairs <= {(at, 60 + at) for at in range(10)} and len(pairs) >= 9
+
+
 def test_outlines_are_not_taken_for_copies() -> None:
     """Handwritten digits can be laid on one another so that they agree; of 3,000 no two are called copies, and of
     forty, equal copies are found as they are, mirrored and turned by quarters."""
