@@ -119,6 +119,8 @@ def test_one_broken_picture_ends_nothing(run: convlens.Run, command: Command, wo
     assert lines.returncode == 1 and [answer["path"] for answer in answers] == ["some/0.png", "some/broken.jpg"]
     assert answers[0]["label"] and answers[1]["error"] and answers[1]["label"] is None
     assert len(json.loads(command("predict", run.path, "some/*.png", "--json").stdout)) == 3
+    none = command("predict", run.path, "some/broken.jpg", "--json")  # of several none: the document is whole too
+    assert none.returncode == 2 and [row["label"] for row in json.loads(none.stdout)] == [None]
     assert command("predict", run.path, "some/broken.jpg").returncode == 2
 
 

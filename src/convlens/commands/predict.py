@@ -67,14 +67,14 @@ def predict(
                 tables.print_json(answer.to_json(), indent=None)
             elif json or num <= _ROWS_SHOWN or csv is None:
                 found.append(answer)
-    if first_error is not None and num_unread == num:
-        raise unreadable(first_error, num)
     if json:
         tables.print_json([prediction.to_json() for prediction in found])
-    elif not jsonl:
+    elif not jsonl and not num_unread == num == 1:
         _print(found)
         if num > len(found):
             tables.print_text(f"… and {num - len(found):,} more in {shown(csv, 200)}")
+    if first_error is not None and num_unread == num:
+        raise unreadable(first_error, num)
     if num_unread:
         terminal.note(f"{num_unread:,} of {counted(num, 'picture')} cannot be read and have no answer")
         raise typer.Exit(1)
