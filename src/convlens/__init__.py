@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from convlens.lens.film import film
     from convlens.lens.looking import look
     from convlens.microscope.serving import serve
+    from convlens.network.pretrained import adopt
     from convlens.presets import PRESETS
     from convlens.recipe import Recipe
     from convlens.run import Run, Series, runs
@@ -45,6 +46,7 @@ _HOMES = {  # module -> the public names that live there
     "lens.film": "film",
     "lens.looking": "look",
     "microscope.serving": "serve",
+    "network.pretrained": "adopt",
     "presets": "PRESETS",
     "recipe": "Recipe",
     "run": "Run Series runs",
@@ -52,7 +54,7 @@ _HOMES = {  # module -> the public names that live there
 _HOME_OF = {name: f"convlens.{home}" for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = ["Architecture", "Classifier", "ConvlensError", "Dataset", "Features", "Findings", "InputSpec"]
-__all__ += ["PRESETS", "Prediction", "Recipe", "Report", "Run", "Series", "check", "evaluate", "explain"]
+__all__ += ["PRESETS", "Prediction", "Recipe", "Report", "Run", "Series", "adopt", "check", "evaluate", "explain"]
 __all__ += ["film", "load", "look", "pack", "parse", "predict", "runs", "serve", "train"]
 
 

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from convlens.commands import terminal
+from convlens.commands.adopt import adopt
 from convlens.commands.check import check
 from convlens.commands.evaluate import evaluate
 from convlens.commands.explain import explain
@@ -55,7 +56,7 @@ def _main(
     pass
 
 
-for _command in (train, evaluate, predict, explain, look, serve, check, pack, runs):
+for _command in (train, evaluate, predict, explain, look, serve, check, pack, adopt, runs):
     app.command()(_command)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from collections import OrderedDict
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import convlens
@@ -22,8 +24,8 @@ from convlens.data.image.framing import InputSpec, fit
 from convlens.errors import ConvlensError, DataError, ModelFileError
 from convlens.modelfile import Origin, read_model, write_model
 from convlens.network import pretrained
-from convlens.network.pretrained import adopt, imagenet_classes, model_path, read_state_dict
-from tests.conftest import shared
+from convlens.network.pretrained import imagenet_classes, model_path, read_state_dict, write_adopted
+from tests.conftest import Command, shared
 
 LITE = "efficientnet-lite0"
 _ORIGIN = Origin(name="a test's", source="nowhere", sha256="0" * 64)
@@ -232,7 +234,7 @@ def test_lite_at_other_sizes(side: int) -> None:
     images = _pictures(2, side)
     spec = InputSpec(side, side, 3, "crop", (127.0,) * 3, (128.0,) * 3)
     path = Path(os.environ["CONVLENS_CACHE"]) / "other.safetensors"
-    adopt(read_state_dict(_package_file()), FAMILIES[LITE], spec, imagenet_classes(), _ORIGIN, path)
+    write_adopted(read_state_dict(_package_file()), FAMILIES[LITE], spec, imagenet_classes(), _ORIGIN, path)
     _assert_close(load(path).logits(images), _plain_lite(images))
 
 
@@ -255,7 +257,7 @@ def test_adopted_weights_answer_as_plain_torch(name: str, namer: str, tmp_path: 
         state = {f"{other[key.rpartition('.')[0]]}.{key.rpartition('.')[2]}": value for key, value in state.items()}
     side = 64
     spec = InputSpec(side, side, 3, "crop", (120.0,) * 3, (60.0,) * 3)
-    adopt(state, FAMILIES[name], spec, imagenet_classes(), _ORIGIN, tmp_path / "m.safetensors")
+    write_adopted(state, FAMILIES[name], spec, imagenet_classes(), _ORIGIN, tmp_path / "m.safetensors")
     images = _pictures(2, side)
     with torch.inference_mode():
         expected = module((torch.from_numpy(images).permute(0, 3, 1, 2).float() - 120) / 60).numpy()
@@ -284,6 +286,74 @@ def test_class_names() -> None:
     assert len(names) == len({name.lower() for name in names}) == 1000
     known = {0: "tench", 207: "golden retriever", 309: "bee", 310: "ant", 404: "airliner", 999: "toilet tissue"}
     assert {number: names[number] for number in known} == known
+
+
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
+    """A plain ResNet-18 with random weights and its state dict in a file."""
+    module = _randomised(MAKERS["resnet18"]())
+    path = tmp_path_factory.mktemp("weights") / "mine.pth"
+    torch.save(module.state_dict(), path)
+    return module, path
+
+
+_MEAN, _STD = "0.485,0.456,0.406", "0.229,0.224,0.225"
+
+
+def test_adopt_as_people_have_them(resnet: tuple[nn.Module, Path], tmp_path: Path, command: Command) -> None:
+    """A `.pth` and the same as `.safetensors`, by command and in Python: one model, with what was said on its card."""
+    module, path = resnet
+    flags = ("--as", "resnet18", "--mean", _MEAN, "--std", _STD, "--crop", "0.875", "--size", "64", "--licence", "MIT")
+    done = command("adopt", path, *flags, "--out", tmp_path / "a.safetensors", "--json")
+    assert done.returncode == 0, done.stderr
+    card = json.loads(done.stdout)
+    assert card["origin"]["licence"] == "MIT" and card["origin"]["trained_on"] is None and card["training"] is None
+    assert card["input"]["crop_frac"] == 0.875 and round(card["input"]["mean"][0], 3) == round(0.485 * 255, 3)
+    save_file(module.state_dict(), tmp_path / "w.safetensors")
+    values: dict[str, Any] = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
+    other = convlens.adopt(tmp_path / "w.safetensors", architecture="resnet18", crop=0.875, size=64, **values)
+    assert other == tmp_path / "w-resnet18.safetensors"
+    images = _pictures(2, 64)
+    mean, std = (torch.tensor(values[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+    with torch.inference_mode():
+        expected = module((torch.from_numpy(images).permute(0, 3, 1, 2).float() - mean) / std).numpy()
+    for model in (tmp_path / "a.safetensors", other):
+        _assert_close(load(model).logits(images), expected)
+
+
+def test_adopt_refuses_what_would_be_wrong_in_silence(resnet: tuple[nn.Module, Path], tmp_path: Path) -> None:
+    """Without normalisation, with one in two units, of an unknown architecture, of other classes, over a file that is
+    there: one line, and nothing is written."""
+    module, path = resnet
+    ten = {name: value[:10] if name.startswith("fc.") else value for name, value in module.state_dict().items()}
+    torch.save(ten, tmp_path / "ten.pth")
+    (tmp_path / "there.safetensors").write_bytes(b"mine")
+    (tmp_path / "names.txt").write_text("a\nb\n", encoding="utf-8")
+    good: dict[str, Any] = {"architecture": "resnet18", "mean": _MEAN, "std": _STD, "size": 64}
+    cases: list[tuple[Path, dict[str, Any], str]] = [
+        (path, {"mean": None}, "weights do not say how their pictures were normalised"),
+        (path, {"std": None}, "give `std`"),
+        (path, {"mean": "1,2"}, "mean must be three numbers"),
+        (path, {"std": "0,1,1"}, "std must be three numbers"),
+        (path, {"mean": "123,116,103"}, "must both be in 0..1 or both in 0..255"),
+        (path, {"architecture": "resnet19"}, "no architecture 'resnet19'"),
+        (path, {"architecture": "mobilenetv2"}, "are not mobilenetv2's"),
+        (path, {"crop": 1.5}, "crop_frac must be"),
+        (path, {"framing": "pad", "crop": 0.875}, "crop_frac is for framing 'crop' alone"),
+        (path, {"out": tmp_path / "there.safetensors"}, "there already|exists already"),
+        (tmp_path / "ten.pth", {}, "tell 10 classes apart: give their names"),
+        (tmp_path / "ten.pth", {"classes": tmp_path / "names.txt"}, "`classes` has 2 different names"),
+        (tmp_path / "none.pth", {}, "cannot read"),
+        (tmp_path / "none.safetensors", {}, "cannot read"),
+        (tmp_path / "there.safetensors", {}, "no safetensors file"),
+    ]
+    for weights, said, words in cases:
+        with pytest.raises(ConvlensError, match=words) as error:
+            convlens.adopt(weights, **(good | {"out": tmp_path / "new.safetensors"} | said))
+        assert "\n" not in str(error.value) and not (tmp_path / "new.safetensors").exists()
+    names = [f"class {k}" for k in range(10)]
+    made = convlens.adopt(tmp_path / "ten.pth", **good, classes=names, out=tmp_path / "new.safetensors")
+    assert load(made).class_names == tuple(names)
 
 
 # ---------------------------------------------------------------- a model like any other
@@ -378,7 +448,7 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     def line(state: dict[str, Any], name: str = "resnet18", num_classes: int = 1000) -> str:
         path = tmp_path / "m.safetensors"
         with pytest.raises(ConvlensError) as error:
-            adopt(state, FAMILIES[name], spec, tuple(map(str, range(num_classes))), _ORIGIN, path)
+            write_adopted(state, FAMILIES[name], spec, tuple(map(str, range(num_classes))), _ORIGIN, path)
         assert not path.exists() and "\n" not in str(error.value)
         return str(error.value)
 

@@ -8,27 +8,30 @@ nothing else), and the way from somebody's state dict to a model file: its names
 import importlib.util
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from numpy.typing import NDArray
 
 from convlens import files
 from convlens.architecture import parse, plan
 from convlens.architecture.families import Family, family
+from convlens.checks import checked, whole
 from convlens.data.image.framing import InputSpec
-from convlens.errors import ModelFileError
+from convlens.errors import ModelFileError, UsageError
 from convlens.modelfile import FORMAT_VERSION, Metrics, ModelCard, Origin, check_finite, read_model, write_model
 from convlens.network.compute import versions
 from convlens.run import Run, find_model, now
 from convlens.text import counted, listed, shown
 
 MAX_WEIGHTS_BYTES = 4 * 1024**3
+_NUM_IMAGENET = 1000
 IMAGENET = "ImageNet-1k (ILSVRC 2012), its 1.28 million training pictures"
 
 
@@ -105,7 +108,102 @@ def _make(name: str, package: Package, path: Path) -> None:
     )
     known = family(name)
     spec = InputSpec(known.side, known.side, 3, "crop", _MEAN, _STD, crop_frac=_CROP_FRAC)
-    adopt(read_state_dict(file), known, spec, imagenet_classes(), origin, path)
+    write_adopted(read_state_dict(file), known, spec, imagenet_classes(), origin, path)
+
+
+def adopt(
+    weights: str | Path,
+    *,
+    architecture: str,
+    mean: str | Sequence[float] | None = None,
+    std: str | Sequence[float] | None = None,
+    crop: float | None = None,
+    framing: str = "crop",
+    size: int | None = None,
+    classes: str | Path | Sequence[str] | None = None,
+    trained_on: str | None = None,
+    licence: str | None = None,
+    out: str | Path | None = None,
+) -> Path:
+    """Make a model file of weights that somebody trained: a state dict of a known architecture, `.safetensors` or
+    `.pth`, in torchvision's or timm's names. Returns its path.
+
+    `mean` and `std` are what pictures are normalised with, one number for each of R, G and B, in 0..1 or 0..255;
+    weights of the same names differ in it, so that they must be said. `crop` is the share of the sides that was cut out
+    (ImageNet's protocol: 0.875), `size` the pixels a side (the architecture's own), `classes` the names in the order of
+    the outputs, or a file with one a line; 1,000 without names are ImageNet's. `out` is the model file (that of the
+    weights, as `.safetensors`). Raises ModelFileError, which lists names that do not match, UsageError, StorageError.
+    """
+    source, known = Path(weights), family(architecture)
+    place = source.with_name(f"{source.stem}-{known.name}.safetensors") if out is None else Path(out)
+    files.check_new_file(place, (".safetensors",))
+    if mean is None or std is None:
+        missing = "mean" if mean is None else "std"
+        raise UsageError(
+            "weights do not say how their pictures were normalised, and without that every answer is wrong: give "
+            f"`{missing}` as their source has it (ImageNet's are often 0.485,0.456,0.406 and 0.229,0.224,0.225)"
+        )
+    side = known.side if size is None else checked("size", size, whole(16, 1024))
+    statistics = _of_channels("mean", mean), _of_channels("std", std)
+    scale = 255.0 if max(map(max, statistics)) <= 1 else 1.0
+    if scale == 1 and max(statistics[0]) > 1 >= max(statistics[1]):
+        raise UsageError("`mean` and `std` must both be in 0..1 or both in 0..255")
+    own_mean, own_std = (tuple(scale * value for value in values) for values in statistics)
+    spec = InputSpec(side, side, 3, framing, own_mean, own_std, crop_frac=1.0 if crop is None else crop)
+    state = _read_safetensors(source) if source.suffix == ".safetensors" else read_state_dict(source)
+    last = known.modules()
+    num_classes = next(
+        (len(state[f"{names[-1]}.bias"]) for names in last.values() if f"{names[-1]}.bias" in state), 1000
+    )
+    origin = Origin(
+        name=source.name[:200],
+        source=f"the file {source.name[:200]}",
+        sha256=files.sha256_of_file(source),
+        trained_on=trained_on,
+        licence=licence,
+    )
+    write_adopted(state, known, spec, _class_names(classes, num_classes), origin, place)
+    return place
+
+
+def _of_channels(name: str, value: str | Sequence[float]) -> tuple[float, ...]:
+    """Three numbers, as a sequence or as text parted by commas. Raises UsageError."""
+    try:
+        found = tuple(float(part) for part in (value.split(",") if isinstance(value, str) else value))
+    except (TypeError, ValueError):
+        found = ()
+    if len(found) != 3 or not all(0 <= one <= 255 for one in found) or (name == "std" and min(found) <= 0):
+        raise UsageError(f"{name} must be three numbers, of R, G and B, in 0..1 or 0..255, not {shown(value)!r}")
+    return found
+
+
+def _class_names(classes: str | Path | Sequence[str] | None, num: int) -> tuple[str, ...]:
+    """The names of that many classes. Raises UsageError."""
+    if classes is None:
+        if num != _NUM_IMAGENET:
+            raise UsageError(f"these weights tell {num:,} classes apart: give their names with `classes`, in order")
+        return imagenet_classes()
+    names: Sequence[str] = list(classes) if not isinstance(classes, str | Path) else []
+    if isinstance(classes, str | Path):
+        try:
+            text = files.read_regular(Path(classes), 64 << 20).decode("utf-8-sig")
+        except (OSError, ValueError) as error:
+            raise UsageError(f"cannot read the class names {shown(classes, 200)}: {shown(error)}") from error
+        names = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(names) != num or len(set(names)) != num:
+        raise UsageError(f"these weights tell {num:,} classes apart: `classes` has {len(set(names)):,} different names")
+    return tuple(names)
+
+
+def _read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
+    where = shown(path, 200)
+    try:
+        found = safetensors.torch.load(files.read_regular(path, MAX_WEIGHTS_BYTES))
+        return {name: _array(tensor) for name, tensor in found.items()}
+    except OSError as error:
+        raise ModelFileError(f"cannot read {where}: {error.strerror or error}") from error
+    except Exception as error:  # whatever a stranger's file makes the library raise
+        raise ModelFileError(f"{where} is damaged, truncated or no safetensors file ({shown(error, 200)})") from error
 
 
 def read_state_dict(path: Path) -> dict[str, NDArray[Any]]:
@@ -135,7 +233,7 @@ def _array(tensor: torch.Tensor) -> NDArray[Any]:
     return found
 
 
-def adopt(
+def write_adopted(
     state: Mapping[str, NDArray[Any]],
     known: Family,
     spec: InputSpec,
