@@ -14,38 +14,22 @@ export function startModel(showLook) {
 
 export function openModel() {
   isOld = true;
-  const { model } = state;
+  const { model, model: { dataset, origin, training } } = state; // null and undefined spread to nothing below
   const score = (s) => (s ? `${percent(s.accuracy)} (95 % interval ${(100 * s.interval[0]).toFixed(2)} to ${(100 * s.interval[1]).toFixed(2)}, n = ${count(s.n)})` : null);
+  const sizes = dataset?.num_samples ?? {};
   const facts = {
     sentence: element("code", {}, model.architecture),
     input: `${model.input.height}×${model.input.width}×${model.input.channels}, framing ${model.input.framing}`,
-    size: model.summary,
-    ...(model.training ? trainingFacts(model, score) : {}),
-    ...(model.origin ? originFacts(model.origin) : {}),
+    size: model.summary, ...(training && {
+      "data set": `${dataset.name}: ${["train", "val", "test"].filter((s) => s in sizes).map((s) => `${count(sizes[s])} ${s}`).join(", ")} (${dataset.fingerprint.slice(0, 12)})`,
+      recipe: `${model.preset ? `${model.preset}: ` : ""}${model.recipe}`, seed: String(model.seed),
+      validation: score(model.val) ?? "nothing was set aside",
+      test: score(model.test) ?? "sealed: convlens evaluate opens it, and writes that down",
+      trained: `${model.created.slice(0, 16).replace("T", " ")} UTC, ${count(training.step)} steps, ${training.weights} weights, ${training.precision}`,
+    }), ...(origin && { "weights from": `${origin.name}: ${origin.source} (${origin.sha256.slice(0, 12)})`, "made with": origin.trained_on ?? "not said", licence: origin.licence ?? "not said" }),
     file: element("code", {}, model.path),
   };
   byId("facts").replaceChildren(...Object.entries(facts).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
-}
-
-function trainingFacts(model, score) {
-  const sizes = model.dataset.num_samples ?? {};
-  return {
-    "data set": `${model.dataset.name}: ${["train", "val", "test"].filter((s) => s in sizes).map((s) => `${count(sizes[s])} ${s}`).join(", ")} (${model.dataset.fingerprint.slice(0, 12)})`,
-    recipe: `${model.preset ? `${model.preset}: ` : ""}${model.recipe}`,
-    seed: String(model.seed),
-    validation: score(model.val) ?? "nothing was set aside",
-    test: score(model.test) ?? "sealed: convlens evaluate opens it, and writes that down",
-    trained: `${model.created.slice(0, 16).replace("T", " ")} UTC, ${count(model.training.step)} steps, ${model.training.weights} weights, ${model.training.precision}`,
-  };
-}
-
-// Weights that were not trained by convlens, or that the training began with.
-function originFacts(origin) {
-  return {
-    "weights from": `${origin.name}: ${origin.source} (${origin.sha256.slice(0, 12)})`,
-    "made with": origin.trained_on ?? "not said",
-    licence: origin.licence ?? "not said",
-  };
 }
 
 // Measured when it is looked at for the first time.
