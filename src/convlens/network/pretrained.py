@@ -151,10 +151,8 @@ def adopt(
     own_mean, own_std = (tuple(scale * value for value in values) for values in statistics)
     spec = InputSpec(side, side, 3, framing, own_mean, own_std, crop_frac=1.0 if crop is None else crop)
     state = _read_safetensors(source) if source.suffix == ".safetensors" else read_state_dict(source)
-    last = known.modules()
-    num_classes = next(
-        (len(state[f"{names[-1]}.bias"]) for names in last.values() if f"{names[-1]}.bias" in state), 1000
-    )
+    biases = [f"{modules[-1]}.bias" for modules in known.modules().values()]  # of the last layer
+    num_classes = next((state[name].size for name in biases if name in state), _NUM_IMAGENET)
     origin = Origin(
         name=source.name[:200],
         source=f"the file {source.name[:200]}",

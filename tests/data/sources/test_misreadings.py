@@ -262,6 +262,12 @@ def test_pixels_of_tables_without_order_or_header(tmp_path: Any) -> None:
     last = pack(write("last.csv", lines))
     assert last.class_names == expected.class_names
     assert np.array_equal(last.images("train")[:], expected.images("train")[:])
+    rng = np.random.default_rng(3)
+    bright = rng.integers(0, 256, (3_000, 64)).astype(str).tolist()  # whose corner has each value several times
+    labels = [str(k % 10) for k in range(3_000)]
+    for at_end in (False, True):
+        mixed_up = [[*row, label] if at_end else [label, *row] for row, label in zip(bright, labels, strict=True)]
+        assert pack(write(f"bright{at_end}.csv", mixed_up)).class_names == tuple("0123456789")
     order = sorted(range(64), key=lambda k: f"p{k}")
     mixed = [["label", *(f"p{k}" for k in order)], *([r[-1], *(r[k] for k in order)] for r in lines)]
     assert np.array_equal(pack(write("mixed.csv", mixed)).images("train")[:], expected.images("train")[:])

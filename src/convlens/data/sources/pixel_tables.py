@@ -118,22 +118,33 @@ def _order(columns: list[str], label: int) -> list[int] | None:
 
 
 def _label_at_an_end(rows: list[list[str]], where: str) -> int:
-    """The first column or the last, whichever holds few values, each several times. Raises DataError where it may be
-    both or neither."""
-    fit = []
-    for place in (0, -1):
-        times = Counter(row[place].strip() for row in rows)
-        numbers = sorted(int(value) for value in times if value.isascii() and value.isdigit())
-        if 2 <= len(times) <= len(rows) / 2:
-            is_counted = len(numbers) == len(times) and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
-            fit.append((is_counted or not numbers, place))
-    best = [place for is_sure, place in fit if is_sure] or [place for _, place in fit]
+    """The first column (0) or the last (-1) of these, whichever holds few values, each several times. Raises DataError
+    where it may be both or neither."""
+    times = {place: Counter(row[place] for row in rows) for place in (0, -1)}
+    best = [place for place in times if 2 <= len(times[place]) <= len(rows) / 2]
+    # Of two those that count up from somewhere, or are names; then those whose values are about as frequent, as a dark
+    # corner's are not; then the one that has far fewer values.
+    for is_better in (_count_up, _are_even):
+        best = [place for place in best if is_better(times[place])] or best if len(best) > 1 else best
+    if len(best) > 1 and (fewest := min(len(times[place]) for place in best)) * 4 <= max(map(len, times.values())):
+        best = [place for place in best if len(times[place]) == fewest]
     if len(best) != 1:
         raise DataError(
             f"{where}: without a header it is not clear which column is the label, the first or the last: give the "
             "columns names, `label` among them"
         )
     return best[0]
+
+
+def _count_up(times: Counter[str]) -> bool:
+    """Whether values are names, or whole numbers without a gap."""
+    numbers = sorted(int(value) for value in times if value.isascii() and value.isdigit())
+    return not numbers or (len(numbers) == len(times) and numbers == list(range(numbers[0], numbers[0] + len(numbers))))
+
+
+def _are_even(times: Counter[str]) -> bool:
+    """Whether the commonest value is at most twenty times as frequent as the rarest."""
+    return max(times.values()) <= 20 * min(times.values())
 
 
 def _read(tree: Tree, file: str, label: int, *, has_header: bool) -> tuple[NDArray[np.generic], NDArray[np.str_]]:
@@ -144,13 +155,21 @@ def _read(tree: Tree, file: str, label: int, *, has_header: bool) -> tuple[NDArr
             text = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
             lines = csv.reader(text)
             order = _order([*next(lines)], label) if has_header else None
-            rows = [line for line in lines if line]
-        if label == _FIRST_OR_LAST:
-            label = _label_at_an_end(rows, where)
-        labels = [line.pop(label).strip() for line in rows]
-        values = np.array([np.array(line, np.float32) for line in rows])
-        if values.ndim != 2:
-            raise ValueError("its lines differ in length")
+            ends = (0, -1) if label == _FIRST_OR_LAST else (label,)
+            said: list[list[str]] = []
+            pixels: list[NDArray[np.float32]] = []  # a line at a time: as text they take ten times the memory
+            for line in lines:
+                if line:
+                    said.append([line[place].strip() for place in ends])
+                    pixels.append(
+                        np.array(line[1:-1] if len(ends) == 2 else [*line[:label], *line[label + 1 :]], np.float32)
+                    )
+        values, labels = np.stack(pixels), [one[0] for one in said]
+        if len(ends) == 2:
+            is_first = _label_at_an_end(said, where) == 0
+            labels = [one[0 if is_first else -1] for one in said]
+            others = np.array([[one[-1 if is_first else 0]] for one in said]).astype(np.float32)
+            values = np.concatenate([values, others] if is_first else [others, values], axis=1)
         values = values if order is None else values[:, order]
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise DataError(f"{where} cannot be read as a table of pixels: {shown(error)}") from error

@@ -224,7 +224,7 @@ def folder_tables(
         except NoLabelsError as error:
             others[path] = error
     splits = [_split_of_table(path) for path, _ in found]
-    if None in splits and "train" in splits and len({*splits}) > 2 - ("test" in splits):
+    if None in splits and "train" in splits and len({*splits}) > 2:
         # Beside those of splits, one of something else: of icons, of the whole set.
         for path, _ in [one for one, split in zip(found, splits, strict=True) if split is None]:
             others[path] = NoLabelsError(f"{tree.where(path)} lies beside the tables of splits, and is none")
