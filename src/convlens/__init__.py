@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from convlens.lens.film import film
     from convlens.lens.looking import look
     from convlens.microscope.serving import serve
-    from convlens.network.pretrained import adopt
+    from convlens.network.adopting import adopt
     from convlens.presets import PRESETS
     from convlens.recipe import Recipe
     from convlens.run import Run, Series, runs
@@ -46,7 +46,7 @@ _HOMES = {  # module -> the public names that live there
     "lens.film": "film",
     "lens.looking": "look",
     "microscope.serving": "serve",
-    "network.pretrained": "adopt",
+    "network.adopting": "adopt",
     "presets": "PRESETS",
     "recipe": "Recipe",
     "run": "Run Series runs",

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from convlens import files
-from convlens.architecture import parse, plan
+from convlens.architecture import Plan, parse, plan
+from convlens.architecture.layers import Linear
 from convlens.checks import checked, real
 from convlens.data.packed.contents import Contents
 from convlens.data.packed.dataset import Dataset
@@ -18,6 +19,7 @@ from convlens.data.packed.pack import is_packed, open_data, reopen
 from convlens.errors import DataError, RecipeError, RunError, SentenceError, TrainingError, UsageError
 from convlens.evaluation.cross_validation import cross_validate
 from convlens.evaluation.evaluate import evaluate
+from convlens.evaluation.learning_curve import measure_learning_curve
 from convlens.evaluation.test_ledger import ledger_path, open_test
 from convlens.network.compute import resolve_compute, resolve_device
 from convlens.network.memory import check_memory
@@ -26,6 +28,7 @@ from convlens.presets import what_it_takes
 from convlens.progress import Progress, open_progress
 from convlens.recipe import Recipe
 from convlens.run import (
+    CURVE_FILE,
     INPUTS_FILE,
     LOCK_FILE,
     RUN_FILE,
@@ -36,7 +39,7 @@ from convlens.run import (
     new_run,
     update_record,
 )
-from convlens.text import counted, listed, shown
+from convlens.text import counted, listed, short_sentence, shown
 from convlens.training.plan import TrainingPlan
 from convlens.training.request import Draft, TrainRequest
 from convlens.training.trainer import Stop, Watch, train_run
@@ -89,13 +92,16 @@ def train(
     read. `preset` gives sentence and recipe, which `architecture` and `recipe` replace; of a `recipe` that is a
     mapping, those fields alone. For the named sets the preset is "standard". For other data what is not said is chosen,
     and each choice said with its reason: input size, channels, framing, preset, batch size, epochs, and augmentation
-    ("auto" tries it on held-out images; "none", or kinds as "flip,shift"). What was said is never overridden.
+    ("auto" tries it on held-out images; "none", or kinds as "flip,shift"). Photographs start from a pretrained network
+    where a trial does not speak against it; `preset="photo"` asks for that, `parent="none"` or another preset for a
+    start from nothing. What was said is never overridden.
 
     `time` ("5m", seconds) fits the epochs into a time. Seed 0, `val_frac` 0.1, device "auto", torch's number of threads
     and memory format "channels_last" are the defaults. Test stays sealed unless `test`. `folds` measures every image by
-    a network that did not learn from it, and then trains on all of them. `parent` is a model to start from. The run
-    folder is `out`, or the next `runs/DATA-N`. `seeds` trains so many times, from `seed` on (`out` is then a folder of
-    runs); the last run is returned, and its `series` has all of them.
+    a network that did not learn from it, and then trains on all of them. `parent` is a model to start from, of which
+    the recipe's `freeze` leaves all before an address as it is. The run folder is `out`, or the next `runs/DATA-N`.
+    `seeds` trains so many times, from `seed` on (`out` is then a folder of runs); the last run is returned, and its
+    `series` has all of them.
 
     `resume` goes on with a run to the same bits; whatever else is said must be what the run has. `checkpoint_every`
     is in seconds (0: after every step). `keep_filters` keeps the first convolution's filters at some sixty steps, for
@@ -159,6 +165,8 @@ def _finished(training_plan: TrainingPlan, run: Run, watch: Watch, *, ended: boo
             watch.bar.line(f"{run.path} is complete: nothing to resume")
         else:
             run = train_run(training_plan, run, watch, ended=ended)
+        if run.status == "complete" and run.record.learning_curve is None and training_plan.recipe.head != "kept":
+            _measure_curve(training_plan, run, watch.bar)
         run = Run(run.path, Contents.of(training_plan.dataset))
         if not training_plan.test or run.status != "complete" or run.test is not None:
             return run
@@ -167,6 +175,31 @@ def _finished(training_plan: TrainingPlan, run: Run, watch: Watch, *, ended: boo
         watch.bar.line(str(report.openings))
         update_record(run.path, test=report.score)
         return Run(run.path, run.contents)
+
+
+def _measure_curve(training_plan: TrainingPlan, run: Run, bar: Progress) -> None:
+    """Add the learning curve to the run, and its picture."""
+    curve = measure_learning_curve(training_plan, bar)
+    bar.stop()
+    if curve is None:
+        return
+    update_record(run.path, learning_curve=curve)
+    try:
+        from convlens.render.curves import draw_learning_curve
+    except ImportError as error:
+        bar.line(f"note: no picture of the learning curve ({error.name} is missing)")
+        return
+    names, points = training_plan.dataset.class_names, curve.points
+    draw_learning_curve(
+        run.path / CURVE_FILE,
+        training_plan.dataset.name,
+        [point.num_images for point in points],
+        [point.accuracy for point in points],
+        [point.interval for point in points],
+        {name: [point.classes[k] for point in points] for k, name in enumerate(names)},
+        curve.forecast,
+        curve.num_held_out,
+    )
 
 
 def _cross_validated(training_plan: TrainingPlan, bar: Progress) -> tuple[TrainingPlan, dict[str, Any]]:
@@ -198,13 +231,12 @@ def resolve(request: TrainRequest, bar: Progress) -> tuple[TrainingPlan, tuple[D
     """
     pinned = request.said
     request = request.with_defaults()
-    parent = None if request.parent is None else read_parent(request.parent, bar)
+    parent = None if request.start is None else read_parent(request.start, bar)
     draft = request.draft(parent)
     assert request.seed is not None, "a default fills it in"
     reasons: tuple[str, ...] = ()
     previews: tuple[Dataset, ...] = ()
-    must_choose = request.time is not None or request.augment is not None
-    must_choose = must_choose or not (request.has_own_network or request.is_named_set)
+    must_choose = request.time is not None or request.augment is not None or request.leaves_open(parent)
     choose = None if request.is_named_set and not must_choose else _chooser(must_choose)
     if choose is not None:
         choices = choose(request, draft, bar)
@@ -213,6 +245,7 @@ def resolve(request: TrainRequest, bar: Progress) -> tuple[TrainingPlan, tuple[D
         dataset = open_data(
             request.data, draft.options, data_root=request.data_root, val_frac=request.val_share, progress=bar
         )
+    parent = draft.parent
     dataset = dataset if request.folds is None else dataset.merged()
     _check_data(dataset, parent, draft.recipe, bar, opens_test=request.test)
     try:
@@ -222,6 +255,7 @@ def resolve(request: TrainRequest, bar: Progress) -> tuple[TrainingPlan, tuple[D
             line = what_it_takes(draft.preset, dataset.input_spec.shape, len(dataset.class_names))
             raise SentenceError(line) from None
         raise
+    _check_start(network, draft.recipe, parent)
     check_memory(network, draft.recipe, draft.compute)
     if network.num_parameters == 0:
         raise SentenceError("the network has nothing to learn: no layer of it has parameters")
@@ -266,6 +300,22 @@ def _preset_name(draft: Draft) -> str | None:
     if preset is None or draft.recipe != preset.recipe or parse(draft.architecture) != parse(preset.architecture):
         return None
     return preset.name
+
+
+def _check_start(network: Plan, recipe: Recipe, parent: Parent | None) -> None:
+    """Raises SentenceError, RecipeError where layers cannot be frozen, or a head be fitted, as the recipe says."""
+    wish = f"freeze={recipe.freeze}" if recipe.freeze else f"head={recipe.head}"
+    if not recipe.freeze and recipe.head == "kept":
+        return
+    if parent is None:
+        raise RecipeError(f"{wish} needs a network that has learned something: say which with `parent`")
+    if recipe.freeze:
+        first = network.index_of(recipe.freeze)
+        if not any(node.num_parameters for node in network.nodes[first:]):
+            raise RecipeError(f"{wish} leaves nothing to train: no layer from there on has parameters")
+    last = network.nodes[-1].layer
+    if recipe.head != "kept" and not (isinstance(last, Linear) and last.bias):
+        raise RecipeError(f"head={recipe.head} fits a last layer linear(classes); the network ends in {last}")
 
 
 def _check_data(dataset: Dataset, parent: Parent | None, recipe: Recipe, bar: Progress, *, opens_test: bool) -> None:
@@ -350,7 +400,7 @@ def _refuse_changes(run: Run, request: TrainRequest, record: RunRecord, recipe: 
     now["architecture"] = None if request.architecture is None else str(parse(str(request.architecture)))
     now["device"] = None if request.device in (None, "auto") else resolve_device(str(request.device))
     now |= {name: getattr(request, name) or None for name in ("keep_filters", "omit_record")}
-    now["parent"] = None if request.parent is None else str(model_path(request.parent).resolve())
+    now["parent"] = None if request.start is None else str(model_path(request.start).resolve())
     asked = request.options.to_json()
     then |= record.dataset.options.to_json()
     now |= {name: value or None for name, value in asked.items()}
@@ -404,7 +454,7 @@ def _introduce(training_plan: TrainingPlan, run: Run, bar: Progress) -> None:
     for line in (
         *Contents.of(training_plan.dataset).short(training_plan.dataset),
         *(f"note: {note}" for note in compute.notes),
-        str(network.architecture),
+        short_sentence(str(network.architecture)),
         f"{network.num_parameters:,} parameters, {network.multiply_adds:,} multiply-adds an image",
         str(training_plan.recipe),
         f"seed {training_plan.seed}, steps: {training_plan.num_steps:,}, on {compute}, in {run.path}",

@@ -299,6 +299,12 @@ def reserve_folder(parent: Path, name: str) -> Path:
                 number += 1
 
 
+def touch(path: Path) -> None:
+    """Have a file count as used just now, where that can be said."""
+    with suppress(OSError):
+        os.utime(path)
+
+
 def remove_file(path: Path) -> None:
     """Remove a file, if it is there and can be."""
     with suppress(OSError):

@@ -5,8 +5,10 @@ deviation over seeds. docs/records.md says how each was measured.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from convlens.architecture import parse, plan
+from convlens.architecture.families import family
 from convlens.architecture.layers import Shape
 from convlens.checks import checked, choice
 from convlens.data.image.framing import MAX_SIDE
@@ -16,13 +18,15 @@ from convlens.recipe import Recipe
 
 @dataclass(frozen=True)
 class Preset:
-    """A named plan. `expected` is what was measured on MNIST: time, accuracy, number of seeds."""
+    """A named plan. `expected` is what was measured: time, accuracy, number of seeds. `parent` is the model that it
+    starts from, if any."""
 
     name: str
     architecture: str
     recipe: Recipe
     about: str
     expected: str
+    parent: str | None = None
 
 
 TUTORIAL = Preset(
@@ -103,6 +107,24 @@ NATURAL = Preset(
     about="small RGB photographs: six convolutions with batch norm, mirrored and shifted",
     expected="about 80 s; 96.24 ± 0.31 % of the test images of natural8_30px (3 seeds, chosen by `train FOLDER`)",
 )
+PHOTO = Preset(
+    name="photo",
+    architecture=family("efficientnet-lite0").sentence(),
+    recipe=Recipe(head="logistic", freeze="head", stored_stats=True, epochs=0, batch_size=32),
+    about="photographs: EfficientNet-Lite0 with ImageNet's weights, and a head fitted to its outputs",
+    expected="",
+    parent="efficientnet-lite0",
+)
+PHOTO_FRAMING = "pad"
+FINE_TUNING: dict[str, Any] = {  # what `photo` changes, where the last stages learn too after the head was fitted
+    "lr": 0.001,
+    "weight_decay": 0.05,
+    "schedule": "cosine",
+    "warmup_frac": 0.1,
+    "label_smoothing": 0.1,
+    "flip": True,
+    "crop_frac": 0.4,
+}
 _STEM = f"conv(16, 3, stride=2, padding=1, bias=False) {_BLOCK} "
 _MOST_SIDE = 48  # of what `natural` itself sees: larger pictures are halved first
 
@@ -121,7 +143,7 @@ def natural_for(height: int, width: int) -> str:
     return _STEM * stems + " maxpool(2)".join(parts[: pooled + 1]) + "".join(parts[pooled + 1 :])
 
 
-PRESETS = {preset.name: preset for preset in (STANDARD, FAST, NATURAL, TUTORIAL_FAST, TUTORIAL)}
+PRESETS = {preset.name: preset for preset in (STANDARD, FAST, NATURAL, PHOTO, TUTORIAL_FAST, TUTORIAL)}
 DEFAULT_PRESET = STANDARD.name
 
 

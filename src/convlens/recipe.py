@@ -5,11 +5,12 @@ seed, which stands beside it in every run, says *which sample of it*.
 """
 
 import math
+import re
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 from convlens.augmentation import Augmentation, value
-from convlens.checks import checked, choice, real, whole
+from convlens.checks import boolean, checked, choice, real, whole
 from convlens.errors import RecipeError
 from convlens.text import did_you_mean, shown
 
@@ -17,6 +18,14 @@ OPTIMIZERS = ("adam", "adamw", "sgd", "muon")
 SCHEDULES = ("constant", "triangle", "cosine")
 PRECISIONS = ("auto", "float32", "bfloat16")
 BALANCES = ("none", "weights", "sampling")
+HEADS = ("kept", "logistic", "means")
+_ADDRESS = re.compile(r"head|\d+(\[\d+\])?|")
+
+
+def _address(value: Any) -> str:
+    if not isinstance(value, str) or not _ADDRESS.fullmatch(value):
+        raise ValueError("the address of a layer as explain shows it, or head")
+    return value
 
 
 def _betas(value: Any) -> tuple[float, float]:
@@ -47,6 +56,16 @@ class Recipe(Augmentation):
     ema              decay per step of an average of the weights, which is then what is validated and saved; 0: none
     epochs           passes over the training images; a fraction is allowed
     batch_size       images a step
+    freeze           of a training that starts from a model: the layers before this address (`head`: the last linear
+                     layer) stay as they are, and their outputs are computed once; empty: none
+    frozen_views     of each image: under so many augmentations the outputs of frozen layers are computed, and
+                     successive epochs learn from one after the other
+    frozen_precision of those outputs; auto: that of the rest
+    stored_stats     batch norm normalises with the statistics that it came with, and keeps them
+    head             how the last linear layer begins: kept (the model's, or drawn at random); logistic (fitted to
+                     the outputs before it by logistic regression); means (of them, in each class)
+    head_penalty     of head=logistic, on the squared weights per image, where the outputs have standard deviation 1;
+                     of head=means, their variance within a class, as a multiple of the whole
     precision        of the arithmetic: auto is resolved before the first step
     """
 
@@ -62,7 +81,13 @@ class Recipe(Augmentation):
     balance: str = value(choice(BALANCES), "none", added=True)
     patience: int = value(whole(0, 100_000), 0, added=True)
     ema: float = value(real(0, 1, open_high=True), 0.0)
-    epochs: float = value(real(0, 100_000, open_low=True), 1.0)
+    freeze: str = value(_address, "", added=True)
+    frozen_views: int = value(whole(1, 1_000), 4, added=True)
+    frozen_precision: str = value(choice(PRECISIONS), "auto", added=True)
+    stored_stats: bool = value(boolean, False, added=True)
+    head: str = value(choice(HEADS), "kept", added=True)
+    head_penalty: float = value(real(0, 1e6), 0.01, added=True)
+    epochs: float = value(real(0, 100_000), 1.0)
     batch_size: int = value(whole(1, 1_000_000), 256)
     precision: str = value(choice(PRECISIONS), "auto")
 
@@ -70,6 +95,8 @@ class Recipe(Augmentation):
         for f in fields(self):  # normal forms: 1 and 1.0 are the same recipe, and the same JSON
             normal = checked(f.name, getattr(self, f.name), f.metadata["check"], RecipeError)
             object.__setattr__(self, f.name, normal)
+        if self.epochs == 0 and self.head == "kept":
+            raise RecipeError("epochs must be above 0, unless `head` is fitted before the first of them")
 
     def replace(self, **values: Any) -> Self:
         """The same with other values. Raises RecipeError for unknown fields and values out of range."""
@@ -105,8 +132,8 @@ class Recipe(Augmentation):
         return f"lr {self.lr:g}" + (f", muon_lr {self.muon_lr:g}" if self.optimizer == "muon" else "")
 
     def num_steps(self, num_images: int) -> int:
-        """Training steps for so many training images: at least one."""
-        return max(1, round(self.epochs * num_images / self.batch_size))
+        """Training steps for so many training images: at least one, where there are epochs at all."""
+        return max(1, round(self.epochs * num_images / self.batch_size)) if self.epochs else 0
 
     def lr_at(self, step: int, num_steps: int) -> float:
         """The learning rate of a step (from 0): it rises over `warmup_frac` of the steps, then follows the schedule."""
@@ -126,7 +153,8 @@ class Recipe(Augmentation):
     def plan_key(self) -> dict[str, Any]:
         """What tells two plans apart, as JSON. Precision is the machine's choice more often than the person's; a field
         that does nothing, or that recipes of before did not have, stands there only where it says something."""
-        unused = {"precision"} | (set() if self.optimizer == "muon" else {"muon_lr"})
+        unused = {"precision", "frozen_precision"} | (set() if self.optimizer == "muon" else {"muon_lr"})
+        unused |= (set() if self.freeze else {"frozen_views"}) | (set() if self.head != "kept" else {"head_penalty"})
         unused |= {f.name for f in fields(self) if f.metadata["added"] and getattr(self, f.name) == f.default}
         return {name: value for name, value in self.to_json().items() if name not in unused}
 
@@ -154,5 +182,11 @@ class Recipe(Augmentation):
             if getattr(self, name):
                 parts.append(f"{name.replace('_', ' ')} {getattr(self, name):g}")
         parts += [kind.words(self) for kind in self.kinds]
+        if self.freeze:
+            before = "the head" if self.freeze == "head" else f"layer {self.freeze}"
+            views = f", {self.frozen_views} views" if self.kinds else ""
+            parts.append(f"all before {before} frozen{views}")
+        parts += ["stored batch statistics"] if self.stored_stats else []
+        parts += [f"head by {self.head} (penalty {self.head_penalty:g})"] if self.head != "kept" else []
         parts += [f"balanced by {self.balance}"] if self.balance != "none" else []
         return ", ".join([*parts, self.precision])

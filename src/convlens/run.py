@@ -18,7 +18,7 @@ from convlens import files
 from convlens.data.packed.contents import Contents
 from convlens.data.packed.dataset import DataIdentity
 from convlens.errors import ModelFileError, RecordError, RunError, StorageError
-from convlens.metrics import MAY_COUNT_SEEN, Score
+from convlens.metrics import MAY_COUNT_SEEN, LearningCurve, Score
 from convlens.modelfile import ParentFacts
 from convlens.recipe import Recipe
 from convlens.records import (
@@ -33,12 +33,12 @@ from convlens.records import (
     write_sealed,
 )
 from convlens.render.pages import notebook
-from convlens.text import counted, did_you_mean, percent, shown
+from convlens.text import counted, did_you_mean, percent, short_sentence, shown
 
 RUNS_FOLDER = Path("runs")
 RUN_FILE, LOG_FILE, MODEL_FILE, CHECKPOINTS = "run.json", "log.jsonl", "model.safetensors", "checkpoints"
 FILTERS = "filters"
-INPUTS_FILE, LOCK_FILE = "inputs.png", ".lock"
+INPUTS_FILE, CURVE_FILE, LOCK_FILE = "inputs.png", "learning-curve.png", ".lock"
 SEALED_FROM = FORMAT_VERSION = 3  # 1 and 2, which have no SHA-256 of their own, are read too
 DOCUMENT = "convlens-run"
 LAST = "last"
@@ -90,6 +90,7 @@ class RunRecord(Record, frozen=True, kw_only=True):
     num_not_held_out: Count | None = None
     ended: Name | None = None
     series: tuple[Name, ...] | None = None
+    learning_curve: LearningCurve | None = None
 
     def __post_init__(self) -> None:
         Recipe.from_json(self.recipe)
@@ -196,7 +197,7 @@ class Run:
             ("run", str(self.path)),
             ("status", self.status),
             ("data", record.dataset.name),
-            ("architecture", record.architecture),
+            ("architecture", short_sentence(record.architecture)),
             ("parameters", f"{record.num_parameters:,}"),
             ("seed", str(record.seed)),
             ("trained for", f"{record.train_s:.1f} s{rate}"),
@@ -206,6 +207,7 @@ class Run:
         rows += [("test", str(self.test))] if self.test else []
         if self.cross_validation:
             rows.append((f"{record.folds} folds", str(self.cross_validation)))
+        rows += [("learning curve", f"of the head alone: {record.learning_curve}")] if record.learning_curve else []
         warning = next((w for s in (self.val, self.test, self.cross_validation) if s and (w := s.leak_warning)), None)
         return [*rows, ("warning", warning)] if warning else rows
 

@@ -96,3 +96,11 @@ def wrapped(text: str, width: int) -> str:
     import textwrap
 
     return "\n".join(textwrap.wrap(text, width)) or text
+
+
+def short_sentence(sentence: str, most: int = 300) -> str:
+    """An architecture for a line of a summary: of a long one its start and its end, whole words."""
+    if len(sentence) <= most:
+        return sentence
+    start, end = sentence[: most // 2].rpartition(" ")[0], sentence[-most // 3 :].partition(" ")[2]
+    return f"{start} … {end} ({len(sentence):,} characters: `explain` shows all)"

@@ -10,8 +10,8 @@ import pytest
 
 import convlens
 from convlens.data.packed.dataset import SplitCounts
+from convlens.data.packed.splits import deal
 from convlens.errors import DataError, UsageError
-from convlens.evaluation.cross_validation import deal
 from convlens.evaluation.test_ledger import ledger_path
 from convlens.modelfile import read_model
 from convlens.recipe import Recipe

@@ -24,7 +24,8 @@ from convlens.data.image.framing import InputSpec, fit
 from convlens.errors import ConvlensError, DataError, ModelFileError
 from convlens.modelfile import Origin, read_model, write_model
 from convlens.network import pretrained
-from convlens.network.pretrained import imagenet_classes, model_path, read_state_dict, write_adopted
+from convlens.network.adopting import imagenet_classes, read_state_dict, write_adopted
+from convlens.network.pretrained import model_path
 from tests.conftest import Command, shared
 
 LITE = "efficientnet-lite0"

@@ -17,7 +17,7 @@ from functools import cached_property
 from convlens.architecture.layers import Axis, Layer, Linear, MisfitError, Repeat, Residual, Shape
 from convlens.architecture.parser import Architecture
 from convlens.errors import SentenceError
-from convlens.text import by
+from convlens.text import by, shown
 
 MAX_PARAMETERS = 1_000_000_000
 MAX_MAP_VALUES = 1 << 27  # values of one layer's output, for one image
@@ -88,6 +88,22 @@ class Plan:
     def multiply_adds(self) -> int:
         """For one image, in inference."""
         return sum(node.multiply_adds for node in self.nodes)
+
+    def index_of(self, address: str) -> int:
+        """The place among `nodes` of the layer with this address; `head` is the last linear layer. Raises
+        SentenceError where no layer that is not inside another one has it."""
+        if address == "head":
+            linear = [at for at, node in enumerate(self.nodes) if isinstance(node.layer, Linear)]
+            if not linear:
+                raise SentenceError("the network has no linear layer that could be its head: name an address")
+            return linear[-1]
+        addresses = [node.address for node in self.nodes]
+        if address not in addresses:
+            raise SentenceError(
+                f"no layer of the network has the address {shown(address)}, or it lies inside another one: the "
+                f"outermost ones are {addresses[0]} to {addresses[-1]}"
+            )
+        return addresses.index(address)
 
     @cached_property
     def tensors(self) -> dict[str, Shape]:

@@ -6,20 +6,21 @@ plan before the first step, as if it had been given.
 
 import time
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from convlens.architecture import Plan, parse, plan
+from convlens.architecture import parse, plan
 from convlens.augmentation import FIELDS as AUGMENTATION_FIELDS
 from convlens.choosing.augmenting import effects
 from convlens.choosing.budget import USUAL_S, batch_size_for, epochs_for, epochs_within
+from convlens.choosing.choosing import Choosing
+from convlens.choosing.pretrained import choose_head, starts_pretrained
 from convlens.choosing.previews import is_grey_inside
 from convlens.choosing.probe import images_in, material_of, rate_of
 from convlens.choosing.sizes import MANY_TIMES, SIDES, best_of, sample_of, try_sizes
 from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.headers import DEFAULT_SIDE, Headers, is_mostly_ink, read_headers
-from convlens.data.packed.pack import is_packed, open_data, open_listed
+from convlens.data.packed.pack import is_packed, open_data
 from convlens.data.sources.base import Source, need_two_classes
 from convlens.data.sources.recognise import open_source
 from convlens.errors import SentenceError
@@ -35,10 +36,10 @@ from convlens.training.request import Draft, TrainRequest
 _MOST_HEADERS, _LOOKED_AT = 2_000, 64
 _KEPT_SIDE = 48  # pictures of one size, up to this many pixels, are taken as they are
 _STANDARD_SIDE = 40  # grey pictures up to this size are preset `standard`'s kind
-_TRIAL_S, _SIZES_S = 9.0, 120.0  # of a trial; of a whole training, below which no sizes are tried
+_SIZES_S = 120.0  # of a whole training, below which no sizes are tried
 _TRIAL_EPOCHS = 8  # at least so many images that the epochs of a trial are about these
 _LEAST_HELD_OUT = 20
-_FEW_TEST, _FEW_PHOTOGRAPHS = 200, 2_000
+_FEW_TEST = 200
 _MOST_TIMES = 4  # a time is filled up to so many times the epochs that the data asks for: more teach nothing
 
 
@@ -58,32 +59,8 @@ def choose(request: TrainRequest, draft: Draft, bar: Progress) -> Choices:
     return _Choosing(request, draft, bar).choices()
 
 
-class _Choosing:
+class _Choosing(Choosing):
     """One run through the choices, in the order in which each needs the ones before."""
-
-    def __init__(self, request: TrainRequest, draft: Draft, bar: Progress) -> None:
-        self.request, self.draft, self.bar = request, draft, bar
-        self.begun = time.monotonic()
-        self.budget_s, self.pinned = request.budget_s, request.pinned
-        self.is_open = not request.has_own_network and not request.is_named_set
-        self.reasons: list[str] = []
-        self.previews: list[Dataset] = []
-        self.are_photographs = self.are_files = False
-
-    @property
-    def trial_s(self) -> float:
-        """Seconds that each training of a probe may take, about."""
-        return _TRIAL_S if self.budget_s is None else self.budget_s / 40 / self.request.num_trainings
-
-    def say(self, line: str) -> None:
-        """One choice and its reason."""
-        self.reasons.append(line)
-        self.bar.line(line)
-
-    def fill(self, **values: Any) -> None:
-        """Put what was chosen into the draft; of the options by their own names."""
-        options = {name: values.pop(name) for name in ("size", "channels", "framing") if name in values}
-        self.draft = replace(self.draft, options=self.draft.options.replace(**options), **values)
 
     def choices(self) -> Choices:
         request = self.request
@@ -95,7 +72,9 @@ class _Choosing:
         dataset = open_data(
             request.data, self.draft.options, data_root=request.data_root, val_frac=request.val_share, progress=self.bar
         )
-        if self.is_open:
+        if self.is_open and self.draft.parent is not None:
+            choose_head(self, dataset)
+        elif self.is_open:
             self.choose_network(dataset)
             if "batch_size" not in self.pinned:
                 self.fill(recipe=self.draft.recipe.replace(batch_size=batch_size_for(dataset.counts["train"])))
@@ -107,18 +86,14 @@ class _Choosing:
         previews = (*others, dataset) if self.are_files else ()
         return Choices(self.draft, dataset, tuple(self.reasons), previews)
 
-    def plan_for(self, dataset: Dataset, network: Plan, recipe: Recipe) -> TrainingPlan:
-        """What a probe trains."""
-        return TrainingPlan(
-            dataset=dataset, network=network, recipe=recipe, seed=self.request.seed or 0, compute=self.draft.compute
-        )
-
     # ------------------------------------------------------------ input
 
     def choose_input(self, source: Source) -> None:
-        options = self.draft.options
         self.are_files = True
         found = read_headers(source, self.bar, most=_MOST_HEADERS)
+        if starts_pretrained(self, source, found):
+            return
+        options = self.draft.options
         if options.channels is None:
             channels, why = self.channels_of(source, found)
             self.fill(channels=channels)
@@ -166,21 +141,11 @@ class _Choosing:
         part = sample_of(source, self.draft.options.exclude)
 
         def open_at(side: int) -> Dataset:
-            options = self.draft.options.replace(size=(side, side), exclude=part.exclude)
-            dataset = open_listed(part.source, options, val_frac=self.request.val_share, progress=self.bar)
-            self.previews.append(dataset)
-            return dataset
+            self.previews.append(self.opened(part, side))
+            return self.previews[-1]
 
         def planned(dataset: Dataset) -> TrainingPlan:
-            shape = dataset.input_spec.shape
-            network = plan(parse(natural_for(*shape[1:])), shape, len(dataset.class_names))
-            num_images = dataset.counts["train"]
-            recipe = NATURAL.recipe.replace(
-                precision=self.draft.compute.precision,
-                epochs=epochs_for(round(num_images * part.factor)),
-                batch_size=batch_size_for(num_images),
-            )
-            return self.plan_for(dataset, network, recipe)
+            return self.plan_from_nothing(dataset, part.factor)
 
         tried = try_sizes(open_at, planned, sides, part.factor, self.trial_s, self.bar)
         for one in tried:
@@ -279,11 +244,6 @@ class _Choosing:
             self.say(
                 f"only {num_test:,} test images: one split is too few to tell models apart (90 % right would mean "
                 f"anything from {100 * low:.0f} to {100 * high:.0f} %); `folds=5` measures on all of them"
-            )
-        if self.are_photographs and dataset.counts["train"] < _FEW_PHOTOGRAPHS and dataset.input_spec.channels == 3:
-            self.say(
-                f"on {dataset.counts['train']:,} photographs a network pretrained on millions would usually win; "
-                "convlens ships none and trains from scratch"
             )
 
 

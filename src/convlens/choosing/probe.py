@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from convlens.data.packed.dataset import Dataset, in_split
 from convlens.data.packed.splits import mixed
 from convlens.errors import DataError
+from convlens.progress import Progress
 from convlens.text import shown
 from convlens.training.plan import TrainingPlan
 from convlens.training.trial import Trial, run_trial
@@ -46,9 +47,9 @@ class Material:
         rows, held_out = (np.array([ours[names[row]] for row in part], np.int64) for part in (self.rows, self.held_out))
         return replace(self, dataset=dataset, rows=rows, held_out=held_out)
 
-    def try_out(self, plan: TrainingPlan) -> Trial:
+    def try_out(self, plan: TrainingPlan, bar: Progress | None = None) -> Trial:
         """One training of a plan on these images."""
-        return run_trial(replace(plan, dataset=self.dataset), self.rows, self.held_out)
+        return run_trial(replace(plan, dataset=self.dataset), self.rows, self.held_out, bar)
 
 
 def material_of(dataset: Dataset) -> Material:

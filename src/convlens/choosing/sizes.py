@@ -67,14 +67,14 @@ def try_sizes(
     factor: float,
     seconds: float,
     bar: Progress,
+    material: Material | None = None,
 ) -> list[Tried]:
     """Train shortly at each size, on the same images, and measure on the same held-out ones.
 
     `open_at` packs at a size, `planned` gives the plan of a whole training for a data set, which has `factor` times the
-    images. At the smallest size a training takes about `seconds`.
+    images. At the smallest size a training takes about `seconds`. `material` has those images, where they are chosen.
     """
     tried: list[Tried] = []
-    material: Material | None = None
     enough = 0
     for side in sides:
         dataset = open_at(side)

@@ -60,7 +60,7 @@ def as_typed(text: str) -> str:
     return re.sub(r"`([a-z_]+)(?:=([^`]*))?`", flag, text)
 
 
-RECIPE_FLAGS = ("epochs", "batch_size", "lr", "optimizer", "precision", "balance", "patience")
+RECIPE_FLAGS = ("epochs", "batch_size", "lr", "optimizer", "precision", "balance", "patience", "freeze")
 
 
 def program() -> str:

@@ -44,11 +44,12 @@ _DATA: dict[str, Any] = {
 }
 _VAL_FRAC = "Share of the training images set aside for validation; 0 trains on everything that is not test."
 _PRESET, _BY_DATA = (
-    "standard, fast, natural, tutorial-fast or tutorial.",
+    "standard, fast, natural, photo, tutorial-fast or tutorial.",
     "standard for the named sets, else by the data",
 )
 _AUGMENT = "none, auto (what a probe shows to help), or kinds: flip,shift,affine,crop,cutout,colour."
-_FROM = "Start from a model's weights; new classes, new head."
+_FROM = "Start from a model's weights (efficientnet-lite0, a run, a file); none: from nothing."
+_FREEZE = "Leave all before this layer as the model has it, and compute it once: an address, or head."
 _PATIENCE = "Stop after so many epochs without a lower validation loss; keep the best weights."
 _FOLDS = "Measure every image by one of K networks that did not learn from it, then train on all of them."
 _OMIT_RECORD = "Keep no record of the training pictures in the model: private, but no plain score on other data."
@@ -85,6 +86,7 @@ def train(
         str | None, flag("Classes of different size: none, weights (in the loss) or sampling.", TRAINING)
     ] = None,
     patience: Annotated[int | None, flag(_PATIENCE, TRAINING)] = None,
+    freeze: Annotated[str | None, flag(_FREEZE, TRAINING, metavar="ADDRESS")] = None,
     set_: Annotated[
         list[str] | None, flag("Any value of the recipe; repeatable.", TRAINING, "--set", metavar="FIELD=VALUE")
     ] = None,

@@ -4,12 +4,10 @@ Owns how images are dealt into folds. Where a test split would have a few dozen 
 all folds each image counts. All of test is looked at: the data set comes with the permit for it.
 """
 
-from collections import Counter
-
 import numpy as np
 from numpy.typing import NDArray
 
-from convlens.data.packed.splits import mixed
+from convlens.data.packed.splits import deal
 from convlens.errors import DataError, TrainingError
 from convlens.metrics import Score, score
 from convlens.progress import Progress
@@ -42,7 +40,7 @@ def cross_validate(plan: TrainingPlan, bar: Progress) -> tuple[Score, int]:
     for fold in range(folds):
         bar.start(f"fold {fold + 1} of {folds}", 1)
         out = fold_N == fold
-        trial = run_trial(plan, rows[~out], rows[out])
+        trial = run_trial(plan, rows[~out], rows[out], bar)
         if not np.isfinite(trial.logits_NK).all():
             raise TrainingError(
                 f"fold {fold + 1} of {folds} has diverged: try a lower learning rate (it was {plan.recipe.rates})"
@@ -64,16 +62,3 @@ def _known_to_parent(plan: TrainingPlan, rows: NDArray[np.int64]) -> NDArray[np.
     split_keys = plan.dataset.split_keys(rows)
     known = plan.parent.seen.has(plan.dataset.pixel_keys("train"))
     return np.isin(split_keys, split_keys[known])
-
-
-def deal(split_key_N: NDArray[np.uint64], labels_N: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
-    """The fold of each image, 0 to folds - 1. Images of one split_key (a group, equal pictures) stay together, and the
-    classes are spread evenly: the split_keys of each class, in an order of their own, go to the folds in turn."""
-    label_of: dict[int, Counter[int]] = {}
-    for split_key, label in zip(split_key_N.tolist(), labels_N.tolist(), strict=True):
-        label_of.setdefault(split_key, Counter())[label] += 1
-    split_keys = np.array(list(label_of), np.uint64)
-    labels = np.array([counts.most_common(1)[0][0] for counts in label_of.values()])
-    order = np.lexsort((mixed(split_keys, times=3), labels))
-    fold_of = dict(zip(split_keys[order].tolist(), (np.arange(len(order)) % folds).tolist(), strict=True))
-    return np.array([fold_of[split_key] for split_key in split_key_N.tolist()], np.int64)

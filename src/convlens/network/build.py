@@ -6,7 +6,7 @@ layer addresses (`architecture/plan.py`).
 """
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -108,6 +108,7 @@ class Network(nn.Module):
     def __init__(self, plan: Plan, spec: InputSpec, memory_format: str = "channels_last") -> None:
         super().__init__()
         self.plan = plan
+        self.has_stored_stats = False  # whether batch norm keeps its statistics while the network learns
         self.memory_format = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
         self.layers = ChainModule(plan.nodes)
         # The card holds mean and std; they are no tensors of the model file.
@@ -124,8 +125,22 @@ class Network(nn.Module):
         logits: Tensor = self.layers(x_NCHW)
         return logits
 
-    def forward(self, images_NHWC: Tensor) -> Tensor:
-        return self.forward_normalised(self.normalise(images_NHWC))
+    def forward(self, images_NHWC: Tensor, first: int = 0) -> Tensor:
+        """Logits of images; with `first` above 0 those of the outputs of the outermost layers before that one."""
+        if first == 0:
+            return self.forward_normalised(self.normalise(images_NHWC))
+        x = images_NHWC
+        for layer in list(self.layers.children())[first:]:
+            x = layer(x)
+        return x
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.has_stored_stats:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                    module.eval()
+        return self
 
 
 def build(

@@ -17,6 +17,7 @@ from convlens.architecture.plan import Plan
 from convlens.data.packed.image_rows import ImageRows
 from convlens.errors import TrainingError
 from convlens.network.compute import Compute
+from convlens.network.forward import tensor_of
 from convlens.recipe import Recipe
 
 _KEPT_FREE = 0.15  # share of the free memory that is left to others, and to what the estimate misses
@@ -83,7 +84,8 @@ def free_bytes(device: str) -> int | None:
 
 
 def on_device(images_NHWC: ImageRows, plan: Plan, recipe: Recipe, compute: Compute) -> Tensor | ImageRows:
-    """The images as a uint8 tensor on an NVIDIA card, if half of what the training leaves free holds them.
+    """Images (or outputs of frozen layers) as a tensor on an NVIDIA card, if half of what the training leaves free
+    holds them.
 
     Otherwise, and on the CPU, they stay mapped: the pages that the operating system keeps are the copy in memory.
     """
@@ -91,9 +93,9 @@ def on_device(images_NHWC: ImageRows, plan: Plan, recipe: Recipe, compute: Compu
     free = free_bytes(device) if device.startswith("cuda") else None
     if free is None or images_NHWC.nbytes > (free - needed_bytes(plan, recipe, compute)) // 2:
         return images_NHWC
-    copied = torch.empty(images_NHWC.shape, dtype=torch.uint8, device=device)
+    copied = torch.empty(images_NHWC.shape, dtype=tensor_of(images_NHWC[:1]).dtype, device=device)
     for start in range(0, len(images_NHWC), 4096):
-        copied[start : start + 4096] = torch.from_numpy(images_NHWC[start : start + 4096])
+        copied[start : start + 4096] = tensor_of(images_NHWC[start : start + 4096])
     return copied
 
 

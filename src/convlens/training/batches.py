@@ -2,7 +2,7 @@
 
 Owns the order of images, and which of them a batch draws what for. Resuming needs one integer; neither the number of
 processes nor the device changes which image gets which augmentation. What an augmentation does is `augmentation.py`'s
-business; networks are nobody's here.
+business.
 """
 
 from dataclasses import dataclass, field
@@ -16,17 +16,23 @@ from torch import Tensor
 
 from convlens.augmentation import KINDS, Augmentation, Draw, Kind
 from convlens.data.packed.image_rows import ImageRows
+from convlens.network.forward import tensor_of
 from convlens.recipe import Recipe
 
 _ORDER = 0  # the stream of random numbers of the order; each augmentation has its own
 assert len({_ORDER, *(kind.stream for kind in KINDS)}) == len(KINDS) + 1, "streams must not meet"
 
 
+# What is trained on: images, mapped or copied to the device, or the outputs of frozen layers, one item a view.
+Images = Tensor | ImageRows | tuple[Tensor | ImageRows, ...]
+
+
 class Batch(NamedTuple):
-    """Which images, and what happens to each: positions in the training split int64 (B,), and for each augmentation
-    that is on the batch's rows of its draw, (B, …)."""
+    """Which images, and what happens to each: positions in the training split and the epoch of each, int64 (B,), and
+    for each augmentation that is on the batch's rows of its draw, (B, …)."""
 
     positions: NDArray[np.int64]
+    epochs: NDArray[np.int64]
     augmentation: Augmentation
     draws: dict[str, Draw]
 
@@ -91,9 +97,11 @@ class Batches:
 
     @classmethod
     def of(cls, recipe: Recipe, labels_N: NDArray[np.int64], seed: int) -> Self:
-        """The batches that a recipe asks for, of training images with these labels."""
+        """The batches that a recipe asks for, of training images with these labels. Where layers are frozen, nothing is
+        left to augment: their outputs are of augmented images."""
         balanced = labels_N if recipe.balance == "sampling" else None
-        return cls(len(labels_N), recipe.batch_size, seed, recipe.augmentation, balanced)
+        augmentation = Augmentation() if recipe.freeze else recipe.augmentation
+        return cls(len(labels_N), recipe.batch_size, seed, augmentation, balanced)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         if self.labels_N is None:
@@ -121,19 +129,32 @@ class Batches:
             for kind in self.augmentation.kinds
         }
         positions = np.concatenate([self._order(epoch)[spots] for epoch, spots in parts])
-        return Batch(positions, self.augmentation, draws)
+        return Batch(positions, epochs, self.augmentation, draws)
 
 
-def gather(images_NHWC: Tensor | ImageRows, batch: Batch, device: str) -> Tensor:
-    """The batch's images on `device`, uint8 (B, H, W, C), each augmentation applied.
-
-    Images that are on the device already (a tensor) are picked there; mapped ones are read and sent.
-    """
-    if isinstance(images_NHWC, Tensor):
-        images = images_NHWC[torch.from_numpy(batch.positions).to(images_NHWC.device)]
-    else:
-        images = torch.from_numpy(images_NHWC[batch.positions]).to(device)
+def gather(images_NHWC: Images, batch: Batch, device: str) -> Tensor:
+    """The batch's images on `device`, uint8 (B, H, W, C), each augmentation applied; of several views of each image
+    (outputs of frozen layers) those whose turn it is in their epochs."""
+    if isinstance(images_NHWC, tuple):
+        views = batch.epochs % len(images_NHWC)
+        numbers = np.unique(views)
+        parts = [_picked(images_NHWC[view], batch.positions[views == view], device) for view in numbers]
+        return parts[0] if len(parts) == 1 else _in_places([np.flatnonzero(views == view) for view in numbers], parts)
+    images = _picked(images_NHWC, batch.positions, device)
     for kind in batch.augmentation.kinds:
         drawn = torch.from_numpy(batch.draws[kind.name]).to(images.device)
         images = kind.apply(torch, images, drawn, batch.augmentation)
     return images
+
+
+def _picked(images_NHWC: Tensor | ImageRows, positions: NDArray[np.int64], device: str) -> Tensor:
+    """Images that are on the device already (a tensor) are picked there; mapped ones are read and sent."""
+    if isinstance(images_NHWC, Tensor):
+        return images_NHWC[torch.from_numpy(positions).to(images_NHWC.device)]
+    return tensor_of(images_NHWC[positions]).to(device)
+
+
+def _in_places(places: list[NDArray[np.int64]], parts: list[Tensor]) -> Tensor:
+    """Parts of a batch, each row in its place."""
+    order = np.argsort(np.concatenate(places))
+    return torch.cat(parts)[torch.from_numpy(order).to(parts[0].device)]

@@ -6,7 +6,7 @@ Owns how a plan becomes a training that can be driven, and the one line for what
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convlens.data.packed.image_rows import ImageRows
-from convlens.network.build import build
+from convlens.network.build import Network, build
 from convlens.network.compute import reuse_freed_memory, settled
 from convlens.network.forward import logits_of
+from convlens.network.frozen import frozen_outputs
 from convlens.network.memory import on_device, ran_out_of_memory
-from convlens.training.batches import Batches
+from convlens.progress import Progress
+from convlens.training.batches import Batches, Images
+from convlens.training.head import begin_head, trained_on
 from convlens.training.loop import Losses, train_steps
 from convlens.training.plan import TrainingPlan
 from convlens.training.state import TrainingState
@@ -30,70 +33,94 @@ _NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "alloc_fa
 
 @dataclass(frozen=True)
 class Fit:
-    """A training that is ready to be driven: `steps()` from where its state stands to `num_steps`. `rows` are its
-    images in the packed file, `images` what is trained on: the same, or their copy on the device."""
+    """A training that is ready to be driven: `steps()` from where its state stands to `num_steps`. `images` is what is
+    trained on, `mapped` the same in files. Layers before number `first` are frozen: theirs are outputs in the cache."""
 
     plan: TrainingPlan
     state: TrainingState
-    rows: ImageRows
-    images: Tensor | ImageRows
+    mapped: tuple[ImageRows, ...]
+    images: Images
     labels: Tensor
     batches: Batches
     num_steps: int
+    first: int
+    bar: Progress
 
     def steps(self) -> Iterator[Losses]:
         """Train, yielding as `train_steps` does. Raises DivergedError; DataError where some of the images, of which a
         sample is looked at in each epoch, are not those that were packed."""
         plan, checked_epoch = self.plan, -1
         steps = train_steps(
-            self.state, self.images, self.labels, self.batches, plan.recipe, self.num_steps, plan.compute
+            self.state, self.images, self.labels, self.batches, plan.recipe, self.num_steps, plan.compute, self.first
         )
         while True:
             if (epoch := self.batches.epochs_done(self.state.step)) > checked_epoch:
                 checked_epoch = epoch
-                self.rows.check(self._sample(epoch))
+                rows = self.mapped[epoch % len(self.mapped)]
+                rows.check(self._sample(rows, epoch))
             if (losses := next(steps, None)) is None:
                 return
             yield losses
 
-    def _sample(self, epoch: int) -> NDArray[np.int64]:
+    def _sample(self, rows: ImageRows, epoch: int) -> NDArray[np.int64]:
         """Positions of some of the training images, others in each epoch."""
-        num_bytes = max(1, self.rows.nbytes // max(1, len(self.rows)))
-        num = min(len(self.rows), max(_LEAST_CHECKED, min(_MOST_CHECKED, _CHECKED_BYTES // num_bytes)))
-        return np.random.default_rng([self.plan.seed, epoch]).integers(0, len(self.rows), num)
+        num_bytes = max(1, rows.nbytes // max(1, len(rows)))
+        num = min(len(rows), max(_LEAST_CHECKED, min(_MOST_CHECKED, _CHECKED_BYTES // num_bytes)))
+        return np.random.default_rng([self.plan.seed, epoch]).integers(0, len(rows), num)
 
-    def logits(self, images_NHWC: ImageRows) -> NDArray[np.float32]:
-        """float32 (N, K) of the weights as they stand, averaged where the recipe averages."""
+    def measured(self, rows: NDArray[np.int64]) -> ImageRows:
+        """What `logits` takes for some rows of the data set: their images, or where layers are frozen the outputs of
+        those, in float32, in which every score is computed. Raises DataError for images that are not those packed."""
+        images = self.plan.dataset.images_at(rows)
+        if self.first:
+            exact = replace(self.plan.compute, precision="float32")
+            return frozen_outputs(self.state.network, self.first, images, exact, self.bar)
+        images.check()
+        return images
+
+    def logits(self, measured: ImageRows) -> NDArray[np.float32]:
+        """float32 (N, K) of the weights as they stand, averaged where the recipe averages, for what `measured` gave."""
         with self.state.averaged() as network:
-            return logits_of(network, images_NHWC)
+            return logits_of(network, measured, self.first)
+
+
+def network_of(plan: TrainingPlan) -> Network:
+    """The network of a plan as it is made, with its parent's weights if it has one. Callers work inside `settled`."""
+    device, memory_format = plan.compute.device, plan.compute.memory_format
+    network = build(plan.network, plan.spec, seed=plan.seed, device=device, memory_format=memory_format)
+    network.has_stored_stats = plan.recipe.stored_stats
+    if plan.parent is not None:
+        inherit(network, plan.parent, plan.dataset.class_names)
+    return network
 
 
 @contextmanager
-def fit(plan: TrainingPlan, rows: NDArray[np.int64] | None = None) -> Iterator[Fit]:
+def fit(plan: TrainingPlan, rows: NDArray[np.int64] | None = None, bar: Progress | None = None) -> Iterator[Fit]:
     """Within it, a training of the plan on its training images, or on those of `rows` alone, before its first step.
 
-    torch is settled as the plan's compute says. Raises TrainingError where memory runs out, in here or in the caller's
-    block.
+    torch is settled as the plan's compute says. Where the recipe freezes layers, their outputs are computed, or read
+    from the cache; where it has the head fitted, it is. Raises TrainingError where memory runs out, in here or in the
+    caller's block, or where the frozen layers give what is not finite; StorageError where their outputs have no room.
     """
-    rows = plan.dataset.rows("train") if rows is None else rows
-    compute, recipe = plan.compute, plan.recipe
+    rows, bar = plan.dataset.rows("train") if rows is None else rows, bar or Progress()
+    compute, recipe, first = plan.compute, plan.recipe, plan.first
     reuse_freed_memory()
     with settled(compute), _memory_in_one_line(plan):
         started = time.perf_counter()
-        network = build(
-            plan.network, plan.spec, seed=plan.seed, device=compute.device, memory_format=compute.memory_format
-        )
-        if plan.parent is not None:
-            inherit(network, plan.parent, plan.dataset.class_names)
+        network = network_of(plan)
+        if recipe.head != "kept":
+            begin_head(network, plan, rows, bar)
+        for module in list(network.layers.children())[:first]:
+            module.requires_grad_(False)
         state = TrainingState.new(network, recipe)
         state.train_s = time.perf_counter() - started
         labels_N = plan.dataset.labels_at(rows)
-        mapped = plan.dataset.images_at(rows)
-        images = on_device(mapped, plan.network, recipe, compute)
+        mapped = trained_on(network, plan, rows, first, bar)
+        copied = tuple(on_device(one, plan.network, recipe, compute) for one in mapped)
+        images = copied if first else copied[0]
         labels = torch.from_numpy(labels_N).to(compute.device)
-        yield Fit(
-            plan, state, mapped, images, labels, Batches.of(recipe, labels_N, plan.seed), recipe.num_steps(len(rows))
-        )
+        batches = Batches.of(recipe, labels_N, plan.seed)
+        yield Fit(plan, state, mapped, images, labels, batches, recipe.num_steps(len(rows)), first, bar)
 
 
 @contextmanager

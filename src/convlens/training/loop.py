@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convlens.data.packed.image_rows import ImageRows
 from convlens.errors import DivergedError
 from convlens.network.build import tensors_of
 from convlens.network.compute import Compute
+from convlens.network.forward import as_maps
 from convlens.recipe import Recipe
-from convlens.training.batches import Batches, drawn_of, gather
+from convlens.training.batches import Batches, Images, drawn_of, gather
 from convlens.training.state import TrainingState
 
 # A look at the loss makes a GPU wait for it; there the losses are looked at this many steps at a time.
@@ -33,16 +33,18 @@ class Losses:
 
 def train_steps(
     state: TrainingState,
-    images_NHWC: Tensor | ImageRows,
+    images_NHWC: Images,
     labels_N: Tensor,
     batches: Batches,
     recipe: Recipe,
     num_steps: int,
     compute: Compute,
+    first: int = 0,
 ) -> Iterator[Losses]:
     """Train from `state.step` to `num_steps`, yielding after each step (on a GPU after each few, and after each epoch).
 
-    `images_NHWC` uint8 and `labels_N` int64 are the training split: labels on the device, images there or mapped.
+    `images_NHWC` uint8 and `labels_N` int64 are the training split: labels on the device, images there or mapped; with
+    `first` above 0 the layers before that one are frozen, and views of their outputs (N, h, w, C) are in their place.
     Between two yields the state is consistent and may be saved. Raises DivergedError at the first loss that is not
     finite.
     """
@@ -62,7 +64,7 @@ def train_steps(
         images = gather(images_NHWC, batch, compute.device)
         labels = labels_N[torch.from_numpy(batch.positions).to(labels_N.device)]
         with torch.autocast(device_type, torch.bfloat16, enabled=use_bfloat16):
-            logits = network(images)
+            logits = network(as_maps(images) if first else images, first)
         loss = loss_of(logits.float(), labels, class_weights, recipe.label_smoothing)
         loss.backward()
         optimizer.step(recipe.lr_at(step, num_steps), step + 1)

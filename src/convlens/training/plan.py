@@ -5,7 +5,7 @@ Owns the value, what its bits depend on, and the first content of run.json. How 
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from convlens.architecture import Plan
 from convlens.data.image.framing import InputSpec
@@ -45,15 +45,27 @@ class TrainingPlan:
         return spec.with_statistics(self.parent.card.input_spec.mean, self.parent.card.input_spec.std)
 
     @property
+    def first(self) -> int:
+        """How many of the outermost layers are frozen. Raises SentenceError for an address that is not there."""
+        return self.network.index_of(self.recipe.freeze) if self.recipe.freeze else 0
+
+    @property
+    def frozen_compute(self) -> Compute:
+        """How the outputs of frozen layers are computed."""
+        precision = self.recipe.frozen_precision
+        return self.compute if precision == "auto" else replace(self.compute, precision=precision)
+
+    @property
     def identity(self) -> str:
         """SHA-256 of what the bits depend on: a checkpoint belongs to this and nothing else."""
         parts = [
             str(self.network.architecture),
-            self.recipe.to_json(),
+            self.recipe.plan_key(),
             self.seed,
             self.dataset.fingerprint,
             self.dataset.val_frac,
             self.compute.to_json(),
+            self.frozen_compute.precision,
             self.parent.sha256 if self.parent else None,
             self.dataset.is_merged,
         ]

@@ -20,11 +20,12 @@ from convlens.data.sources.base import ReadOptions
 from convlens.data.sources.named import NAMED_SETS
 from convlens.errors import UsageError
 from convlens.network.compute import Compute, resolve_compute
-from convlens.presets import DEFAULT_PRESET, NATURAL, Preset, preset_named
+from convlens.presets import DEFAULT_PRESET, PHOTO, Preset, preset_named
 from convlens.recipe import Recipe
 from convlens.text import shown
 from convlens.training.warm_start import Parent
 
+NO_PARENT = "none"
 MAX_SEED, MAX_FOLDS, MAX_SEEDS = 2**63 - 1, 100, 1_000
 
 
@@ -37,6 +38,7 @@ class Draft:
     recipe: Recipe
     options: PackOptions
     compute: Compute
+    parent: Parent | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +90,13 @@ class TrainRequest:
             raise UsageError(f"recipe must be a Recipe or a mapping of its fields, not {type(self.recipe).__name__}")
         Recipe().replace(**self.pinned)
         _ = self.kinds, self.budget_s, self.options
-        if self.parent is not None and (self.preset is not None or self.architecture is not None):
+        has_sentence = self.preset is not None or self.architecture is not None
+        if self.parent is not None and self.start is not None and has_sentence:
             raise UsageError("a parent's architecture is taken: leave `preset` and `architecture` away")
+        if self.preset == PHOTO.name and (self.start is None or self.architecture is not None):
+            raise UsageError(
+                f"preset {PHOTO.name!r} starts from a pretrained network: leave `architecture` and `parent=none` away"
+            )
         if self.folds is not None:
             checked("folds", self.folds, whole(2, MAX_FOLDS))
             if self.test or self.val_frac is not None:
@@ -131,10 +138,17 @@ class TrainRequest:
         return parse_time(self.time)
 
     @property
-    def has_own_network(self) -> bool:
-        """Whether network and recipe were named rather than left to the data."""
-        named = (self.preset, self.architecture, self.parent)
-        return any(name is not None for name in named) or isinstance(self.recipe, Recipe)
+    def start(self) -> Any:
+        """The model that was named to start from: `parent`, or that of preset `photo`; None for `none` too."""
+        if self.preset == PHOTO.name and self.parent is None:
+            return PHOTO.parent
+        return None if isinstance(self.parent, str) and self.parent == NO_PARENT else self.parent
+
+    def leaves_open(self, parent: Parent | None) -> bool:
+        """Whether network and recipe are the data's to decide. (Of weights that others trained, the recipe is.)"""
+        if self.preset not in (None, PHOTO.name) or self.architecture is not None or isinstance(self.recipe, Recipe):
+            return False
+        return not self.is_named_set and (parent is None or parent.card.is_adopted)
 
     @property
     def is_named_set(self) -> bool:
@@ -165,12 +179,13 @@ class TrainRequest:
         architecture, recipe, options = preset.architecture, preset.recipe, self.options
         if parent is not None:
             card, options = parent.card, parent.options_for(self.options, self.data)
-            preset, architecture, recipe = None, card.architecture, card.recipe or NATURAL.recipe
+            architecture = parent.architecture_for(options)
+            preset, recipe = None, card.recipe or PHOTO.recipe
         if self.architecture is not None:
             architecture = str(parse(str(self.architecture)))
         recipe = self.recipe if isinstance(self.recipe, Recipe) else recipe.replace(**self.pinned)
         compute = resolve_compute(self.device, recipe.precision, self.threads, self.memory_format)
-        return Draft(preset, architecture, recipe, options, compute)
+        return Draft(preset, architecture, recipe, options, compute, parent)
 
     def refuse(self, names: Iterable[str], why: str) -> None:
         """Raises UsageError where one of these was said."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convlens import files
+from convlens.data.packed.image_rows import ImageRows
 from convlens.errors import DivergedError, RunError
 from convlens.metrics import score
 from convlens.modelfile import Metrics, ModelCard, TrainingFacts, write_model
@@ -48,7 +49,7 @@ def train_run(plan: TrainingPlan, run: Run, watch: Watch, *, ended: bool) -> Run
     Whatever happens, what is on disk can be loaded or resumed. Raises DivergedError, TrainingError, RunError,
     StorageError.
     """
-    with fit(plan) as fitting:
+    with fit(plan, bar=watch.bar) as fitting:
         _Trainer(plan, run, watch, fitting).run_to_end(ended=ended)
     return Run(run.path)
 
@@ -64,7 +65,7 @@ class _Trainer:
         self.measured, self.may_count_seen = measured_validation(
             plan.dataset, spec, before, is_grown=parent is not None
         )
-        self.is_val_checked = False  # whether validation images were held to their keys: once is enough
+        self.val_images: ImageRows | None = None  # held to their keys once
 
     def run_to_end(self, *, ended: bool) -> None:
         self.restore()
@@ -132,6 +133,8 @@ class _Trainer:
             return False
         if state.step == 0:
             self.keep_filters()
+            if plan.recipe.head != "kept" and state.val is None:
+                self.begin()
         for losses in self.fitting.steps():
             state.epoch_losses += losses.values
             time_now = time.monotonic()
@@ -172,6 +175,13 @@ class _Trainer:
         path = self.run.path / FILTERS / f"step-{self.state.step:09d}.npy"
         files.write_with(path, lambda file: np.save(file, kernels))
 
+    def begin(self) -> None:
+        """Validate a network that is something before its first step: with patience, steps must then better it."""
+        self.validate()
+        self.state.note_best()
+        if (val := self.state.val) is not None:
+            self.bar.line(f"head fitted: val {percent(val.accuracy)}  val loss {val.loss:.4f}")
+
     def end_epoch(self) -> None:
         """Validate, and write the epoch down."""
         plan, state = self.plan, self.state
@@ -195,11 +205,9 @@ class _Trainer:
         if not self.measured.any():
             return
         started = time.perf_counter()
-        images = dataset.images("val").only(self.measured)
-        if not self.is_val_checked:
-            images.check()
-            self.is_val_checked = True
-        logits = self.fitting.logits(images)
+        if self.val_images is None:
+            self.val_images = self.fitting.measured(dataset.rows("val")[self.measured])
+        logits = self.fitting.logits(self.val_images)
         if not np.isfinite(logits).all():
             raise self.diverged("the outputs on validation")
         self.state.val = score(logits, dataset.labels("val")[self.measured]).replace(may_count_seen=self.may_count_seen)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from convlens.errors import DivergedError
 from convlens.metrics import softmax
+from convlens.progress import Progress
 from convlens.training.fit import fit
 from convlens.training.plan import TrainingPlan
 
@@ -38,16 +39,18 @@ class Trial:
         return float(self.losses_N.mean())
 
 
-def run_trial(plan: TrainingPlan, rows: NDArray[np.int64], held_out: NDArray[np.int64]) -> Trial:
+def run_trial(
+    plan: TrainingPlan, rows: NDArray[np.int64], held_out: NDArray[np.int64], bar: Progress | None = None
+) -> Trial:
     """Train the plan once on `rows` of its data and measure on those `held_out`, both int64.
 
     A training that diverges is one that is wrong everywhere. Patience needs validation and is left aside.
     """
     plan = replace(plan, recipe=plan.recipe.replace(patience=0))
-    images, labels_N = plan.dataset.images_at(held_out), plan.dataset.labels_at(held_out)
-    images.check()
+    labels_N = plan.dataset.labels_at(held_out)
     rate = 0.0
-    with fit(plan, rows) as fitting:
+    with fit(plan, rows, bar) as fitting:
+        images = fitting.measured(held_out)
         started, begun = time.perf_counter(), 0
         try:
             for _ in fitting.steps():

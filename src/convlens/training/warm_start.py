@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from convlens import files
 from convlens.architecture import Plan, parse, plan
+from convlens.architecture.families import FAMILIES, family
 from convlens.data.image.decode import DECODER_VERSION
 from convlens.data.image.framing import FRAMING_VERSION, InputSpec
 from convlens.data.packed.dataset import Dataset
@@ -38,6 +39,7 @@ class Parent:
     card: ModelCard
     tensors: Mapping[str, NDArray[Any]]
     seen: Seen | None
+    plan: Plan
 
     def options_for(self, asked: PackOptions, data: Any) -> PackOptions:
         """The options that pack images as the parent takes them; of a set that is packed already, those asked for.
@@ -46,6 +48,9 @@ class Parent:
         own = {"size": (spec.height, spec.width)} | {
             n: getattr(spec, n) for n in ("channels", "framing", "region", "value_range", "crop_frac")
         }
+        if self.card.is_adopted:  # from many pictures of all kinds: size and framing may be others
+            own |= {name: value for name in ("size", "framing") if (value := getattr(asked, name)) is not None}
+            own["crop_frac"] = spec.crop_frac if own["framing"] == "crop" else 1.0
         for name, value in own.items():
             wanted = getattr(asked, name)
             if wanted is not None and wanted != value:
@@ -53,6 +58,16 @@ class Parent:
                     f"`parent` takes pictures as its model does ({name} {shown(value)}), not {shown(wanted)}"
                 )
         return asked if is_packed(data) else asked.replace(**own)
+
+    def architecture_for(self, options: PackOptions) -> str:
+        """The sentence for pictures that are packed so: the model's own, or for weights of a known family and another
+        size the family's. Raises UsageError where the two do not go together."""
+        origin, spec, size = self.card.origin, self.card.input_spec, options.size
+        if origin is None or origin.name not in FAMILIES or size in (None, (spec.height, spec.width)):
+            return self.card.architecture
+        if size[0] != size[1]:
+            raise UsageError(f"{origin.name} takes square pictures, not {size[0]}×{size[1]}")
+        return family(origin.name).sentence(size[0])
 
     def facts(self) -> ParentFacts:
         """As run.json and the card have it."""
@@ -75,7 +90,7 @@ def read_parent(what: Any, progress: Any = "none") -> Parent:
     file = read_model(path)
     if file.card.seen is not None and len(file.card.seen.parts) >= MAX_PARTS:
         raise ModelFileError(f"{shown(path, 200)} has {MAX_PARTS} generations before it: train one from nothing")
-    return Parent(path, files.sha256_of_file(path), file.card, file.tensors, seen_by(file.card, progress))
+    return Parent(path, files.sha256_of_file(path), file.card, file.tensors, seen_by(file.card, progress), file.plan)
 
 
 def seen_by(card: ModelCard, progress: Any = "none") -> Seen | None:
@@ -164,10 +179,11 @@ def inherit(network: Network, parent: Parent, class_names: tuple[str, ...]) -> l
     These are the ones whose shape the number of classes decides, where the classes are not the same in the same order.
     """
     head = set(head_of(network.plan)) if class_names != parent.card.class_names else set()
+    # In order, for the sentence for another size may have other addresses.
     with torch.no_grad():
-        for name, tensor in tensors_of(network).items():
+        for (name, tensor), own in zip(tensors_of(network).items(), parent.plan.tensors, strict=True):
             if name not in head:
-                tensor.copy_(torch.from_numpy(np.array(parent.tensors[name])))
+                tensor.copy_(torch.from_numpy(np.array(parent.tensors[own])))
     return sorted(head)
 
 

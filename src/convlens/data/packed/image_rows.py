@@ -41,7 +41,7 @@ class ImageRows:
     @property
     def nbytes(self) -> int:
         """What a copy of all of them would take."""
-        return math.prod(self.shape)
+        return math.prod(self.shape) * self.mapped.itemsize
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -56,8 +56,8 @@ class ImageRows:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self[:], dtype)
 
-    def only(self, keep: NDArray[np.bool_]) -> Self:
-        """Those where `keep`, bool (N,), is true; nothing is read."""
+    def only(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> Self:
+        """Those where `keep`, bool (N,), is true, or at these positions, int64; nothing is read."""
         return replace(self, rows=self.rows[keep], keys=None if self.keys is None else self.keys[keep])
 
     def damaged(self) -> NDArray[np.bool_]:

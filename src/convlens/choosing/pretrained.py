@@ -1,0 +1,292 @@
+"""Photographs: whether they start from a pretrained network, at which size, and how much of it is then fine-tuned.
+
+Owns the trial of both, the rules for size, place and epochs, and the choice of the head. What freezing and fitting do
+is `training/`'s business.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from convlens.architecture import Plan, parse, plan
+from convlens.choosing.budget import EPOCHS
+from convlens.choosing.choosing import Choosing
+from convlens.choosing.probe import material_of
+from convlens.choosing.sizes import sample_of, try_sizes
+from convlens.data.image.framing import InputSpec
+from convlens.data.packed.dataset import Dataset
+from convlens.data.packed.headers import Headers, is_mostly_ink
+from convlens.data.sources.base import Source
+from convlens.network.build import build
+from convlens.network.compute import Compute, settled
+from convlens.network.frozen import images_per_s
+from convlens.presets import FINE_TUNING, PHOTO, PHOTO_FRAMING
+from convlens.progress import Progress
+from convlens.recipe import Recipe
+from convlens.training.fit import network_of
+from convlens.training.head import features_at, fitted_head, rounds_of
+from convlens.training.plan import TrainingPlan
+from convlens.training.request import NO_PARENT, Draft
+from convlens.training.trial import run_trial
+from convlens.training.warm_start import Parent, read_parent
+
+SIDES = (224, 192, 160, 128, 96)
+LEAST_SIDE = 64  # pictures with fewer pixels on their longer side hold no detail that a larger input would show
+FEW = 20  # of a class: so few that its mean may be a better guide than a fitted plane
+LEAST_TO_TUNE, LEAST_TO_JUDGE = 1_000, 200  # training images for fine-tuning, and validation images to undo it by
+_FEATURES_SHARE = 0.35  # of the time, that the frozen layers' outputs of all images may take
+_PENALTIES = tuple(10.0 ** (n / 2) for n in range(-8, 3))
+_VARIANCES = tuple(10.0 ** (n / 2) for n in range(9))
+_TRIAL_S, _LOOKED_AT = 3.0, 64
+_TIMING_STEPS, _TUNING_SHARE, _LEAST_EPOCHS = 6, 0.9, 3
+
+
+def starts_pretrained(choosing: Choosing, source: Source, found: Headers) -> bool:
+    """Choose whether a training on picture files starts from a pretrained network; the draft then has it, and its
+    input. Photographs do, where a trial does not speak against it; weights that were named are not doubted."""
+    asked, parent, bar = choosing.request.options, choosing.draft.parent, choosing.bar
+    is_named = parent is not None
+    if parent is None:
+        if PHOTO.parent is None or not _may_be_photographs(choosing, source, found):
+            return False
+        parent = read_parent(PHOTO.parent, bar)
+    bar.start("timing the pretrained network", 1)
+    own = parent.card.input_spec
+    rate = rate_of_outputs(parent.plan, own, parent.plan.index_of("head"), choosing.draft.compute)
+    rate *= own.height * own.width / SIDES[0] ** 2
+    side = side_for(source.num_samples, rate, choosing.whole_s)
+    size = asked.size or (side, side)
+    before = choosing.draft
+    choosing.draft = _draft_from(choosing, parent, size)
+    if not is_named:
+        tried = _tried(choosing, source, before)
+        for line in tried.lines:
+            choosing.say(line)
+        if not tried.is_pretrained_better:
+            choosing.draft = before
+            choosing.say("from nothing: so these pictures are told apart better than by what a pretrained network sees")
+            return False
+    origin = parent.card.origin
+    assert origin is not None, "only adopted weights come here"
+    why = "as asked for" if is_named else "of both the better on held-out images"
+    choosing.say(f"starts from {origin.name}, trained on {origin.trained_on or 'pictures nobody says'}: {why}")
+    choosing.say(_size_reason(choosing, source, size, rate))
+    return True
+
+
+def _may_be_photographs(choosing: Choosing, source: Source, found: Headers) -> bool:
+    """Whether a pretrained start is worth a trial: detail beyond 64 pixels, no drawings, and nothing said against."""
+    asked = choosing.request.options
+    longer = found.median_longer_side() if asked.region is None else max(asked.region[2:])
+    if longer <= LEAST_SIDE or choosing.request.parent == NO_PARENT or asked.framing == "ink" or asked.channels == 1:
+        return False
+    if asked.size is not None and max(asked.size) <= LEAST_SIDE:
+        return False
+    return not (found.num_channels == 1 and is_mostly_ink(source, _LOOKED_AT))
+
+
+def _draft_from(choosing: Choosing, parent: Parent, size: tuple[int, int]) -> Draft:
+    """The draft of a training that starts from a pretrained network, on pictures of that size."""
+    draft, asked = choosing.draft, choosing.request.options.replace(size=size)
+    options = parent.options_for(asked.replace(framing=asked.framing or PHOTO_FRAMING), choosing.request.data)
+    recipe = PHOTO.recipe.replace(**{"precision": draft.compute.precision} | choosing.pinned)
+    is_own = parent.card.origin is not None and parent.card.origin.name == PHOTO.parent
+    sentence = parent.architecture_for(options)
+    return Draft(PHOTO if is_own else None, sentence, recipe, options, draft.compute, parent)
+
+
+def _size_reason(choosing: Choosing, source: Source, size: tuple[int, int], rate: float) -> str:
+    line = f"input {size[0]}×{size[1]} px, framing {choosing.draft.options.framing}: "
+    if choosing.request.options.size is not None:
+        return f"{line}as asked for"
+    needed_s = source.num_samples * (size[0] / SIDES[0]) ** 2 / rate
+    line += f"what the network makes of {source.num_samples:,} pictures takes about {max(1.0, needed_s):.0f} s"
+    if size[0] == SIDES[0]:
+        return line
+    return line + f", at {SIDES[0]} px {source.num_samples / rate:.0f} s, too much of {choosing.whole_s:.0f} s"
+
+
+@dataclass(frozen=True)
+class _Tried:
+    lines: tuple[str, ...]
+    is_pretrained_better: bool
+
+
+def _tried(choosing: Choosing, source: Source, before: Draft) -> _Tried:
+    """A head on the pretrained network against a short training from nothing at 64 pixels: learned from and measured on
+    the same pictures, at most some hundreds."""
+    part = sample_of(source, choosing.draft.options.exclude)
+    size = choosing.draft.options.size
+    assert size is not None, "it was just chosen"
+    large = choosing.opened(part, size[0])
+    material = material_of(large)
+    network = plan(parse(choosing.draft.architecture), large.input_spec.shape, len(large.class_names))
+    pretrained = material.try_out(choosing.plan_for(large, network, choosing.draft.recipe), choosing.bar)
+    draft, choosing.draft = choosing.draft, before
+    (plain,) = try_sizes(
+        lambda side: choosing.opened(part, side, channels=3),
+        lambda dataset: choosing.plan_from_nothing(dataset, part.factor),
+        [LEAST_SIDE],
+        part.factor,
+        min(_TRIAL_S, choosing.trial_s),
+        choosing.bar,
+        material,
+    )
+    choosing.draft = draft
+    num = len(material.held_out)
+    lines = (
+        f"  tried pretrained, {size[0]} px: {100 * pretrained.accuracy:5.1f} % of {num:,} held-out images, "
+        f"loss {pretrained.loss:.3f}",
+        f"  tried from nothing, {LEAST_SIDE} px: {100 * plain.trial.accuracy:5.1f} %, loss {plain.trial.loss:.3f}",
+    )
+    return _Tried(lines, pretrained.loss <= plain.trial.loss)
+
+
+def side_for(num_images: int, images_per_s: float, seconds: float) -> int:
+    """The largest size at which the frozen layers' outputs of all images take a third of the time; the smallest, where
+    none does. `images_per_s` is the rate at 224 pixels."""
+    for side in SIDES:
+        if num_images * (side / SIDES[0]) ** 2 / images_per_s <= _FEATURES_SHARE * seconds:
+            return side
+    return SIDES[-1]
+
+
+# ---------------------------------------------------------------- head and fine-tuning
+
+
+def choose_head(choosing: Choosing, dataset: Dataset) -> None:
+    """Choose how the head is fitted, and whether and how long the last stages are fine-tuned after that."""
+    network = plan(parse(choosing.draft.architecture), dataset.input_spec.shape, len(dataset.class_names))
+    training = choosing.plan_for(dataset, network, choosing.draft.recipe)
+    pinned = choosing.pinned
+    if "head" not in pinned and "head_penalty" not in pinned:
+        head = best_head(training, choosing.bar)
+        choosing.say(str(head))
+        training = replace(training, recipe=head.recipe)
+    if not {"epochs", "freeze"} & pinned.keys():
+        training = _tuned(choosing, training)
+    choosing.fill(recipe=training.recipe.replace(**pinned), compute=training.compute)
+
+
+def _tuned(choosing: Choosing, training: TrainingPlan) -> TrainingPlan:
+    """The plan with fine-tuning after the head, where there are pictures to learn from, to judge it by, and time."""
+    counts, compute, request = training.dataset.counts, training.compute, choosing.request
+    if counts["train"] < LEAST_TO_TUNE or counts["val"] < LEAST_TO_JUDGE:
+        choosing.say(
+            f"the head alone is fitted: {counts['train']:,} training and {counts['val']:,} validation images are too "
+            f"few to fine-tune more and to know that it helped ({LEAST_TO_TUNE:,} and {LEAST_TO_JUDGE:,} are needed)"
+        )
+        return training
+    recipe, address = training.recipe, tuned_from(training.network)
+    recipe = recipe.replace(freeze=address, frozen_precision=compute.precision, **FINE_TUNING)
+    if request.kinds is not None:
+        recipe = recipe.with_kinds(request.kinds, min(training.network.input_shape[1:]))
+    if compute.device == "cpu":
+        # The gradient of a depthwise convolution takes 2 to 20 times as long in bfloat16 (docs/decisions.md).
+        compute = replace(compute, precision="float32")
+    tuned = replace(training, recipe=recipe.replace(precision=compute.precision), compute=compute)
+    choosing.bar.start("timing", 1)
+    outputs_per_s = rate_of_outputs(tuned.network, tuned.spec, tuned.first, tuned.frozen_compute)
+    epochs = tuning_epochs(
+        counts["train"], _TUNING_SHARE * choosing.left_s, rate_of_tuning(tuned), outputs_per_s, recipe.frozen_views
+    )
+    if epochs < _LEAST_EPOCHS:
+        choosing.say("the head alone is fitted: fine-tuning would take more time than there is")
+        return training
+    choosing.say(
+        f"then fine-tuned from layer {address} on, {epochs} epochs with {recipe.augmentation_words()}, and undone "
+        "should validation loss be higher after"
+    )
+    return replace(tuned, recipe=tuned.recipe.replace(epochs=epochs, patience=epochs))
+
+
+def tuned_from(network: Plan) -> str:
+    """The address from which on a network is fine-tuned: the narrowest place (fewest values an image to keep) at which
+    40 to 70 % of the multiply-adds are still to come, the last of those; early layers, which see edges and textures,
+    stay as they are."""
+    left, found = network.multiply_adds, ("head", math.inf)
+    for node in network.nodes:
+        size = math.prod(node.input_shape)
+        if 0.4 * network.multiply_adds <= left <= 0.7 * network.multiply_adds and size <= found[1]:
+            found = node.address, size
+        left -= node.multiply_adds
+    return found[0]
+
+
+@dataclass(frozen=True)
+class Head:
+    """How a head is fitted, and the loss (nats) and accuracy on held-out images that it was chosen by."""
+
+    recipe: Recipe
+    loss: float
+    accuracy: float
+    num_held_out: int
+
+    def __str__(self) -> str:
+        how = "logistic regression" if self.recipe.head == "logistic" else "the nearest class mean"
+        dial = "penalty" if self.recipe.head == "logistic" else "variance"
+        return (
+            f"head: {how}, {dial} {self.recipe.head_penalty:.2g}, the lowest loss ({self.loss:.3f}, "
+            f"{100 * self.accuracy:.1f} % right) on {self.num_held_out:,} held-out images"
+        )
+
+
+def best_head(plan: TrainingPlan, bar: Progress) -> Head:
+    """How the head of a plan is fitted best to its training images, by the lowest loss on images held out from it."""
+    dataset, num_classes = plan.dataset, plan.network.num_classes
+    rows = np.sort(np.concatenate([dataset.rows("train"), dataset.rows("val")]))
+    with settled(plan.compute):
+        features = features_at(network_of(plan), plan, rows, bar)
+    labels_N = torch.from_numpy(dataset.labels_at(rows))
+    rounds = rounds_of(dataset, rows)
+    options = [("logistic", penalty) for penalty in reversed(_PENALTIES)]
+    if int(np.median(dataset.class_counts("train"))) <= FEW:
+        options += [("means", variance) for variance in _VARIANCES]
+    if not rounds:
+        return Head(plan.recipe, math.nan, math.nan, 0)
+    found = []
+    bar.start("fitting the head", len(options) * len(rounds), unit="fits")
+    for head, penalty in options:
+        recipe, losses, right = plan.recipe.replace(head=head, head_penalty=penalty), [], []
+        for held in rounds:
+            out = torch.from_numpy(held)
+            weight_KC, bias_K = fitted_head(features[~out], labels_N[~out], num_classes, recipe)
+            logits_NK = features[out] @ weight_KC.T + bias_K
+            losses.append(torch.nn.functional.cross_entropy(logits_NK, labels_N[out], reduction="none"))
+            right.append(logits_NK.argmax(dim=1) == labels_N[out])
+            bar.advance(1)
+        of_images = torch.cat(losses).double()
+        found.append(Head(recipe, float(of_images.mean()), float(torch.cat(right).double().mean()), len(of_images)))
+    return min(found, key=lambda one: one.loss)
+
+
+def rate_of_outputs(network: Plan, spec: InputSpec, first: int, compute: Compute) -> float:
+    """Images a second that the layers before number `first` take, coarse: a machine that is a little busier decides
+    nothing. Tests put an answer of their own in its place."""
+    with settled(compute):
+        built = build(network, spec, device=compute.device, memory_format=compute.memory_format)
+        return _coarse(images_per_s(built, first, compute))
+
+
+def rate_of_tuning(training: TrainingPlan) -> float:
+    """Images a second that fine-tuning learns from, coarse, by a few steps."""
+    rows = training.dataset.rows("train")[: 2 * training.recipe.batch_size]
+    epochs = _TIMING_STEPS * training.recipe.batch_size / len(rows)
+    recipe = training.recipe.without_augmentation().replace(epochs=epochs, head="kept")
+    return _coarse(run_trial(replace(training, recipe=recipe), rows, rows[:8]).images_per_s)
+
+
+def _coarse(rate: float) -> float:
+    return float(2 ** (math.floor(2 * math.log2(max(rate, 1e-3))) / 2))
+
+
+def tuning_epochs(num_images: int, seconds: float, learned_per_s: float, outputs_per_s: float, views: int) -> int:
+    """So many epochs of fine-tuning fit into a time: each learns from all images, and each of the first `views` needs
+    the frozen layers' outputs of all of them."""
+    fitting = [0]
+    for epochs in EPOCHS:
+        if num_images * (epochs / learned_per_s + min(epochs, views) / outputs_per_s) <= seconds:
+            fitting.append(epochs)
+    return fitting[-1]
