@@ -66,3 +66,16 @@ def test_score_reads_well() -> None:
     score = metrics.score(np.array([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]]), np.array([0, 1, 1]))
     assert score.n == 3 and score.accuracy == pytest.approx(2 / 3)
     assert "interval" in str(score) and "n = 3" in str(score)
+
+
+def test_best_temperature_is_the_minimum() -> None:
+    """Against a fine grid, for logits too sure, too timid, and right; within the bounds where every answer is right."""
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 4, 500)
+    logits = rng.normal(size=(500, 4)) + 1.5 * np.eye(4)[labels]
+    grid = np.exp(np.linspace(np.log(0.05), np.log(20), 2_000))
+    for scale in (0.2, 1.0, 7.0):
+        losses = [metrics.cross_entropy(scale * logits / t, labels) for t in grid]
+        temperature, loss = metrics.best_temperature(scale * logits, labels)
+        assert loss <= min(losses) + 1e-7 and temperature == pytest.approx(grid[int(np.argmin(losses))], rel=0.01)
+    assert 0.05 <= metrics.best_temperature(50.0 * np.eye(4)[labels], labels)[0] < 0.06

@@ -110,7 +110,7 @@ NATURAL = Preset(
 PHOTO = Preset(
     name="photo",
     architecture=family("efficientnet-lite0").sentence(),
-    recipe=Recipe(head="logistic", freeze="head", stored_stats=True, epochs=0, batch_size=32),
+    recipe=Recipe(head="logistic", freeze="head", epochs=0, batch_size=16),
     about="photographs: EfficientNet-Lite0 with ImageNet's weights, and a head fitted to its outputs",
     expected="",
     parent="efficientnet-lite0",
@@ -124,6 +124,7 @@ FINE_TUNING: dict[str, Any] = {  # what `photo` changes, where the last stages l
     "label_smoothing": 0.1,
     "flip": True,
     "crop_frac": 0.4,
+    "frozen_views": 3,
 }
 _STEM = f"conv(16, 3, stride=2, padding=1, bias=False) {_BLOCK} "
 _MOST_SIDE = 48  # of what `natural` itself sees: larger pictures are halved first

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 from convlens.augmentation import Augmentation, value
-from convlens.checks import boolean, checked, choice, real, whole
+from convlens.checks import checked, choice, real, whole
 from convlens.errors import RecipeError
 from convlens.text import did_you_mean, shown
 
@@ -51,8 +51,8 @@ class Recipe(Augmentation):
     label_smoothing  0 to below 1
     balance          of classes of different size: none; weights: the loss counts each class alike; sampling: small
                      classes are drawn more often, by the square root of the sizes, and the loss makes up for the rest
-    patience         stop after so many epochs in a row without a lower validation loss, and keep the weights of the
-                     best; 0: never
+    patience         stop after so many epochs in a row without a lower validation loss (at the temperature that suits
+                     it best), and keep the weights of the best; 0: never
     ema              decay per step of an average of the weights, which is then what is validated and saved; 0: none
     epochs           passes over the training images; a fraction is allowed
     batch_size       images a step
@@ -61,7 +61,6 @@ class Recipe(Augmentation):
     frozen_views     of each image: under so many augmentations the outputs of frozen layers are computed, and
                      successive epochs learn from one after the other
     frozen_precision of those outputs; auto: that of the rest
-    stored_stats     batch norm normalises with the statistics that it came with, and keeps them
     head             how the last linear layer begins: kept (the model's, or drawn at random); logistic (fitted to
                      the outputs before it by logistic regression); means (of them, in each class)
     head_penalty     of head=logistic, on the squared weights per image, where the outputs have standard deviation 1;
@@ -84,7 +83,6 @@ class Recipe(Augmentation):
     freeze: str = value(_address, "", added=True)
     frozen_views: int = value(whole(1, 1_000), 4, added=True)
     frozen_precision: str = value(choice(PRECISIONS), "auto", added=True)
-    stored_stats: bool = value(boolean, False, added=True)
     head: str = value(choice(HEADS), "kept", added=True)
     head_penalty: float = value(real(0, 1e6), 0.01, added=True)
     epochs: float = value(real(0, 100_000), 1.0)
@@ -186,7 +184,6 @@ class Recipe(Augmentation):
             before = "the head" if self.freeze == "head" else f"layer {self.freeze}"
             views = f", {self.frozen_views} views" if self.kinds else ""
             parts.append(f"all before {before} frozen{views}")
-        parts += ["stored batch statistics"] if self.stored_stats else []
         parts += [f"head by {self.head} (penalty {self.head_penalty:g})"] if self.head != "kept" else []
         parts += [f"balanced by {self.balance}"] if self.balance != "none" else []
         return ", ".join([*parts, self.precision])

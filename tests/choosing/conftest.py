@@ -4,13 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from convlens.choosing import choose, sizes
+from convlens.choosing import choose, choosing, pretrained, sizes
 
 RATE = 50.0
+_RATES = ("outputs", "tuning")
 
 
 @pytest.fixture(autouse=True)
 def _one_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choose, "time", SimpleNamespace(monotonic=lambda: 0.0))
-    for module in (choose, sizes):
-        monkeypatch.setattr(module, "rate_of", lambda *_: RATE)
+    monkeypatch.setattr(choosing, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    for module, name in ((choose, "rate_of"), (sizes, "rate_of"), *((pretrained, f"rate_of_{w}") for w in _RATES)):
+        monkeypatch.setattr(module, name, lambda *_: RATE)

@@ -4,7 +4,6 @@ Owns the order of the choices and their words. Whatever the caller gave is kept;
 plan before the first step, as if it had been given.
 """
 
-import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -222,7 +221,7 @@ class _Choosing(Choosing):
     def epochs_in_budget(self, dataset: Dataset, rate: float) -> float:
         """What fits into the time that is left, less a tenth for validation and saving."""
         assert self.budget_s is not None
-        left = 0.9 * (self.budget_s - (time.monotonic() - self.begun)) / self.request.num_trainings
+        left = 0.9 * self.left_s
         num_images = dataset.counts["train"]
         most = _MOST_TIMES * epochs_for(num_images)
         return float(round(max(0.01, 1 / num_images, min(most, left * rate / num_images)), 2))

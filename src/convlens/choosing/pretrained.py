@@ -18,6 +18,7 @@ from convlens.choosing.sizes import sample_of, try_sizes
 from convlens.data.image.framing import InputSpec
 from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.headers import Headers, is_mostly_ink
+from convlens.data.packed.pack import open_listed
 from convlens.data.sources.base import Source
 from convlens.network.build import build
 from convlens.network.compute import Compute, settled
@@ -39,7 +40,7 @@ LEAST_TO_TUNE, LEAST_TO_JUDGE = 1_000, 200  # training images for fine-tuning, a
 _FEATURES_SHARE = 0.35  # of the time, that the frozen layers' outputs of all images may take
 _PENALTIES = tuple(10.0 ** (n / 2) for n in range(-8, 3))
 _VARIANCES = tuple(10.0 ** (n / 2) for n in range(9))
-_TRIAL_S, _LOOKED_AT = 3.0, 64
+_TRIAL_S, _LOOKED_AT, _SMALL = 3.0, 64, 3_000
 _TIMING_STEPS, _TUNING_SHARE, _LEAST_EPOCHS = 6, 0.9, 3
 
 
@@ -60,19 +61,17 @@ def starts_pretrained(choosing: Choosing, source: Source, found: Headers) -> boo
     size = asked.size or (side, side)
     before = choosing.draft
     choosing.draft = _draft_from(choosing, parent, size)
-    if not is_named:
-        tried = _tried(choosing, source, before)
-        for line in tried.lines:
-            choosing.say(line)
-        if not tried.is_pretrained_better:
-            choosing.draft = before
-            choosing.say("from nothing: so these pictures are told apart better than by what a pretrained network sees")
-            return False
+    if not is_named and not _is_better(choosing, source, before):
+        choosing.draft = before
+        choosing.say("from nothing: these pictures are told apart better so than by what a pretrained network sees")
+        return False
     origin = parent.card.origin
     assert origin is not None, "only adopted weights come here"
     why = "as asked for" if is_named else "of both the better on held-out images"
     choosing.say(f"starts from {origin.name}, trained on {origin.trained_on or 'pictures nobody says'}: {why}")
     choosing.say(_size_reason(choosing, source, size, rate))
+    if found.num_channels == 1:
+        choosing.say("the pictures are grey: the network is given them as RGB, three times the same")
     return True
 
 
@@ -93,7 +92,7 @@ def _draft_from(choosing: Choosing, parent: Parent, size: tuple[int, int]) -> Dr
     options = parent.options_for(asked.replace(framing=asked.framing or PHOTO_FRAMING), choosing.request.data)
     recipe = PHOTO.recipe.replace(**{"precision": draft.compute.precision} | choosing.pinned)
     is_own = parent.card.origin is not None and parent.card.origin.name == PHOTO.parent
-    sentence = parent.architecture_for(options)
+    sentence = parent.architecture_for(size)
     return Draft(PHOTO if is_own else None, sentence, recipe, options, draft.compute, parent)
 
 
@@ -108,25 +107,15 @@ def _size_reason(choosing: Choosing, source: Source, size: tuple[int, int], rate
     return line + f", at {SIDES[0]} px {source.num_samples / rate:.0f} s, too much of {choosing.whole_s:.0f} s"
 
 
-@dataclass(frozen=True)
-class _Tried:
-    lines: tuple[str, ...]
-    is_pretrained_better: bool
-
-
-def _tried(choosing: Choosing, source: Source, before: Draft) -> _Tried:
-    """A head on the pretrained network against a short training from nothing at 64 pixels: learned from and measured on
-    the same pictures, at most some hundreds."""
-    part = sample_of(source, choosing.draft.options.exclude)
-    size = choosing.draft.options.size
-    assert size is not None, "it was just chosen"
-    large = choosing.opened(part, size[0])
-    material = material_of(large)
-    network = plan(parse(choosing.draft.architecture), large.input_spec.shape, len(large.class_names))
-    pretrained = material.try_out(choosing.plan_for(large, network, choosing.draft.recipe), choosing.bar)
-    draft, choosing.draft = choosing.draft, before
-    (plain,) = try_sizes(
-        lambda side: choosing.opened(part, side, channels=3),
+def _is_better(choosing: Choosing, source: Source, before: Draft) -> bool:
+    """Whether a head on the pretrained network is better than a short training from nothing at 64 pixels: learned from
+    and measured on the same pictures, at most some hundreds."""
+    part, draft = sample_of(source, choosing.draft.options.exclude), choosing.draft
+    choosing.draft = before
+    plain = choosing.opened(part, LEAST_SIDE, channels=3)
+    material = material_of(plain)
+    (from_nothing,) = try_sizes(
+        lambda _: plain,
         lambda dataset: choosing.plan_from_nothing(dataset, part.factor),
         [LEAST_SIDE],
         part.factor,
@@ -135,13 +124,20 @@ def _tried(choosing: Choosing, source: Source, before: Draft) -> _Tried:
         material,
     )
     choosing.draft = draft
+    # Of a small folder all is computed at once: it will be needed.
+    options = draft.options if source.num_samples <= _SMALL else draft.options.replace(exclude=part.exclude)
+    whole = source if source.num_samples <= _SMALL else part.source
+    large = open_listed(whole, options, val_frac=choosing.request.val_share, progress=choosing.bar)
+    network = plan(parse(draft.architecture), large.input_spec.shape, len(large.class_names))
+    pretrained = material.on(large).try_out(choosing.plan_for(large, network, draft.recipe), choosing.bar)
     num = len(material.held_out)
-    lines = (
-        f"  tried pretrained, {size[0]} px: {100 * pretrained.accuracy:5.1f} % of {num:,} held-out images, "
-        f"loss {pretrained.loss:.3f}",
-        f"  tried from nothing, {LEAST_SIDE} px: {100 * plain.trial.accuracy:5.1f} %, loss {plain.trial.loss:.3f}",
-    )
-    return _Tried(lines, pretrained.loss <= plain.trial.loss)
+    for start, side, trial in (
+        ("pretrained", large.input_spec.height, pretrained),
+        ("from nothing", LEAST_SIDE, from_nothing.trial),
+    ):
+        right = f"{100 * trial.accuracy:5.1f} % of {num:,} held-out images"
+        choosing.say(f"  tried {start}, {side} px: {right}, loss {trial.loss:.3f}")
+    return pretrained.loss <= from_nothing.trial.loss
 
 
 def side_for(num_images: int, images_per_s: float, seconds: float) -> int:
@@ -158,9 +154,11 @@ def side_for(num_images: int, images_per_s: float, seconds: float) -> int:
 
 def choose_head(choosing: Choosing, dataset: Dataset) -> None:
     """Choose how the head is fitted, and whether and how long the last stages are fine-tuned after that."""
-    network = plan(parse(choosing.draft.architecture), dataset.input_spec.shape, len(dataset.class_names))
+    pinned, parent, spec = choosing.pinned, choosing.draft.parent, dataset.input_spec
+    assert parent is not None, "the caller has looked"
+    choosing.fill(architecture=parent.architecture_for((spec.height, spec.width)))  # of a packed set, its own size
+    network = plan(parse(choosing.draft.architecture), spec.shape, len(dataset.class_names))
     training = choosing.plan_for(dataset, network, choosing.draft.recipe)
-    pinned = choosing.pinned
     if "head" not in pinned and "head_penalty" not in pinned:
         head = best_head(training, choosing.bar)
         choosing.say(str(head))
@@ -204,12 +202,12 @@ def _tuned(choosing: Choosing, training: TrainingPlan) -> TrainingPlan:
 
 def tuned_from(network: Plan) -> str:
     """The address from which on a network is fine-tuned: the narrowest place (fewest values an image to keep) at which
-    40 to 70 % of the multiply-adds are still to come, the last of those; early layers, which see edges and textures,
-    stay as they are."""
+    a third to a half of the multiply-adds are still to come, the last of those. Layers before it, which see edges and
+    textures, stay as they are."""
     left, found = network.multiply_adds, ("head", math.inf)
     for node in network.nodes:
         size = math.prod(node.input_shape)
-        if 0.4 * network.multiply_adds <= left <= 0.7 * network.multiply_adds and size <= found[1]:
+        if network.multiply_adds / 3 <= left <= network.multiply_adds / 2 and size <= found[1]:
             found = node.address, size
         left -= node.multiply_adds
     return found[0]
@@ -241,24 +239,31 @@ def best_head(plan: TrainingPlan, bar: Progress) -> Head:
         features = features_at(network_of(plan), plan, rows, bar)
     labels_N = torch.from_numpy(dataset.labels_at(rows))
     rounds = rounds_of(dataset, rows)
-    options = [("logistic", penalty) for penalty in reversed(_PENALTIES)]
-    if int(np.median(dataset.class_counts("train"))) <= FEW:
-        options += [("means", variance) for variance in _VARIANCES]
     if not rounds:
         return Head(plan.recipe, math.nan, math.nan, 0)
-    found = []
-    bar.start("fitting the head", len(options) * len(rounds), unit="fits")
-    for head, penalty in options:
-        recipe, losses, right = plan.recipe.replace(head=head, head_penalty=penalty), [], []
-        for held in rounds:
-            out = torch.from_numpy(held)
-            weight_KC, bias_K = fitted_head(features[~out], labels_N[~out], num_classes, recipe)
-            logits_NK = features[out] @ weight_KC.T + bias_K
-            losses.append(torch.nn.functional.cross_entropy(logits_NK, labels_N[out], reduction="none"))
-            right.append(logits_NK.argmax(dim=1) == labels_N[out])
-            bar.advance(1)
-        of_images = torch.cat(losses).double()
-        found.append(Head(recipe, float(of_images.mean()), float(torch.cat(right).double().mean()), len(of_images)))
+    kinds = {"logistic": tuple(reversed(_PENALTIES))}
+    if int(np.median(dataset.class_counts("train"))) <= FEW:
+        kinds["means"] = _VARIANCES
+    found: list[Head] = []
+    bar.start("fitting the head", sum(map(len, kinds.values())) * len(rounds), unit="fits")
+    for head, penalties in kinds.items():
+        weights: list[tuple[torch.Tensor, torch.Tensor] | None] = [None] * len(rounds)
+        tried: list[Head] = []
+        for penalty in penalties:  # each fit begins where the one under a stronger penalty ended
+            recipe, losses, right = plan.recipe.replace(head=head, head_penalty=penalty), [], []
+            for number, held in enumerate(rounds):
+                out = torch.from_numpy(held)
+                fitted = fitted_head(features[~out], labels_N[~out], num_classes, recipe, weights[number])
+                logits_NK = features[out] @ fitted[0].T + fitted[1]
+                losses.append(torch.nn.functional.cross_entropy(logits_NK, labels_N[out], reduction="none"))
+                right.append(logits_NK.argmax(dim=1) == labels_N[out])
+                weights[number] = fitted
+                bar.advance(1)
+            loss, accuracy = float(torch.cat(losses).double().mean()), float(torch.cat(right).double().mean())
+            tried.append(Head(recipe, loss, accuracy, sum(map(len, right))))
+            if min(one.loss for one in tried) < min(one.loss for one in tried[-2:]):
+                break  # worse twice in a row: it only gets slower from here
+        found += tried
     return min(found, key=lambda one: one.loss)
 
 
@@ -279,7 +284,7 @@ def rate_of_tuning(training: TrainingPlan) -> float:
 
 
 def _coarse(rate: float) -> float:
-    return float(2 ** (math.floor(2 * math.log2(max(rate, 1e-3))) / 2))
+    return float(2 ** (math.floor(4 * math.log2(max(rate, 1e-3))) / 4))
 
 
 def tuning_epochs(num_images: int, seconds: float, learned_per_s: float, outputs_per_s: float, views: int) -> int:

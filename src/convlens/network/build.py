@@ -6,7 +6,7 @@ layer addresses (`architecture/plan.py`).
 """
 
 from collections.abc import Mapping
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -108,7 +108,6 @@ class Network(nn.Module):
     def __init__(self, plan: Plan, spec: InputSpec, memory_format: str = "channels_last") -> None:
         super().__init__()
         self.plan = plan
-        self.has_stored_stats = False  # whether batch norm keeps its statistics while the network learns
         self.memory_format = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
         self.layers = ChainModule(plan.nodes)
         # The card holds mean and std; they are no tensors of the model file.
@@ -133,14 +132,6 @@ class Network(nn.Module):
         for layer in list(self.layers.children())[first:]:
             x = layer(x)
         return x
-
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        if self.has_stored_stats:
-            for module in self.modules():
-                if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-                    module.eval()
-        return self
 
 
 def build(

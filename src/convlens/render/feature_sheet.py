@@ -6,6 +6,7 @@ Owns its layout and colours: magma from 0 up, red-blue around 0 (both keep their
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 Values = NDArray[np.float32]
 MAX_SHOWN = 64  # channels of a layer that are drawn
 _LABELS = 2.9  # inches: the column of words
+_CELL, _GAP_X, _GAP_Y = 24, 3, 8  # of a map and the gaps beside and above it, in units of a raster
 _PER_ROW, _MOST_IN_VECTOR, _PER_VECTOR_ROW = 16, 1024, 128
 
 
@@ -177,11 +179,12 @@ def _draw_filters(sheet: Sheet, kernels: Values) -> None:
 
 def grid_height(num: int) -> float:
     """Inches that so many maps take."""
-    return math.ceil(num / _PER_ROW) * (_cell() + 0.17)
+    return math.ceil(num / _PER_ROW) * (_CELL + _GAP_Y) * _unit()
 
 
-def _cell() -> float:
-    return (WIDTH - 2 * MARGIN - _LABELS - 0.75) / _PER_ROW - 0.06
+def _unit() -> float:
+    """Inches of the raster that maps and the gaps between them are multiples of."""
+    return (WIDTH - 2 * MARGIN - _LABELS - 0.75) / (_PER_ROW * (_CELL + _GAP_X))
 
 
 def _layer_height(layer: MapRow) -> float:
@@ -218,32 +221,60 @@ def draw_grid(
     sheet: Sheet, maps: list[NDArray[Any]], low: float, high: float, dead: NDArray[np.bool_], *, scale: bool = True
 ) -> None:
     """Maps in rows, each under its number, all on one scale, which stands at the right."""
-    cell = _cell()
-    width, height = WIDTH - MARGIN, grid_height(len(maps))
-    # One pair of axes for all of them: a pair for each would take most of the time that the sheet takes.
-    axes = sheet.axes(MARGIN + _LABELS, sheet.y + 0.1, width, height)
+    height = grid_height(len(maps))
+    drawn = mosaic(sheet, MARGIN + _LABELS, sheet.y + 0.1, _PER_ROW, _unit(), maps, low, high, dead, range(len(maps)))
+    if scale and not dead.all():
+        _scale(sheet, drawn, sheet.y + 0.25, min(1.6, max(0.5, height - 0.17)), low, high)
+
+
+def mosaic(
+    sheet: Sheet,
+    x: float,
+    y: float,
+    per_row: int,
+    unit: float,
+    maps: Sequence[NDArray[Any]],
+    low: float,
+    high: float,
+    dead: NDArray[np.bool_],
+    numbers: Sequence[int],
+) -> Any:
+    """Maps (h, w) or (h, w, 3) in rows as one image, each under its number; those that are dead crossed out. Returns
+    what a scale is drawn for. One image for each map would take most of the time that a sheet takes."""
+    rows, columns = math.ceil(len(maps) / per_row), min(per_row, len(maps))
+    fine = max(3, math.ceil(max(maps[0].shape[:2]) / _CELL))  # picture elements a unit
+    cell, step_x, step_y = _CELL * fine, (_CELL + _GAP_X) * fine, (_CELL + _GAP_Y) * fine
+    field = np.full((rows * step_y, columns * step_x, *maps[0].shape[2:]), np.nan, np.float32)
+    place = np.arange(cell)
+    corners = [((i // per_row) * step_y + _GAP_Y * fine, (i % per_row) * step_x) for i in range(len(maps))]
+    for values, (top, left), is_dead in zip(maps, corners, dead, strict=True):
+        picked = values[place * values.shape[0] // cell][:, place * values.shape[1] // cell]
+        field[top : top + cell, left : left + cell] = np.nan if is_dead else picked
+    axes = sheet.axes(x, y, columns * (_CELL + _GAP_X) * unit, rows * (_CELL + _GAP_Y) * unit)
     axes.set_axis_off()
-    drawn: Any = None
-    for i, values in enumerate(maps):
-        row, column = divmod(i, _PER_ROW)
-        left, top = column * (cell + 0.06), 0.15 + row * (cell + 0.17)
-        edges = [left, left + cell, left + cell, left, left], [top, top, top + cell, top + cell, top]
-        if dead[i]:
-            axes.fill(*edges, color="#e6e9ed")
-            axes.plot(
-                [left, left + cell], [top, top + cell], [left, left + cell], [top + cell, top], color="#9aa2ab", lw=1
-            )
-        else:
-            extent = (left, left + cell, top + cell, top)
-            drawn = axes.imshow(values, cmap=_colours(low), vmin=low, vmax=high, extent=extent, interpolation="nearest")
-        axes.plot(*edges, color="#c4cad1", lw=0.6)
-        axes.text(left, top - 0.02, str(i), fontsize=6, color=DIM)
-    axes.set_xlim(0, width)
-    axes.set_ylim(height, 0)
-    axes.set_aspect("auto")
-    if drawn is not None and scale:
-        height = min(1.6, max(0.5, grid_height(len(maps)) - 0.17))
-        _scale(sheet, drawn, sheet.y + 0.25, height, low, high)
+    if field.ndim == 3:
+        field = np.concatenate([np.nan_to_num(field, nan=1.0), np.isfinite(field[:, :, :1])], axis=2)
+    drawn = axes.imshow(
+        field,
+        cmap=_colours(low),
+        vmin=low,
+        vmax=high,
+        aspect="auto",
+        interpolation="nearest",
+        extent=(0, field.shape[1], field.shape[0], 0),
+    )
+    frames: list[float] = []
+    for (top, left), is_dead, number_ in zip(corners, dead, numbers, strict=True):
+        right, bottom = left + cell, top + cell
+        axes.text(left, top - 0.5 * fine, str(number_), fontsize=6, color=DIM)
+        if is_dead:
+            axes.fill([left, right, right, left], [top, top, bottom, bottom], color="#e6e9ed")
+            axes.plot([left, right, math.nan, left, right], [top, bottom, math.nan, bottom, top], color="#9aa2ab", lw=1)
+        frames += [left, top, right, top, right, bottom, left, bottom, left, top, math.nan, math.nan]
+    axes.plot(frames[::2], frames[1::2], color="#c4cad1", lw=0.6)
+    axes.set_xlim(0, field.shape[1])
+    axes.set_ylim(field.shape[0], 0)
+    return drawn
 
 
 def _draw_vector(sheet: Sheet, values: Values, low: float, high: float) -> None:

@@ -6,7 +6,7 @@ Owns how a plan becomes a training that can be driven, and the one line for what
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,11 +17,10 @@ from convlens.data.packed.image_rows import ImageRows
 from convlens.network.build import Network, build
 from convlens.network.compute import reuse_freed_memory, settled
 from convlens.network.forward import logits_of
-from convlens.network.frozen import frozen_outputs
 from convlens.network.memory import on_device, ran_out_of_memory
 from convlens.progress import Progress
 from convlens.training.batches import Batches, Images
-from convlens.training.head import begin_head, trained_on
+from convlens.training.head import begin_head, measured_outputs, trained_on
 from convlens.training.loop import Losses, train_steps
 from convlens.training.plan import TrainingPlan
 from convlens.training.state import TrainingState
@@ -71,10 +70,9 @@ class Fit:
     def measured(self, rows: NDArray[np.int64]) -> ImageRows:
         """What `logits` takes for some rows of the data set: their images, or where layers are frozen the outputs of
         those, in float32, in which every score is computed. Raises DataError for images that are not those packed."""
-        images = self.plan.dataset.images_at(rows)
         if self.first:
-            exact = replace(self.plan.compute, precision="float32")
-            return frozen_outputs(self.state.network, self.first, images, exact, self.bar)
+            return measured_outputs(self.state.network, self.plan, rows, self.first, self.bar)
+        images = self.plan.dataset.images_at(rows)
         images.check()
         return images
 
@@ -88,7 +86,6 @@ def network_of(plan: TrainingPlan) -> Network:
     """The network of a plan as it is made, with its parent's weights if it has one. Callers work inside `settled`."""
     device, memory_format = plan.compute.device, plan.compute.memory_format
     network = build(plan.network, plan.spec, seed=plan.seed, device=device, memory_format=memory_format)
-    network.has_stored_stats = plan.recipe.stored_stats
     if plan.parent is not None:
         inherit(network, plan.parent, plan.dataset.class_names)
     return network

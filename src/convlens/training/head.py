@@ -4,6 +4,9 @@ Owns which images the frozen layers' outputs are computed for, and the two ways 
 outputs before it. How outputs are computed and kept is `network/frozen.py`'s business.
 """
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,8 +23,8 @@ from convlens.recipe import Recipe
 from convlens.training.loop import class_weights_of
 from convlens.training.plan import TrainingPlan
 
-_ITERATIONS, _MEMORY, _TOLERANCE = 200, 10, 1e-5
-_MANY = 3  # times as many images in a split as are asked for: then those alone are computed
+_ITERATIONS, _MEMORY, _TOLERANCE = 500, 10, 1e-7  # of the loss, by which a last step lowers it
+_MANY = 20  # times as many images in a split as are asked for: then those alone are computed
 _ENOUGH, _ROUNDS = 300, 4
 
 
@@ -43,20 +46,32 @@ def trained_on(
 def _outputs(
     network: Network, plan: TrainingPlan, rows: NDArray[np.int64], first: int, view: View, bar: Progress
 ) -> ImageRows:
-    """Computed for all images of training, or of training and validation, that `rows` are many of: who asks for others
-    of them finds them there."""
+    """Computed for all images of training that `rows` are many of: who asks for others of them finds them there."""
     whole = plan.dataset.rows("train")
-    if not np.isin(rows, whole).all() or not view.augmentation.kinds:
-        whole = np.sort(np.concatenate([whole, plan.dataset.rows("val")]))
-    whole = whole if len(rows) * _MANY >= len(whole) else rows
+    whole = whole if len(rows) * _MANY >= len(whole) and np.isin(rows, whole).all() else rows
     found = frozen_outputs(network, first, plan.dataset.images_at(whole), plan.frozen_compute, bar, view)
     return found.only(np.searchsorted(whole, rows))
 
 
+def measured_outputs(
+    network: Network, plan: TrainingPlan, rows: NDArray[np.int64], first: int, bar: Progress
+) -> ImageRows:
+    """What the layers before number `first` make of images that a score is computed for: always in float32."""
+    exact = replace(plan.compute, precision="float32")
+    return frozen_outputs(network, first, plan.dataset.images_at(rows), exact, bar)
+
+
 def features_at(network: Network, plan: TrainingPlan, rows: NDArray[np.int64], bar: Progress) -> Tensor:
-    """float32 (N, C): what comes to the last linear layer from the images of `rows`, as they are."""
-    outputs = _outputs(network, plan, rows, plan.network.index_of("head"), AS_THEY_ARE, bar)
-    return tensor_of(outputs[:]).float()
+    """float32 (N, C): what comes to the last linear layer from the images of `rows`, train and val, as they are."""
+    place, is_val = plan.network.index_of("head"), np.isin(rows, plan.dataset.rows("val"))
+    features_NC = torch.zeros((len(rows), math.prod(plan.network.nodes[place].input_shape)))
+    if not is_val.all():
+        learned = _outputs(network, plan, rows[~is_val], place, AS_THEY_ARE, bar)
+        features_NC[torch.from_numpy(~is_val)] = tensor_of(learned[:]).float()
+    if is_val.any():
+        measured = measured_outputs(network, plan, rows[is_val], place, bar)
+        features_NC[torch.from_numpy(is_val)] = tensor_of(measured[:])
+    return features_NC
 
 
 def begin_head(network: Network, plan: TrainingPlan, rows: NDArray[np.int64], bar: Progress) -> None:
@@ -82,22 +97,30 @@ def rounds_of(dataset: Dataset, rows: NDArray[np.int64]) -> list[NDArray[np.bool
     return [held for held in rounds if held.any() and len(np.unique(labels[~held])) == num_classes]
 
 
-def fitted_head(features_NC: Tensor, labels_N: Tensor, num_classes: int, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """The weights float32 (K, C) and bias (K,) that the recipe's `head` and `head_penalty` ask for.
+def fitted_head(
+    features_NC: Tensor,
+    labels_N: Tensor,
+    num_classes: int,
+    recipe: Recipe,
+    start: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The weights float32 (K, C) and bias (K,) that the recipe's `head` and `head_penalty` ask for; logistic regression
+    is sooner there from a `start` that is near, such as what it gave under another penalty.
 
     Features are shifted to mean 0 and divided by one number, so that a penalty means the same for each network.
     """
     mean_C, scale = features_NC.mean(dim=0), features_NC.std(dim=0).square().mean().sqrt().clamp(min=1e-6)
     x_NC = (features_NC - mean_C) / scale
     weights_K = class_weights_of(labels_N, num_classes, "none" if recipe.balance == "none" else "weights")
-    solve = _means if recipe.head == "means" else _logistic
-    weight_KC, bias_K = solve(x_NC, labels_N, num_classes, recipe.head_penalty, weights_K)
+    if recipe.head == "means":
+        weight_KC, bias_K = _means(x_NC, labels_N, num_classes, recipe.head_penalty)
+    else:
+        at = None if start is None else (start[0] * scale, start[1] + start[0] @ mean_C)
+        weight_KC, bias_K = _logistic(x_NC, labels_N, num_classes, recipe.head_penalty, weights_K, at)
     return weight_KC / scale, bias_K - weight_KC @ mean_C / scale
 
 
-def _means(
-    x_NC: Tensor, labels_N: Tensor, num_classes: int, variance: float, weights_K: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _means(x_NC: Tensor, labels_N: Tensor, num_classes: int, variance: float) -> tuple[Tensor, Tensor]:
     """The nearest class mean, as a linear layer: equal round clouds of this variance around each mean, equally likely
     classes, give logits x·m / v - |m|² / 2v (Hastie, Tibshirani and Friedman, section 4.3)."""
     sums_KC = torch.zeros(num_classes, x_NC.shape[1]).index_add_(0, labels_N, x_NC)
@@ -106,7 +129,12 @@ def _means(
 
 
 def _logistic(
-    x_NC: Tensor, labels_N: Tensor, num_classes: int, penalty: float, weights_K: Tensor | None
+    x_NC: Tensor,
+    labels_N: Tensor,
+    num_classes: int,
+    penalty: float,
+    weights_K: Tensor | None,
+    start: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor]:
     """Multinomial logistic regression: the least mean cross-entropy + penalty / 2 · |weights|², by L-BFGS (Nocedal and
     Wright, algorithm 7.5) with a line that is halved until it descends enough. The bias has no penalty."""
@@ -121,12 +149,10 @@ def _logistic(
         slope_NK = logs_NK.exp() * share_N[:, None] - target_NK
         return loss, torch.cat([(slope_NK.T @ x_NC + penalty * weight_KC).flatten(), slope_NK.sum(dim=0)])
 
-    at = torch.zeros(num_classes * (num_features + 1))
+    at = torch.zeros(num_classes * (num_features + 1)) if start is None else torch.cat([start[0].flatten(), start[1]])
     loss, gradient = loss_and_gradient(at)
     pairs: list[tuple[Tensor, Tensor]] = []  # of steps and of what they changed the gradient by
     for _ in range(_ITERATIONS):
-        if float(gradient.abs().max()) < _TOLERANCE:
-            break
         direction = -_curved(gradient, pairs)
         slope, length = float(direction @ gradient), 1.0 if pairs else min(1.0, 1 / float(gradient.abs().sum()))
         while length > 1e-10:
@@ -136,8 +162,10 @@ def _logistic(
             length /= 2
         else:
             break  # float32 has no lower one
-        step, change = length * direction, new_gradient - gradient
+        step, change, is_there = length * direction, new_gradient - gradient, loss - new_loss < _TOLERANCE * loss
         at, loss, gradient = at + step, new_loss, new_gradient
+        if is_there:
+            break
         if float(step @ change) > 1e-12:
             pairs = [*pairs, (step, change)][-_MEMORY:]
     return at[: num_classes * num_features].view(num_classes, -1), at[num_classes * num_features :]

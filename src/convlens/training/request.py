@@ -179,7 +179,7 @@ class TrainRequest:
         architecture, recipe, options = preset.architecture, preset.recipe, self.options
         if parent is not None:
             card, options = parent.card, parent.options_for(self.options, self.data)
-            architecture = parent.architecture_for(options)
+            architecture = parent.architecture_for(options.size)
             preset, recipe = None, card.recipe or PHOTO.recipe
         if self.architecture is not None:
             architecture = str(parse(str(self.architecture)))

@@ -35,6 +35,8 @@ class StateRecord(Record, frozen=True, kw_only=True):
     epochs_waited: Count
     best_step: Count
     best_val: Score | None
+    val_loss: Amount | None = None
+    best_loss: Amount | None = None
 
 
 @dataclass
@@ -47,7 +49,9 @@ class TrainingState:
     step             finished steps;  `train_s` the seconds spent in them, `val_s` and `checkpoint_s` those beside them
     epoch_losses     of the steps of the epoch that is going on
     val              the score of the last validation
-    epochs_waited    since the lowest validation loss, whose score and step are `best_val` and `best_step`
+    val_loss         of the last validation, at the temperature that suits it best: label smoothing alone, which makes
+                     every answer less sure, is then no loss
+    epochs_waited    since the lowest of these, `best_loss`, whose score and step are `best_val` and `best_step`
     """
 
     network: Network
@@ -63,6 +67,8 @@ class TrainingState:
     epochs_waited: int = 0
     best_step: int = 0
     best_val: Score | None = None
+    val_loss: float | None = None
+    best_loss: float | None = None
 
     @classmethod
     def new(cls, network: Network, recipe: Recipe) -> Self:
@@ -92,11 +98,12 @@ class TrainingState:
 
     def note_best(self) -> None:
         """Count an epoch; with the lowest validation loss so far, keep its weights."""
-        if self.best is None or self.val is None:
+        if self.best is None or self.val is None or self.val_loss is None:
             return
         self.epochs_waited += 1
-        if self.best_val is None or self.val.loss < self.best_val.loss:
+        if self.best_loss is None or self.val_loss < self.best_loss:
             self.epochs_waited, self.best_val, self.best_step = 0, self.val, self.step
+            self.best_loss = self.val_loss
             with self.averaged() as network, torch.no_grad():
                 for name, tensor in tensors_of(network).items():
                     self.best[name].copy_(tensor)

@@ -12,7 +12,7 @@ import numpy as np
 from convlens import files
 from convlens.data.packed.image_rows import ImageRows
 from convlens.errors import DivergedError, RunError
-from convlens.metrics import score
+from convlens.metrics import best_temperature, score
 from convlens.modelfile import Metrics, ModelCard, TrainingFacts, write_model
 from convlens.network.build import arrays_of, tensors_of
 from convlens.network.compute import versions
@@ -149,7 +149,7 @@ class _Trainer:
                 self.keep_filters()
             if batches.epochs_done(state.step) > batches.epochs_done(before) or state.step == plan.num_steps:
                 self.end_epoch()
-                if self.is_out_of_patience():
+                if self.is_out_of_patience() and state.step < plan.num_steps:
                     bar.line(f"no lower validation loss for {state.epochs_waited} epochs: stopped early")
                     return False
             if self.watch.is_stopped() and state.step < plan.num_steps:
@@ -210,7 +210,9 @@ class _Trainer:
         logits = self.fitting.logits(self.val_images)
         if not np.isfinite(logits).all():
             raise self.diverged("the outputs on validation")
-        self.state.val = score(logits, dataset.labels("val")[self.measured]).replace(may_count_seen=self.may_count_seen)
+        labels_N = dataset.labels("val")[self.measured]
+        self.state.val = score(logits, labels_N).replace(may_count_seen=self.may_count_seen)
+        self.state.val_loss = best_temperature(logits, labels_N)[1] if self.state.best is not None else None
         self.state.val_s += time.perf_counter() - started
 
     def diverged(self, what: str) -> DivergedError:
@@ -243,6 +245,8 @@ class _Trainer:
         is_best = state.best is not None and state.best_val is not None
         if is_best:
             state.val = state.best_val
+        if is_best and state.best_step == 0 < state.step:
+            self.bar.line("no epoch lowered the validation loss of the head as it was fitted: all of them are undone")
         elif status != "complete":
             state.val = None  # of an earlier step than the weights that are saved
         with state.averaged() as network:

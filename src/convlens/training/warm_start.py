@@ -59,12 +59,13 @@ class Parent:
                 )
         return asked if is_packed(data) else asked.replace(**own)
 
-    def architecture_for(self, options: PackOptions) -> str:
-        """The sentence for pictures that are packed so: the model's own, or for weights of a known family and another
-        size the family's. Raises UsageError where the two do not go together."""
-        origin, spec, size = self.card.origin, self.card.input_spec, options.size
+    def architecture_for(self, size: tuple[int, int] | None) -> str:
+        """The sentence for pictures of that size (height, width): the model's own, or for weights of a known family and
+        another size the family's. Raises UsageError where the two do not go together."""
+        origin, spec = self.card.origin, self.card.input_spec
         if origin is None or origin.name not in FAMILIES or size in (None, (spec.height, spec.width)):
             return self.card.architecture
+        assert size is not None, "another one"
         if size[0] != size[1]:
             raise UsageError(f"{origin.name} takes square pictures, not {size[0]}×{size[1]}")
         return family(origin.name).sentence(size[0])
@@ -109,7 +110,10 @@ def seen_by(card: ModelCard, progress: Any = "none") -> Seen | None:
 
 def is_comparable(dataset: Dataset, spec: InputSpec, seen: Seen | None = None) -> bool:
     """Whether equal pictures have equal keys in a data set and in the record of a model with this input: they were
-    decoded and framed alike. (A large JPEG is decoded at a fraction, the same picture in another format is not.)"""
+    decoded and framed alike, or there is no key to compare with. (A large JPEG is decoded at a fraction, the same
+    picture in another format is not.)"""
+    if seen is not None and not seen.parts:
+        return True
     if seen is not None and seen.decodes_otherwise(dataset.decoded, len(dataset)):
         return False
     own, versions = dataset.input_spec, (dataset.card.decoder_version, dataset.card.framing_version)
