@@ -125,6 +125,7 @@ FINE_TUNING: dict[str, Any] = {  # what `photo` changes, where the last stages l
     "flip": True,
     "crop_frac": 0.4,
     "frozen_views": 3,
+    "ema": 0.98,
 }
 _STEM = f"conv(16, 3, stride=2, padding=1, bias=False) {_BLOCK} "
 _MOST_SIDE = 48  # of what `natural` itself sees: larger pictures are halved first

@@ -41,7 +41,7 @@ _FEATURES_SHARE = 0.35  # of the time, that the frozen layers' outputs of all im
 _PENALTIES = tuple(10.0 ** (n / 2) for n in range(-8, 3))
 _VARIANCES = tuple(10.0 ** (n / 2) for n in range(9))
 _TRIAL_S, _LOOKED_AT, _SMALL = 3.0, 64, 3_000
-_TIMING_STEPS, _TUNING_SHARE, _LEAST_EPOCHS = 6, 0.9, 3
+_TIMING_STEPS, _TUNING_SHARE, _LEAST_EPOCHS = 12, 0.95, 3
 
 
 def starts_pretrained(choosing: Choosing, source: Source, found: Headers) -> bool:

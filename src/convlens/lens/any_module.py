@@ -17,7 +17,7 @@ from convlens.errors import ConvlensError, ImageError, UsageError
 from convlens.lens.attribution import METHODS, Subject, attribution
 from convlens.lens.features import Features, LayerValues
 from convlens.lens.hooks import array_of, evaluating, outputs_of
-from convlens.lens.inputs import class_number, listed_names, name_of, original_of
+from convlens.lens.inputs import ALL, MANY_LAYERS, class_number, last_of_each_size, listed_names, name_of, original_of
 from convlens.lens.recording import Values
 from convlens.metrics import softmax
 from convlens.text import by, shown
@@ -27,7 +27,7 @@ def look_into_module(module: nn.Module, image: Any, layers: Any, unit: str | Non
     """As `look` says. Raises UsageError, ImageError."""
     parts = {name: part for name, part in module.named_modules() if name and not any(part.children())}
     modules = parts or {"module": module}
-    wanted = list(modules) if layers is None else listed_names(layers)
+    wanted = list(modules) if layers in (None, ALL) else listed_names(layers)
     for name in wanted:
         if name not in modules:
             raise UsageError(f"there is no layer {shown(name, 40)!r}: there are {shown(', '.join(modules), 400)}")
@@ -44,7 +44,11 @@ def look_into_module(module: nn.Module, image: Any, layers: Any, unit: str | Non
         explained = int(probabilities.argmax()) if label is None else class_number(label, names)
         shapes = {name: array.shape for name, array in arrays.items() if name in modules}
         subject = Subject.of(module, x_1CHW, torch.zeros_like(x_1CHW), modules, shapes)
-        maps: dict[str, Any] = {method: attribution(subject, method, explained) for method in METHODS}
+        is_overview = layers is None and len(arrays) > MANY_LAYERS
+        methods = [method for method in METHODS if not (is_overview and method == "integrated_gradients")]
+        maps: dict[str, Any] = {method: attribution(subject, method, explained) for method in methods}
+    if is_overview:
+        wanted = last_of_each_size({name: array.shape for name, array in arrays.items() if "#" not in name})
     answer = int(probabilities.argmax())
     return Features(
         f"{name_of(image)}: class {answer}, {100 * probabilities[answer]:.1f} %",
@@ -62,6 +66,8 @@ def look_into_module(module: nn.Module, image: Any, layers: Any, unit: str | Non
         explained,
         "zeros, in the module's own units",
         grad_cam_layer=subject.layer_name,
+        overview_of=len(arrays) if is_overview else None,
+        has_all=layers == ALL,
         **maps,
     )
 

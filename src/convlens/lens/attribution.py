@@ -19,19 +19,21 @@ from convlens.lens.recording import Values
 
 METHODS = ("grad_cam", "integrated_gradients", "occlusion")
 STEPS = 256  # of integrated gradients
-_BATCH_VALUES = 1 << 22  # values of the inputs of one forward pass
+_BATCH_VALUES = 1 << 19  # values of the inputs of one forward pass: larger ones leave the caches
 
 
 @dataclass(frozen=True)
 class Subject:
     """What is explained: pictures to logits, one normalised picture, the one without evidence that it is compared with,
-    and the layer that Grad-CAM looks at (None where no layer has maps above 1×1)."""
+    and the layer that Grad-CAM looks at (None where no layer has maps above 1×1). `often` is the same function as
+    `forward`, in a form that is faster to ask many times."""
 
     forward: Forward
     x_1CHW: Tensor
     baseline_1CHW: Tensor
     layer_name: str | None
     layer: nn.Module | None
+    often: Forward
 
     @classmethod
     def of(
@@ -41,11 +43,12 @@ class Subject:
         baseline_1CHW: Tensor,
         modules: Mapping[str, nn.Module],
         shapes: Mapping[str, tuple[int, ...]],
+        often: Forward | None = None,
     ) -> Self:
         """The subject whose Grad-CAM layer is the last with maps above 1×1; `shapes` are of outputs, in order."""
         with_maps = [name for name, shape in shapes.items() if len(shape) == 3 and shape[1] * shape[2] > 1]
         last = with_maps[-1] if with_maps else None
-        return cls(forward, x_1CHW, baseline_1CHW, last, None if last is None else modules[last])
+        return cls(forward, x_1CHW, baseline_1CHW, last, None if last is None else modules[last], often or forward)
 
 
 def attribution(subject: Subject, method: str, label: int) -> Values | None:
@@ -53,7 +56,7 @@ def attribution(subject: Subject, method: str, label: int) -> Values | None:
 
     None for Grad-CAM where there is no layer for it. Callers put the network in evaluation mode.
     """
-    forward, x, baseline = subject.forward, subject.x_1CHW, subject.baseline_1CHW
+    forward, x, baseline = subject.often, subject.x_1CHW, subject.baseline_1CHW
     if method == "integrated_gradients":
         return integrated_gradients(forward, x, baseline, label)
     if method == "occlusion":
@@ -61,7 +64,7 @@ def attribution(subject: Subject, method: str, label: int) -> Values | None:
     assert method == "grad_cam", method
     if subject.layer is None:
         return None
-    return resized(grad_cam(forward, subject.layer, x.detach().clone(), label), *x.shape[2:])
+    return resized(grad_cam(subject.forward, subject.layer, x.detach().clone(), label), *x.shape[2:])
 
 
 def grad_cam(forward: Forward, layer: nn.Module, x_1CHW: Tensor, label: int) -> Values:

@@ -3,10 +3,12 @@
 Owns `Features`. How they come about is `looking.py`'s business.
 """
 
+from __future__ import annotations
+
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +16,19 @@ from numpy.typing import NDArray
 from convlens import files
 from convlens.architecture.windows import Box
 from convlens.data.image.decode import Pixels
+from convlens.errors import UsageError
 from convlens.lens.recording import Values
-from convlens.render.feature_sheet import Content, MapRow, Panel, figure_of
-from convlens.render.figures import SUFFIXES, save_figure
+from convlens.render.feature_sheet import Content, MapRow, Panel, figure_of, pages_of
+from convlens.render.figures import SUFFIXES, save_figure, save_pages
+from convlens.render.overview_sheet import overview_of
 from convlens.render.pages import data_url, notebook
 from convlens.text import by, number, shown
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+MOST_ON_A_SHEET = 40
 
 
 def dead_maps(values: Values) -> NDArray[np.bool_]:
@@ -77,6 +87,9 @@ class Features:
     grad_cam      float32 (H, W) from 0 on, of the maps of layer `grad_cam_layer`, resized bilinearly
     integrated_gradients, occlusion      float32 (C, H, W) and (H, W), in units of the class's logit
     baseline      in words: what the two compare the picture with
+    place         where the network's input lies in `original`, (left, top, right, bottom) in its pixels
+    overview_of   the number of layers, where those chosen are one for each resolution; else None
+    has_all       whether every layer was asked for: a PDF then has every map of each, on pages
     """
 
     title: str
@@ -94,6 +107,9 @@ class Features:
     integrated_gradients: Values | None = None
     occlusion: Values | None = None
     unit: UnitSeen | None = None
+    place: tuple[float, float, float, float] | None = None
+    overview_of: int | None = None
+    has_all: bool = False
 
     @property
     def label(self) -> str:
@@ -120,8 +136,24 @@ class Features:
         if path.suffix.lower() == ".npz":
             arrays = self.arrays()
             files.write_with(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
+        elif self.has_all and path.suffix.lower() == ".pdf":
+            save_pages(pages_of(self._content()), path)
+        elif self.has_all and len(self.layers) > MOST_ON_A_SHEET:
+            raise UsageError(f"{len(self.layers)} layers are too many for one sheet: give a .pdf, which has pages")
         else:
-            save_figure(figure_of(self._content()), path)
+            save_figure(self._figure(), path)
+
+    def _figure(self) -> Figure:
+        """The sheet of all layers, or for one layer a resolution the landscape one."""
+        content = self._content()
+        if self.overview_of is None or self.grad_cam is None:
+            return figure_of(content)
+        cam = next(panel for panel in content.panels if panel.values is self.grad_cam)
+        photograph = content.image if self.original is None else self.original
+        place = self.place or (0.0, 0.0, float(photograph.shape[1]), float(photograph.shape[0]))
+        others = [panel for panel in content.panels if panel is not cam and panel.values is not self.original]
+        content = content._replace(panels=[cam, *others])
+        return overview_of(content, photograph, place, num_layers=self.overview_of)
 
     def _content(self) -> Content:
         """Everything as the sheet takes it."""
@@ -188,7 +220,7 @@ class Features:
 
     def _repr_html_(self) -> str:
         written = io.BytesIO()
-        figure_of(self._content()).savefig(written, format="png", dpi=80)
+        self._figure().savefig(written, format="png", dpi=80)
         return notebook(self.title, image=data_url(written.getvalue(), "image/png"))
 
 

@@ -3,7 +3,8 @@
 Owns how they are read and the errors that say what there is instead.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from convlens.data.image.decode import Pixels, decode_reduced, pixels_of, read_b
 from convlens.data.image.framing import to_channels
 from convlens.data.image.values import BYTES, Range, to_uint8
 from convlens.errors import UsageError
+from convlens.lens.features import MOST_ON_A_SHEET
 from convlens.text import did_you_mean, shown
+
+ALL, MANY_LAYERS = "all", MOST_ON_A_SHEET
 
 
 def listed_names(layers: Any) -> list[str]:
@@ -25,6 +29,17 @@ def listed_names(layers: Any) -> list[str]:
     if not names:
         raise UsageError("layers must name at least one: `layers=0,3`")
     return names
+
+
+def last_of_each_size(shapes: Mapping[str, Sequence[int]]) -> list[str]:
+    """Of layers in order, with the shapes of their outputs: for each size of maps (h, w) above 1×1 the last that has
+    it; no size but the first that is larger than one before it."""
+    last: dict[tuple[int, ...], str] = {}
+    for name, shape in shapes.items():
+        smallest = min((size[0] for size in last), default=math.inf)
+        if len(shape) == 3 and shape[1] * shape[2] > 1 and shape[1] <= smallest:
+            last[tuple(shape[1:])] = name
+    return list(last.values())
 
 
 def class_number(label: str | int, class_names: tuple[str, ...]) -> int:

@@ -10,21 +10,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from convlens.architecture.layers import Conv, Dropout, Flatten
+from convlens.architecture.layers import Conv, Dropout, Flatten, ZeroPad
 from convlens.architecture.plan import Plan
 from convlens.architecture.rows import title_of
 from convlens.architecture.windows import INPUT, check_address, nodes_by_address, parse_unit, pixels_seen
 from convlens.classifier import Classifier, load
 from convlens.data.image.decode import Pixels, quiet_pillow
-from convlens.data.image.framing import InputSpec
+from convlens.data.image.framing import InputSpec, place_of
 from convlens.errors import UsageError
 from convlens.lens.any_module import look_into_module
 from convlens.lens.attribution import METHODS, Subject, attribution
 from convlens.lens.features import Features, LayerValues, UnitSeen
 from convlens.lens.hooks import evaluating, modules_of, record
-from convlens.lens.inputs import class_number, listed_names, name_of, original_of
+from convlens.lens.inputs import ALL, MANY_LAYERS, class_number, last_of_each_size, listed_names, name_of, original_of
 from convlens.metrics import softmax
 from convlens.network.compute import resolve_compute, settled
+from convlens.network.frozen import folded
 from convlens.text import shown
 
 
@@ -43,8 +44,10 @@ def look(
     array or a PIL image; for a module of your own also a float tensor (C, H, W) or (1, C, H, W), which goes in as it
     is (pictures become RGB or grey as its first convolution wants, in 0..1, at their own size).
 
-    `layers` picks by address (`"0,3"` or a list; all but flatten and dropout, which change no value, by default; of a
-    module, its parts without parts of their own). `unit` is one like `"5:12,3,4"`, whose receptive field is drawn.
+    `layers` picks by address (`"0,3"` or a list; `"all"`: all but flatten and dropout, which change no value, or of a
+    module its parts without parts of their own). By default it is all of them, or of a network with more than forty one
+    for each resolution: the last; integrated gradients are then left out. `unit` is one like `"5:12,3,4"`, whose
+    receptive field is drawn.
     `label` is the class to explain instead of the likeliest. Raises ConvlensError: UsageError for what is not there,
     with what is; ImageError; and as `load` does.
     """
@@ -66,7 +69,7 @@ def _look_into_classifier(
     classifier: Classifier, image: Any, layers: Any, unit: str | None, label: str | int | None
 ) -> Features:
     network, plan, spec = classifier.network, classifier.network.plan, classifier.card.input_spec
-    chosen = _chosen(plan, layers)
+    chosen, is_overview = _chosen(plan, layers)
     seen = None if unit is None else parse_unit(str(unit), plan)
     number = None if label is None else class_number(label, classifier.class_names)
     framed = classifier.frame(image)
@@ -76,7 +79,9 @@ def _look_into_classifier(
     nodes = nodes_by_address(plan)
     subject = subject_of(classifier, framed)
     with evaluating(network):
-        maps: dict[str, Any] = {method: attribution(subject, method, explained) for method in METHODS}
+        # Integrated gradients take 256 passes back and forth: seconds, in a network that needs an overview.
+        methods = [method for method in METHODS if not (is_overview and method == "integrated_gradients")]
+        maps: dict[str, Any] = {method: attribution(subject, method, explained) for method in methods}
     names = classifier.class_names
     answer = int(probabilities.argmax())
     title = f"{name_of(image)}: {shown(names[answer], 40)}, {100 * probabilities[answer]:.1f} %"
@@ -85,10 +90,12 @@ def _look_into_classifier(
     rows = tuple(LayerValues(a, title_of(nodes[a]), nodes[a].formula, recording.values[a]) for a in chosen)
     if seen is not None:
         maps["unit"] = UnitSeen(str(unit), float(recording.values[seen[0]][seen[1]]), pixels_seen(plan, *seen))
-    pictures = (original_of(image, spec.value_range), framed, recording.values[INPUT])
-    answers = (names, probabilities, explained)
-    baseline = baseline_of(spec)[1]
-    return Features(title, *pictures, rows, kernels, *answers, baseline, grad_cam_layer=subject.layer_name, **maps)
+    original = original_of(image, spec.value_range)
+    pictures, answers = (original, framed, recording.values[INPUT]), (names, probabilities, explained)
+    baseline, place = baseline_of(spec)[1], place_of(original.shape[0], original.shape[1], spec)
+    num_layers = len(nodes) if is_overview else None
+    maps |= {"grad_cam_layer": subject.layer_name, "place": place, "overview_of": num_layers, "has_all": layers == ALL}
+    return Features(title, *pictures, rows, kernels, *answers, baseline, **maps)
 
 
 def subject_of(classifier: Classifier, image_HWC: Pixels) -> Subject:
@@ -98,7 +105,8 @@ def subject_of(classifier: Classifier, image_HWC: Pixels) -> Subject:
     batches = (torch.from_numpy(np.array(a)[None]).to(classifier.device) for a in (image_HWC, baseline_HWC))
     x_1CHW, baseline_1CHW = map(network.normalise, batches)
     shapes = {address: node.output_shape for address, node in nodes_by_address(network.plan).items()}
-    return Subject.of(network.forward_normalised, x_1CHW, baseline_1CHW, modules_of(network), shapes)
+    # Batch norm is folded away for the methods that ask hundreds of times; the layer of Grad-CAM stays what it is.
+    return Subject.of(network.forward_normalised, x_1CHW, baseline_1CHW, modules_of(network), shapes, folded(network))
 
 
 def baseline_of(spec: InputSpec) -> tuple[Pixels, str]:
@@ -109,12 +117,16 @@ def baseline_of(spec: InputSpec) -> tuple[Pixels, str]:
     return np.full((spec.height, spec.width, spec.channels), colour, np.uint8), words
 
 
-def _chosen(plan: Plan, layers: Any) -> list[str]:
-    """Addresses, checked, in the order of the network. Raises UsageError with those that are there."""
+def _chosen(plan: Plan, layers: Any) -> tuple[list[str], bool]:
+    """Addresses, checked, in the order of the network, and whether they are one for each resolution. Raises UsageError
+    with those that are there."""
     nodes = nodes_by_address(plan)
-    if layers is None:
-        return [a for a, node in nodes.items() if not isinstance(node.layer, Flatten | Dropout)]
+    every = [a for a, node in nodes.items() if not isinstance(node.layer, Flatten | Dropout)]
+    if layers is None or layers == ALL:
+        shapes = {a: nodes[a].output_shape for a in every if not isinstance(nodes[a].layer, ZeroPad)}
+        few = last_of_each_size(shapes) if layers is None and len(every) > MANY_LAYERS else []
+        return (few, True) if few else (every, False)
     wanted = listed_names(layers)
     for address in wanted:
         check_address(plan, address)
-    return [a for a in nodes if a in wanted]
+    return [a for a in nodes if a in wanted], False

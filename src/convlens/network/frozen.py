@@ -10,6 +10,7 @@ import itertools
 import json
 import platform
 import time
+from collections import OrderedDict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -106,7 +107,7 @@ def _ready(network: Network, first: int, compute: Compute) -> tuple[nn.Module, i
     """The layers before `first`, ready to be asked, and the images that a batch for them has."""
     most_values = _MAX_VALUES if compute.device == "cpu" else 16 * _MAX_VALUES
     batch_size = batch_size_of(network.plan.nodes[:first], _BATCH_SIZE, most_values)
-    return _folded(network, first).to(_float_of(compute)), batch_size
+    return folded(network, first).to(_float_of(compute)), batch_size
 
 
 def _key(network: Network, first: int, images_NHWC: ImageRows, compute: Compute, view: View) -> str:
@@ -216,10 +217,13 @@ def _make_room(folder: Path, num_bytes: int) -> None:
 # ---------------------------------------------------------------- the layers
 
 
-def _folded(network: Network, first: int) -> nn.Module:
-    """A copy of the layers before `first` in evaluation mode, each batch norm folded into the convolution before it:
-    scale and shift become part of its weights and bias (Jacob et al., 2018, arXiv:1712.05877, section 3.2)."""
-    chain = copy.deepcopy(nn.Sequential(*list(network.layers.children())[:first])).eval()
+def folded(network: Network, first: int | None = None) -> nn.Module:
+    """A copy of the layers before number `first` (None: of all), from normalised images on, in evaluation mode.
+
+    Each batch norm is folded into the convolution before it: scale and shift become part of its weights and bias (Jacob
+    et al., 2018, arXiv:1712.05877, section 3.2). The outputs are those of the network but for rounding.
+    """
+    chain = copy.deepcopy(nn.Sequential(OrderedDict(list(network.layers.named_children())[:first]))).eval()
     _fold(chain)
     return chain.requires_grad_(False)
 

@@ -6,7 +6,7 @@ Owns its layout and colours: magma from 0 up, red-blue around 0 (both keep their
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Values = NDArray[np.float32]
 MAX_SHOWN = 64  # channels of a layer that are drawn
 _LABELS = 2.9  # inches: the column of words
+_PAGE, _PER_PAGE = 9.2, 208  # inches, and maps of a layer that fit into them
 _CELL, _GAP_X, _GAP_Y = 24, 3, 8  # of a map and the gaps beside and above it, in units of a raster
 _PER_ROW, _MOST_IN_VECTOR, _PER_VECTOR_ROW = 16, 1024, 128
 
@@ -81,6 +82,26 @@ def figure_of(content: Content) -> Figure:
     return sheet.figure
 
 
+def pages_of(content: Content) -> Iterator[Figure]:
+    """All maps of all layers on pages: pictures, answer and filters on the first, then one layer after the other."""
+    yield figure_of(content._replace(layers=[]))
+    sheet: Sheet | None = None
+    for layer in content.layers:
+        for first in range(0, len(layer.values), _PER_PAGE):
+            part = slice(first, first + _PER_PAGE)
+            piece = layer._replace(values=layer.values[part], dead=layer.dead[part])
+            height = _layer_height(piece, _PER_PAGE)
+            if sheet is None or sheet.y + height > _PAGE:
+                if sheet is not None:
+                    yield sheet.figure
+                sheet = Sheet(_PAGE + 0.3)
+                sheet.y = 0.2
+            _draw_layer(sheet, piece, _PER_PAGE, first, len(layer.values))
+            sheet.y += height
+    if sheet is not None:
+        yield sheet.figure
+
+
 # ---------------------------------------------------------------- pictures and answer
 
 
@@ -88,24 +109,29 @@ def _draw_pictures(sheet: Sheet, content: Content) -> None:
     side, gap = 1.72, 0.2
     x = MARGIN
     for panel in content.panels:
-        axes, values = sheet.axes(x, sheet.y + 0.28, side, side), panel.values
-        sheet.text(x, sheet.y + 0.06, panel.name, weight="bold")
-        sheet.text(x, sheet.y + 0.28 + side + 0.05, wrapped(panel.under, 30), fontsize=7.5, color=DIM)
-        if values.dtype == np.uint8:
-            axes.imshow(_rgb(values), interpolation="nearest" if max(values.shape[:2]) <= 128 else "antialiased")
-        else:
-            _overlay(sheet, axes, x, side, panel, content.image)
-        if panel.box_words:
-            _draw_box(sheet, axes, panel, x, side)
-        bare(axes)
+        draw_panel(sheet, panel, content.image, x, side)
         x += side + gap
-    _draw_answer(sheet, content, x + 0.15)
+    draw_answer(sheet, content, x + 0.15, side)
+
+
+def draw_panel(sheet: Sheet, panel: Panel, image: NDArray[np.uint8], x: float, side: float) -> None:
+    """One picture with its name above and its words below, an attribution over the faint `image`."""
+    axes, values = sheet.axes(x, sheet.y + 0.28, side, side), panel.values
+    sheet.text(x, sheet.y + 0.06, panel.name, weight="bold")
+    sheet.text(x, sheet.y + 0.28 + side + 0.05, wrapped(panel.under, 30), fontsize=7.5, color=DIM)
+    if values.dtype == np.uint8:
+        axes.imshow(rgb(values), interpolation="nearest" if max(values.shape[:2]) <= 128 else "antialiased")
+    else:
+        _overlay(sheet, axes, x, side, panel, image)
+    if panel.box_words:
+        _draw_box(sheet, axes, panel, x, side)
+    bare(axes)
 
 
 def _overlay(sheet: Sheet, axes: Axes, x: float, side: float, panel: Panel, image: NDArray[np.uint8]) -> None:
     """An attribution over the faint picture, with its scale under it."""
     values, signed = panel.values, panel.is_signed
-    grey = _rgb(image).astype(np.float64)
+    grey = rgb(image).astype(np.float64)
     grey = grey.mean(axis=2) if grey.ndim == 3 else grey
     axes.imshow(grey, cmap="gray", vmin=0, vmax=255, alpha=0.35)
     reach = float(np.abs(values).max()) or 1.0
@@ -133,12 +159,12 @@ def _draw_box(sheet: Sheet, axes: Axes, panel: Panel, x: float, side: float) -> 
     sheet.text(x, sheet.y + 0.28 + side + 0.2, panel.box_words, fontsize=7.5, color="#a4500f")
 
 
-def _draw_answer(sheet: Sheet, content: Content, x: float) -> None:
-    """The likeliest ten classes as bars."""
-    order = np.argsort(-content.probabilities, kind="stable")[:10]
+def draw_answer(sheet: Sheet, content: Content, x: float, height: float, most: int = 10) -> None:
+    """The likeliest classes as bars."""
+    order = np.argsort(-content.probabilities, kind="stable")[:most]
     name_width = 0.09 * max(len(shown(content.class_names[k], 16)) for k in order) + 0.12
     width = WIDTH - MARGIN - x - name_width - 0.5
-    axes = sheet.axes(x + name_width, sheet.y + 0.28, max(0.5, width), 1.72)
+    axes = sheet.axes(x + name_width, sheet.y + 0.28, max(0.5, width), height)
     values = content.probabilities[order]
     colours = [ACCENT if k == content.explained else "#1f5f99" for k in order]
     axes.barh(range(len(order)), values, color=colours, height=0.7)
@@ -187,42 +213,58 @@ def _unit() -> float:
     return (WIDTH - 2 * MARGIN - _LABELS - 0.75) / (_PER_ROW * (_CELL + _GAP_X))
 
 
-def _layer_height(layer: MapRow) -> float:
+def _layer_height(layer: MapRow, most: int = MAX_SHOWN) -> float:
     values = layer.values
     if values.ndim == 3 and values[0].size > 1:
-        return max(1.1, grid_height(min(len(values), MAX_SHOWN)) + 0.4)
+        return max(1.1, grid_height(min(len(values), most)) + 0.4)
     return 1.25 + 0.12 * math.ceil(min(values.size, _MOST_IN_VECTOR) / _PER_VECTOR_ROW)
 
 
-def _draw_layer(sheet: Sheet, layer: MapRow) -> None:
-    values = layer.values
+def _draw_layer(
+    sheet: Sheet, layer: MapRow, most_maps: int = MAX_SHOWN, first: int = 0, num_all: int | None = None
+) -> None:
+    """A layer's words and its maps, or with `first` and `num_all` a part of them."""
+    values, num_all = layer.values, num_all or len(layer.values)
     sheet.text(MARGIN, sheet.y + 0.08, wrapped(layer.name, 34), weight="bold")
-    lines = [f"{by(values.shape)} values" if values.ndim == 3 else f"{len(values):,} values"]
+    lines = [f"{by((num_all, *values.shape[1:]))} values" if values.ndim == 3 else f"{num_all:,} values"]
     lines += [layer.formula] if layer.formula else []
     is_vector = values.ndim != 3 or values[0].size == 1
-    most = _MOST_IN_VECTOR if is_vector else MAX_SHOWN
+    most = _MOST_IN_VECTOR if is_vector else most_maps
     num_dead = int(layer.dead.sum())
     lines += [f"{num_dead} dead (zero everywhere), crossed out"] if num_dead else []
     lines += [f"the first {most} of {len(values):,} are shown"] if len(values) > most else []
+    lines += [f"{first:,} to {first + len(values) - 1:,} here"] if num_all > len(values) else []
     top = 0.30 + 0.15 * wrapped(layer.name, 34).count("\n")
     sheet.text(
         MARGIN, sheet.y + top, "\n".join(wrapped(line, 40) for line in lines), fontsize=7.5, color=DIM, linespacing=1.35
     )
-    low, high = float(values.min()), float(values.max())
-    reach = max(abs(low), abs(high)) or 1.0
-    low, high = (0.0, reach) if low >= 0 else (-reach, reach)
+    low, high = limits_of(values)
     if is_vector:
         _draw_vector(sheet, values.ravel()[:most], low, high)
     else:
-        draw_grid(sheet, list(values[:most]), low, high, layer.dead[:most])
+        draw_grid(sheet, list(values[:most]), low, high, layer.dead[:most], first=first)
+
+
+def limits_of(values: Values) -> tuple[float, float]:
+    """The ends of a layer's scale: from 0 where nothing is below it, else the same on both sides of 0."""
+    low, high = float(values.min()), float(values.max())
+    reach = max(abs(low), abs(high)) or 1.0
+    return (0.0, reach) if low >= 0 else (-reach, reach)
 
 
 def draw_grid(
-    sheet: Sheet, maps: list[NDArray[Any]], low: float, high: float, dead: NDArray[np.bool_], *, scale: bool = True
+    sheet: Sheet,
+    maps: list[NDArray[Any]],
+    low: float,
+    high: float,
+    dead: NDArray[np.bool_],
+    *,
+    scale: bool = True,
+    first: int = 0,
 ) -> None:
-    """Maps in rows, each under its number, all on one scale, which stands at the right."""
-    height = grid_height(len(maps))
-    drawn = mosaic(sheet, MARGIN + _LABELS, sheet.y + 0.1, _PER_ROW, _unit(), maps, low, high, dead, range(len(maps)))
+    """Maps in rows, each under its number (from `first` on), all on one scale, which stands at the right."""
+    height, numbers = grid_height(len(maps)), range(first, first + len(maps))
+    drawn = mosaic(sheet, MARGIN + _LABELS, sheet.y + 0.1, _PER_ROW, _unit(), maps, low, high, dead, numbers)
     if scale and not dead.all():
         _scale(sheet, drawn, sheet.y + 0.25, min(1.6, max(0.5, height - 0.17)), low, high)
 
@@ -242,7 +284,7 @@ def mosaic(
     """Maps (h, w) or (h, w, 3) in rows as one image, each under its number; those that are dead crossed out. Returns
     what a scale is drawn for. One image for each map would take most of the time that a sheet takes."""
     rows, columns = math.ceil(len(maps) / per_row), min(per_row, len(maps))
-    fine = max(3, math.ceil(max(maps[0].shape[:2]) / _CELL))  # picture elements a unit
+    fine = max(3 if len(maps) <= MAX_SHOWN else 1, math.ceil(max(maps[0].shape[:2]) / _CELL))  # elements a unit
     cell, step_x, step_y = _CELL * fine, (_CELL + _GAP_X) * fine, (_CELL + _GAP_Y) * fine
     field = np.full((rows * step_y, columns * step_x, *maps[0].shape[2:]), np.nan, np.float32)
     place = np.arange(cell)
@@ -309,7 +351,12 @@ def _draw_vector(sheet: Sheet, values: Values, low: float, high: float) -> None:
 
 
 def _scale(sheet: Sheet, drawn: Any, y: float, height: float, low: float, high: float) -> None:
-    bar = sheet.axes(WIDTH - MARGIN - 0.62, y, 0.1, height)
+    draw_scale(sheet, drawn, WIDTH - MARGIN - 0.62, y, height, low, high)
+
+
+def draw_scale(sheet: Sheet, drawn: Any, x: float, y: float, height: float, low: float, high: float) -> None:
+    """The scale of what was drawn, upright."""
+    bar = sheet.axes(x, y, 0.1, height)
     ticks = [low, 0, high] if low < 0 else [0, high]
     sheet.figure.colorbar(drawn, cax=bar, ticks=ticks)
     bar.set_yticklabels([number(v, 3) for v in ticks])
@@ -320,5 +367,6 @@ def _colours(low: float) -> str:
     return "RdBu_r" if low < 0 else "magma"
 
 
-def _rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pixels as imshow takes them: grey three times."""
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels

@@ -6,6 +6,7 @@ Owns the page, its colours and the formats. matplotlib is imported when a sheet 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -31,6 +32,19 @@ def save_figure(figure: Figure, path: Path) -> None:
         with matplotlib.rc_context({"svg.hashsalt": "convlens"}), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing")  # a script that the font lacks is drawn as boxes
             figure.savefig(file, format=kind, metadata=metadata)
+
+    files.write_with(path, write)
+
+
+def save_pages(figures: Iterable[Figure], path: Path) -> None:
+    """Write figures as the pages of one PDF, durably. Raises StorageError."""
+    from matplotlib.backends.backend_pdf import PdfPages
+
+    def write(file: BinaryIO) -> None:
+        with PdfPages(file, metadata={"CreationDate": None}) as pages, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")
+            for figure in figures:
+                pages.savefig(figure)
 
     files.write_with(path, write)
 

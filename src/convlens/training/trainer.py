@@ -180,7 +180,8 @@ class _Trainer:
         self.validate()
         self.state.note_best()
         if (val := self.state.val) is not None:
-            self.bar.line(f"head fitted: val {percent(val.accuracy)}  val loss {val.loss:.4f}")
+            calibrated = "" if self.state.val_loss is None else f" ({self.state.val_loss:.4f} calibrated)"
+            self.bar.line(f"head fitted: val {percent(val.accuracy)}  val loss {val.loss:.4f}{calibrated}")
 
     def end_epoch(self) -> None:
         """Validate, and write the epoch down."""
@@ -197,6 +198,7 @@ class _Trainer:
         )
         files.append_line(self.run.path / LOG_FILE, line, durable=True)
         val = f"  val {percent(state.val.accuracy):>8}  val loss {state.val.loss:.4f}" if state.val else ""
+        val += f" ({state.val_loss:.4f} calibrated)" if state.val_loss is not None else ""
         self.bar.line(f"epoch {epoch:5.2f} of {plan.recipe.epochs:g}  loss {loss:.4f}{val}  {state.train_s:.1f} s")
 
     def validate(self) -> None:

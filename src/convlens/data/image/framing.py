@@ -125,6 +125,18 @@ def fit(pixels_HWC: NDArray[Any], spec: InputSpec) -> Pixels:
     return _fit(pixels, (0, 0, width, height), (height, width), spec)
 
 
+def place_of(height: int, width: int, spec: InputSpec) -> tuple[float, float, float, float]:
+    """Where the network's input lies in a picture of height × width pixels: (left, top, right, bottom) in its pixels,
+    beyond its edges where it is padded. (Of framing `ink`, which looks for the ink, the whole.)"""
+    x, y, w, h = (0, 0, width, height) if spec.region is None else spec.region
+    if spec.framing not in ("pad", "crop"):
+        return x, y, x + w, y + h
+    ratios = spec.height / h, spec.width / w
+    scale = min(ratios) if spec.framing == "pad" else max(ratios) / spec.crop_frac
+    half_width, half_height = spec.width / scale / 2, spec.height / scale / 2
+    return x + w / 2 - half_width, y + h / 2 - half_height, x + w / 2 + half_width, y + h / 2 + half_height
+
+
 def _region_of(pixels: Pixels, box: Box, whole: tuple[int, int], region: Region) -> tuple[Pixels, Box]:
     """The pixels that a region of the whole picture touches, and the box of them that it fills."""
     x, y, width, height = region
