@@ -13,6 +13,7 @@ import convlens
 from convlens import cli
 from convlens.data.packed.dataset import Dataset
 from convlens.modelfile import read_model
+from convlens.presets import PRESETS
 from convlens.recipe import Recipe
 from convlens.run import Run
 from tests.conftest import QUICK, TINY
@@ -27,6 +28,7 @@ def trained_on(data: Any, **options: Any) -> Run:
     return convlens.train(data, progress="none", **{"architecture": TINY, "recipe": QUICK, **options})
 
 
+FROM_NOTHING = [name for name, preset in PRESETS.items() if preset.parent is None]
 SHORT = Recipe(lr=0.01, epochs=1, batch_size=16, precision="float32")
 NET = (
     "conv(6, 3, padding=1, bias=False) batchnorm relu maxpool(2) conv(8, 3, padding=1) relu globalavgpool flatten "

@@ -175,7 +175,7 @@ def test_no_pickle_anywhere() -> None:
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
                 assert isinstance(node.value, ast.Constant) and node.value.value is False, name
     assert loading == ["network.adopting"]
-    source = (SOURCE / "network" / "pretrained.py").read_text(encoding="utf-8")
+    source = (SOURCE / "network" / "adopting.py").read_text(encoding="utf-8")
     assert source.count('torch.load(content, map_location="cpu", weights_only=True)') == 1
 
 

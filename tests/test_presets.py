@@ -11,9 +11,10 @@ from convlens.architecture import parse, plan
 from convlens.cli import main
 from convlens.errors import SentenceError, UsageError
 from convlens.presets import PRESETS, natural_for, preset_named
+from tests.helpers import FROM_NOTHING
 
 
-@pytest.mark.parametrize("preset", list(PRESETS))
+@pytest.mark.parametrize("preset", FROM_NOTHING)
 def test_a_preset_says_what_images_it_needs(preset: str, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Images too small for it: one line with the sizes that it takes, exit code 2, no run."""
     rng = np.random.default_rng(0)
@@ -37,7 +38,7 @@ def test_natural_takes_every_size(side: int) -> None:
 
 def test_presets_fit_mnist_and_are_named() -> None:
     """Each preset's sentence is canonical and fits MNIST; an unknown name gets the nearest."""
-    for preset in PRESETS.values():
+    for preset in map(PRESETS.__getitem__, FROM_NOTHING):
         assert str(parse(preset.architecture)) == preset.architecture
         assert plan(parse(preset.architecture), (1, 28, 28), 10).num_parameters > 0
         assert preset.about and "%" in preset.expected

@@ -193,9 +193,7 @@ def _measure_curve(training_plan: TrainingPlan, run: Run, bar: Progress) -> None
     draw_learning_curve(
         run.path / CURVE_FILE,
         training_plan.dataset.name,
-        [point.num_images for point in points],
-        [point.accuracy for point in points],
-        [point.interval for point in points],
+        [(point.num_images, point.accuracy, point.interval) for point in points],
         {name: [point.classes[k] for point in points] for k, name in enumerate(names)},
         curve.forecast,
         curve.num_held_out,

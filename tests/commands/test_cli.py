@@ -235,7 +235,7 @@ def test_command_line_is_the_python_api(name: str) -> None:
     function, command = getattr(convlens, name), getattr(cli, name)
     python_only = {"progress", "stop", "recipe"}
     command_only = {
-        "train": {"epochs", "batch_size", "lr", "optimizer", "precision", "balance", "patience", "set_"},
+        "train": {"epochs", "batch_size", "lr", "optimizer", "precision", "balance", "patience", "freeze", "set_"},
         "check": {"out", "write_exclusions", "write_groups"},
         "explain": {"torch", "svg"},
         "predict": {"csv", "jsonl"},

@@ -21,6 +21,7 @@ from convlens.lens.hooks import record
 from convlens.lens.recording import Recording
 from convlens.network.build import Network, build
 from convlens.presets import PRESETS
+from tests.helpers import FROM_NOTHING
 from tests.sentences import CHAIN, HEAD, fitting
 
 EVERY_LAYER = (
@@ -101,7 +102,7 @@ def test_arithmetic_of_random_sentences(chain: str, head: str, seed: int) -> Non
     check_every_value(recording, most=4)
 
 
-@pytest.mark.parametrize("preset", list(PRESETS))
+@pytest.mark.parametrize("preset", FROM_NOTHING)
 def test_arithmetic_at_both_ends(preset: str) -> None:
     """The normalisation of the picture and the softmax of the answer, for every preset."""
     recording = recording_of(PRESETS[preset].architecture, (1, 28, 28))

@@ -42,7 +42,7 @@ DEEP = (
 
 @pytest.fixture
 def parent(tmp_path: Path, workplace: Path) -> Run:
-    return trained(folder(tmp_path / "old", range(80)), architecture=DEEP)
+    return trained(folder(tmp_path / "old", range(9000, 9080)), architecture=DEEP)
 
 
 def plan_of(parent: Run, data: Path, **recipe: Any) -> TrainingPlan:

@@ -27,7 +27,7 @@ from convlens.training.batches import Batches
 from convlens.training.loop import class_weights_of, loss_of, train_steps
 from convlens.training.state import TrainingState
 from tests.conftest import QUICK, TINY, shapes
-from tests.helpers import same, weights
+from tests.helpers import FROM_NOTHING, same, weights
 
 
 def test_class_weights() -> None:
@@ -145,7 +145,7 @@ def test_golden_losses() -> None:
 GOLDEN = [1.092103, 1.074171, 0.963576, 0.861429, 0.746561, 0.790727]
 
 
-@pytest.mark.parametrize("preset", list(PRESETS))
+@pytest.mark.parametrize("preset", FROM_NOTHING)
 def test_golden_losses_of_each_preset(preset: str) -> None:
     """The first losses of each preset on MNIST, in float32, are those written down here."""
     x, y = mnist_arrays("train")

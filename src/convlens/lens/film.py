@@ -16,7 +16,7 @@ from convlens import files
 from convlens.data.image.decode import SOFTWARE, Pixels
 from convlens.errors import RunError
 from convlens.lens.recording import Values
-from convlens.render.feature_sheet import MAX_SHOWN, draw_grid, grid_height
+from convlens.render.feature_sheet import MAX_SHOWN, Grid, draw_grid, grid_height
 from convlens.render.figures import DIM, MARGIN, SUFFIXES, Sheet, save_figure
 from convlens.run import Run, find_run
 from convlens.text import MAKER, shown
@@ -135,6 +135,6 @@ def _sheet(film: Film) -> Sheet:
         sheet.text(MARGIN, sheet.y + 0.3, f"step {step:,}", weight="bold")
         sheet.text(MARGIN, sheet.y + 0.52, f"epoch {epoch:.2f}", fontsize=7.5, color=DIM)
         maps = [_coloured(kernel, reach) if is_rgb else kernel[0] for kernel in kernels]
-        draw_grid(sheet, maps, -reach, reach, np.zeros(num, bool), scale=not is_rgb)
+        draw_grid(sheet, Grid(maps, (-reach, reach), np.zeros(num, bool), range(num)), scale=not is_rgb)
         sheet.y += row_height
     return sheet

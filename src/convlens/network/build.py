@@ -108,6 +108,7 @@ class Network(nn.Module):
     def __init__(self, plan: Plan, spec: InputSpec, memory_format: str = "channels_last") -> None:
         super().__init__()
         self.plan = plan
+        self.num_frozen = 0  # outermost layers that a training leaves as they are: it learns from their outputs
         self.memory_format = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
         self.layers = ChainModule(plan.nodes)
         # The card holds mean and std; they are no tensors of the model file.

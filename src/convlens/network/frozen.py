@@ -152,8 +152,8 @@ def _read(path: Path, network: Network, first: int, num: int, compute: Compute) 
     if mapped.shape != wanted or mapped.dtype != _dtype(compute) or keys.shape != (num,) or keys.dtype != np.uint64:
         return None
     rows = ImageRows(mapped, np.arange(num), keys, path)
-    looked_at = rows.only(np.arange(num) % max(1, -(-mapped.nbytes // _MOST_CHECKED_BYTES)) == 0)
-    return None if looked_at.damaged().any() else rows
+    some = rows.only(np.arange(num) % max(1, -(-mapped.nbytes // _MOST_CHECKED_BYTES)) == 0)
+    return None if some.damaged().any() else rows
 
 
 def _keys_path(path: Path) -> Path:

@@ -16,15 +16,14 @@ _HEIGHT = 6.2
 def draw_learning_curve(
     path: Path,
     name: str,
-    nums: Sequence[int],
-    accuracies: Sequence[float],
-    intervals: Sequence[tuple[float, float]],
+    points: Sequence[tuple[int, float, tuple[float, float]]],
     classes: dict[str, Sequence[float | None]],
     forecast: tuple[float, float] | None,
     num_held_out: int,
 ) -> None:
-    """Draw accuracy (0..1) after so many images with its interval, thin lines for the classes, and the interval that
-    twice the last number is forecast to lie in. Raises StorageError."""
+    """Draw `points` (number of images, accuracy in 0..1, its interval), thin lines for the classes, and the interval
+    that twice the last number is forecast to lie in. Raises StorageError."""
+    nums, accuracies, intervals = zip(*points, strict=True)
     sheet = Sheet(_HEIGHT)
     sheet.text(0.35, 0.2, f"{shown(name, 60)}: accuracy against the number of training images", fontsize=13)
     words = f"The head alone, on outputs of frozen layers; {counted(num_held_out, 'image')} held out; 95 % intervals."

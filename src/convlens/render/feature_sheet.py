@@ -200,7 +200,8 @@ def _draw_filters(sheet: Sheet, kernels: Values) -> None:
         )
     else:
         maps = list(kernels[:MAX_SHOWN, 0])
-    draw_grid(sheet, maps, -reach, reach, np.zeros(len(maps), bool), scale=channels != 3)
+    grid = Grid(maps, (-reach, reach), np.zeros(len(maps), bool), range(len(maps)))
+    draw_grid(sheet, grid, scale=channels != 3)
 
 
 def grid_height(num: int) -> float:
@@ -242,7 +243,9 @@ def _draw_layer(
     if is_vector:
         _draw_vector(sheet, values.ravel()[:most], low, high)
     else:
-        draw_grid(sheet, list(values[:most]), low, high, layer.dead[:most], first=first)
+        shown_maps = list(values[:most])
+        numbers = range(first, first + len(shown_maps))
+        draw_grid(sheet, Grid(shown_maps, (low, high), layer.dead[:most], numbers))
 
 
 def limits_of(values: Values) -> tuple[float, float]:
@@ -252,47 +255,37 @@ def limits_of(values: Values) -> tuple[float, float]:
     return (0.0, reach) if low >= 0 else (-reach, reach)
 
 
-def draw_grid(
-    sheet: Sheet,
-    maps: list[NDArray[Any]],
-    low: float,
-    high: float,
-    dead: NDArray[np.bool_],
-    *,
-    scale: bool = True,
-    first: int = 0,
-) -> None:
-    """Maps in rows, each under its number (from `first` on), all on one scale, which stands at the right."""
-    height, numbers = grid_height(len(maps)), range(first, first + len(maps))
-    drawn = mosaic(sheet, MARGIN + _LABELS, sheet.y + 0.1, _PER_ROW, _unit(), maps, low, high, dead, numbers)
-    if scale and not dead.all():
-        _scale(sheet, drawn, sheet.y + 0.25, min(1.6, max(0.5, height - 0.17)), low, high)
+class Grid(NamedTuple):
+    """Maps (h, w) or (h, w, 3) that are drawn together: the scale that they share, which of them are dead, and the
+    number under which each stands."""
+
+    maps: Sequence[NDArray[Any]]
+    scale: tuple[float, float]
+    dead: NDArray[np.bool_]
+    numbers: Sequence[int]
 
 
-def mosaic(
-    sheet: Sheet,
-    x: float,
-    y: float,
-    per_row: int,
-    unit: float,
-    maps: Sequence[NDArray[Any]],
-    low: float,
-    high: float,
-    dead: NDArray[np.bool_],
-    numbers: Sequence[int],
-) -> Any:
-    """Maps (h, w) or (h, w, 3) in rows as one image, each under its number; those that are dead crossed out. Returns
+def draw_grid(sheet: Sheet, grid: Grid, *, scale: bool = True) -> None:
+    """Maps in rows, each under its number, all on one scale, which stands at the right."""
+    drawn = mosaic(sheet, (MARGIN + _LABELS, sheet.y + 0.1), grid, _PER_ROW, _unit())
+    if scale and not grid.dead.all():
+        _scale(sheet, drawn, sheet.y + 0.25, min(1.6, max(0.5, grid_height(len(grid.maps)) - 0.17)), *grid.scale)
+
+
+def mosaic(sheet: Sheet, at: tuple[float, float], grid: Grid, per_row: int, unit: float) -> Any:
+    """The maps in rows as one image, from (x, y) on, each under its number; those that are dead crossed out. Returns
     what a scale is drawn for. One image for each map would take most of the time that a sheet takes."""
+    maps, (low, high) = grid.maps, grid.scale
     rows, columns = math.ceil(len(maps) / per_row), min(per_row, len(maps))
     fine = max(3 if len(maps) <= MAX_SHOWN else 1, math.ceil(max(maps[0].shape[:2]) / _CELL))  # elements a unit
     cell, step_x, step_y = _CELL * fine, (_CELL + _GAP_X) * fine, (_CELL + _GAP_Y) * fine
     field = np.full((rows * step_y, columns * step_x, *maps[0].shape[2:]), np.nan, np.float32)
     place = np.arange(cell)
     corners = [((i // per_row) * step_y + _GAP_Y * fine, (i % per_row) * step_x) for i in range(len(maps))]
-    for values, (top, left), is_dead in zip(maps, corners, dead, strict=True):
+    for values, (top, left), is_dead in zip(maps, corners, grid.dead, strict=True):
         picked = values[place * values.shape[0] // cell][:, place * values.shape[1] // cell]
         field[top : top + cell, left : left + cell] = np.nan if is_dead else picked
-    axes = sheet.axes(x, y, columns * (_CELL + _GAP_X) * unit, rows * (_CELL + _GAP_Y) * unit)
+    axes = sheet.axes(*at, columns * (_CELL + _GAP_X) * unit, rows * (_CELL + _GAP_Y) * unit)
     axes.set_axis_off()
     if field.ndim == 3:
         field = np.concatenate([np.nan_to_num(field, nan=1.0), np.isfinite(field[:, :, :1])], axis=2)
@@ -306,9 +299,9 @@ def mosaic(
         extent=(0, field.shape[1], field.shape[0], 0),
     )
     frames: list[float] = []
-    for (top, left), is_dead, number_ in zip(corners, dead, numbers, strict=True):
+    for (top, left), is_dead, written in zip(corners, grid.dead, grid.numbers, strict=True):
         right, bottom = left + cell, top + cell
-        axes.text(left, top - 0.5 * fine, str(number_), fontsize=6, color=DIM)
+        axes.text(left, top - 0.5 * fine, str(written), fontsize=6, color=DIM)
         if is_dead:
             axes.fill([left, right, right, left], [top, top, bottom, bottom], color="#e6e9ed")
             axes.plot([left, right, math.nan, left, right], [top, bottom, math.nan, bottom, top], color="#9aa2ab", lw=1)

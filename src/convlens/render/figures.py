@@ -41,10 +41,10 @@ def save_pages(figures: Iterable[Figure], path: Path) -> None:
     from matplotlib.backends.backend_pdf import PdfPages
 
     def write(file: BinaryIO) -> None:
-        with PdfPages(file, metadata={"CreationDate": None}) as pages, warnings.catch_warnings():
+        with PdfPages(file, metadata={"CreationDate": None}) as document, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing")
-            for figure in figures:
-                pages.savefig(figure)
+            for page in figures:
+                document.savefig(page)
 
     files.write_with(path, write)
 

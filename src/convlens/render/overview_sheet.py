@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from convlens.render.feature_sheet import (
     Content,
+    Grid,
     MapRow,
     draw_answer,
     draw_panel,
@@ -55,9 +56,7 @@ def overview_of(
     for row in rows:
         _draw_row(sheet, row, x, y)
         y += _ROW
-    note = (
-        f"the {_SHOWN} maps that vary most, of one layer for each resolution; --layers all has all {num_layers} layers"
-    )
+    note = f"the {_SHOWN} maps that vary most, of one layer a resolution; --layers all has all {num_layers} layers"
     sheet.text(x, y + 0.06, note, fontsize=7.5, color=DIM)
     return sheet.figure
 
@@ -84,7 +83,7 @@ def _draw_photograph(
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
     bare(axes)
-    return _TOP + height * scale
+    return float(_TOP + height * scale)
 
 
 def _draw_row(sheet: Sheet, row: MapRow, x: float, y: float) -> None:
@@ -94,8 +93,7 @@ def _draw_row(sheet: Sheet, row: MapRow, x: float, y: float) -> None:
     sheet.text(x, y + 0.1, wrapped(shown(row.name, 60), 26), fontsize=8, weight="bold")
     sheet.text(x, y + 0.42, f"{by(values.shape)} values", fontsize=7.5, color=DIM)
     low, high = limits_of(values)
-    drawn = mosaic(
-        sheet, x + _WORDS, y, _SHOWN, _UNIT, [values[k] for k in order], low, high, row.dead[order], order.tolist()
-    )
+    grid = Grid([values[k] for k in order], (low, high), row.dead[order], order.tolist())
+    drawn = mosaic(sheet, (x + _WORDS, y), grid, _SHOWN, _UNIT)
     if not row.dead[order].all():
         draw_scale(sheet, drawn, WIDTH - MARGIN - 0.42, y + 0.2, 0.46, low, high)

@@ -33,7 +33,7 @@ _NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "alloc_fa
 @dataclass(frozen=True)
 class Fit:
     """A training that is ready to be driven: `steps()` from where its state stands to `num_steps`. `images` is what is
-    trained on, `mapped` the same in files. Layers before number `first` are frozen: theirs are outputs in the cache."""
+    trained on, `mapped` the same in files: where layers are frozen, their outputs in the cache."""
 
     plan: TrainingPlan
     state: TrainingState
@@ -42,7 +42,6 @@ class Fit:
     labels: Tensor
     batches: Batches
     num_steps: int
-    first: int
     bar: Progress
 
     def steps(self) -> Iterator[Losses]:
@@ -50,7 +49,7 @@ class Fit:
         sample is looked at in each epoch, are not those that were packed."""
         plan, checked_epoch = self.plan, -1
         steps = train_steps(
-            self.state, self.images, self.labels, self.batches, plan.recipe, self.num_steps, plan.compute, self.first
+            self.state, self.images, self.labels, self.batches, plan.recipe, self.num_steps, plan.compute
         )
         while True:
             if (epoch := self.batches.epochs_done(self.state.step)) > checked_epoch:
@@ -70,8 +69,8 @@ class Fit:
     def measured(self, rows: NDArray[np.int64]) -> ImageRows:
         """What `logits` takes for some rows of the data set: their images, or where layers are frozen the outputs of
         those, in float32, in which every score is computed. Raises DataError for images that are not those packed."""
-        if self.first:
-            return measured_outputs(self.state.network, self.plan, rows, self.first, self.bar)
+        if first := self.state.network.num_frozen:
+            return measured_outputs(self.state.network, self.plan, rows, first, self.bar)
         images = self.plan.dataset.images_at(rows)
         images.check()
         return images
@@ -79,7 +78,7 @@ class Fit:
     def logits(self, measured: ImageRows) -> NDArray[np.float32]:
         """float32 (N, K) of the weights as they stand, averaged where the recipe averages, for what `measured` gave."""
         with self.state.averaged() as network:
-            return logits_of(network, measured, self.first)
+            return logits_of(network, measured, network.num_frozen)
 
 
 def network_of(plan: TrainingPlan) -> Network:
@@ -107,6 +106,7 @@ def fit(plan: TrainingPlan, rows: NDArray[np.int64] | None = None, bar: Progress
         network = network_of(plan)
         if recipe.head != "kept":
             begin_head(network, plan, rows, bar)
+        network.num_frozen = first
         for module in list(network.layers.children())[:first]:
             module.requires_grad_(False)
         state = TrainingState.new(network, recipe)
@@ -117,7 +117,7 @@ def fit(plan: TrainingPlan, rows: NDArray[np.int64] | None = None, bar: Progress
         images = copied if first else copied[0]
         labels = torch.from_numpy(labels_N).to(compute.device)
         batches = Batches.of(recipe, labels_N, plan.seed)
-        yield Fit(plan, state, mapped, images, labels, batches, recipe.num_steps(len(rows)), first, bar)
+        yield Fit(plan, state, mapped, images, labels, batches, recipe.num_steps(len(rows)), bar)
 
 
 @contextmanager

@@ -39,12 +39,11 @@ def train_steps(
     recipe: Recipe,
     num_steps: int,
     compute: Compute,
-    first: int = 0,
 ) -> Iterator[Losses]:
     """Train from `state.step` to `num_steps`, yielding after each step (on a GPU after each few, and after each epoch).
 
-    `images_NHWC` uint8 and `labels_N` int64 are the training split: labels on the device, images there or mapped; with
-    `first` above 0 the layers before that one are frozen, and views of their outputs (N, h, w, C) are in their place.
+    `images_NHWC` uint8 and `labels_N` int64 are the training split: labels on the device, images there or mapped; where
+    the network has frozen layers, views of their outputs (N, h, w, C) are in the images' place.
     Between two yields the state is consistent and may be saved. Raises DivergedError at the first loss that is not
     finite.
     """
@@ -64,7 +63,7 @@ def train_steps(
         images = gather(images_NHWC, batch, compute.device)
         labels = labels_N[torch.from_numpy(batch.positions).to(labels_N.device)]
         with torch.autocast(device_type, torch.bfloat16, enabled=use_bfloat16):
-            logits = network(as_maps(images) if first else images, first)
+            logits = network(as_maps(images) if network.num_frozen else images, network.num_frozen)
         loss = loss_of(logits.float(), labels, class_weights, recipe.label_smoothing)
         loss.backward()
         optimizer.step(recipe.lr_at(step, num_steps), step + 1)
