@@ -124,7 +124,6 @@ FINE_TUNING: dict[str, Any] = {  # what `photo` changes, where the last stages l
     "label_smoothing": 0.1,
     "flip": True,
     "crop_frac": 0.4,
-    "frozen_views": 3,
     "ema": 0.98,
 }
 _STEM = f"conv(16, 3, stride=2, padding=1, bias=False) {_BLOCK} "

@@ -238,7 +238,7 @@ def test_what_was_used_longest_ago_makes_room(parent: Run, tmp_path: Path, monke
     first, second = (frozen_outputs(network, at, images, plan.compute, Progress()).path for at in (5, 6))
     assert first is not None and second is not None
     os.utime(first, (1_000, 1_000))
-    monkeypatch.setattr(frozen, "_KEPT_BYTES", 2 * second.stat().st_size + 1_000)
+    monkeypatch.setattr(frozen, "KEPT_BYTES", 2 * second.stat().st_size + 1_000)
     frozen_outputs(network, 4, images, plan.compute, Progress())
     assert not first.exists() and second.exists()
 

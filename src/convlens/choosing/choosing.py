@@ -32,6 +32,7 @@ class Choosing:
         self.reasons: list[str] = []
         self.previews: list[Dataset] = []
         self.are_photographs = self.are_files = False
+        self.outputs_s = 0.0  # that a pretrained network takes for all pictures
 
     @property
     def trial_s(self) -> float:
@@ -45,9 +46,11 @@ class Choosing:
 
     @property
     def left_s(self) -> float:
-        """Seconds that are left for each training."""
-        whole_s = USUAL_WHOLE_S if self.budget_s is None else self.budget_s
-        return (whole_s - (time.monotonic() - self.begun)) / self.request.num_trainings
+        """Seconds that are left for each training; without a budget each has its own."""
+        spent_s = time.monotonic() - self.begun
+        if self.budget_s is None:
+            return USUAL_WHOLE_S - spent_s
+        return (self.budget_s - spent_s) / self.request.num_trainings
 
     def say(self, line: str) -> None:
         """One choice and its reason."""

@@ -6,6 +6,7 @@ is `training/`'s business.
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from convlens.data.packed.pack import open_listed
 from convlens.data.sources.base import Source
 from convlens.network.build import build
 from convlens.network.compute import Compute, settled
-from convlens.network.frozen import images_per_s
+from convlens.network.frozen import KEPT_BYTES, images_per_s
 from convlens.presets import FINE_TUNING, PHOTO, PHOTO_FRAMING
 from convlens.progress import Progress
 from convlens.recipe import Recipe
@@ -41,7 +42,20 @@ _FEATURES_SHARE = 0.35  # of the time, that the frozen layers' outputs of all im
 _PENALTIES = tuple(10.0 ** (n / 2) for n in range(-8, 3))
 _VARIANCES = tuple(10.0 ** (n / 2) for n in range(9))
 _TRIAL_S, _LOOKED_AT, _SMALL = 3.0, 64, 3_000
-_TIMING_STEPS, _TUNING_SHARE, _LEAST_EPOCHS = 12, 0.95, 3
+_TIMING_STEPS, _TUNING_SHARE, _BEFORE_S = 12, 0.95, 12.0
+
+
+class Depth(NamedTuple):
+    """How much is fine-tuned: the shares of the multiply-adds between which it begins, from how many views of each
+    image, and the seconds and epochs that there must be."""
+
+    left: tuple[float, float]
+    views: int
+    least_s: float
+    least_epochs: int
+
+
+_DEPTHS = (Depth((1 / 2, 3 / 4), 6, 300.0, 10), Depth((1 / 3, 1 / 2), 3, 0.0, 3))
 
 
 def starts_pretrained(choosing: Choosing, source: Source, found: Headers) -> bool:
@@ -69,6 +83,7 @@ def starts_pretrained(choosing: Choosing, source: Source, found: Headers) -> boo
     assert origin is not None, "only adopted weights come here"
     why = "as asked for" if is_named else "of both the better on held-out images"
     choosing.say(f"starts from {origin.name}, trained on {origin.trained_on or 'pictures nobody says'}: {why}")
+    choosing.outputs_s = source.num_samples * size[0] * size[1] / SIDES[0] ** 2 / rate
     choosing.say(_size_reason(choosing, source, size, rate))
     if found.num_channels == 1:
         choosing.say("the pictures are grey: the network is given them as RGB, three times the same")
@@ -170,44 +185,57 @@ def choose_head(choosing: Choosing, dataset: Dataset) -> None:
 
 def _tuned(choosing: Choosing, training: TrainingPlan) -> TrainingPlan:
     """The plan with fine-tuning after the head, where there are pictures to learn from, to judge it by, and time."""
-    counts, compute, request = training.dataset.counts, training.compute, choosing.request
+    counts = training.dataset.counts
+    choosing.bar.start("timing", 1)
     if counts["train"] < LEAST_TO_TUNE or counts["val"] < LEAST_TO_JUDGE:
         choosing.say(
             f"the head alone is fitted: {counts['train']:,} training and {counts['val']:,} validation images are too "
             f"few to fine-tune more and to know that it helped ({LEAST_TO_TUNE:,} and {LEAST_TO_JUDGE:,} are needed)"
         )
         return training
-    recipe, address = training.recipe, tuned_from(training.network)
-    recipe = recipe.replace(freeze=address, frozen_precision=compute.precision, **FINE_TUNING)
+    # What lies in the cache from a training before does not make this one longer.
+    seconds = min(choosing.left_s, choosing.whole_s - choosing.outputs_s - _BEFORE_S) * _TUNING_SHARE
+    for depth in _DEPTHS:
+        if seconds < depth.least_s:
+            continue
+        tuned = _tuned_from(choosing, training, depth)
+        size = 2 * math.prod(tuned.network.nodes[tuned.first].input_shape)
+        if size * counts["train"] * depth.views > KEPT_BYTES / 2:
+            continue  # the cache would drop the first of them for the last
+        outputs_per_s = rate_of_outputs(tuned.network, tuned.spec, tuned.first, tuned.frozen_compute)
+        learned_per_s, views = rate_of_tuning(tuned), tuned.recipe.frozen_views
+        epochs = tuning_epochs(counts["train"], seconds, learned_per_s, outputs_per_s, views)
+        if epochs >= depth.least_epochs:
+            choosing.say(
+                f"then fine-tuned from layer {tuned.recipe.freeze} on, {epochs} epochs with "
+                f"{tuned.recipe.augmentation_words()}, and undone should that not lower the validation loss"
+            )
+            return replace(tuned, recipe=tuned.recipe.replace(epochs=epochs, patience=epochs))
+    choosing.say("the head alone is fitted: fine-tuning would take more time or room than there is")
+    return training
+
+
+def _tuned_from(choosing: Choosing, training: TrainingPlan, depth: Depth) -> TrainingPlan:
+    """The plan with its last layers fine-tuned."""
+    request, compute = choosing.request, training.compute
+    recipe = training.recipe.replace(frozen_precision=compute.precision, frozen_views=depth.views, **FINE_TUNING)
+    recipe = recipe.replace(freeze=tuned_from(training.network, *depth.left))
     if request.kinds is not None:
         recipe = recipe.with_kinds(request.kinds, min(training.network.input_shape[1:]))
     if compute.device == "cpu":
         # The gradient of a depthwise convolution takes 2 to 20 times as long in bfloat16 (docs/decisions.md).
         compute = replace(compute, precision="float32")
-    tuned = replace(training, recipe=recipe.replace(precision=compute.precision), compute=compute)
-    choosing.bar.start("timing", 1)
-    outputs_per_s = rate_of_outputs(tuned.network, tuned.spec, tuned.first, tuned.frozen_compute)
-    epochs = tuning_epochs(
-        counts["train"], _TUNING_SHARE * choosing.left_s, rate_of_tuning(tuned), outputs_per_s, recipe.frozen_views
-    )
-    if epochs < _LEAST_EPOCHS:
-        choosing.say("the head alone is fitted: fine-tuning would take more time than there is")
-        return training
-    choosing.say(
-        f"then fine-tuned from layer {address} on, {epochs} epochs with {recipe.augmentation_words()}, and undone "
-        "should validation loss be higher after"
-    )
-    return replace(tuned, recipe=tuned.recipe.replace(epochs=epochs, patience=epochs))
+    return replace(training, recipe=recipe.replace(precision=compute.precision), compute=compute)
 
 
-def tuned_from(network: Plan) -> str:
+def tuned_from(network: Plan, low: float, high: float) -> str:
     """The address from which on a network is fine-tuned: the narrowest place (fewest values an image to keep) at which
-    a third to a half of the multiply-adds are still to come, the last of those. Layers before it, which see edges and
-    textures, stay as they are."""
+    between `low` and `high` of the multiply-adds are still to come, the last of those. Layers before it, which see
+    edges and textures, stay as they are."""
     left, found = network.multiply_adds, ("head", math.inf)
     for node in network.nodes:
         size = math.prod(node.input_shape)
-        if network.multiply_adds / 3 <= left <= network.multiply_adds / 2 and size <= found[1]:
+        if low * network.multiply_adds <= left <= high * network.multiply_adds and size <= found[1]:
             found = node.address, size
         left -= node.multiply_adds
     return found[0]

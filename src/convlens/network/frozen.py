@@ -34,7 +34,7 @@ from convlens.text import shown
 _FORMAT_VERSION = 1
 _BATCH_SIZE, _MAX_VALUES = 256, 1 << 24  # the caches of a CPU hold little more of one layer's output
 _MOST_CHECKED_BYTES = 1 << 30  # of a file: of larger ones some rows are looked at
-_KEPT_BYTES = 8 << 30  # in the cache; the files that were used longest ago go first
+KEPT_BYTES = 8 << 30  # in the cache; the files that were used longest ago go first
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def _make_room(folder: Path, num_bytes: int) -> None:
     old = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in folder.glob("*.npy"))
     total = num_bytes + sum(size for _, size, _ in old)
     for _, size, path in old:
-        if total <= _KEPT_BYTES or path.name.endswith(".keys.npy"):
+        if total <= KEPT_BYTES or path.name.endswith(".keys.npy"):
             continue
         for name in (path, _keys_path(path), path.with_suffix(".lock")):
             files.remove_file(name)
