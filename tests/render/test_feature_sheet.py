@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -60,3 +61,39 @@ def test_sheet_of_a_damaged_picture(toy: convlens.Run, command: Command, workpla
     done = command("look", toy.path, "bad.png")
     assert done.returncode == 2 and "bad.png" in done.stderr and len(done.stderr.splitlines()) == 1
     assert sorted(path.name for path in workplace.iterdir()) == ["bad.png"]
+
+
+def test_a_deep_network_has_one_landscape_sheet(tmp_path: Path) -> None:
+    """More than forty layers: one layer a resolution, without integrated gradients, on one sheet wider than high; a
+    module of somebody's own likewise; layers that are named are drawn as ever."""
+    from tests.network.test_pretrained import mobilenet
+
+    rng = np.random.default_rng(0)
+    photograph = rng.integers(0, 256, (300, 420, 3), np.uint8)
+    features = convlens.look("efficientnet-lite0", photograph)
+    sizes = [layer.values.shape[1:] for layer in features.layers]
+    assert sizes == [(112, 112), (56, 56), (28, 28), (14, 14), (7, 7)]
+    assert features.integrated_gradients is None and features.overview_of is not None and features.overview_of > 100
+    assert features.place == pytest.approx((420 / 2 - 150 * 0.875, 150 - 150 * 0.875, 210 + 131.25, 150 + 131.25))
+    features.save(tmp_path / "overview.png")
+    width, height = Image.open(tmp_path / "overview.png").size
+    assert 1.4 * height < width
+    foreign = convlens.look(mobilenet(), photograph[:224, :224])
+    assert len(foreign.layers) == 5 and foreign.overview_of is not None
+    some = convlens.look("efficientnet-lite0", photograph, layers="0,1")
+    assert [layer.address for layer in some.layers] == ["0", "1"] and some.overview_of is None
+    assert some.integrated_gradients is not None
+
+
+def test_all_maps_on_pages(toy: convlens.Run, picture: NDArray[np.uint8], tmp_path: Path) -> None:
+    """`layers="all"` into a PDF: every layer, on as many pages as it takes; a sheet of too many layers is refused, with
+    the remedy."""
+    features = convlens.look(toy.path, picture, layers="all")
+    features.save(tmp_path / "all.pdf")
+    data = (tmp_path / "all.pdf").read_bytes()
+    assert data.startswith(b"%PDF") and data.count(b"/Type /Page\n") + data.count(b"/Type /Page ") >= 2
+    features.save(tmp_path / "all.png")
+    deep = replace(features, layers=features.layers * 20)
+    with pytest.raises(UsageError, match=r"give a \.pdf"):
+        deep.save(tmp_path / "deep.png")
+    assert not (tmp_path / "deep.png").exists()

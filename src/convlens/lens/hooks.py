@@ -29,15 +29,33 @@ def record(network: Network, image_HWC: Pixels, tensors: Mapping[str, NDArray[np
     """
     with evaluating(network), torch.no_grad():
         x_NCHW = network.normalise(torch.from_numpy(np.array(image_HWC)[None]).to(network.mean.device))
-        outputs = outputs_of(modules_of(network), network.forward_normalised, x_NCHW)
+        outputs = outputs_of(modules_of(network), network.forward_normalised, x_NCHW, are_kept=True)
     values = {INPUT: x_NCHW, **{address: outputs[address] for address in nodes_by_address(network.plan)}}
-    arrays = {address: array_of(value[0]) for address, value in values.items()}
-    for address, array in arrays.items():
-        if not np.isfinite(array).all():
+    for address, value in values.items():
+        if not bool(value.sum().isfinite()) and not bool(value.isfinite().all()):  # the sum alone may run over
             raise ModelFileError(f"layer {shown(address)} gives values that are not finite for this picture")
     if tensors is None:
         tensors = arrays_of(tensors_of(network))
-    return Recording(network.plan, _numbers(network.mean), _numbers(network.std), image_HWC, arrays, tensors)
+    return Recording(network.plan, _numbers(network.mean), _numbers(network.std), image_HWC, _Arrays(values), tensors)
+
+
+class _Arrays(Mapping[str, Values]):
+    """Tensors (1, …) of one picture as arrays without N, each made when it is first asked for: a deep network has a
+    hundred layers, and a page shows few of them."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors, self._arrays = tensors, dict[str, Values]()
+
+    def __getitem__(self, address: str) -> Values:
+        if address not in self._arrays:
+            self._arrays[address] = array_of(self._tensors[address][0])
+        return self._arrays[address]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
 
 
 def modules_of(network: Network) -> dict[str, nn.Module]:
@@ -46,17 +64,18 @@ def modules_of(network: Network) -> dict[str, nn.Module]:
 
 
 def outputs_of(
-    modules: Mapping[str, nn.Module], forward: Callable[[Tensor], object], x_NCHW: Tensor
+    modules: Mapping[str, nn.Module], forward: Callable[[Tensor], object], x_NCHW: Tensor, *, are_kept: bool = False
 ) -> dict[str, Tensor]:
     """The output of each module in one forward pass, in the order in which they came; copies, for a module after it may
-    work in place. A module that runs again has its later outputs as `name#2`, `name#3`, one without a tensor none."""
+    work in place, unless it is known that they `are_kept`. A module that runs again has its later outputs as `name#2`,
+    `name#3`, one without a tensor none."""
     outputs: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[[nn.Module, object, object], None]:
         def hook(module: nn.Module, inputs: object, output: object) -> None:
             if isinstance(output, Tensor):
                 times = sum(1 for other in outputs if other == name or other.startswith(f"{name}#"))
-                outputs[f"{name}#{times + 1}" if times else name] = output.detach().clone()
+                outputs[f"{name}#{times + 1}" if times else name] = output if are_kept else output.detach().clone()
 
         return hook
 

@@ -63,6 +63,7 @@ class Microscope:
                 Route("/api/model", self._model, methods=get),
                 Route("/api/see", self._see, methods=post),
                 Route("/api/maps", self._maps, methods=get),
+                Route("/api/thumbnails", self._thumbnails, methods=get),
                 Route("/api/value", self._value, methods=get),
                 Route("/api/attribution", self._attribution, methods=get),
                 Route("/api/report", self._report, methods=get),
@@ -145,6 +146,10 @@ class Microscope:
     async def _maps(self, request: Request) -> Response:
         layers = [a for a in request.query_params.get("layers", "").split(",") if a]
         return _binary(await self._work(partial(self.session.maps, _number(request, "id"), layers[:1000])))
+
+    async def _thumbnails(self, request: Request) -> Response:
+        layers = [a for a in request.query_params.get("layers", "").split(",") if a]
+        return _binary(await self._work(partial(self.session.thumbnails, _number(request, "id"), layers[:100])))
 
     async def _value(self, request: Request) -> Response:
         address = request.query_params.get("layer", "")

@@ -4,6 +4,7 @@ Owns everything that the page asks of a network. All of it runs in one worker th
 of HTTP.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -151,7 +152,8 @@ class Session:
             return record(self.classifier.network, framed, self.tensors)
 
     def _kept_bytes(self) -> int:
-        return sum(sum(array.nbytes for array in r.values.values()) for r in self._kept.values())
+        # At most: of each recording its tensors, and an array of each that was asked for.
+        return 8 * len(self._kept) * sum(math.prod(node.output_shape) for node in self.plan.leaves)
 
     def recording(self, number: int) -> Recording:
         """The recording of a picture that was shown. Raises GoneError."""
@@ -178,6 +180,18 @@ class Session:
                 "num_dead": int(dead.sum()),
                 "dead": np.flatnonzero(dead[:MAX_MAPS]).tolist(),
             }
+        return packed({"id": number, "maps": about}, arrays)
+
+    def thumbnails(self, number: int, addresses: list[str]) -> bytes:
+        """Of some layers the map that varies most, as 0..255. Raises GoneError, UsageError."""
+        recording, arrays = self.recording(number), dict[str, NDArray[Any]]()
+        about: dict[str, Any] = {}
+        for address in addresses:
+            if address not in recording.values or recording.values[address].ndim != 3:
+                raise UsageError(f"layer {shown(address, 40)!r} is not there, or has no maps")
+            values = recording.values[address]
+            arrays[address], low, _ = quantised(values[int(values.std(axis=(1, 2)).argmax())])
+            about[address] = {"low": low}
         return packed({"id": number, "maps": about}, arrays)
 
     def value(self, number: int, address: str, unit: Unit) -> bytes:

@@ -3,7 +3,7 @@
 Owns the drawing; numbers come in as plain rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from convlens.render.figures import ACCENT, DIM, INK, WIDTH, Sheet, save_figure
@@ -17,7 +17,7 @@ def draw_learning_curve(
     path: Path,
     name: str,
     points: Sequence[tuple[int, float, tuple[float, float]]],
-    classes: dict[str, Sequence[float | None]],
+    classes: Mapping[str, Sequence[float | None]],
     forecast: tuple[float, float] | None,
     num_held_out: int,
 ) -> None:

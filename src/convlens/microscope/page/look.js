@@ -1,6 +1,7 @@
 // The left column: what the network sees, its answer as bars, and the validation images that it gets wrong.
 
 import { complain, getArrays } from "./api.js";
+import { fetchThumbnails } from "./blocks.js";
 import { cssOf, photograph } from "./colours.js";
 import { byId, count, element, number, sizedCanvas } from "./dom.js";
 import { sendAgain, takeValidation, thumbnails } from "./draw.js";
@@ -12,7 +13,7 @@ const MOST_BARS = 10;
 let overlay = null;
 
 export function startLook() {
-  state.afterAnswer.push(() => fetchMaps());
+  state.afterAnswer.push(() => fetchMaps(), fetchThumbnails);
   state.afterStroke.push(fetchOverlay);
   byId("method").addEventListener("change", fetchOverlay);
   on("cleared", () => {

@@ -1,6 +1,7 @@
 // All layers as maps, from input to answer: a card each, drawn on one canvas. Hover magnifies, a click chooses a value.
 
 import { complain, getArrays } from "./api.js";
+import { MANY_LAYERS, foldedCards, openBlockOf } from "./blocks.js";
 import { cssOf, painted } from "./colours.js";
 import { by, byId, count, element, number, place, sizedCanvas } from "./dom.js";
 import { layerAt, on, state, tell } from "./state.js";
@@ -21,7 +22,8 @@ export function buildCards() {
   const { input, layers } = state.model;
   const first = { address: "input", title: "normalised", output_shape: [input.channels, input.height, input.width],
     formula: "(pixel − mean) / standard deviation", padding: "", depth: 0 };
-  byId("layers").replaceChildren(...[first, ...layers].map(card));
+  const cardsOf = layers.length > MANY_LAYERS ? foldedCards(layers, card) : layers.map(card);
+  byId("layers").replaceChildren(card(first), ...cardsOf);
 }
 
 function card(layer) {
@@ -255,7 +257,10 @@ export function choose(address, unit) {
   tell("chosen");
 }
 
-export function focusCard(address) { cards.get(address)?.canvas.focus({ preventScroll: true }); }
+export function focusCard(address) {
+  openBlockOf(address);
+  cards.get(address)?.canvas.focus({ preventScroll: true });
+}
 
 export function shapeOf(address) {
   if (address === "input") { const { input } = state.model; return [input.channels, input.height, input.width]; }
