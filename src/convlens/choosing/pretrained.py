@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from convlens.architecture import Plan, parse, plan
 from convlens.choosing.budget import EPOCHS
@@ -251,6 +253,8 @@ class Head:
     num_held_out: int
 
     def __str__(self) -> str:
+        if not self.num_held_out:
+            return "head: logistic regression; the classes are too small to hold any picture out and choose by it"
         how = "logistic regression" if self.recipe.head == "logistic" else "the nearest class mean"
         dial = "penalty" if self.recipe.head == "logistic" else "variance"
         return (
@@ -261,34 +265,41 @@ class Head:
 
 def best_head(plan: TrainingPlan, bar: Progress) -> Head:
     """How the head of a plan is fitted best to its training images, by the lowest loss on images held out from it."""
-    dataset, num_classes = plan.dataset, plan.network.num_classes
+    dataset = plan.dataset
     rows = np.sort(np.concatenate([dataset.rows("train"), dataset.rows("val")]))
     with settled(plan.compute):
-        features = features_at(network_of(plan), plan, rows, bar)
-    labels_N = torch.from_numpy(dataset.labels_at(rows))
-    rounds = rounds_of(dataset, rows)
+        features_NC = features_at(network_of(plan), plan, rows, bar)
+        labels_N = torch.from_numpy(dataset.labels_at(rows))
+        return best_of_heads(features_NC, labels_N, rounds_of(dataset, rows), plan.recipe, bar)
+
+
+def best_of_heads(
+    features_NC: Tensor, labels_N: Tensor, rounds: list[NDArray[np.bool_]], recipe: Recipe, bar: Progress
+) -> Head:
+    """The head with the lowest loss, float32 features and int64 labels given, on what each of the rounds holds out."""
+    num_classes = int(labels_N.max()) + 1
     if not rounds:
-        return Head(plan.recipe, math.nan, math.nan, 0)
+        return Head(recipe, math.nan, math.nan, 0)
     kinds = {"logistic": tuple(reversed(_PENALTIES))}
-    if int(np.median(dataset.class_counts("train"))) <= FEW:
+    if int(torch.bincount(labels_N).median()) <= FEW:
         kinds["means"] = _VARIANCES
     found: list[Head] = []
     bar.start("fitting the head", sum(map(len, kinds.values())) * len(rounds), unit="fits")
     for head, penalties in kinds.items():
-        weights: list[tuple[torch.Tensor, torch.Tensor] | None] = [None] * len(rounds)
+        weights: list[tuple[Tensor, Tensor] | None] = [None] * len(rounds)
         tried: list[Head] = []
         for penalty in penalties:  # each fit begins where the one under a stronger penalty ended
-            recipe, losses, right = plan.recipe.replace(head=head, head_penalty=penalty), [], []
+            wish, losses, right = recipe.replace(head=head, head_penalty=penalty), [], []
             for number, held in enumerate(rounds):
                 out = torch.from_numpy(held)
-                fitted = fitted_head(features[~out], labels_N[~out], num_classes, recipe, weights[number])
-                logits_NK = features[out] @ fitted[0].T + fitted[1]
+                fitted = fitted_head(features_NC[~out], labels_N[~out], num_classes, wish, weights[number])
+                logits_NK = features_NC[out] @ fitted[0].T + fitted[1]
                 losses.append(torch.nn.functional.cross_entropy(logits_NK, labels_N[out], reduction="none"))
                 right.append(logits_NK.argmax(dim=1) == labels_N[out])
                 weights[number] = fitted
                 bar.advance(1)
             loss, accuracy = float(torch.cat(losses).double().mean()), float(torch.cat(right).double().mean())
-            tried.append(Head(recipe, loss, accuracy, sum(map(len, right))))
+            tried.append(Head(wish, loss, accuracy, sum(map(len, right))))
             if min(one.loss for one in tried) < min(one.loss for one in tried[-2:]):
                 break  # worse twice in a row: it only gets slower from here
         found += tried

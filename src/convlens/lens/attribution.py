@@ -19,7 +19,7 @@ from convlens.lens.recording import Values
 
 METHODS = ("grad_cam", "integrated_gradients", "occlusion")
 STEPS = 256  # of integrated gradients
-_BATCH_VALUES = 1 << 19  # values of the inputs of one forward pass: larger ones leave the caches
+_BATCH_VALUES = 1 << 20  # values of the inputs of one forward pass: larger ones leave the caches
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,8 @@ class Session:
     def __init__(self, classifier: Classifier, numbers: Iterator[int]) -> None:
         self.classifier = classifier
         self.plan = classifier.network.plan
-        self.name = shown(_near(classifier.path), 200)
+        origin = classifier.card.origin if classifier.card.is_adopted else None
+        self.name = shown(_near(classifier.path) if origin is None else origin.name, 200)
         self.tensors = arrays_of(tensors_of(classifier.network))
         self._kept: OrderedDict[int, Recording] = OrderedDict()
         self._numbers = numbers
