@@ -78,7 +78,7 @@ def test_a_deep_network_has_one_landscape_sheet(tmp_path: Path) -> None:
     features.save(tmp_path / "overview.png")
     width, height = Image.open(tmp_path / "overview.png").size
     assert 1.4 * height < width
-    foreign = convlens.look(mobilenet(), photograph[:224, :224])
+    foreign = convlens.look(mobilenet(), photograph[:96, :96])
     assert len(foreign.layers) == 5 and foreign.overview_of is not None
     some = convlens.look("efficientnet-lite0", photograph, layers="0,1")
     assert [layer.address for layer in some.layers] == ["0", "1"] and some.overview_of is None
