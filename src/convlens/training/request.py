@@ -88,7 +88,7 @@ class TrainRequest:
             parse(str(self.architecture))
         if self.recipe is not None and not isinstance(self.recipe, Recipe | Mapping):
             raise UsageError(f"recipe must be a Recipe or a mapping of its fields, not {type(self.recipe).__name__}")
-        Recipe().replace(**self.pinned)
+        (Recipe() if self.start is None else PHOTO.recipe).replace(**self.pinned)  # of a photo, no epochs may be right
         _ = self.kinds, self.budget_s, self.options
         has_sentence = self.preset is not None or self.architecture is not None
         if self.parent is not None and self.start is not None and has_sentence:
