@@ -167,6 +167,8 @@ class Recipe(Augmentation):
         return cls().replace(**value)
 
     def __str__(self) -> str:
+        if not self.epochs:  # of the rest nothing is used
+            return f"head by {self.head} (penalty {self.head_penalty:g}), 0 epochs, balance {self.balance}"
         parts = [f"{self.optimizer} lr {self.lr:g}"]
         if self.optimizer == "muon":
             parts.append(f"kernels {self.muon_lr:g}")

@@ -484,3 +484,9 @@ def test_named_plan_fits_its_family() -> None:
         assert network.num_parameters == counts[name]
         for names in known.modules().values():
             assert len(set(names)) == sum(bool(leaf.tensors) for leaf in network.leaves)
+
+
+def test_a_name_that_is_nearly_one() -> None:
+    """A pretrained network's name with a slip in it: the one that was meant is named."""
+    with pytest.raises(ModelFileError, match="did you mean 'efficientnet-lite0'"):
+        model_path("eficientnet-lite0")

@@ -15,7 +15,7 @@ from convlens.modelfile import FORMAT_VERSION, Origin, read_model
 from convlens.network.adopting import IMAGENET, imagenet_classes, read_state_dict, write_adopted
 from convlens.network.hub import hub_model, is_hub_name
 from convlens.run import Run, find_model
-from convlens.text import shown
+from convlens.text import did_you_mean, shown
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,13 @@ def model_path(what: str | Path | Run) -> Path:
     StorageError."""
     if is_hub_name(what):
         return hub_model(str(what))
-    if not isinstance(what, str) or what not in PACKAGES:
+    if not isinstance(what, str):
         return find_model(what)
+    if what not in PACKAGES:
+        try:
+            return find_model(what)
+        except ModelFileError as error:
+            raise ModelFileError(f"{error}{did_you_mean(what, PACKAGES)}") from error
     package = PACKAGES[what]
     folder = files.cache_folder() / "models"
     path = folder / f"{what}-{package.sha256[:12]}-{FORMAT_VERSION}.safetensors"
