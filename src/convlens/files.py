@@ -305,6 +305,17 @@ def touch(path: Path) -> None:
         os.utime(path)
 
 
+def by_last_use(folder: Path) -> list[tuple[Path, int]]:
+    """The files of a folder with their sizes in bytes, those that were used longest ago first; one that another process
+    removes meanwhile is left out."""
+    found = []
+    for path in folder.iterdir():
+        with suppress(OSError):
+            facts = path.stat()
+            found.append((facts.st_mtime, path, facts.st_size))
+    return [(path, size) for _, path, size in sorted(found)]
+
+
 def remove_file(path: Path) -> None:
     """Remove a file, if it is there and can be."""
     with suppress(OSError):

@@ -222,11 +222,13 @@ class LearningCurve(Record, frozen=True):
     gains: Name | None
 
     def __str__(self) -> str:
-        steps = ", ".join(f"{100 * point.accuracy:.1f} % of {point.num_images:,}" for point in self.points)
+        nums = ", ".join(f"{point.num_images:,}" for point in self.points)
+        accuracies = ", ".join(f"{100 * point.accuracy:.1f}" for point in self.points)
+        words = f"after {nums} training images {accuracies} % (n = {self.num_held_out:,})"
         if self.forecast is None:
-            return steps
+            return words
         low, high = self.forecast
-        words = f"{steps}; twice as many pictures: {100 * low:.0f} to {100 * high:.0f} %"
+        words += f"; twice as many, {2 * self.points[-1].num_images:,}: {100 * low:.0f} to {100 * high:.0f} %"
         return words if self.gains is None else f"{words}; class {self.gains} would gain most"
 
 

@@ -95,6 +95,8 @@ def test_preset_photo_asks_for_it(tmp_path: Path, workplace: Path) -> None:
     assert run.record.learning_curve is not None and (run.path / "learning-curve.png").is_file()
     named = convlens.train(data, parent=LITE, size=96, recipe={"epochs": 0}, progress="none")
     assert named.record.recipe == run.record.recipe
+    folds = convlens.train(data, preset="photo", size=96, folds=2, progress="none")
+    assert folds.cross_validation is not None and folds.cross_validation.n == 60
     with pytest.raises(UsageError, match="starts from a pretrained network"):
         convlens.train(data, preset="photo", parent="none", progress="none")
 
@@ -113,6 +115,9 @@ def test_enough_pictures_are_fine_tuned(tmp_path: Path, monkeypatch: pytest.Monk
     assert chosen(data, preset="photo", size=96, augment="crop").draft.recipe.kinds[0].name == "crop"
     own = chosen(data, preset="photo", size=96, recipe={"epochs": 1, "freeze": "head"}).draft.recipe
     assert (own.epochs, own.freeze) == (1, "head")
+    folds = chosen(data, preset="photo", size=96, folds=3)
+    assert (folds.draft.recipe.epochs, folds.draft.recipe.patience) == (0, 0)
+    assert any("with folds" in line for line in folds.reasons)
     short = chosen(data, preset="photo", size=96, time=2)
     assert short.draft.recipe.epochs == 0 and any("more time or room than there is" in line for line in short.reasons)
 

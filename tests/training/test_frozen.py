@@ -229,6 +229,21 @@ def test_a_disk_that_is_too_small_is_found_before(parent: Run, tmp_path: Path, m
         frozen_outputs(network, 5, plan.dataset.images("train"), plan.compute, Progress())
 
 
+def test_what_a_killed_process_left_is_removed(parent: Run, tmp_path: Path) -> None:
+    """A half-written file of a process that was killed while it computed these outputs goes; others' stay."""
+    plan = plan_of(parent, folder(tmp_path / "new", range(1000, 1030)), freeze=SECOND)
+    network, images = network_of(plan), plan.dataset.images("train")
+    path = frozen_outputs(network, 5, images, plan.compute, Progress()).path
+    assert path is not None
+    path.unlink()
+    own, other = (path.parent / f".{name}.0123abcd.partial" for name in (path.name, "another.npy"))
+    for left in (own, other):
+        left.write_bytes(b"half")
+    frozen_outputs(network, 5, images, plan.compute, Progress())
+    assert not own.exists() and other.exists()
+    other.unlink()
+
+
 def test_what_was_used_longest_ago_makes_room(parent: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cache keeps so many bytes, and drops the oldest file first."""
     plan = plan_of(parent, folder(tmp_path / "new", range(1000, 1040)), freeze=SECOND)

@@ -69,7 +69,7 @@ def test_patience_resumes_to_the_same_bits(workplace: Path) -> None:
     whole = trained((x, y), architecture=TINY, recipe=recipe)
     calls = iter(range(10_000))
     part = trained((x, y), architecture=TINY, recipe=recipe, stop=lambda: next(calls) > 40)
-    assert part.status == "interrupted"
+    assert part.status == "interrupted" and part.val is not None, "that of the weights that are kept"
     ended = convlens.train((x, y), resume=part.path, progress="none")
     one, other = read_model(whole.model), read_model(part.model)
     assert ended.status == "complete"

@@ -48,10 +48,10 @@ _TIMING_STEPS, _TUNING_SHARE, _BEFORE_S = 12, 0.95, 12.0
 
 
 class Depth(NamedTuple):
-    """How much is fine-tuned: the shares of the multiply-adds between which it begins, from how many views of each
-    image, and the seconds and epochs that there must be."""
+    """How much is fine-tuned: the least and the largest share of the multiply-adds that it is, from how many views of
+    each image, and the seconds and epochs that there must be."""
 
-    left: tuple[float, float]
+    share: tuple[float, float]
     views: int
     least_s: float
     least_epochs: int
@@ -86,7 +86,7 @@ def starts_pretrained(choosing: Choosing, source: Source, found: Headers) -> boo
     why = "as asked for" if is_named else "of both the better on held-out images"
     choosing.say(f"starts from {origin.name}, trained on {origin.trained_on or 'pictures nobody says'}: {why}")
     choosing.outputs_s = source.num_samples * size[0] * size[1] / SIDES[0] ** 2 / rate
-    choosing.say(_size_reason(choosing, source, size, rate))
+    choosing.say(_size_reason(choosing, source, source.num_samples / rate))
     if found.num_channels == 1:
         choosing.say("the pictures are grey: the network is given them as RGB, three times the same")
     return True
@@ -113,15 +113,18 @@ def _draft_from(choosing: Choosing, parent: Parent, size: tuple[int, int]) -> Dr
     return Draft(PHOTO if is_own else None, sentence, recipe, options, draft.compute, parent)
 
 
-def _size_reason(choosing: Choosing, source: Source, size: tuple[int, int], rate: float) -> str:
-    line = f"input {size[0]}×{size[1]} px, framing {choosing.draft.options.framing}: "
+def _size_reason(choosing: Choosing, source: Source, full_s: float) -> str:
+    """The input that was chosen, and why; at the largest size the outputs of all pictures would take `full_s`."""
+    size, framing = choosing.draft.options.size, choosing.draft.options.framing
+    assert size is not None, "it was just chosen"
+    line = f"input {size[0]}×{size[1]} px, framing {framing}: "
     if choosing.request.options.size is not None:
         return f"{line}as asked for"
-    needed_s = source.num_samples * (size[0] / SIDES[0]) ** 2 / rate
-    line += f"what the network makes of {source.num_samples:,} pictures takes about {max(1.0, needed_s):.0f} s"
+    about = f"about {max(1.0, choosing.outputs_s):.0f} s"
+    line += f"what the network makes of {source.num_samples:,} pictures takes {about}"
     if size[0] == SIDES[0]:
         return line
-    return line + f", at {SIDES[0]} px {source.num_samples / rate:.0f} s, too much of {choosing.whole_s:.0f} s"
+    return line + f", at {SIDES[0]} px {full_s:.0f} s, too much of {choosing.whole_s:.0f} s"
 
 
 def _is_better(choosing: Choosing, source: Source, before: Draft) -> bool:
@@ -188,13 +191,16 @@ def choose_head(choosing: Choosing, dataset: Dataset) -> None:
 def _tuned(choosing: Choosing, training: TrainingPlan) -> TrainingPlan:
     """The plan with fine-tuning after the head, where there are pictures to learn from, to judge it by, and time."""
     counts = training.dataset.counts
-    choosing.bar.start("timing", 1)
+    if choosing.request.folds is not None:
+        choosing.say("the head alone is fitted: with folds no validation images are left to tell whether more helped")
+        return training
     if counts["train"] < LEAST_TO_TUNE or counts["val"] < LEAST_TO_JUDGE:
         choosing.say(
             f"the head alone is fitted: {counts['train']:,} training and {counts['val']:,} validation images are too "
             f"few to fine-tune more and to know that it helped ({LEAST_TO_TUNE:,} and {LEAST_TO_JUDGE:,} are needed)"
         )
         return training
+    choosing.bar.start("timing", 1)
     # What lies in the cache from a training before does not make this one longer.
     seconds = min(choosing.left_s, choosing.whole_s - choosing.outputs_s - _BEFORE_S) * _TUNING_SHARE
     for depth in _DEPTHS:
@@ -221,7 +227,7 @@ def _tuned_from(choosing: Choosing, training: TrainingPlan, depth: Depth) -> Tra
     """The plan with its last layers fine-tuned."""
     request, compute = choosing.request, training.compute
     recipe = training.recipe.replace(frozen_precision=compute.precision, frozen_views=depth.views, **FINE_TUNING)
-    recipe = recipe.replace(freeze=tuned_from(training.network, *depth.left))
+    recipe = recipe.replace(freeze=tuned_from(training.network, *depth.share))
     if request.kinds is not None:
         recipe = recipe.with_kinds(request.kinds, min(training.network.input_shape[1:]))
     if compute.device == "cpu":

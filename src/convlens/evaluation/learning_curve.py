@@ -13,6 +13,7 @@ from convlens.data.packed.splits import mixed
 from convlens.metrics import LearningCurve, learning_curve_of
 from convlens.network.compute import settled
 from convlens.progress import Progress
+from convlens.recipe import Recipe
 from convlens.training.fit import network_of
 from convlens.training.head import features_at, fitted_head, rounds_of
 from convlens.training.plan import TrainingPlan
@@ -38,31 +39,32 @@ def measure_learning_curve(plan: TrainingPlan, bar: Progress) -> LearningCurve |
         bar.start("learning curve", len(rounds) * (1 + _PARTS * (len(FRACTIONS) - 1)), unit="fits")
         keys, labels_N = dataset.split_keys(rows), torch.from_numpy(labels)
         right: list[list[NDArray[np.bool_]]] = [[] for _ in FRACTIONS]
-        nums = [0] * len(FRACTIONS)
+        sizes: list[list[int]] = [[] for _ in FRACTIONS]
         for held in rounds:
             out = torch.from_numpy(held)
             for place, fraction in enumerate(FRACTIONS):
                 found = []
                 for part in range(_PARTS if fraction < 1 else 1):
                     used = torch.from_numpy(_part(keys, labels, ~held, fraction, part))
-                    # The penalty is on a mean: of fewer images it weighs as much in all.
-                    penalty = plan.recipe.head_penalty * float((~out).sum() / used.sum())
-                    recipe = (
-                        plan.recipe.replace(head_penalty=min(penalty, 1e6))
-                        if plan.recipe.head == "logistic"
-                        else plan.recipe
-                    )
+                    sizes[place].append(int(used.sum()))
+                    recipe = _weighing_alike(plan.recipe, int((~out).sum()) / int(used.sum()))
                     weight_KC, bias_K = fitted_head(features_NC[used], labels_N[used], num_classes, recipe)
                     answers = (features_NC[out] @ weight_KC.T + bias_K).argmax(dim=1)
                     found.append((answers == labels_N[out]).numpy())
                     bar.advance(1)
                 right[place].append(np.stack(found + found[:1] * (_PARTS - len(found))))
-            nums = [
-                max(num, round(fraction * float((~held).sum()))) for num, fraction in zip(nums, FRACTIONS, strict=True)
-            ]
     held_labels = np.concatenate([labels[held] for held in rounds])
     right_FPN = np.stack([np.concatenate(parts, axis=1) for parts in right])
+    nums = [round(float(np.mean(of_one))) for of_one in sizes]
     return learning_curve_of(nums, right_FPN, held_labels, dataset.class_names)
+
+
+def _weighing_alike(recipe: Recipe, times: float) -> Recipe:
+    """The recipe for so many times fewer images: a penalty that stands beside a mean over them then weighs as much
+    against their sum."""
+    if recipe.head != "logistic":
+        return recipe
+    return recipe.replace(head_penalty=min(times * recipe.head_penalty, 1e6))
 
 
 def _part(

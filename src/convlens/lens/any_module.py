@@ -44,11 +44,11 @@ def look_into_module(module: nn.Module, image: Any, layers: Any, unit: str | Non
         explained = int(probabilities.argmax()) if label is None else class_number(label, names)
         shapes = {name: array.shape for name, array in arrays.items() if name in modules}
         subject = Subject.of(module, x_1CHW, torch.zeros_like(x_1CHW), modules, shapes)
-        is_overview = layers is None and len(arrays) > MANY_LAYERS
+        few = last_of_each_size({name: array.shape for name, array in arrays.items() if "#" not in name})
+        is_overview = layers is None and len(arrays) > MANY_LAYERS and bool(few)
         methods = [method for method in METHODS if not (is_overview and method == "integrated_gradients")]
         maps: dict[str, Any] = {method: attribution(subject, method, explained) for method in methods}
-    if is_overview:
-        wanted = last_of_each_size({name: array.shape for name, array in arrays.items() if "#" not in name})
+    wanted = few if is_overview else wanted
     answer = int(probabilities.argmax())
     return Features(
         f"{name_of(image)}: class {answer}, {100 * probabilities[answer]:.1f} %",

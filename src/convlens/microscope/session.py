@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from convlens.architecture.explain import Explanation
 from convlens.architecture.rows import rows_json
-from convlens.architecture.windows import INPUT, Unit, pixels_seen
+from convlens.architecture.windows import INPUT, Unit, nodes_by_address, pixels_seen
 from convlens.checks import checked, choice
 from convlens.classifier import Classifier
 from convlens.data.image.decode import Pixels, quiet_pillow
@@ -154,7 +154,8 @@ class Session:
 
     def _kept_bytes(self) -> int:
         # At most: of each recording its tensors, and an array of each that was asked for.
-        return 8 * len(self._kept) * sum(math.prod(node.output_shape) for node in self.plan.leaves)
+        nodes = nodes_by_address(self.plan).values()
+        return 8 * len(self._kept) * sum(math.prod(node.output_shape) for node in nodes)
 
     def recording(self, number: int) -> Recording:
         """The recording of a picture that was shown. Raises GoneError."""

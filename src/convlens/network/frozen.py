@@ -79,6 +79,7 @@ def frozen_outputs(
                 files.touch(path)
                 return found
             bar.line(f"{shown(path.name)} in the cache is damaged: computed anew")
+        files.remove_leftovers(folder, of=path.name)  # of a process that was killed while it computed these
         _compute(path, network, first, images_NHWC, compute, bar, view)
         found = _read(path, network, first, len(images_NHWC), compute)
         assert found is not None, "it was just written"
@@ -151,7 +152,7 @@ def _read(path: Path, network: Network, first: int, num: int, compute: Compute) 
     wanted = (num, *_shape(network, first))
     if mapped.shape != wanted or mapped.dtype != _dtype(compute) or keys.shape != (num,) or keys.dtype != np.uint64:
         return None
-    rows = ImageRows(mapped, np.arange(num), keys, path)
+    rows = ImageRows(mapped, np.arange(num), keys, path, "remove it, and it is computed anew")
     some = rows.only(np.arange(num) % max(1, -(-mapped.nbytes // _MOST_CHECKED_BYTES)) == 0)
     return None if some.damaged().any() else rows
 
@@ -203,9 +204,9 @@ def _array(outputs: Tensor) -> NDArray[Any]:
 
 def _make_room(folder: Path, num_bytes: int) -> None:
     """Remove what was used longest ago, until this fits into what the cache may hold. Raises StorageError."""
-    old = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in folder.glob("*.npy"))
-    total = num_bytes + sum(size for _, size, _ in old)
-    for _, size, path in old:
+    old = [found for found in files.by_last_use(folder) if found[0].suffix == ".npy"]
+    total = num_bytes + sum(size for _, size in old)
+    for path, size in old:
         if total <= KEPT_BYTES or path.name.endswith(".keys.npy"):
             continue
         for name in (path, _keys_path(path), path.with_suffix(".lock")):

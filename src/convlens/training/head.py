@@ -56,9 +56,12 @@ def _outputs(
 def measured_outputs(
     network: Network, plan: TrainingPlan, rows: NDArray[np.int64], first: int, bar: Progress
 ) -> ImageRows:
-    """What the layers before number `first` make of images that a score is computed for: always in float32."""
+    """What the layers before number `first` make of images that a score is computed for: always in float32, and each of
+    them held to its key. Raises as `frozen_outputs`, and DataError where one is not what was computed."""
     exact = replace(plan.compute, precision="float32")
-    return frozen_outputs(network, first, plan.dataset.images_at(rows), exact, bar)
+    found = frozen_outputs(network, first, plan.dataset.images_at(rows), exact, bar)
+    found.check()
+    return found
 
 
 def features_at(network: Network, plan: TrainingPlan, rows: NDArray[np.int64], bar: Progress) -> Tensor:

@@ -247,8 +247,8 @@ class _Trainer:
         is_best = state.best is not None and state.best_val is not None
         if is_best:
             state.val = state.best_val
-        if is_best and state.best_step == 0 < state.step:
-            self.bar.line("no epoch lowered the validation loss of the head as it was fitted: all of them are undone")
+            if state.best_step == 0 < state.step:
+                self.bar.line("no epoch lowered the validation loss of the fitted head: all of them are undone")
         elif status != "complete":
             state.val = None  # of an earlier step than the weights that are saved
         with state.averaged() as network:

@@ -183,11 +183,12 @@ def inherit(network: Network, parent: Parent, class_names: tuple[str, ...]) -> l
     These are the ones whose shape the number of classes decides, where the classes are not the same in the same order.
     """
     head = set(head_of(network.plan)) if class_names != parent.card.class_names else set()
-    # In order, for the sentence for another size may have other addresses.
+    tensors = tensors_of(network)
+    # By their order, for the sentence for another size may have other addresses.
     with torch.no_grad():
-        for (name, tensor), own in zip(tensors_of(network).items(), parent.plan.tensors, strict=True):
+        for name, own in zip(network.plan.tensors, parent.plan.tensors, strict=True):
             if name not in head:
-                tensor.copy_(torch.from_numpy(np.array(parent.tensors[own])))
+                tensors[name].copy_(torch.from_numpy(np.array(parent.tensors[own])))
     return sorted(head)
 
 

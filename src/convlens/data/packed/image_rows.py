@@ -25,13 +25,14 @@ class ImageRows:
 
     `images[a:b]` and `images[positions]` read and copy, `images[i]` and iteration give read-only views of the mapping,
     `np.asarray(images)` copies all of them. `keys`, uint64 (N,), are the starts of the SHA-256 that the images had when
-    they were packed, and `path` is their file.
+    they were packed, `path` is their file, and `remedy` what helps where they are others now.
     """
 
     mapped: Pixels
     rows: NDArray[np.int64]
     keys: NDArray[np.uint64] | None = None
     path: Path | None = None
+    remedy: str = "mend it with convlens pack DATA --verify, or pack it anew"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -73,8 +74,7 @@ class ImageRows:
         if (damaged := some.damaged()).any():
             raise DataError(
                 f"{shown(self.path, 200)} is damaged: {int(damaged.sum()):,} of {len(some):,} images looked at are not "
-                f"those that were packed (row {some.rows[int(damaged.argmax())]:,} is the first): mend it with "
-                "convlens pack DATA --verify, or pack it anew"
+                f"those that were packed (row {some.rows[int(damaged.argmax())]:,} is the first): {self.remedy}"
             )
 
 

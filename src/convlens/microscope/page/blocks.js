@@ -1,6 +1,6 @@
 // A deep network's layers folded by the size of their maps, with a strip of thumbnails that leads to each block.
 
-import { getArrays } from "./api.js";
+import { complain, getArrays } from "./api.js";
 import { painted } from "./colours.js";
 import { by, byId, element, sizedCanvas } from "./dom.js";
 import { state, tell } from "./state.js";
@@ -62,7 +62,7 @@ export async function fetchThumbnails() {
   if (!state.picture || !wanted.length || !byId("layers").contains(wanted[0].details)) return;
   const { id } = state.picture;
   const path = `api/thumbnails?id=${id}&layers=${wanted.map((block) => encodeURIComponent(block.leads)).join(",")}`;
-  const found = await getArrays(path).catch((error) => { if (error.status === 410) tell("gone", id); });
+  const found = await getArrays(path).catch((error) => { if (error.status === 410) tell("gone", id); else complain(error); });
   if (!found || id !== state.picture?.id) return;
   for (const block of wanted) {
     const { data, shape: [height, width] } = found.arrays[block.leads];
