@@ -1,5 +1,6 @@
 """serve: the microscope's page."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from convlens.commands import terminal
@@ -19,12 +20,13 @@ def serve(
     token: Annotated[str | None, flag("What a browser must show.", show_default="made by itself")] = None,
     no_token: Annotated[bool, flag("Let every user of this machine in.", None, "--no-token")] = False,
     max_connections: Annotated[int, flag("Connections held at once.")] = 64,
+    collect: Annotated[Path, flag("Folder that the page's view Teach keeps pictures in.")] = Path("collected"),
     device: Device = None,
 ) -> None:
-    """Open a model in the microscope: a page to draw on, look into, design and train in."""
+    """Open a model in the microscope: a page to draw on, look into, design, teach and train in."""
     import convlens
 
     with terminal.progress() as bar, ended_by_ctrl_c():
         given: dict[str, Any] = {"allow_host": allow_host, "token": token, "no_token": no_token, "device": device}
-        given |= {"max_connections": max_connections, "progress": bar}
+        given |= {"max_connections": max_connections, "collect": collect, "progress": bar}
         convlens.serve(model, host=host, port=port, open=open, **given)

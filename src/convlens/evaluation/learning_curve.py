@@ -20,19 +20,19 @@ from convlens.training.plan import TrainingPlan
 
 FRACTIONS = (1 / 8, 1 / 4, 1 / 2, 1.0)
 _PARTS = 4  # drawn of each size
-_LEAST = 40  # training images, below which an eighth is nothing
+_LEAST = 40  # training images that are no group together, below which an eighth is nothing
 
 
 def measure_learning_curve(plan: TrainingPlan, bar: Progress) -> LearningCurve | None:
     """Accuracy after an eighth, a quarter, a half and all of the training images, and a forecast for twice as many.
 
-    Of the head alone, on frozen features, as the recipe fits it. None where there are too few images to part.
+    Of the head alone, on frozen features, as the recipe fits it. None where images or groups are too few.
     """
     dataset, num_classes = plan.dataset, plan.network.num_classes
     rows = np.sort(np.concatenate([dataset.rows("train"), dataset.rows("val")]))
     labels = dataset.labels_at(rows)
     rounds = rounds_of(dataset, rows)
-    if dataset.counts["train"] < _LEAST or not rounds:
+    if len(np.unique(dataset.split_keys(dataset.rows("train")))) < _LEAST or not rounds:
         return None
     with settled(plan.compute):
         features_NC = features_at(network_of(plan), plan, rows, bar)

@@ -6,6 +6,7 @@ Owns the three methods, for any function from pictures to logits. All explain on
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Self
 
 import numpy as np
@@ -46,9 +47,13 @@ class Subject:
         often: Forward | None = None,
     ) -> Self:
         """The subject whose Grad-CAM layer is the last with maps above 1×1; `shapes` are of outputs, in order."""
-        with_maps = [name for name, shape in shapes.items() if len(shape) == 3 and shape[1] * shape[2] > 1]
-        last = with_maps[-1] if with_maps else None
+        last = last_with_maps(shapes)
         return cls(forward, x_1CHW, baseline_1CHW, last, None if last is None else modules[last], often or forward)
+
+
+def last_with_maps(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """The layer that Grad-CAM looks at, of outputs' shapes in order: the last with maps above 1×1."""
+    return next((name for name in reversed(list(shapes)) if len(shapes[name]) == 3 and prod(shapes[name][1:]) > 1), None)
 
 
 def attribution(subject: Subject, method: str, label: int) -> Values | None:
@@ -64,25 +69,34 @@ def attribution(subject: Subject, method: str, label: int) -> Values | None:
     assert method == "grad_cam", method
     if subject.layer is None:
         return None
-    return resized(grad_cam(subject.forward, subject.layer, x.detach().clone(), label), *x.shape[2:])
+    return resized(grad_cam(subject.forward, subject.layer, x.detach(), label)[0], *x.shape[2:])
 
 
-def grad_cam(forward: Forward, layer: nn.Module, x_1CHW: Tensor, label: int) -> Values:
-    """Grad-CAM (Selvaraju et al., 2017, arXiv:1610.02391): float32 (h, w), from 0 on.
+def grad_cam(forward: Forward, layer: nn.Module, x_1CHW: Tensor, label: int | None = None) -> tuple[Values, Values]:
+    """Grad-CAM (Selvaraju et al., 2017, arXiv:1610.02391) of a class, or of the answer: float32 (h, w), from 0 on; and
+    the logits (K,).
 
     The maps of a layer, each weighted by the mean gradient of the logit over it, summed, negative values cut off. It
     has the size of the layer's maps; `resized` brings it to the picture's.
     """
     kept: list[Tensor] = []
-    hook = layer.register_forward_hook(lambda module, inputs, output: kept.append(output))
+
+    def begin_here(module: nn.Module, inputs: object, output: Tensor) -> Tensor | None:
+        if kept:
+            return None  # it runs again
+        kept.append(output.detach().requires_grad_())
+        return kept[0].clone()  # what comes after it may work in place
+
+    hook = layer.register_forward_hook(begin_here)
     try:
-        logit = forward(x_1CHW.requires_grad_())[0, label]
+        with torch.enable_grad():
+            logits_K = forward(x_1CHW)[0]
     finally:
         hook.remove()
-    maps = kept[0]
-    (gradient,) = torch.autograd.grad(logit, maps, allow_unused=True, materialize_grads=True)
-    weighted = maps * gradient.mean(dim=(2, 3), keepdim=True)
-    return array_of(weighted.sum(dim=1).relu()[0].detach())
+    logit = logits_K[int(logits_K.argmax()) if label is None else label]
+    (gradient,) = torch.autograd.grad(logit, kept[0], allow_unused=True, materialize_grads=True)
+    weighted = kept[0].detach() * gradient.mean(dim=(2, 3), keepdim=True)
+    return array_of(weighted.sum(dim=1).relu()[0]), array_of(logits_K.detach())
 
 
 def resized(map_hw: Values, height: int, width: int) -> Values:

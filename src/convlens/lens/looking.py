@@ -4,6 +4,7 @@ Owns the way from a model and a picture to `Features`.
 """
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,9 @@ def subject_of(classifier: Classifier, image_HWC: Pixels) -> Subject:
     x_1CHW, baseline_1CHW = map(network.normalise, batches)
     shapes = {address: node.output_shape for address, node in nodes_by_address(network.plan).items()}
     # Batch norm is folded away for the methods that ask hundreds of times; the layer of Grad-CAM stays what it is.
-    return Subject.of(network.forward_normalised, x_1CHW, baseline_1CHW, modules_of(network), shapes, folded(network))
+    often = cache(lambda: folded(network))
+    modules = modules_of(network)
+    return Subject.of(network.forward_normalised, x_1CHW, baseline_1CHW, modules, shapes, lambda x: often()(x))
 
 
 def baseline_of(spec: InputSpec) -> tuple[Pixels, str]:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from importlib.resources import files as package_files
 from itertools import count
+from pathlib import Path
 from typing import TypeVar
 
 from starlette.applications import Starlette
@@ -22,6 +23,7 @@ from convlens.classifier import Classifier, load
 from convlens.errors import ConvlensError, RecordError, SentenceError, UsageError
 from convlens.microscope.lab import Lab, LabRequest, explained
 from convlens.microscope.session import GoneError, Session
+from convlens.microscope.teaching import DEFAULT_FOLDER, Teaching
 from convlens.records import Record, Text, parsed
 from convlens.text import shown
 
@@ -39,17 +41,24 @@ class SentenceRequest(Record, frozen=True):
     sentence: Text
 
 
+class PlaceRequest(Record, frozen=True):
+    """What `/api/teach/burst` and `/api/teach/discard` take: a class, and one of its bursts."""
+
+    name: Text
+    burst: Text | None = None
+
+
 class _BusyError(Exception):
     """The queue of the worker is full."""
 
 
 class Microscope:
-    """The open session, the lab and the one worker; `app` is what a server runs."""
+    """The open session, the lab, the folder that is collected into, and the one worker; `app` is what a server runs."""
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: Classifier, collect: Path = DEFAULT_FOLDER) -> None:
         self._numbers = count(1)
         self.session = Session(classifier, self._numbers)
-        self.lab = Lab()
+        self.lab, self.teaching = Lab(), Teaching(collect)
         self._worker = ThreadPoolExecutor(1, "convlens")
         self._num_waiting = self._num_held = 0
         self._measuring, self._training = asyncio.Lock(), asyncio.Lock()
@@ -62,6 +71,7 @@ class Microscope:
                 Route("/page/{name}", self._file, methods=get),
                 Route("/api/model", self._model, methods=get),
                 Route("/api/see", self._see, methods=post),
+                Route("/api/live", self._live, methods=post),
                 Route("/api/maps", self._maps, methods=get),
                 Route("/api/thumbnails", self._thumbnails, methods=get),
                 Route("/api/value", self._value, methods=get),
@@ -73,6 +83,12 @@ class Microscope:
                 Route("/api/lab/train", self._lab_train, methods=post),
                 Route("/api/lab/stop", self._lab_stop, methods=post),
                 Route("/api/lab/open", self._lab_open, methods=post),
+                Route("/api/teach", self._teach_status, methods=get),
+                Route("/api/teach/burst", self._teach_burst, methods=post),
+                Route("/api/teach/picture", self._teach_picture, methods=post),
+                Route("/api/teach/discard", self._teach_discard, methods=post),
+                Route("/api/teach/prepare", self._teach_prepare, methods=post),
+                Route("/api/teach/train", self._teach_train, methods=post),
             ],
             exception_handlers=dict.fromkeys((*_PROBLEMS, ConvlensError, HTTPException, Exception), _problem),
         )
@@ -143,6 +159,11 @@ class Microscope:
         async with self._body(request) as data:
             return _binary(await self._work(partial(self.session.see, data)))
 
+    async def _live(self, request: Request) -> Response:
+        async with self._body(request) as data:
+            wish = "grad_cam" in request.query_params
+            return _binary(await self._work(partial(self.session.live, data, wants_grad_cam=wish)))
+
     async def _maps(self, request: Request) -> Response:
         layers = [a for a in request.query_params.get("layers", "").split(",") if a]
         return _binary(await self._work(partial(self.session.maps, _number(request, "id"), layers[:1000])))
@@ -205,9 +226,42 @@ class Microscope:
     async def _lab_open(self, request: Request) -> Response:
         if self.lab.place is None or self.lab.is_busy:
             raise UsageError("there is no trained network to open yet")
-        place, device = self.lab.place, self.session.classifier.device
+        return await self._opened(self.lab.place)
+
+    async def _opened(self, place: Path) -> Response:
+        """The model of a run instead of the one that is open."""
+        device = self.session.classifier.device
         self.session = await self._work(lambda: Session(load(place, device), self._numbers))
         return JSONResponse(await self._work(self.session.model))
+
+    # ------------------------------------------------------------ teaching
+
+    async def _teach_status(self, request: Request) -> Response:
+        return JSONResponse(await asyncio.to_thread(self.teaching.status))
+
+    async def _teach_burst(self, request: Request) -> Response:
+        asked = await _json(request, PlaceRequest)
+        return JSONResponse({"burst": await asyncio.to_thread(self.teaching.begin_burst, asked.name)})
+
+    async def _teach_picture(self, request: Request) -> Response:
+        name, burst, suffix = (request.query_params.get(key) for key in ("name", "burst", "suffix"))
+        async with self._body(request) as data:
+            await asyncio.to_thread(self.teaching.add, name or "", burst, suffix or "", data)
+        return await self._teach_status(request)
+
+    async def _teach_discard(self, request: Request) -> Response:
+        asked = await _json(request, PlaceRequest)
+        await asyncio.to_thread(self.teaching.discard, asked.name, asked.burst or "")
+        return await self._teach_status(request)
+
+    async def _teach_prepare(self, request: Request) -> Response:
+        await self._work(partial(self.teaching.prepare, self.session.classifier.device))
+        return await self._teach_status(request)
+
+    async def _teach_train(self, request: Request) -> Response:
+        # In the one worker: two threads cannot each have torch settled as they need it.
+        lesson = await self._work(partial(self.teaching.teach, self.session.classifier.device))
+        return await self._opened(lesson.run.path)
 
 
 # ---------------------------------------------------------------- requests

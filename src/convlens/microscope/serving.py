@@ -23,6 +23,7 @@ from convlens.connections import MAX_CONNECTIONS, Limits, listen, run_server
 from convlens.errors import UsageError
 from convlens.microscope.access import Access
 from convlens.microscope.server import Microscope
+from convlens.microscope.teaching import DEFAULT_FOLDER
 from convlens.progress import Progress, open_progress
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8023
@@ -38,6 +39,7 @@ def serve(
     token: str | None = None,
     no_token: bool = False,
     max_connections: int = MAX_CONNECTIONS,
+    collect: str | Path = DEFAULT_FOLDER,
     device: str | None = "auto",
     progress: str | Progress = "auto",
 ) -> None:
@@ -46,7 +48,8 @@ def serve(
     `model` is whatever `load` takes. Whoever asks must show a token: `token`, or one that is made; other users of this
     machine can reach the port too. `no_token` does without, on this machine's own addresses alone. `allow_host` are
     more names that a browser may reach it by (those of a notebook's proxy). `open` starts the browser.
-    `max_connections` are held at once, at most half of the process's file descriptors. The start line, with the address
+    `max_connections` are held at once, at most half of the process's file descriptors. `collect` is the folder that
+    the page's view *Teach* keeps pictures in. The start line, with the address
     and the token behind its `#`, goes to `progress`. Raises UsageError where the port is taken, with one that is free;
     and as `load` does.
     """
@@ -70,7 +73,11 @@ def serve(
     address = f"[{shown_host}]" if ":" in shown_host else shown_host
     url = f"http://{address}:{port}/" + (f"#token={token}" if token else "")
     limits = Limits(max_connections)
-    with open_progress(progress) as bar, closing(listener), closing(Microscope(classifier)) as microscope:
+    with (
+        open_progress(progress) as bar,
+        closing(listener),
+        closing(Microscope(classifier, Path(collect))) as microscope,
+    ):
         access = Access(microscope.app, frozenset(names), allowed, not is_local, token)
         redirect = _redirect_to(url, port) if open and token else None
 

@@ -8,26 +8,30 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from convlens.architecture.explain import Explanation
 from convlens.architecture.rows import rows_json
 from convlens.architecture.windows import INPUT, Unit, nodes_by_address, pixels_seen
 from convlens.checks import checked, choice
 from convlens.classifier import Classifier
-from convlens.data.image.decode import Pixels, quiet_pillow
+from convlens.data.image.decode import Pixels, quiet_pillow, read_header
+from convlens.data.image.framing import place_of
 from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.image_rows import ImageRows
 from convlens.data.packed.pack import reopen
-from convlens.errors import ConvlensError, DataError, RecordError, UsageError
+from convlens.errors import ConvlensError, DataError, ModelFileError, RecordError, UsageError
 from convlens.lens.arithmetic import SOFTMAX, Working, working
-from convlens.lens.attribution import METHODS, attribution
+from convlens.lens.attribution import METHODS, attribution, grad_cam, last_with_maps
 from convlens.lens.features import dead_maps
-from convlens.lens.hooks import evaluating, record
+from convlens.lens.hooks import array_of, evaluating, record
 from convlens.lens.looking import subject_of
 from convlens.lens.recording import Recording
 from convlens.metrics import (
@@ -42,6 +46,7 @@ from convlens.metrics import (
 from convlens.microscope.wire import packed, quantised
 from convlens.network.build import arrays_of, tensors_of
 from convlens.network.compute import resolve_compute, settled
+from convlens.network.frozen import folded
 from convlens.presets import NATURAL
 from convlens.run import Run
 from convlens.seen import Seen
@@ -130,6 +135,36 @@ class Session:
         """Show a picture file's bytes to the network. Raises ImageError."""
         with quiet_pillow():
             return self._answer(self.classifier.frame(data))
+
+    def live(self, data: bytes, *, wants_grad_cam: bool) -> bytes:
+        """The answer to a picture of a camera, of which nothing is kept; with Grad-CAM for it, as 0..255 and of the
+        size of the last maps, where there are any. `place` is what of the picture the network sees: left, top, right
+        and bottom in its pixels. Raises ImageError."""
+        classifier, arrays = self.classifier, dict[str, NDArray[Any]]()
+        with quiet_pillow():
+            framed, header = classifier.frame(data), read_header(data)
+        network, (chain, layer) = classifier.network, self._folded
+        with settled(resolve_compute(classifier.device, "float32")):
+            x_1CHW = network.normalise(torch.from_numpy(framed[None].copy()).to(classifier.device))
+            if wants_grad_cam and layer is not None:
+                found, logits_K = grad_cam(chain, layer, x_1CHW)
+                arrays["map"] = quantised(found)[0]
+            else:
+                with torch.inference_mode():
+                    logits_K = array_of(chain(x_1CHW)[0])
+        if not np.isfinite(logits_K).all():
+            raise ModelFileError("the network gives values that are not finite for this picture")
+        arrays["probabilities"] = softmax(logits_K[None])[0]
+        place = place_of(header.height, header.width, classifier.card.input_spec)
+        return packed({"label": int(logits_K.argmax()), "model": self.name, "place": place}, arrays)
+
+    @cached_property
+    def _folded(self) -> tuple[nn.Module, nn.Module | None]:
+        """From normalised images to logits, with batch norm folded in, and the last layer of it with maps above 1×1."""
+        chain = folded(self.classifier.network)
+        shapes = {address: node.output_shape for address, node in nodes_by_address(self.plan).items()}
+        last = last_with_maps(shapes)
+        return chain, None if last is None else chain.get_submodule(last)
 
     def see_validation(self, position: int) -> bytes:
         """Show one of the validation images to it. Raises UsageError, DataError."""

@@ -16,6 +16,7 @@ from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.image_rows import ImageRows
 from convlens.data.packed.splits import deal
 from convlens.network.build import Network
+from convlens.network.compute import Compute
 from convlens.network.forward import tensor_of
 from convlens.network.frozen import AS_THEY_ARE, View, frozen_outputs
 from convlens.progress import Progress
@@ -40,16 +41,22 @@ def trained_on(
     if recipe.kinds:
         num = min(recipe.frozen_views, max(1, -(-recipe.num_steps(len(rows)) * recipe.batch_size // len(rows))))
         views = [View(recipe.augmentation, number, plan.seed) for number in range(num)]
-    return tuple(_outputs(network, plan, rows, first, view, bar) for view in views)
+    return tuple(_outputs(network, plan, rows, first, plan.frozen_compute, bar, view) for view in views)
 
 
 def _outputs(
-    network: Network, plan: TrainingPlan, rows: NDArray[np.int64], first: int, view: View, bar: Progress
+    network: Network,
+    plan: TrainingPlan,
+    rows: NDArray[np.int64],
+    first: int,
+    compute: Compute,
+    bar: Progress,
+    view: View = AS_THEY_ARE,
 ) -> ImageRows:
     """Computed for all images of training that `rows` are many of: who asks for others of them finds them there."""
     whole = plan.dataset.rows("train")
     whole = whole if len(rows) * _MANY >= len(whole) and np.isin(rows, whole).all() else rows
-    found = frozen_outputs(network, first, plan.dataset.images_at(whole), plan.frozen_compute, bar, view)
+    found = frozen_outputs(network, first, plan.dataset.images_at(whole), compute, bar, view)
     return found.only(np.searchsorted(whole, rows))
 
 
@@ -59,7 +66,7 @@ def measured_outputs(
     """What the layers before number `first` make of images that a score is computed for: always in float32, and each of
     them held to its key. Raises as `frozen_outputs`, and DataError where one is not what was computed."""
     exact = replace(plan.compute, precision="float32")
-    found = frozen_outputs(network, first, plan.dataset.images_at(rows), exact, bar)
+    found = _outputs(network, plan, rows, first, exact, bar)
     found.check()
     return found
 
@@ -69,7 +76,7 @@ def features_at(network: Network, plan: TrainingPlan, rows: NDArray[np.int64], b
     place, is_val = plan.network.index_of("head"), np.isin(rows, plan.dataset.rows("val"))
     features_NC = torch.zeros((len(rows), math.prod(plan.network.nodes[place].input_shape)))
     if not is_val.all():
-        learned = _outputs(network, plan, rows[~is_val], place, AS_THEY_ARE, bar)
+        learned = _outputs(network, plan, rows[~is_val], place, plan.frozen_compute, bar)
         features_NC[torch.from_numpy(~is_val)] = tensor_of(learned[:]).float()
     if is_val.any():
         measured = measured_outputs(network, plan, rows[is_val], place, bar)

@@ -26,6 +26,8 @@ LEVELS = ("class", "split", "group", "*")
 
 NO_PICTURE = "no picture"
 OWN = "written by convlens"
+# A folder within a class folder that is named so holds what was taken in one go, or of one person: a group.
+_GROUP_FOLDER = re.compile(r"(?i)(burst|sequence|clip|video|recording|session|patient|subject)[ _-]?\d+")
 NO_CLASS = "beside the class folders, in no class"
 NO_SPLIT = "beside the split folders, in no split"
 NO_LABEL = "pictures without labels: `predict` answers them"
@@ -59,6 +61,19 @@ class Part:
     paths: Sequence[str]
 
 
+def is_group(folder: Folder) -> bool:
+    """Whether a folder within a class folder is named as pictures that belong together are."""
+    return _GROUP_FOLDER.fullmatch(folder.name) is not None
+
+
+def _parts_of(label: str, split: str | None, folder: Folder) -> list[Part]:
+    """The pictures of a class folder; those of a folder in it that is named as a group are one."""
+    of_groups = [one for one in folder.folders if is_group(one)]
+    own = {path for one in of_groups for path in one.pictures()}
+    parts = [Part(label, split, one.name.lower(), list(one.pictures())) for one in of_groups]
+    return [Part(label, split, None, [path for path in folder.pictures() if path not in own]), *parts]
+
+
 def parse_layout(layout: str | None) -> tuple[str, ...] | None:
     """`split/class` as its levels. Raises UsageError."""
     if layout is None:
@@ -83,6 +98,11 @@ def class_folders(
     reading = _Reader(tree, root, top, read.group).read() if levels is None else _by_levels(tree, top, levels)
     for reason, paths in unused.items():
         reading.unused[reason] += paths
+    if read.group is None and (groups := {part.group for part in reading.parts} - {None}):
+        some, way = listed(sorted(map(str, groups)), 3), "" if levels else "; `layout=class` takes them apart"
+        reading.notes.append(
+            f"the pictures of {counted(len(groups), 'folder')} ({some}) are groups, which no split parts{way}"
+        )
     if top.path:
         reading.notes.insert(0, f"class folders taken from {top.path}/, the only folder with pictures there")
     _tell_splits(reading, top)
@@ -175,7 +195,9 @@ def other_files(root: Folder) -> dict[str, list[str]]:
 def unwrapped(root: Folder) -> tuple[Folder, dict[str, list[str]]]:
     """The folder that holds the class folders: down through folders that are alone, and the pictures left beside."""
     top, unused = root, defaultdict[str, list[str]](list)
-    while len(top.folders) == 1 and top.folders[0].folders and len(top.loose) < top.folders[0].num_pictures:
+    while len(top.folders) == 1 and len(top.loose) < top.folders[0].num_pictures:
+        if all(map(is_group, top.folders[0].folders)):
+            break  # or it holds none
         unused[NO_CLASS] += top.loose
         top = top.folders[0]
     return top, unused
@@ -257,7 +279,7 @@ class _Reader:
         if not inside.folders:
             reading.leave(NO_LABEL, folder)
             return
-        reading.parts += [Part(_label(one), split, None, list(one.pictures())) for one in inside.folders]
+        reading.parts += [part for one in inside.folders for part in _parts_of(_label(one), split, one)]
         reading.unused[NO_CLASS] += inside.loose
 
     def refuse_splits_without_train(self, worded: list[Folder], beside: list[Folder]) -> None:
@@ -298,9 +320,8 @@ class _Reader:
         for folder in folders:
             if len(self.splits_in(folder)) < len(folder.folders):
                 self.refuse(f"{folder.name}/ has more than one folder for a split", "class/split", "class")
-            reading.parts += [
-                Part(_label(folder), split_of(one.name), None, list(one.pictures())) for one in folder.folders
-            ]
+            for one in folder.folders:
+                reading.parts += _parts_of(_label(folder), split_of(one.name), one)
         reading.unused[NO_CLASS] += self.top.loose
         return reading
 
@@ -325,9 +346,11 @@ class _Reader:
         if of_splits := [folder.name for folder in folders if self.splits_in(folder)]:
             what = f"{listed(of_splits)} holds folders of splits, other folders do not"
             self.refuse(what, "class/split", "class")
-        reading = Reading("class", [Part(_label(one), None, None, list(one.pictures())) for one in folders])
+        reading = Reading("class", [part for one in folders for part in _parts_of(_label(one), None, one)])
         reading.unused[NO_CLASS] += self.top.loose
-        hollow = [folder for folder in folders if len(folder.folders) > 1 and not folder.loose]
+        hollow = [
+            one for one in folders if len(one.folders) > 1 and not one.loose and not any(map(is_group, one.folders))
+        ]
         if hollow and len(hollow) < len(folders):
             reading.notes.append(
                 f"{listed((f.name for f in hollow), 2)} holds nothing but folders "
@@ -335,7 +358,9 @@ class _Reader:
                 f"classes, name {shown(hollow[0].name)} itself"
             )
         if self.group is None and all(folder.folders and not folder.loose for folder in folders):
-            inner = Counter(_label(one) for folder in folders for one in folder.folders)
+            inner = Counter(_label(one) for folder in folders for one in folder.folders if not is_group(one))
+            if not inner:
+                return reading
             shared = [label for label, times in inner.items() if times > 1]
             if shared and len(folders) > 1:
                 self.refuse(

@@ -41,7 +41,7 @@ async function answered(path, read, options, tries = 1) {
   throw new Problem(response.status, body);
 }
 
-export const getJson = (path) => answered(path, "json");
+export const getJson = (path, options) => answered(path, "json", options);
 
 export const postJson = (path, value = {}) => answered(path, "json", { method: "POST", body: JSON.stringify(value) });
 

@@ -1,4 +1,4 @@
-// The page's beginning: the model, the three views and their tabs.
+// The page's beginning: the model, the views and their tabs.
 
 import { complain, getJson } from "./api.js";
 import { byId } from "./dom.js";
@@ -9,9 +9,10 @@ import { redraw } from "./maps.js";
 import { enterModel, openModel, startModel } from "./model.js";
 import { stopPlaying } from "./play.js";
 import { state } from "./state.js";
+import { enterTeach, leaveTeach, startTeach } from "./teach.js";
 import { startValue } from "./value.js";
 
-const VIEWS = ["look", "lab", "model"];
+const VIEWS = ["look", "teach", "lab", "model"];
 
 function enter(view) {
   for (const name of VIEWS) {
@@ -23,6 +24,7 @@ function enter(view) {
   if (location.hash !== `#${view}`) history.replaceState(null, "", `#${view}`);
   if (view !== "look") stopPlaying();
   if (view === "model") enterModel();
+  if (view === "teach") enterTeach(); else leaveTeach();
   if (view === "look") redraw();
 }
 
@@ -51,6 +53,7 @@ startDrawing();
 startLook();
 startValue();
 startLab((model) => { open(model); enter("look"); });
+startTeach(open);
 startModel(() => enter("look"));
 try {
   open(await getJson("api/model"));
