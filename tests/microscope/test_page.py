@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,35 +34,11 @@ PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1440, "height": 1000}
 VERTICAL_EDGES = "conv(6, 5, stride=2, padding=2) relu maxpool(2) flatten linear(classes)"
 
 
-def without_browser(reason: str) -> None:
-    """Skip by name; where a browser is required, fail."""
-    if os.environ.get("CONVLENS_BROWSER") == "required":
-        pytest.fail(f"a browser is required here, and {reason}")
-    pytest.skip(f"no browser: {reason}")
-
-
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        without_browser("playwright is not installed")
-    names = (os.environ.get("CONVLENS_CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
-    program = next((found for name in names if name and (found := shutil.which(name))), None)
-    if program is None:
-        without_browser("no chromium is on the path")
-    with sync_playwright() as playwright:
-        quiet = [
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--no-first-run",
-        ]
-        opened = playwright.chromium.launch(executable_path=program, args=quiet)
-        yield opened
-        opened.close()
+def browser(launch: Callable[..., Browser]) -> Iterator[Browser]:
+    opened = launch()
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +209,7 @@ def test_keyboard_reaches_every_value(page: Page) -> None:
     assert page.evaluate("document.activeElement.closest('article').dataset.address") == "0"
     page.locator("#tab-look").focus()
     page.keyboard.press("ArrowRight")
-    assert page.locator("#lab").is_visible() and page.locator("#tab-lab").get_attribute("aria-selected") == "true"
+    assert page.locator("#teach").is_visible() and page.locator("#tab-teach").get_attribute("aria-selected") == "true"
 
 
 def test_misclassified_and_confusion_open_images(page: Page) -> None:
@@ -301,7 +275,7 @@ def test_works_on_a_phone(page: Page) -> None:
     click_value(page, "0", 20, 30)
     assert overflow(page) == 0
     page.locator("#value-close").click()
-    for view in ("lab", "model"):
+    for view in ("teach", "lab", "model"):
         page.locator(f"#tab-{view}").click()
         page.wait_for_load_state("networkidle")
         assert overflow(page) == 0, view

@@ -60,7 +60,7 @@ class Server:
     """A `convlens serve` in a process of its own; with `own_group` in a process group of its own, as a terminal has."""
 
     def __init__(self, folder: Path, *arguments: str, own_group: bool = False) -> None:
-        self.own_group = own_group
+        self.own_group, self.folder = own_group, folder
         self.process = subprocess.Popen(
             [sys.executable, "-m", "convlens", "serve", *arguments],
             cwd=folder,
@@ -297,10 +297,10 @@ def test_every_answer_carries_the_policy(toy: Server) -> None:
 
 
 def test_page_is_small_and_needs_nothing_from_elsewhere() -> None:
-    """Under 300 KB, below 2,000 lines, no address of another machine; text is never made markup."""
+    """Under 300 KB, below 2,400 lines, no address of another machine; text is never made markup."""
     texts = {path.name: path.read_text(encoding="utf-8") for path in PAGE.iterdir()}
     assert sum(len(text.encode()) for text in texts.values()) < 300_000
-    assert sum(len(text.splitlines()) for text in texts.values()) < 2_000
+    assert sum(len(text.splitlines()) for text in texts.values()) < 2_400
     for name, text in texts.items():
         assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text), name
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", text), name

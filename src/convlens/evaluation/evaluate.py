@@ -187,8 +187,8 @@ def evaluate(
         trained_on = classifier.card.dataset
         if dataset.is_merged or (trained_on is not None and trained_on.is_merged):
             raise DataError(
-                f"the model was trained on all images of {dataset.name}: its score is that of its "
-                "cross-validation; evaluate it on other data"
+                f"the model was trained on all images of {dataset.name}: evaluate it on other data (a score of its own "
+                "is that of its cross-validation)"
             )
         raise DataError(f"{dataset.name} has no {split} images{left_out}")
     openings = None

@@ -74,7 +74,7 @@ def _part(
     if fraction == 1:
         return pool_N
     at = np.flatnonzero(pool_N)
-    chosen = in_split(mixed(keys_N[at], times=11 + number), labels_N[at], fraction)
+    chosen = ~in_split(mixed(keys_N[at], times=11 + number), labels_N[at], 1 - fraction)
     used = np.zeros(len(pool_N), bool)
     used[at[chosen]] = True
     return used

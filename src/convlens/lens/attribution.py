@@ -53,7 +53,9 @@ class Subject:
 
 def last_with_maps(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     """The layer that Grad-CAM looks at, of outputs' shapes in order: the last with maps above 1×1."""
-    return next((name for name in reversed(list(shapes)) if len(shapes[name]) == 3 and prod(shapes[name][1:]) > 1), None)
+    return next(
+        (name for name in reversed(list(shapes)) if len(shapes[name]) == 3 and prod(shapes[name][1:]) > 1), None
+    )
 
 
 def attribution(subject: Subject, method: str, label: int) -> Values | None:

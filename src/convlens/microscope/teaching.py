@@ -116,9 +116,7 @@ class Teaching:
             classes = self._checked(name)
             if _num_pictures(classes) >= MAX_PICTURES:
                 raise UsageError(f"{MAX_PICTURES:,} pictures are collected here at most: train on them from a terminal")
-            place = self.folder / name / (burst or "")
-            if burst is not None and not (_BURST.fullmatch(burst) and files.is_folder(place)):
-                raise UsageError(f"there is no burst {shown(burst, 40)!r} of {shown(name, 60)!r}")
+            place = self.folder / name if burst is None else self._burst(name, burst)
             taken = {Path(one).stem for one in files.names_in(files.make_folder(place))}
             number = next(n for n in count(1) if f"{n:04d}" not in taken)
             files.write_bytes(place / f"{number:04d}{suffix}", data)
@@ -127,10 +125,15 @@ class Teaching:
         """Remove a burst and its pictures. Raises UsageError."""
         with self._writing:
             self._checked(name)
-            if not _BURST.fullmatch(burst):
-                raise UsageError(f"there is no burst {shown(burst, 40)!r}")
-            files.remove_folder(self.folder / name / burst)
+            files.remove_folder(self._burst(name, burst))
             files.remove_if_empty(self.folder / name)
+
+    def _burst(self, name: str, burst: str) -> Path:
+        """The folder of a burst. Raises UsageError where there is none."""
+        place = self.folder / name / burst
+        if not (_BURST.fullmatch(burst) and files.is_folder(place)):
+            raise UsageError(f"there is no burst {shown(burst, 40)!r} of {shown(name, 60)!r}")
+        return place
 
     def _classes(self) -> list[Folder]:
         """The class folders that hold something. Raises DataError, UsageError where they are none."""
@@ -185,11 +188,11 @@ class Teaching:
         """How the head is trained on all that was collected. Raises ConvlensError."""
         assert PHOTO.parent is not None, "the preset has one"
         parent = read_parent(PHOTO.parent, bar)
-        side = next(side for most, side in _SIZES if _num_pictures(self._classes()) <= most)
+        num_pictures = _num_pictures(self._classes())
+        side = next((side for most, side in _SIZES if num_pictures <= most), _SIZES[-1][1])
         options = parent.options_for(PackOptions(size=(side, side), framing=PHOTO_FRAMING), self.folder)
-        dataset = inspect_test(
-            open_data(self.folder, options, progress=bar).merged(), by="teach"
-        )  # all of it is learned from
+        # All of it is learned from, what would be test too.
+        dataset = inspect_test(open_data(self.folder, options, progress=bar).merged(), by="teach")
         network = plan(parse(parent.architecture_for((side, side))), dataset.input_spec.shape, len(dataset.class_names))
         # In float32, so that what is learned from is what is measured.
         recipe = PHOTO.recipe.replace(epochs=0, precision="float32", frozen_precision="float32")

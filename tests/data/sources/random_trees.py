@@ -225,6 +225,24 @@ def _groups(make: _Maker) -> Drawn:
     return make.done("CLASS/GROUP/*, --group parent", group="parent")
 
 
+def _named_groups(make: _Maker) -> Drawn:
+    """Folders within the class folders that are named as bursts, patients ..., with pictures beside them."""
+    top, classes = make.top(), make.classes()
+    splits = make.splits() if make.random.random() < 0.5 else (None,)
+    form = make.random.choice(("burst-{:04d}", "Patient {}", "video_{:02d}", "session{}"))
+    for split in splits:
+        for label in classes:
+            folder = join(top, label if split is None else f"{split}/{label}")
+            for number in make.random.sample(range(1, 9), make.random.randint(1, 3)):
+                name = form.format(number)
+                of_person = name.startswith("Patient")  # who may be in other classes too
+                group = name.lower() if of_person else f"{label}/{name}"
+                make.pictures(join(folder, name), label, split, group=group)
+            if make.random.random() < 0.3:
+                make.pictures(folder, label, split)
+    return make.done("CLASS/burst-N/*" if splits == (None,) else "SPLIT/CLASS/burst-N/*")
+
+
 def _splits_above(make: _Maker) -> Drawn:
     """SPLIT/CLASS/*"""
     top, classes, splits = make.top(), make.classes(), make.splits()
@@ -518,7 +536,8 @@ def _two_readings(make: _Maker) -> Drawn:
 
 
 KINDS: tuple[tuple[int, Callable[[_Maker], Drawn]], ...] = (
-    (20, _class_folders), (5, _groups), (20, _splits_above), (8, _splits_below), (6, _unlabelled_test),
+    (20, _class_folders), (5, _groups), (5, _named_groups), (20, _splits_above), (8, _splits_below),
+    (6, _unlabelled_test),
     (3, _missing_class),    (12, _table), (4, _one_hot), (4, _no_header), (5, _kaggle), (4, _table_a_split),
     (4, _table_in_each_split),
     (3, _names_of_files), (6, _other_task), (8, _two_readings),

@@ -498,15 +498,15 @@ def in_split(split_key_N: NDArray[np.uint64], labels_N: NDArray[np.int64], share
 
     A split_key is the hash of the image's pixels (or of its group), so whether an image is in depends on that image
     alone: not on seed, order, or what is added later, and equal pictures go together. Only a class that would come out
-    wholly outside or wholly inside (it is tiny) gives its lowest split_key or keeps its highest, if it has two; equal
-    split_keys still go together, which may leave it as it was.
+    wholly outside or wholly inside (it is tiny) gives its lowest split_key or keeps its highest; one that has a single
+    split_key stays outside, for something must be learned from. Equal split_keys still go together.
     """
     inside: NDArray[np.bool_] = split_key_N < np.uint64(min(math.floor(share * 2.0**64), 2**64 - 1))
     for label in np.unique(labels_N):
         own = labels_N == label
         if len(np.unique(split_key_N[own])) < 2:
-            continue
-        if not inside[own].any():
+            inside = inside & (split_key_N != split_key_N[own].min())
+        elif not inside[own].any():
             inside = inside | (split_key_N == split_key_N[own].min())
         elif inside[own].all():
             inside = inside & (split_key_N != split_key_N[own].max())

@@ -26,8 +26,10 @@ LEVELS = ("class", "split", "group", "*")
 
 NO_PICTURE = "no picture"
 OWN = "written by convlens"
-# A folder within a class folder that is named so holds what was taken in one go, or of one person: a group.
-_GROUP_FOLDER = re.compile(r"(?i)(burst|sequence|clip|video|recording|session|patient|subject)[ _-]?\d+")
+# A folder within a class folder that is named so is a group: what was taken in one go, or of one person, who may be in
+# other classes too.
+_TAKEN, _PERSON = "burst|sequence|clip|video|recording|session", "patient|subject"
+_GROUP_FOLDER = re.compile(rf"(?i)(?:(?:{_TAKEN})|({_PERSON}))[ _-]?\d+")
 NO_CLASS = "beside the class folders, in no class"
 NO_SPLIT = "beside the split folders, in no split"
 NO_LABEL = "pictures without labels: `predict` answers them"
@@ -66,11 +68,16 @@ def is_group(folder: Folder) -> bool:
     return _GROUP_FOLDER.fullmatch(folder.name) is not None
 
 
+def _group_name(label: str, folder: Folder) -> str:
+    match = _GROUP_FOLDER.fullmatch(folder.name)
+    return folder.name.lower() if match and match[1] else f"{label}/{folder.name.lower()}"
+
+
 def _parts_of(label: str, split: str | None, folder: Folder) -> list[Part]:
     """The pictures of a class folder; those of a folder in it that is named as a group are one."""
     of_groups = [one for one in folder.folders if is_group(one)]
     own = {path for one in of_groups for path in one.pictures()}
-    parts = [Part(label, split, one.name.lower(), list(one.pictures())) for one in of_groups]
+    parts = [Part(label, split, _group_name(label, one), list(one.pictures())) for one in of_groups]
     return [Part(label, split, None, [path for path in folder.pictures() if path not in own]), *parts]
 
 
@@ -195,9 +202,7 @@ def other_files(root: Folder) -> dict[str, list[str]]:
 def unwrapped(root: Folder) -> tuple[Folder, dict[str, list[str]]]:
     """The folder that holds the class folders: down through folders that are alone, and the pictures left beside."""
     top, unused = root, defaultdict[str, list[str]](list)
-    while len(top.folders) == 1 and len(top.loose) < top.folders[0].num_pictures:
-        if all(map(is_group, top.folders[0].folders)):
-            break  # or it holds none
+    while len(top.folders) == 1 and top.folders[0].folders and len(top.loose) < top.folders[0].num_pictures:
         unused[NO_CLASS] += top.loose
         top = top.folders[0]
     return top, unused
@@ -221,6 +226,8 @@ class _Reader:
             raise DataError(f"{self.where} {task}")
         if not self.top.folders:
             self.refuse_flat(self.top)
+        if all(one.name.startswith("burst-") for one in self.top.folders):
+            raise DataError(f"{self.where} holds bursts of pictures, and no second class beside them")
         return self.splits_below() or self.splits_above() or self.plain()
 
     def splits_in(self, folder: Folder) -> set[str | None]:
@@ -397,7 +404,8 @@ class _Reader:
 
 def _has_classes(folder: Folder) -> bool:
     """Whether a folder's folders may be classes: not one of them beside pictures."""
-    return len(folder.folders) > 1 or (bool(folder.folders) and not folder.loose)
+    classes = [one for one in folder.folders if not is_group(one)]
+    return len(classes) > 1 or (bool(classes) and not folder.loose)
 
 
 def _inside(folder: Folder, classes: set[str] | None = None) -> Folder:
@@ -405,7 +413,9 @@ def _inside(folder: Folder, classes: set[str] | None = None) -> Folder:
     plain = {skeleton(name) for name in classes or ()}
     while len(folder.folders) == 1 and not folder.loose and skeleton(_label(folder.folders[0])) not in plain:
         inner = folder.folders[0]
-        if classes is None and not inner.folders and split_of(inner.name) != split_of(folder.name):
+        if is_group(inner):
+            return folder
+        if classes is None and all(map(is_group, inner.folders)) and split_of(inner.name) != split_of(folder.name):
             return folder  # of train: one class
         folder = inner
     return folder
