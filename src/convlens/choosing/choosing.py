@@ -26,7 +26,7 @@ class Choosing:
 
     def __init__(self, request: TrainRequest, draft: Draft, bar: Progress) -> None:
         self.request, self.draft, self.bar = request, draft, bar
-        self.begun = time.monotonic()
+        self.begun, self.begun_cpu = time.monotonic(), time.process_time()
         self.budget_s, self.pinned = request.budget_s, request.pinned
         self.is_open = request.leaves_open(draft.parent)
         self.reasons: list[str] = []
@@ -46,10 +46,11 @@ class Choosing:
 
     @property
     def left_s(self) -> float:
-        """Seconds that are left for each training; without a budget each has its own."""
+        """Seconds that are left for each training; without a budget each has its own, of which a machine that is busy
+        with something else takes nothing."""
         spent_s = time.monotonic() - self.begun
         if self.budget_s is None:
-            return USUAL_WHOLE_S - spent_s
+            return USUAL_WHOLE_S - min(spent_s, time.process_time() - self.begun_cpu)
         return (self.budget_s - spent_s) / self.request.num_trainings
 
     def say(self, line: str) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from convlens.architecture import Plan, parse, plan
 from convlens.choosing.budget import EPOCHS
 from convlens.choosing.choosing import Choosing
-from convlens.choosing.probe import material_of
+from convlens.choosing.probe import Material, material_of, rate_of
 from convlens.choosing.sizes import sample_of, try_sizes
 from convlens.data.image.framing import InputSpec
 from convlens.data.packed.dataset import Dataset
@@ -33,7 +33,6 @@ from convlens.training.fit import network_of
 from convlens.training.head import features_at, fitted_head, rounds_of
 from convlens.training.plan import TrainingPlan
 from convlens.training.request import NO_PARENT, Draft
-from convlens.training.trial import run_trial
 from convlens.training.warm_start import Parent, read_parent
 
 SIDES = (224, 192, 160, 128, 96)
@@ -44,7 +43,7 @@ _FEATURES_SHARE = 0.35  # of the time, that the frozen layers' outputs of all im
 _PENALTIES = tuple(10.0 ** (n / 2) for n in range(-8, 3))
 _VARIANCES = tuple(10.0 ** (n / 2) for n in range(9))
 _TRIAL_S, _LOOKED_AT, _SMALL = 3.0, 64, 3_000
-_TIMING_STEPS, _TUNING_SHARE, _BEFORE_S = 12, 0.95, 12.0
+_TUNING_SHARE, _BEFORE_S = 0.95, 12.0
 
 
 class Depth(NamedTuple):
@@ -313,19 +312,18 @@ def best_of_heads(
 
 
 def rate_of_outputs(network: Plan, spec: InputSpec, first: int, compute: Compute) -> float:
-    """Images a second that the layers before number `first` take, coarse: a machine that is a little busier decides
-    nothing. Tests put an answer of their own in its place."""
-    with settled(compute):
+    """Images a second that the layers before number `first` take on a machine that does nothing else. Tests put an
+    answer of their own in its place."""
+    with settled(compute.to_time):
         built = build(network, spec, device=compute.device, memory_format=compute.memory_format)
         return _coarse(images_per_s(built, first, compute))
 
 
 def rate_of_tuning(training: TrainingPlan) -> float:
-    """Images a second that fine-tuning learns from, coarse, by a few steps."""
-    rows = training.dataset.rows("train")[: 2 * training.recipe.batch_size]
-    epochs = _TIMING_STEPS * training.recipe.batch_size / len(rows)
-    recipe = training.recipe.without_augmentation().replace(epochs=epochs, head="kept")
-    return _coarse(run_trial(replace(training, recipe=recipe), rows, rows[:8]).images_per_s)
+    """Images a second that fine-tuning learns from, by a few steps."""
+    rows = training.dataset.rows("train")
+    plain = replace(training, recipe=training.recipe.without_augmentation().replace(head="kept"))
+    return _coarse(rate_of(Material(training.dataset, rows[: 2 * training.recipe.batch_size], rows[:8]), plain))
 
 
 def _coarse(rate: float) -> float:

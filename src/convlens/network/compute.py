@@ -8,12 +8,13 @@ import ctypes
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from convlens.errors import DeviceError
 from convlens.text import counted, did_you_mean, shown
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+# Measured with two threads: 1.08 to 1.85 times as fast, small networks least (docs/decisions.md).
+_TOGETHER_S, _EFFICIENCY = 1e-4, 0.95
 MEMORY_FORMATS = ("channels_last", "contiguous")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _KEPT_BYTES = -1, -3, 1 << 30  # of glibc's mallopt
 
@@ -44,6 +47,23 @@ class Compute:
     def to_json(self) -> dict[str, Any]:
         """As stored in runs and model files."""
         return asdict(self)
+
+    @property
+    def to_time(self) -> Self:
+        """How work is timed so that a busy machine changes nothing: on a CPU in one thread, by `clock`."""
+        return replace(self, threads=1) if self.device == "cpu" else self
+
+    def clock(self) -> float:
+        """Seconds so far: of one CPU thread those that it was given, which hardly depend on what else the machine does;
+        else those that went by."""
+        return time.thread_time() if self.device == "cpu" and self.threads == 1 else time.perf_counter()
+
+    def all_threads_s(self, seconds: float, num_operations: int) -> float:
+        """What work that takes so many seconds in one thread takes with these threads, on a machine that does nothing
+        else: each of its operations lets them begin and end together."""
+        if self.device != "cpu" or self.threads == 1:
+            return seconds
+        return float(seconds / self.threads**_EFFICIENCY + _TOGETHER_S * num_operations)
 
     @property
     def notes(self) -> list[str]:

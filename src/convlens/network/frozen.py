@@ -9,7 +9,6 @@ import copy
 import itertools
 import json
 import platform
-import time
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -87,17 +86,19 @@ def frozen_outputs(
 
 
 def images_per_s(network: Network, first: int, compute: Compute) -> float:
-    """How many images a second the layers before number `first` take, by the faster of two batches after a first."""
+    """How many images a second the layers before number `first` take on a machine that does nothing else, by the faster
+    of two batches after a first. Callers work inside `settled(compute.to_time)`."""
     layers, batch_size = _ready(network, first, compute)
-    channels, height, width = network.plan.input_shape
+    timed, (channels, height, width) = compute.to_time, network.plan.input_shape
     block = torch.zeros((batch_size, height, width, channels), dtype=torch.uint8, device=compute.device)
     seconds = []
     with torch.inference_mode():
         for _ in range(3):
-            started = time.perf_counter()
+            started = timed.clock()
             _array(layers(network.normalise(block).to(_float_of(compute))))
-            seconds.append(time.perf_counter() - started)
-    return batch_size / min(seconds[1:])
+            seconds.append(timed.clock() - started)
+    num_operations = sum(1 for node in network.plan.nodes[:first] for _ in node.leaves())
+    return batch_size / compute.all_threads_s(min(seconds[1:]), num_operations)
 
 
 def _float_of(compute: Compute) -> torch.dtype:

@@ -3,7 +3,6 @@
 Owns the measurement. Which images those are is the caller's: `choosing/` probes so, cross-validation scores folds so.
 """
 
-import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +20,7 @@ _WARM_UP_STEPS = 2  # the first steps of a network are slower than those that fo
 @dataclass(frozen=True)
 class Trial:
     """What a trial found: for the held-out images logits (N, K) (not finite where it diverged), cross-entropies in nats
-    (N,) and whether each was right (N,); and how many images a second it learned from."""
+    (N,) and whether each was right (N,); and how many images a second it learned from, by `Compute.clock`."""
 
     logits_NK: NDArray[np.float32]
     losses_N: NDArray[np.float64]
@@ -51,12 +50,12 @@ def run_trial(
     rate = 0.0
     with fit(plan, rows, bar) as fitting:
         images = fitting.measured(held_out)
-        started, begun = time.perf_counter(), 0
+        started, begun = plan.compute.clock(), 0
         try:
             for _ in fitting.steps():
                 if begun == 0 and fitting.state.step >= _WARM_UP_STEPS:
-                    started, begun = time.perf_counter(), fitting.state.step
-            seconds = time.perf_counter() - started
+                    started, begun = plan.compute.clock(), fitting.state.step
+            seconds = plan.compute.clock() - started
             rate = (fitting.state.step - begun) * plan.recipe.batch_size / max(seconds, 1e-6)
             logits_NK = fitting.logits(images)
         except DivergedError:
