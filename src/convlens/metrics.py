@@ -243,7 +243,8 @@ def learning_curve_of(
     Error falls as a power of the number of images (Hestness et al., 2017, arXiv:1712.00409): a line through the
     logarithms of the last three sizes, which goes on for another doubling. The interval is that of 2,000 bootstrap
     draws of the held-out images and of the parts; each draw goes on with a random share of the slope, from none (the
-    curve ends here) to all of it.
+    curve ends here) to all of it, and with the spread that the parts of the last size but one have: which pictures
+    will come is not known either.
     """
     num_sizes, num_parts, num_held = right_FPN.shape
     rng = np.random.default_rng(0)
@@ -260,14 +261,15 @@ def learning_curve_of(
         return LearningCurve(tuple(points), num_held, None, None)
     log_nums = np.log(nums[-3:])
     centred = log_nums - log_nums.mean()
-    found = np.empty(_DRAWS)
+    found, spread = np.empty(_DRAWS), float(right_FPN[-2].mean(axis=1).std(ddof=1)) if num_parts > 1 else 0.0
     for draw in range(_DRAWS):
         images = rng.integers(0, num_held, num_held)
         parts = [int(rng.integers(num_parts)) for _ in range(num_sizes)]
         errors = np.array([1 - right_FPN[f][parts[f]][images].mean() for f in range(num_sizes - 3, num_sizes)])
         slope = float(centred @ np.log(np.maximum(errors, 0.5 / num_held))) / float(centred @ centred)
-        found[draw] = 1 - errors[-1] * 2 ** (rng.random() * min(0.0, max(-1.0, slope)))
-    low, high = np.quantile(found, [0.025, 0.975])
+        ahead = errors[-1] * 2 ** (rng.random() * min(0.0, max(-1.0, slope)))
+        found[draw] = 1 - ahead + rng.normal() * spread
+    low, high = np.quantile(found, [0.025, 0.975]).clip(0, 1)
     gains = [
         b - a if a is not None and b is not None else -1.0
         for a, b in zip(points[-2].classes, points[-1].classes, strict=True)

@@ -20,7 +20,7 @@ from convlens.training.plan import TrainingPlan
 
 FRACTIONS = (1 / 8, 1 / 4, 1 / 2, 1.0)
 _PARTS = 4  # drawn of each size
-_LEAST = 40  # training images that are no group together, below which an eighth is nothing
+_LEAST, _LEAST_OF_EACH = 40, 16  # training images that are no group together, below which an eighth is nothing
 
 
 def measure_learning_curve(plan: TrainingPlan, bar: Progress) -> LearningCurve | None:
@@ -32,7 +32,8 @@ def measure_learning_curve(plan: TrainingPlan, bar: Progress) -> LearningCurve |
     rows = np.sort(np.concatenate([dataset.rows("train"), dataset.rows("val")]))
     labels = dataset.labels_at(rows)
     rounds = rounds_of(dataset, rows)
-    if len(np.unique(dataset.split_keys(dataset.rows("train")))) < _LEAST or not rounds:
+    num_apart = len(np.unique(dataset.split_keys(dataset.rows("train"))))
+    if num_apart < max(_LEAST, _LEAST_OF_EACH * num_classes) or not rounds:
         return None
     with settled(plan.compute):
         features_NC = features_at(network_of(plan), plan, rows, bar)
