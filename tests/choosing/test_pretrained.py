@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,12 @@ from convlens.architecture.families import FAMILIES, family
 from convlens.choosing import choose as choosing
 from convlens.choosing import pretrained
 from convlens.choosing.choose import Choices
-from convlens.choosing.pretrained import SIDES, side_for, tuned_from, tuning_epochs
+from convlens.choosing.pretrained import SIDES, rate_of_outputs, rate_of_tuning, side_for, tuned_from, tuning_epochs
 from convlens.errors import UsageError
 from convlens.modelfile import read_model
 from convlens.recipe import Recipe
 from convlens.training.request import TrainRequest
+from tests.choosing.conftest import RATE
 from tests.choosing.test_choose import Said
 
 LITE = "efficientnet-lite0"
@@ -101,14 +104,24 @@ def test_preset_photo_asks_for_it(tmp_path: Path, workplace: Path) -> None:
         convlens.train(data, preset="photo", parent="none", progress="none")
 
 
+def _asked(rate: Callable[..., float], found: list[float], *asked: Any) -> float:
+    """The clock is asked, and decides nothing."""
+    found.append(rate(*asked))
+    return RATE
+
+
 def test_enough_pictures_are_fine_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With pictures to learn from and to judge by, and time, the last stages are tuned; with less time, or none of
     these, the head alone is fitted, and why is said; what was said of the recipe is kept."""
     data = photographs(tmp_path / "data", 60)
     monkeypatch.setattr(pretrained, "LEAST_TO_TUNE", 20)
     monkeypatch.setattr(pretrained, "LEAST_TO_JUDGE", 3)
+    rates: list[float] = []
+    for name, rate in (("rate_of_outputs", rate_of_outputs), ("rate_of_tuning", rate_of_tuning)):
+        monkeypatch.setattr(pretrained, name, partial(_asked, rate, rates))
     pick = chosen(data, preset="photo", size=96)
     recipe = pick.draft.recipe
+    assert len(rates) == 3 and min(rates) > 1
     network = plan(parse(pick.draft.architecture), (3, 96, 96), 2)
     assert recipe.freeze == tuned_from(network, 1 / 3, 1 / 2) and recipe.epochs > 2 and recipe.patience == recipe.epochs
     assert recipe.flip and recipe.precision == "float32" and recipe.frozen_precision != "auto"

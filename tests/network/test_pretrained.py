@@ -239,6 +239,14 @@ def test_lite_at_other_sizes(side: int) -> None:
     _assert_close(load(path).logits(images), _plain_lite(images))
 
 
+def test_a_named_model_is_the_same_file_when_it_is_made_anew() -> None:
+    """A cache that was cleared takes no run its parent: the SHA-256 of the model file is what it was."""
+    path = model_path(LITE)
+    before = path.read_bytes()
+    path.unlink()
+    assert model_path(LITE).read_bytes() == before
+
+
 MAKERS = {
     "resnet18": lambda: ResNet((2, 2, 2, 2), False),
     "resnet50": lambda: ResNet((3, 4, 6, 3), True),

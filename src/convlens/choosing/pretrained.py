@@ -322,7 +322,7 @@ def rate_of_outputs(network: Plan, spec: InputSpec, first: int, compute: Compute
 def rate_of_tuning(training: TrainingPlan) -> float:
     """Images a second that fine-tuning learns from, by a few steps."""
     rows = training.dataset.rows("train")
-    plain = replace(training, recipe=training.recipe.without_augmentation().replace(head="kept"))
+    plain = replace(training, recipe=training.recipe.without_augmentation().replace(head="kept", epochs=1))
     return _coarse(rate_of(Material(training.dataset, rows[: 2 * training.recipe.batch_size], rows[:8]), plain))
 
 

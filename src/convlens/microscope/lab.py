@@ -45,6 +45,12 @@ def explained(card: ModelCard, sentence: Any) -> dict[str, Any]:
     )
 
 
+def own_recipe(card: ModelCard) -> Recipe:
+    """What the lab trains with: the model's own recipe, unless that was for layers which had learned before."""
+    own = card.recipe
+    return NATURAL.recipe if own is None or own.freeze or own.head != "kept" else own
+
+
 class LabRequest(Record, frozen=True):
     """What `/api/lab/train` takes: a sentence, and what of the recipe is changed."""
 
@@ -84,7 +90,7 @@ class Lab:
                 f"the lab trains networks of up to {MAX_PARAMETERS:,} parameters and {MAX_MULTIPLY_ADDS:,} "
                 "multiply-adds an image; for larger ones use convlens train --architecture"
             )
-        recipe = (card.recipe or NATURAL.recipe).replace(
+        recipe = own_recipe(card).replace(
             **{name: value for name in _FIELDS if (value := getattr(request, name)) is not None}
         )
         if recipe.epochs > MAX_EPOCHS:

@@ -43,11 +43,11 @@ from convlens.metrics import (
     softmax,
     wilson_interval,
 )
+from convlens.microscope.lab import own_recipe
 from convlens.microscope.wire import packed, quantised
 from convlens.network.build import arrays_of, tensors_of
 from convlens.network.compute import resolve_compute, settled
 from convlens.network.frozen import folded
-from convlens.presets import NATURAL
 from convlens.run import Run
 from convlens.seen import Seen
 from convlens.text import shown
@@ -104,7 +104,7 @@ class Session:
             | {"class_names": [shown(name, 80) for name in card.class_names], "layers": rows_json(plan)}
             | {"summary": explanation.summary(), "remarks": explanation.remarks, "preset": card.preset}
             | {"recipe": None if card.recipe is None else str(card.recipe), "seed": card.seed}
-            | {"recipe_values": (card.recipe or NATURAL.recipe).to_json()}
+            | {"recipe_values": own_recipe(card).to_json()}
             | {"dataset": card.dataset and {**card.dataset.to_json(), "name": shown(card.dataset.name, 80)}}
             | {"training": card.training and card.training.to_json(), "origin": card.origin and card.origin.to_json()}
             | {"created": card.created, "versions": dict(card.versions)}

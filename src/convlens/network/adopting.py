@@ -23,8 +23,6 @@ from convlens.checks import checked, whole
 from convlens.data.image.framing import InputSpec
 from convlens.errors import ModelFileError, UsageError
 from convlens.modelfile import Metrics, ModelCard, Origin, check_finite, write_model
-from convlens.network.compute import versions
-from convlens.run import now
 from convlens.text import counted, listed, shown
 
 MAX_WEIGHTS_BYTES = 4 * 1024**3
@@ -210,8 +208,8 @@ def write_adopted(
         dataset=None,
         training=None,
         metrics=Metrics(),
-        versions=versions(),
-        created=now(),
+        versions={},
+        created="unknown",  # made anew the file is the same, and runs that began with it can be resumed
         origin=origin,
     )
     write_model(path, card, tensors)
