@@ -79,3 +79,26 @@ def test_best_temperature_is_the_minimum() -> None:
         temperature, loss = metrics.best_temperature(scale * logits, labels)
         assert loss <= min(losses) + 1e-7 and temperature == pytest.approx(grid[int(np.argmin(losses))], rel=0.01)
     assert 0.05 <= metrics.best_temperature(50.0 * np.eye(4)[labels], labels)[0] < 0.06
+
+
+def test_an_interval_of_groups() -> None:
+    """Groups of one are Wilson's interval; alike within groups it is that of so many groups, at least; a simulated
+    population is covered; nothing is known from one group."""
+    rng = np.random.default_rng(0)
+    right = rng.random(200) < 0.8
+    assert metrics.grouped_interval(right, np.arange(200)) == metrics.wilson_interval(int(right.sum()), 200)
+    few = np.repeat(right[:20], 10)
+    low, high = metrics.grouped_interval(few, np.repeat(np.arange(20), 10))
+    wilson = metrics.wilson_interval(int(right[:20].sum()), 20)
+    assert low <= wilson[0] and high >= wilson[1] - 0.02
+    assert metrics.grouped_interval(np.ones(160, bool), np.repeat(np.arange(4), 40)) == metrics.wilson_interval(4, 4)
+    assert metrics.grouped_interval(np.arange(9) < 4, np.zeros(9)) == (0.0, 1.0)
+    for num_groups in (5, 12, 40):
+        inside = 0
+        for _ in range(400):
+            chance = rng.beta(4, 1, num_groups)  # of being right, each group its own: 0.8 in the mean
+            sizes = rng.integers(5, 30, num_groups)
+            groups = np.repeat(np.arange(num_groups), sizes)
+            low, high = metrics.grouped_interval(rng.random(len(groups)) < chance[groups], groups)
+            inside += low <= 0.8 <= high
+        assert inside >= 0.92 * 400, num_groups

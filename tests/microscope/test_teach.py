@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import convlens
+from convlens import files
 from convlens.errors import ConvlensError, ImageError, UsageError
 from convlens.microscope.session import Session
 from convlens.microscope.teaching import Teaching
@@ -41,10 +42,10 @@ def collect(teaching: Teaching, bursts: int, num: int = 3) -> None:
     seed = 0
     for name, colour in (("red", RED), ("blue", BLUE)):
         for _ in range(bursts):
-            burst = teaching.begin_burst(name)
+            burst: str | None = "new"
             for _ in range(num):
                 seed += 1
-                teaching.add(name, burst, ".jpg", photo(colour, seed))
+                burst = teaching.add(name, burst, ".jpg", photo(colour, seed))
 
 
 def test_a_burst_is_a_group_and_files_are_their_own(workplace: Path) -> None:
@@ -76,6 +77,7 @@ def test_a_burst_is_a_group_and_files_are_their_own(workplace: Path) -> None:
         (".hidden", "folder's name"),
         ("dot.", "folder's name"),
         ("con", "folder's name"),
+        ("nul.x", "folder's name"),
         ("x" * 61, "folder's name"),
         ("new\nline", "folder's name"),
         ("test", "word of a split"),
@@ -88,9 +90,9 @@ def test_names_that_cannot_be_classes(workplace: Path, name: str, said: str) -> 
     teaching = Teaching()
     teaching.add("red", None, ".jpg", photo(RED, 0))
     before = sorted(workplace.rglob("*"))
-    for ask in (lambda: teaching.begin_burst(name), lambda: teaching.add(name, None, ".jpg", photo(RED, 1))):
+    for burst in ("new", None):
         with pytest.raises(UsageError, match=said) as caught:
-            ask()
+            teaching.add(name, burst, ".jpg", photo(RED, 1))
         assert "\n" not in str(caught.value)
     assert sorted(workplace.rglob("*")) == before
 
@@ -124,7 +126,7 @@ def test_a_folder_with_splits_is_not_collected_into(workplace: Path) -> None:
     """Pictures beside a train folder would be no class of it."""
     Teaching(Path("data/train")).add("red", None, ".jpg", photo(RED, 0))
     with pytest.raises(UsageError, match="folder of your own"):
-        Teaching(Path("data")).begin_burst("red")
+        Teaching(Path("data")).add("red", "new", ".jpg", photo(RED, 0))
 
 
 @pytest.mark.training
@@ -139,14 +141,31 @@ def test_a_lesson_is_measured_burst_by_burst(workplace: Path) -> None:
     first = teaching.teach("cpu")
     again = teaching.teach("cpu")
     assert first.run.path != again.run.path and first.run.status == "complete"
-    assert first.score is not None and first.score.n == 12 and first.score == again.score
-    assert first.score.accuracy == 1 and first.run.val is None
+    assert first.score is not None and first.score == again.score
+    assert (first.score.n, first.score.num_groups) == (12, 4) and first.score.accuracy > 0.7
+    assert first.score.interval[0] < 0.6, "four bursts, not twelve pictures"
+    assert first.run.val is None and [path.is_dir() for path in Path("runs").iterdir()] == [True, True]
     model = convlens.load(first.run)
     assert convlens.predict(model, photo(BLUE, 999))[0].label == "blue"
     with pytest.raises(ConvlensError, match="trained on all images"):
         convlens.evaluate(first.run, "collected", progress="none")
     shown = teaching.status()["lesson"]
     assert shown["score"]["n"] == 12 and shown["run"] == str(again.run.path)
+
+
+@pytest.mark.training
+def test_what_was_packed_for_nothing_goes(workplace: Path) -> None:
+    """Each burst is packed to be prepared; what a later one replaced, or was discarded, does not stay in the cache."""
+    teaching = Teaching()
+    collect(teaching, 1)
+    teaching.prepare("cpu")
+    packed = {path for path in files.cache_folder().rglob("images.npy") if "collected" in str(path)}
+    teaching.add("red", "new", ".jpg", photo(RED, 77))
+    teaching.prepare("cpu")
+    now = {path for path in files.cache_folder().rglob("images.npy") if "collected" in str(path)}
+    assert len(now) == len(packed) and now != packed
+    teaching.discard("red", "burst-0003")
+    assert not any(path.exists() for path in now - packed)
 
 
 @pytest.mark.training

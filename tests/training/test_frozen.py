@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import replace
@@ -176,6 +180,52 @@ def test_a_training_that_is_killed_comes_to_the_same_bits(
                 convlens.train(data, parent=parent.path, recipe=recipe, out=out, checkpoint_every=0, progress="none")
         resumed = convlens.train(resume=out, progress="none")
         assert resumed.status == "complete" and same(read_model(resumed.model).tensors, wanted), (module, name, calls)
+
+
+KILLED = """
+import importlib, json, os, signal, sys
+import convlens
+name, place, calls, said = sys.argv[1], sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
+module = importlib.import_module(name)
+real = getattr(module, place)
+def dies(*args, **rest):
+    global calls
+    calls -= 1
+    if calls < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*args, **rest)
+setattr(module, place, dies)
+convlens.train(said["data"], parent="efficientnet-lite0", size=64, recipe=said["recipe"], out=said["out"],
+               checkpoint_every=0, progress="none")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.training
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")
+def test_photographs_killed_by_the_system_come_to_the_same_bits(tmp_path: Path, workplace: Path) -> None:
+    """SIGKILL while features are computed, the head is fitted, or the last stages are tuned: the pretrained network
+    ends with the weights of a training that was left alone."""
+    data = folder(tmp_path / "new", range(1000, 1060))
+    said = {"head": "logistic", "freeze": "50", "flip": True, "frozen_views": 2, "epochs": 2, "batch_size": 16}
+    alone = convlens.train(data, parent="efficientnet-lite0", size=64, recipe=said, progress="none")
+    wanted = read_model(alone.model).tensors
+    for number, (room, name, calls) in enumerate(
+        [
+            ("network.frozen", "key_of", 20),
+            ("network.frozen", "key_of", 70),
+            ("training.head", "_curved", 5),
+            ("training.loop", "_average", 2),
+        ]
+    ):
+        for path in (files.cache_folder() / "frozen").glob("*"):
+            path.unlink()
+        out = tmp_path / f"run-{number}"
+        asked = json.dumps({"data": str(data), "recipe": said, "out": str(out)})
+        script = [sys.executable, "-c", KILLED, f"convlens.{room}", name, str(calls), asked]
+        assert subprocess.run(script, check=False).returncode == -signal.SIGKILL
+        resumed = convlens.train(resume=out, progress="none")
+        assert resumed.status == "complete" and same(read_model(resumed.model).tensors, wanted), (room, name, calls)
 
 
 def test_steps_that_make_it_worse_are_undone(parent: Run, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ LEAST_TO_TUNE, LEAST_TO_JUDGE = 1_000, 200  # training images for fine-tuning, a
 _FEATURES_SHARE = 0.35  # of the time, that the frozen layers' outputs of all images may take
 _PENALTIES = tuple(10.0 ** (n / 2) for n in range(-8, 3))
 _VARIANCES = tuple(10.0 ** (n / 2) for n in range(9))
-_TRIAL_S, _LOOKED_AT, _SMALL = 3.0, 64, 3_000
+_TRIAL_S, _LOOKED_AT, _TIMED, _SMALL = 3.0, 64, 32, 3_000
 _TUNING_SHARE, _BEFORE_S = 0.95, 12.0
 
 
@@ -323,7 +323,7 @@ def rate_of_tuning(training: TrainingPlan) -> float:
     """Images a second that fine-tuning learns from, by a few steps."""
     rows = training.dataset.rows("train")
     plain = replace(training, recipe=training.recipe.without_augmentation().replace(head="kept", epochs=1))
-    return _coarse(rate_of(Material(training.dataset, rows[: 2 * training.recipe.batch_size], rows[:8]), plain))
+    return _coarse(rate_of(Material(training.dataset, rows[:_TIMED], rows[:8]), plain))
 
 
 def _coarse(rate: float) -> float:

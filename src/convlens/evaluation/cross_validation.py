@@ -47,7 +47,8 @@ def cross_validate(plan: TrainingPlan, bar: Progress) -> tuple[Score, int]:
             )
         logits_NK[out] = trial.logits_NK
         bar.line(f"fold {fold + 1} of {folds}: {percent(trial.accuracy)} of {int(out.sum()):,}")
-    return score(logits_NK[~known_N], labels_N[~known_N]), int(known_N.sum())
+    groups_N = dataset.split_keys(rows)[~known_N]
+    return score(logits_NK[~known_N], labels_N[~known_N], groups_N), int(known_N.sum())
 
 
 def _known_to_parent(plan: TrainingPlan, rows: NDArray[np.int64]) -> NDArray[np.bool_]:

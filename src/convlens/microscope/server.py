@@ -41,11 +41,11 @@ class SentenceRequest(Record, frozen=True):
     sentence: Text
 
 
-class PlaceRequest(Record, frozen=True):
-    """What `/api/teach/burst` and `/api/teach/discard` take: a class, and one of its bursts."""
+class BurstRequest(Record, frozen=True):
+    """What `/api/teach/discard` takes: a class, and one of its bursts."""
 
     name: Text
-    burst: Text | None = None
+    burst: Text
 
 
 class _BusyError(Exception):
@@ -84,7 +84,6 @@ class Microscope:
                 Route("/api/lab/stop", self._lab_stop, methods=post),
                 Route("/api/lab/open", self._lab_open, methods=post),
                 Route("/api/teach", self._teach_status, methods=get),
-                Route("/api/teach/burst", self._teach_burst, methods=post),
                 Route("/api/teach/picture", self._teach_picture, methods=post),
                 Route("/api/teach/discard", self._teach_discard, methods=post),
                 Route("/api/teach/prepare", self._teach_prepare, methods=post),
@@ -239,19 +238,15 @@ class Microscope:
     async def _teach_status(self, request: Request) -> Response:
         return JSONResponse(await asyncio.to_thread(self.teaching.status))
 
-    async def _teach_burst(self, request: Request) -> Response:
-        asked = await _json(request, PlaceRequest)
-        return JSONResponse({"burst": await asyncio.to_thread(self.teaching.begin_burst, asked.name)})
-
     async def _teach_picture(self, request: Request) -> Response:
         name, burst, suffix = (request.query_params.get(key) for key in ("name", "burst", "suffix"))
-        async with self._body(request) as data:
-            await asyncio.to_thread(self.teaching.add, name or "", burst, suffix or "", data)
-        return await self._teach_status(request)
+        async with self._body(request) as data, self._place():
+            burst = await asyncio.to_thread(self.teaching.add, name or "", burst, suffix or "", data)
+        return JSONResponse({**await asyncio.to_thread(self.teaching.status), "burst": burst})
 
     async def _teach_discard(self, request: Request) -> Response:
-        asked = await _json(request, PlaceRequest)
-        await asyncio.to_thread(self.teaching.discard, asked.name, asked.burst or "")
+        asked = await _json(request, BurstRequest)
+        await asyncio.to_thread(self.teaching.discard, asked.name, asked.burst)
         return await self._teach_status(request)
 
     async def _teach_prepare(self, request: Request) -> Response:

@@ -5,7 +5,8 @@ one group; `CLASS/0001.png` is a picture of its own. The training is `experiment
 """
 
 import re
-import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -19,6 +20,7 @@ from convlens.data.image.decode import SUFFIXES, decode, quiet_pillow
 from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.options import PackOptions
 from convlens.data.packed.pack import open_data
+from convlens.data.packed.splits import deal
 from convlens.data.sources.class_names import skeleton
 from convlens.data.sources.layouts import is_group
 from convlens.data.sources.listing import Folder, list_tree
@@ -60,9 +62,11 @@ class _Watched(Progress):
 
 @dataclass(frozen=True)
 class Lesson:
-    """A training that is done: its run, and the score of pictures that were held out, or why there is none."""
+    """A training that is done: its run, where its pictures are packed, and the score of pictures that were held out, or
+    why there is none."""
 
     run: Run
+    folder: Path
     score: Score | None
     note: str
 
@@ -79,7 +83,7 @@ class Teaching:
         self.folder = folder
         self.lesson: Lesson | None = None
         self._watched: _Watched | None = None
-        self._writing = threading.Lock()
+        self._prepared: Path | None = None  # a packed set that no training has used
 
     # ------------------------------------------------------------ pictures
 
@@ -91,42 +95,57 @@ class Teaching:
             "classes": [
                 {"name": one.name, "num_pictures": one.num_pictures, "num_groups": _num_groups(one)}
                 for one in self._classes()
+                if one.num_pictures
             ],
             "training": watched and {"what": watched.what, "done": min(1.0, watched.done / max(1.0, watched.total))},
             "lesson": lesson and lesson.to_json(),
         }
 
-    def begin_burst(self, name: str) -> str:
-        """A new folder of a class, for what a camera takes in one go; its name, which no other class has one of. Raises
-        UsageError, StorageError."""
-        with self._writing:
-            found = [_BURST.fullmatch(sub.name) for one in self._checked(name) for sub in one.subfolders]
-            number = 1 + max((int(match[1]) for match in found if match), default=0)
-            return files.make_folder(self.folder / name / f"burst-{number:04d}").name
-
-    def add(self, name: str, burst: str | None, suffix: str, data: bytes) -> None:
-        """Keep a picture file's bytes as one of a class, and of a burst. Raises UsageError, StorageError, ImageError
-        where they are no picture."""
+    def add(self, name: str, burst: str | None, suffix: str, data: bytes) -> str | None:
+        """Keep a picture file's bytes as one of a class, and of a burst; `new` begins one. The burst's name, which no
+        other class has one of. Raises UsageError, StorageError, ImageError where they are no picture."""
         suffix = suffix.lower()
         if suffix not in SUFFIXES:
             raise ImageError(f"a picture's name ends in one of {' '.join(sorted(SUFFIXES))}, not {shown(suffix, 20)!r}")
         with quiet_pillow():
             decode(data)
-        with self._writing:
+        with self._alone():
             classes = self._checked(name)
-            if _num_pictures(classes) >= MAX_PICTURES:
+            if sum(one.num_pictures for one in classes) >= MAX_PICTURES:
                 raise UsageError(f"{MAX_PICTURES:,} pictures are collected here at most: train on them from a terminal")
+            if burst == "new":
+                found = [_BURST.fullmatch(sub.name) for one in classes for sub in one.subfolders]
+                burst = f"burst-{1 + max((int(match[1]) for match in found if match), default=0):04d}"
+                files.make_folder(self.folder / name / burst)
             place = self.folder / name if burst is None else self._burst(name, burst)
             taken = {Path(one).stem for one in files.names_in(files.make_folder(place))}
             number = next(n for n in count(1) if f"{n:04d}" not in taken)
             files.write_bytes(place / f"{number:04d}{suffix}", data)
+            return burst
 
     def discard(self, name: str, burst: str) -> None:
-        """Remove a burst and its pictures. Raises UsageError."""
-        with self._writing:
+        """Remove a burst and its pictures, the packed ones too. Raises UsageError."""
+        with self._alone():
             self._checked(name)
-            files.remove_folder(self._burst(name, burst))
+            place = self._burst(name, burst)
+            files.remove_folder(place)
             files.remove_if_empty(self.folder / name)
+            self._forget()
+            if files.is_folder(place):
+                raise UsageError(f"{shown(place, 200)} cannot be removed: a program has its pictures open")
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Within it nobody else changes the folder: neither another thread nor another server."""
+        name = f"{files.sha256_of(str(self.folder.absolute()).encode())[:16]}.lock"
+        with files.lock(files.make_folder(files.state_folder() / "collecting") / name):
+            yield
+
+    def _forget(self) -> None:
+        """Remove what was packed to be prepared, where no training has used it."""
+        if self._prepared is not None:
+            files.remove_folder(self._prepared)
+            self._prepared = None
 
     def _burst(self, name: str, burst: str) -> Path:
         """The folder of a burst. Raises UsageError where there is none."""
@@ -136,13 +155,13 @@ class Teaching:
         return place
 
     def _classes(self) -> list[Folder]:
-        """The class folders that hold something. Raises DataError, UsageError where they are none."""
+        """The class folders. Raises DataError, UsageError where they are none."""
         if not files.is_folder(self.folder):
             return []
         top = list_tree(DiskTree(self.folder))
         if splits := [one.name for one in top.folders if split_of(one.name)]:
             raise UsageError(f"{shown(self.folder, 200)} holds {listed(splits)}: collect into a folder of your own")
-        return top.folders
+        return top.subfolders
 
     def _checked(self, name: str) -> list[Folder]:
         """The class folders, to which one of this name can be added. Raises UsageError."""
@@ -151,7 +170,7 @@ class Teaching:
         classes = self._classes()
         if name in (names := [one.name for one in classes]):
             return classes
-        if not _NAME.fullmatch(name) or name != name.rstrip(" .") or _RESERVED.fullmatch(name):
+        if not _NAME.fullmatch(name) or name != name.rstrip(" .") or _RESERVED.fullmatch(name.split(".")[0]):
             raise UsageError(
                 f"a class's name begins with a letter or digit and is a folder's name, not {shown(name, 60)!r}"
             )
@@ -168,11 +187,14 @@ class Teaching:
     def teach(self, device: str) -> Lesson:
         """Train on all pictures: the head of a pretrained network. Where each class has two groups or more, each group
         is first measured by a head that did not learn from it. Raises ConvlensError as training does."""
-        with self._writing:
+        with self._alone():
             self._checked_for_training()
             self._watched = _Watched()
         try:
-            self.lesson = _lesson(self._plan(device, self._watched), self._watched)
+            planned = self._plan(device, self._watched)
+            if self._prepared not in (None, planned.dataset.folder):
+                self._forget()
+            self.lesson, self._prepared = _lesson(planned, self._watched), None
             return self.lesson
         finally:
             self._watched = None
@@ -181,6 +203,10 @@ class Teaching:
         """Have the network look at what was collected, so that `teach` finds that done. Raises ConvlensError."""
         self._checked_for_training()
         planned = self._plan(device, Progress())
+        if planned.dataset.folder != self._prepared:
+            self._forget()
+            is_used = self.lesson is not None and self.lesson.folder == planned.dataset.folder
+            self._prepared = None if is_used else planned.dataset.folder
         with settled(planned.compute):
             features_at(network_of(planned), planned, planned.dataset.rows("train"), Progress())
 
@@ -188,7 +214,7 @@ class Teaching:
         """How the head is trained on all that was collected. Raises ConvlensError."""
         assert PHOTO.parent is not None, "the preset has one"
         parent = read_parent(PHOTO.parent, bar)
-        num_pictures = _num_pictures(self._classes())
+        num_pictures = sum(one.num_pictures for one in self._classes())
         side = next((side for most, side in _SIZES if num_pictures <= most), _SIZES[-1][1])
         options = parent.options_for(PackOptions(size=(side, side), framing=PHOTO_FRAMING), self.folder)
         # All of it is learned from, what would be test too.
@@ -202,12 +228,8 @@ class Teaching:
     def _checked_for_training(self) -> None:
         if self._watched is not None:
             raise UsageError("a training is going on: wait for its end")
-        if len(self._classes()) < 2:
+        if sum(1 for one in self._classes() if one.num_pictures) < 2:
             raise UsageError("there must be pictures of two classes or more: collect some")
-
-
-def _num_pictures(classes: list[Folder]) -> int:
-    return sum(one.num_pictures for one in classes)
 
 
 def _num_groups(folder: Folder) -> int:
@@ -217,23 +239,34 @@ def _num_groups(folder: Folder) -> int:
 
 
 def _lesson(planned: TrainingPlan, bar: Progress) -> Lesson:
-    folds, recipe = min(_num_apart(planned.dataset), MAX_FOLDS), planned.recipe
-    run = train(
-        planned.dataset,
-        parent=PHOTO.parent,
-        recipe={name: getattr(recipe, name) for name in ("epochs", "precision", "frozen_precision")},
-        folds=folds if folds > 1 else None,
-        out=files.reserve_folder(RUNS_FOLDER, "taught"),
-        device=planned.compute.device,
-        progress=bar,
-    )
-    if run.record.cross_validation is None:
+    folds, recipe, folder = _num_folds(planned.dataset), planned.recipe, planned.dataset.folder
+    place = files.reserve_folder(RUNS_FOLDER, "taught")
+    try:
+        run = train(
+            planned.dataset,
+            parent=PHOTO.parent,
+            recipe={name: getattr(recipe, name) for name in ("epochs", "precision", "frozen_precision")},
+            folds=folds,
+            out=place,
+            device=planned.compute.device,
+            progress=bar,
+        )
+    except BaseException:
+        files.remove_if_empty(place)
+        raise
+    if folds is None:
         few = "a class has a single burst, so that none can be held out to measure on: collect one more of each"
-        return Lesson(run, None, few)
-    return Lesson(run, run.record.cross_validation, "each burst measured by a head that did not learn from it")
+        return Lesson(run, folder, None, few)
+    return Lesson(run, folder, run.record.cross_validation, "each burst measured by a head that did not learn from it")
 
 
-def _num_apart(dataset: Dataset) -> int:
-    """Of the class with the fewest, how many of its pictures are no group together, nor equal."""
-    keys, labels = dataset.split_keys(dataset.rows("train")), dataset.labels("train")
-    return min(len(np.unique(keys[labels == label])) for label in range(len(dataset.class_names)))
+def _num_folds(dataset: Dataset) -> int | None:
+    """The most folds, up to five, of which each leaves something of each class to learn from; None: there are none."""
+    rows, labels, num_classes = dataset.rows("train"), dataset.labels("train"), len(dataset.class_names)
+    for folds in range(MAX_FOLDS, 1, -1):
+        fold_N = deal(dataset.split_keys(rows), labels, folds)
+        if all(
+            len(np.unique(labels[fold_N != fold])) == num_classes and (fold_N == fold).any() for fold in range(folds)
+        ):
+            return folds
+    return None

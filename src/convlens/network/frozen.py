@@ -98,7 +98,7 @@ def images_per_s(network: Network, first: int, compute: Compute) -> float:
             _array(layers(network.normalise(block).to(_float_of(compute))))
             seconds.append(timed.clock() - started)
     num_operations = sum(1 for node in network.plan.nodes[:first] for _ in node.leaves())
-    return batch_size / compute.all_threads_s(min(seconds[1:]), num_operations)
+    return batch_size / compute.all_threads_s(max(min(seconds[1:]), 1e-6), num_operations)
 
 
 def _float_of(compute: Compute) -> torch.dtype:

@@ -100,6 +100,16 @@ def test_lowest_share(samples: list[tuple[int, int]], share: float) -> None:
         assert not inside[own].all() or tied
 
 
+@pytest.mark.parametrize("last", [True, False])
+def test_a_class_with_one_group_stays_outside(last: bool) -> None:
+    """Whatever the order of the classes, and although another class has that group too; the other class then gives
+    another group of its own."""
+    high, higher = 2**64 - 9, 2**64 - 5
+    draws = np.array([high, high, high, higher], np.uint64)
+    labels = np.array([1, 0, 0, 0] if last else [0, 1, 1, 1])
+    assert in_split(draws, labels, 0.2).tolist() == [False, False, False, True]
+
+
 def test_groups_move_as_one(tmp_path: Path) -> None:
     """With --group parent, all pictures of a part are in one split; with a pattern too."""
     root = tmp_path / "parts"

@@ -227,7 +227,7 @@ def _groups(make: _Maker) -> Drawn:
 
 def _named_groups(make: _Maker) -> Drawn:
     """Folders within the class folders that are named as bursts, patients ..., with pictures beside them."""
-    top, classes = make.top(), make.classes()
+    top, classes = make.top(), [label.replace("train", "tram") for label in make.classes()]
     splits = make.splits() if make.random.random() < 0.5 else (None,)
     form = make.random.choice(("burst-{:04d}", "Patient {}", "video_{:02d}", "session{}"))
     for split in splits:
@@ -236,7 +236,7 @@ def _named_groups(make: _Maker) -> Drawn:
             for number in make.random.sample(range(1, 9), make.random.randint(1, 3)):
                 name = form.format(number)
                 of_person = name.startswith("Patient")  # who may be in other classes too
-                group = name.lower() if of_person else f"{label}/{name}"
+                group = name.lower() if of_person else join(split or "", f"{label}/{name}")
                 make.pictures(join(folder, name), label, split, group=group)
             if make.random.random() < 0.3:
                 make.pictures(folder, label, split)

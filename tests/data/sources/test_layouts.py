@@ -157,6 +157,32 @@ def test_a_layout_that_is_said_decides(tmp_path: Path) -> None:
             pack(root, layout=odd)
 
 
+@pytest.mark.parametrize(
+    ("folders", "classes", "layout"),
+    [
+        (("train/subject01", "train/subject02", "test/subject01", "test/subject02"), ("subject01", "subject02"), ""),
+        (("subject01", "subject02"), ("subject01", "subject02"), ""),
+        (("patient_0/session_1", "patient_0/session_2", "patient_1/session_1", "patient_1/session_2"), (), "layout"),
+        (("burst-pipe", "burst-tire"), ("burst-pipe", "burst-tire"), ""),
+        (("burst-0001", "burst-0002"), (), "layout=class"),
+    ],
+)
+def test_names_of_groups_are_no_groups_where_classes_lie(
+    tmp_path: Path, folders: tuple[str, ...], classes: tuple[str, ...], layout: str
+) -> None:
+    """People and recordings may be the classes themselves; what can be read twice is refused with a way in."""
+    for number, folder in enumerate(folders):
+        for seed in range(3):
+            page = Image.fromarray(np.random.default_rng([number, seed]).integers(0, 255, (8, 8), np.uint8))
+            (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
+            page.save(tmp_path / "data" / folder / f"p{seed}.png")
+    if layout:
+        with pytest.raises(DataError, match=layout):
+            pack(tmp_path / "data")
+    else:
+        assert pack(tmp_path / "data").class_names == classes
+
+
 def test_the_class_in_the_names_of_files(tmp_path: Path) -> None:
     """Pictures side by side are refused with the expression that reads their names, and read when it is said."""
     root = write_folders(tmp_path / "flat", 5)

@@ -502,12 +502,13 @@ def in_split(split_key_N: NDArray[np.uint64], labels_N: NDArray[np.int64], share
     split_key stays outside, for something must be learned from. Equal split_keys still go together.
     """
     inside: NDArray[np.bool_] = split_key_N < np.uint64(min(math.floor(share * 2.0**64), 2**64 - 1))
-    for label in np.unique(labels_N):
-        own = labels_N == label
-        if len(np.unique(split_key_N[own])) < 2:
-            inside = inside & (split_key_N != split_key_N[own].min())
-        elif not inside[own].any():
-            inside = inside | (split_key_N == split_key_N[own].min())
-        elif inside[own].all():
-            inside = inside & (split_key_N != split_key_N[own].max())
+    keys_of = {label: np.unique(split_key_N[labels_N == label]) for label in np.unique(labels_N)}
+    only = [keys[0] for keys in keys_of.values() if len(keys) == 1]
+    inside &= ~np.isin(split_key_N, only)
+    for label, keys in keys_of.items():
+        own, free = inside[labels_N == label], keys[~np.isin(keys, only)]
+        if len(free) and not own.any():
+            inside |= split_key_N == free.min()
+        elif len(free) and own.all():
+            inside &= split_key_N != free.max()
     return inside

@@ -29,6 +29,7 @@ OWN = "written by convlens"
 # A folder within a class folder that is named so is a group: what was taken in one go, or of one person, who may be in
 # other classes too.
 _TAKEN, _PERSON = "burst|sequence|clip|video|recording|session", "patient|subject"
+_BURST = re.compile(r"burst-\d+")
 _GROUP_FOLDER = re.compile(rf"(?i)(?:(?:{_TAKEN})|({_PERSON}))[ _-]?\d+")
 NO_CLASS = "beside the class folders, in no class"
 NO_SPLIT = "beside the split folders, in no split"
@@ -68,16 +69,16 @@ def is_group(folder: Folder) -> bool:
     return _GROUP_FOLDER.fullmatch(folder.name) is not None
 
 
-def _group_name(label: str, folder: Folder) -> str:
-    match = _GROUP_FOLDER.fullmatch(folder.name)
-    return folder.name.lower() if match and match[1] else f"{label}/{folder.name.lower()}"
+def _group_name(label: str, split: str | None, folder: Folder) -> str:
+    match, name = _GROUP_FOLDER.fullmatch(folder.name), folder.name.lower()
+    return name if match and match[1] else "/".join(filter(None, (split, label, name)))
 
 
 def _parts_of(label: str, split: str | None, folder: Folder) -> list[Part]:
     """The pictures of a class folder; those of a folder in it that is named as a group are one."""
     of_groups = [one for one in folder.folders if is_group(one)]
     own = {path for one in of_groups for path in one.pictures()}
-    parts = [Part(label, split, _group_name(label, one), list(one.pictures())) for one in of_groups]
+    parts = [Part(label, split, _group_name(label, split, one), list(one.pictures())) for one in of_groups]
     return [Part(label, split, None, [path for path in folder.pictures() if path not in own]), *parts]
 
 
@@ -226,8 +227,8 @@ class _Reader:
             raise DataError(f"{self.where} {task}")
         if not self.top.folders:
             self.refuse_flat(self.top)
-        if all(one.name.startswith("burst-") for one in self.top.folders):
-            raise DataError(f"{self.where} holds bursts of pictures, and no second class beside them")
+        if all(_BURST.fullmatch(one.name) for one in self.top.folders):
+            self.refuse("it holds bursts of pictures, and no second class beside them", "class")
         return self.splits_below() or self.splits_above() or self.plain()
 
     def splits_in(self, folder: Folder) -> set[str | None]:
@@ -365,7 +366,8 @@ class _Reader:
                 f"classes, name {shown(hollow[0].name)} itself"
             )
         if self.group is None and all(folder.folders and not folder.loose for folder in folders):
-            inner = Counter(_label(one) for folder in folders for one in folder.folders if not is_group(one))
+            are_groups = not all(map(is_group, folders))  # else these may be groups, and those the classes
+            inner = Counter(_label(one) for f in folders for one in f.folders if not (are_groups and is_group(one)))
             if not inner:
                 return reading
             shared = [label for label, times in inner.items() if times > 1]
@@ -404,8 +406,7 @@ class _Reader:
 
 def _has_classes(folder: Folder) -> bool:
     """Whether a folder's folders may be classes: not one of them beside pictures."""
-    classes = [one for one in folder.folders if not is_group(one)]
-    return len(classes) > 1 or (bool(classes) and not folder.loose)
+    return len(folder.folders) > 1 or (bool(folder.folders) and not folder.loose)
 
 
 def _inside(folder: Folder, classes: set[str] | None = None) -> Folder:
@@ -413,9 +414,7 @@ def _inside(folder: Folder, classes: set[str] | None = None) -> Folder:
     plain = {skeleton(name) for name in classes or ()}
     while len(folder.folders) == 1 and not folder.loose and skeleton(_label(folder.folders[0])) not in plain:
         inner = folder.folders[0]
-        if is_group(inner):
-            return folder
-        if classes is None and all(map(is_group, inner.folders)) and split_of(inner.name) != split_of(folder.name):
+        if classes is None and not inner.folders and split_of(inner.name) != split_of(folder.name):
             return folder  # of train: one class
         folder = inner
     return folder

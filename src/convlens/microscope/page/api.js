@@ -68,7 +68,7 @@ export function complain(error) {
   line.hidden = false;
   clearTimeout(timer);
   timer = setTimeout(() => { line.hidden = true; }, 8000);
-  if (!(error instanceof Problem)) console.error(error);
+  if (error instanceof Error && !(error instanceof Problem)) console.error(error);
 }
 
 // Tell those who listen rather than look.

@@ -17,8 +17,10 @@ const SAID = {
 };
 const rows = new Map(); // class name -> {row, said, strip, discard, last}
 let stream = null;
-let held = null; // the class whose button is
+let asked = 0; // counts how often the camera was asked for, or switched off
+let held = null; // {name}: the button that is, and the burst that is recorded
 let isTraining = false;
+let numLoading = 0; // files that are on their way
 let opened = null; // takes the trained model
 
 export function startTeach(open) {
@@ -28,13 +30,13 @@ export function startTeach(open) {
   byId("add-class").addEventListener("submit", (event) => { event.preventDefault(); addClass(); });
   byId("teach-train").addEventListener("click", train);
   document.addEventListener("visibilitychange", () => {
-    if (document.hidden && stream) cameraOff("The camera was switched off while nobody looked at this page.");
+    if (document.hidden) cameraOff(stream ? "The camera was switched off while nobody looked at this page." : "");
   });
 }
 
 export function enterTeach() { getJson("api/teach").then(show, complain); }
 
-export function leaveTeach() { if (stream) cameraOff("The camera is off while another view is open."); }
+export function leaveTeach() { cameraOff(stream ? "The camera is off while another view is open." : ""); }
 
 // ---------------------------------------------------------------- the camera
 
@@ -46,20 +48,21 @@ async function cameraOn() {
     return;
   }
   const which = byId("camera-which").value;
+  const mine = asked;
   try {
     const found = await navigator.mediaDevices.getUserMedia({ audio: false,
       video: { width: { ideal: 640 }, height: { ideal: 480 }, ...(which ? { deviceId: { exact: which } } : {}) } });
-    if (document.hidden || byId("teach").hidden) { for (const track of found.getTracks()) track.stop(); return; }
+    if (mine !== asked || document.hidden || byId("teach").hidden) { for (const track of found.getTracks()) track.stop(); return; }
     stream = found;
   } catch (error) {
     note.textContent = SAID[error.name] ?? `the camera could not be opened (${error.message || error.name}): choose files`;
     return;
   }
-  for (const track of stream.getTracks()) track.addEventListener("ended", () => cameraOff("The camera was taken away."));
+  for (const track of stream.getTracks()) track.addEventListener("ended", () => { if (mine === asked) cameraOff("The camera was taken away."); });
   const video = byId("video");
   video.srcObject = stream;
   await video.play().catch(() => {});
-  if (!stream) return;
+  if (mine !== asked) return;
   byId("live").hidden = false;
   byId("camera").textContent = "Camera off";
   for (const { hold } of rows.values()) hold.disabled = false;
@@ -76,6 +79,7 @@ async function offerCameras() {
 }
 
 function cameraOff(why) {
+  asked++;
   held = null;
   for (const track of stream?.getTracks() ?? []) track.stop();
   stream = null;
@@ -112,7 +116,7 @@ async function answerLive() {
       const wish = byId("cam").checked ? "?grad_cam=1" : "";
       const answer = await postBytes(`api/live${wish}`, await frame());
       if (stream !== mine) return;
-      if (answer.model !== state.model.path) { location.reload(); return; } // another tab has opened another model
+      if (answer.model !== state.model.path) { opened(await getJson("api/model")); continue; } // of another tab
       showLive(answer, performance.now() - started);
       await new Promise(requestAnimationFrame);
     } catch (error) {
@@ -179,7 +183,7 @@ function row(name) {
   byId("classes").append(card);
   hold.addEventListener("pointerdown", (event) => { if (event.button === 0) { hold.setPointerCapture(event.pointerId); record(name); } });
   for (const end of ["pointerup", "pointercancel", "lostpointercapture", "blur", "keyup"]) {
-    hold.addEventListener(end, () => { if (held === name) held = null; }); // another's may be held already
+    hold.addEventListener(end, () => { if (held?.name === name) held = null; }); // another's may be held already
   }
   hold.addEventListener("contextmenu", (event) => event.preventDefault()); // a long press is one on phones
   hold.addEventListener("keydown", (event) => { if ([" ", "Enter"].includes(event.key) && !event.repeat) record(name); });
@@ -193,50 +197,56 @@ function row(name) {
   return made;
 }
 
-// What the camera sees, picture after picture, as one burst, until the button is let go.
+// What the camera sees, picture after picture, as one burst, until the button is let go. The next one begins when this
+// one is over: two at once would be one take in two groups.
 async function record(name) {
-  if (held !== null || isTraining || !stream) return;
-  held = name;
   const made = rows.get(name);
+  if (held !== null || isTraining || !stream || document.querySelector(".recording")) return;
+  const mine = (held = { name });
   made.hold.classList.add("recording");
+  let burst = "new";
   try {
-    const { burst } = await postJson("api/teach/burst", { name });
     do {
       const until = performance.now() + EVERY_MS;
       const picture = await frame();
-      const path = `api/teach/picture?name=${encodeURIComponent(name)}&burst=${burst}&suffix=.jpg`;
-      made.last = burst;
-      show(await postBytesJson(path, picture));
+      const found = await keep(name, picture, `&burst=${burst}&suffix=.jpg`);
+      made.last = burst = found.burst;
+      show(found);
       await thumbnail(made, picture);
       await pause(until - performance.now());
-    } while (held === name);
+    } while (held === mine);
   } catch (error) {
-    complain(error);
+    if (stream) complain(error);
   } finally {
-    if (held === name) held = null;
+    if (held === mine) held = null;
     made.hold.classList.remove("recording");
   }
+  prepare();
+}
+
+const keep = (name, body, more) => getJson(`api/teach/picture?name=${encodeURIComponent(name)}${more}`, { method: "POST", body });
+
+async function addFiles(name, files) {
+  const failed = [];
+  numLoading += files.length;
+  for (const file of files) {
+    const suffix = file.name.slice(file.name.lastIndexOf(".")).toLowerCase();
+    try {
+      show(await keep(name, file, `&suffix=${encodeURIComponent(suffix)}`));
+      await thumbnail(rows.get(name), file);
+    } catch (error) {
+      failed.push(`${file.name}: ${error.message}`);
+    }
+    numLoading--;
+  }
+  tellWhatIsMissing();
+  if (failed.length) complain({ message: failed.length > 1 ? `${failed.length} of ${files.length} files were not kept; the first, ${failed[0]}` : failed[0] });
   prepare();
 }
 
 // The network looks at what is there already, so that training takes a moment. Where it cannot, training says why.
 function prepare() {
   if (!isTraining && !byId("teach-train").disabled) postJson("api/teach/prepare").catch(() => {});
-}
-
-const postBytesJson = (path, body) => getJson(path, { method: "POST", body });
-
-async function addFiles(name, files) {
-  for (const file of files) {
-    const suffix = file.name.slice(file.name.lastIndexOf(".")).toLowerCase();
-    try {
-      show(await postBytesJson(`api/teach/picture?name=${encodeURIComponent(name)}&suffix=${encodeURIComponent(suffix)}`, file));
-      await thumbnail(rows.get(name), file);
-    } catch (error) {
-      complain(Object.assign(error, { message: `${file.name}: ${error.message}` }));
-    }
-  }
-  prepare();
 }
 
 async function thumbnail({ strip }, picture) {
@@ -274,6 +284,7 @@ async function train() {
   }
   isTraining = false;
   await followed;
+  tellWhatIsMissing();
   getJson("api/teach").then(show, complain);
 }
 
@@ -309,6 +320,6 @@ function show({ folder, classes, lesson }) {
 
 function tellWhatIsMissing() {
   const filled = [...rows.values()].filter(({ num }) => num).length;
-  byId("teach-train").disabled = isTraining || filled < 2;
+  byId("teach-train").disabled = isTraining || numLoading > 0 || filled < 2;
   if (!isTraining) byId("teach-state").textContent = filled < 2 ? "collect pictures of two classes or more" : "";
 }
