@@ -37,8 +37,7 @@ def browser(launch: Callable[..., Browser]) -> Iterator[Browser]:
 def page(browser: Browser, server: Server, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Page]:
     """The page, a photograph shown; at the end no error may have come."""
     is_phone = request.param.startswith("phone")
-    scheme = "dark" if is_phone else "light"
-    context = browser.new_context(viewport=PHONE if is_phone else DESKTOP, color_scheme=scheme)
+    context = browser.new_context(viewport=PHONE if is_phone else DESKTOP, color_scheme="dark" if is_phone else "light")
     opened = context.new_page()
     problems: list[str] = []
     opened.on("pageerror", lambda error: problems.append(str(error)))
