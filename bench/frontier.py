@@ -27,6 +27,7 @@ from convlens.training.trial import run_trial
 def family(channels: int, side: int, width: int, depth: int) -> str:
     """A network of preset natural's kind: stages of `width`, twice and four times as many channels, with `depth` pairs
     of convolutions each, residual from the second on."""
+
     def conv(num: int) -> str:
         return f"conv({num}, 3, padding=1, bias=False)"
 

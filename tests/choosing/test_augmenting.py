@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 import convlens
 from convlens.architecture import parse, plan
 from convlens.augmentation import TRIED
-from convlens.choosing.augmenting import _DESIGN, _main_effects, effects
+from convlens.choosing.augmenting import _DESIGN, Effect, _main_effects, effects
 from convlens.choosing.probe import material_of
 from convlens.network.compute import resolve_compute
 from convlens.progress import Progress
@@ -46,7 +46,7 @@ def test_mirroring_is_refused_where_it_hurts(tmp_path: Path) -> None:
         dataset=dataset, network=network, recipe=recipe, seed=0, compute=resolve_compute("cpu", "float32")
     )
     found = {e.kind: e for e in effects(material_of(dataset), tried, Progress())}
-    assert found["flip"].loss > 0 and not found["flip"].helps
+    assert found["flip"].loss > 0 and found["flip"].is_usual and not found["flip"].is_kept
     assert found["flip"].loss > 2 * max(abs(e.loss) for kind, e in found.items() if kind in ("shift", "cutout"))
 
 
@@ -69,6 +69,17 @@ def test_main_effects_are_what_was_put_in() -> None:
         expected = effect + (0.25 if kind in ("flip", "shift") else 0)
         assert abs(found[kind].loss - expected) < 0.01
     assert found["flip"].standard_error > 0.1, "what interacts shows in the contrasts that are left over"
+
+
+@pytest.mark.parametrize(
+    ("loss", "is_usual", "is_kept"),
+    [(-0.1, False, True), (-0.01, False, False), (-0.01, True, True), (0.01, True, True), (0.1, True, False)],
+)
+def test_what_a_trial_cannot_tell_stays_as_is_usual(loss: float, is_usual: bool, is_kept: bool) -> None:
+    """Noise decides nothing: what is usual goes only where it hurts, anything else comes only where it helps."""
+    effect = Effect("flip", loss, 0.03, 0.0, is_usual)
+    assert effect.is_kept is is_kept
+    assert ("cannot tell" in str(effect)) is (is_usual and abs(loss) < 0.03)
 
 
 def test_the_design_is_balanced() -> None:

@@ -25,24 +25,33 @@ _DESIGN = tuple((a, b, c, a ^ b ^ c) for a in (False, True) for b in (False, Tru
 @dataclass(frozen=True)
 class Effect:
     """What a kind of augmentation does to the loss on held-out images (nats; below 0 is better), its standard error,
-    and to their accuracy."""
+    and to their accuracy. `is_usual`: it is known to help pictures of this kind."""
 
     kind: str
     loss: float
     standard_error: float
     accuracy: float
+    is_usual: bool = False
 
     @property
-    def helps(self) -> bool:
-        """Whether the loss falls by more than chance explains."""
-        return self.loss < -_STANDARD_ERRORS * self.standard_error
+    def is_kept(self) -> bool:
+        """Whether the loss falls by more than chance explains; of what is usual, whether it does not rise by more."""
+        return self.loss < (_STANDARD_ERRORS if self.is_usual else -_STANDARD_ERRORS) * self.standard_error
 
     def __str__(self) -> str:
-        verdict = "kept" if self.helps else "left out"
+        verdict = "kept" if self.is_kept else "left out"
+        if self.is_usual and abs(self.loss) < _STANDARD_ERRORS * self.standard_error:
+            verdict += ", as is usual, for the trial cannot tell"
         return (
             f"{self.kind}: validation loss {self.loss:+.3f} ± {self.standard_error:.3f}, accuracy "
             f"{100 * self.accuracy:+.1f} points: {verdict}"
         )
+
+
+def usual_for(channels: int) -> frozenset[str]:
+    """What is known to help: photographs and colour pictures of things bear being mirrored and moved (Krizhevsky,
+    Sutskever and Hinton, 2012, section 4.1), drawn signs being moved."""
+    return frozenset({"shift", "flip"} if channels == 3 else {"shift"})
 
 
 def effects(material: Material, plan: TrainingPlan, bar: Progress) -> list[Effect]:
@@ -56,10 +65,12 @@ def effects(material: Material, plan: TrainingPlan, bar: Progress) -> list[Effec
         losses.append(np.minimum(trial.losses_N, 20.0))  # a diverged one is bad, not infinitely so
         right.append(trial.right_N.astype(np.float64))
         bar.advance(1)
-    return _main_effects(np.stack(losses), np.stack(right))
+    return _main_effects(np.stack(losses), np.stack(right), usual_for(plan.network.input_shape[0]))
 
 
-def _main_effects(losses_RN: NDArray[np.float64], right_RN: NDArray[np.float64]) -> list[Effect]:
+def _main_effects(
+    losses_RN: NDArray[np.float64], right_RN: NDArray[np.float64], usual: frozenset[str] = frozenset()
+) -> list[Effect]:
     """From the eight trainings' losses and hits, each (R, N), in the order of the design.
 
     Two things make an effect uncertain: the images that it was measured on, and the trainings, whose noise shows in
@@ -75,5 +86,6 @@ def _main_effects(losses_RN: NDArray[np.float64], right_RN: NDArray[np.float64])
         per_image_N = sign @ losses_RN
         of_images = float(per_image_N.std(ddof=1)) / math.sqrt(len(per_image_N)) if len(per_image_N) > 1 else math.inf
         error = max(of_images, of_trainings)
-        found.append(Effect(kind, float(per_image_N.mean()), error, float((sign @ right_RN).mean())))
+        right = float((sign @ right_RN).mean())
+        found.append(Effect(kind, float(per_image_N.mean()), error, right, kind in usual))
     return found

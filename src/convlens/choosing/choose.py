@@ -211,7 +211,7 @@ class _Choosing(Choosing):
         found = effects(material, replace(tried, recipe=short), self.bar)
         for effect in found:
             self.say(f"  tried {effect}")
-        recipe = recipe.with_kinds([e.kind for e in found if e.helps], min(tried.network.input_shape[1:]))
+        recipe = recipe.with_kinds([e.kind for e in found if e.is_kept], min(tried.network.input_shape[1:]))
         self.say(
             f"augmentation: {recipe.augmentation_words()}, by eight short trainings on {len(material.rows):,} images, "
             f"measured on {len(material.held_out):,} others"
