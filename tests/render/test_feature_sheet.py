@@ -80,8 +80,9 @@ def test_a_deep_network_has_one_landscape_sheet(tmp_path: Path) -> None:
     assert 1.4 * height < width
     foreign = convlens.look(mobilenet(), photograph[:96, :96])
     assert len(foreign.layers) == 5 and foreign.overview_of is not None
-    some = convlens.look("efficientnet-lite0", photograph, layers="0,1")
-    assert [layer.address for layer in some.layers] == ["0", "1"] and some.overview_of is None
+    named = [layer.address for layer in foreign.layers[:2]]
+    some = convlens.look(mobilenet(), photograph[:96, :96], layers=named)
+    assert [layer.address for layer in some.layers] == named and some.overview_of is None
     assert some.integrated_gradients is not None
 
 
