@@ -61,11 +61,20 @@ def test_photographs_are_tried_both_ways(tmp_path: Path, monkeypatch: pytest.Mon
     losses = [float(line.rpartition(" ")[2]) for line in tried[:2]]
     assert (pick.draft.parent is not None) is (losses[0] <= losses[1])
     for better in (True, False):
-        monkeypatch.setattr(pretrained, "_is_better", lambda *_, better=better: better)
+        monkeypatch.setattr(pretrained, "_why_pretrained", lambda *_, why="it is" if better else None: why)
         one = chosen(data, said, size=96)
         assert (one.draft.parent is not None) is better
         assert (one.draft.recipe.head == "logistic") is better
         assert any("starts from efficientnet-lite0" in line for line in one.reasons) is better
+
+
+def test_too_few_to_try_both(tmp_path: Path) -> None:
+    """A picture a class: none can be held out, so that nothing is tried, and nothing said of what was better."""
+    pick = chosen(photographs(tmp_path / "data", 2), size=96)
+    assert pick.draft.parent is not None and any("too few to hold any out" in line for line in pick.reasons)
+    assert not any("nan" in line or "better" in line for line in pick.reasons)
+    alone = chosen(photographs(tmp_path / "data", 2), parent="none", augment="none")
+    assert not any("nan" in line for line in alone.reasons)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from convlens.network.memory import check_memory
 from convlens.presets import NATURAL, STANDARD, natural_for
 from convlens.progress import Progress
 from convlens.recipe import Recipe
-from convlens.text import shown
+from convlens.text import counted, shown
 from convlens.training.plan import TrainingPlan
 from convlens.training.request import Draft, TrainRequest
 
@@ -138,6 +138,8 @@ class _Choosing(Choosing):
 
     def probed_size(self, source: Source, sides: list[int]) -> tuple[tuple[int, int], str]:
         part = sample_of(source, self.draft.options.exclude)
+        if len(material_of(self.opened(part, DEFAULT_SIDE)).held_out) == 0:
+            return (DEFAULT_SIDE, DEFAULT_SIDE), "there are too few pictures to hold any out and try larger ones"
 
         def open_at(side: int) -> Dataset:
             self.previews.append(self.opened(part, side))
@@ -241,8 +243,8 @@ class _Choosing(Choosing):
         if 0 < num_test < _FEW_TEST and self.request.folds is None:
             low, high = wilson_interval(round(0.9 * num_test), num_test)
             self.say(
-                f"only {num_test:,} test images: one split is too few to tell models apart (90 % right would mean "
-                f"anything from {100 * low:.0f} to {100 * high:.0f} %); `folds=5` measures on all of them"
+                f"only {counted(num_test, 'test image')}: one split is too few to tell models apart (90 % right would "
+                f"mean anything from {100 * low:.0f} to {100 * high:.0f} %); `folds=5` measures on all of them"
             )
 
 

@@ -76,13 +76,13 @@ def starts_pretrained(choosing: Choosing, source: Source, found: Headers) -> boo
     size = asked.size or (side, side)
     before = choosing.draft
     choosing.draft = _draft_from(choosing, parent, size)
-    if not is_named and not _is_better(choosing, source, before):
+    why = "as asked for" if is_named else _why_pretrained(choosing, source, before)
+    if why is None:
         choosing.draft = before
         choosing.say("from nothing: these pictures are told apart better so than by what a pretrained network sees")
         return False
     origin = parent.card.origin
     assert origin is not None, "only adopted weights come here"
-    why = "as asked for" if is_named else "of both the better on held-out images"
     choosing.say(f"starts from {origin.name}, trained on {origin.trained_on or 'pictures nobody says'}: {why}")
     choosing.outputs_s = source.num_samples * size[0] * size[1] / SIDES[0] ** 2 / rate
     choosing.say(_size_reason(choosing, source, source.num_samples / rate))
@@ -126,13 +126,16 @@ def _size_reason(choosing: Choosing, source: Source, full_s: float) -> str:
     return line + f", at {SIDES[0]} px {full_s:.0f} s, too much of {choosing.whole_s:.0f} s"
 
 
-def _is_better(choosing: Choosing, source: Source, before: Draft) -> bool:
-    """Whether a head on the pretrained network is better than a short training from nothing at 64 pixels: learned from
-    and measured on the same pictures, at most some hundreds."""
+def _why_pretrained(choosing: Choosing, source: Source, before: Draft) -> str | None:
+    """Why to start from the pretrained network; None where a short training from nothing at 64 pixels is better than a
+    head on it: learned from and measured on the same pictures, at most some hundreds."""
     part, draft = sample_of(source, choosing.draft.options.exclude), choosing.draft
     choosing.draft = before
     plain = choosing.opened(part, LEAST_SIDE, channels=3)
     material = material_of(plain)
+    if len(material.held_out) == 0:
+        choosing.draft = draft
+        return "as is usual for photographs, of which there are too few to hold any out and try both"
     (from_nothing,) = try_sizes(
         lambda _: plain,
         lambda dataset: choosing.plan_from_nothing(dataset, part.factor),
@@ -156,7 +159,7 @@ def _is_better(choosing: Choosing, source: Source, before: Draft) -> bool:
     ):
         right = f"{100 * trial.accuracy:5.1f} % of {num:,} held-out images"
         choosing.say(f"  tried {start}, {side} px: {right}, loss {trial.loss:.3f}")
-    return pretrained.loss <= from_nothing.trial.loss
+    return "of both the better on held-out images" if pretrained.loss <= from_nothing.trial.loss else None
 
 
 def side_for(num_images: int, images_per_s: float, seconds: float) -> int:
