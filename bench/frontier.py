@@ -8,7 +8,6 @@ test stays sealed. A line of JSON a training goes to --out, where there is one, 
 
 import argparse
 import json
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from convlens.training.plan import TrainingPlan
 from convlens.training.trial import run_trial
 
 
-def family(channels: int, side: int, width: int, depth: int) -> str:
+def family(width: int, depth: int) -> str:
     """A network of preset natural's kind: stages of `width`, twice and four times as many channels, with `depth` pairs
     of convolutions each, residual from the second on."""
 
@@ -62,7 +61,7 @@ def main() -> None:
     sentences = {sentence: sentence for sentence in given.sentence}
     for width in filter(None, given.widths.split(",")):
         for depth in given.depths.split(","):
-            sentences[f"w{width} d{depth}"] = family(given.channels, given.size, int(width), int(depth))
+            sentences[f"w{width} d{depth}"] = family(int(width), int(depth))
     train, val = dataset.rows("train"), dataset.rows("val")
     compute = resolve_compute("auto", given.precision)
     for name, sentence in sentences.items():
@@ -87,7 +86,6 @@ def main() -> None:
                 if given.out is not None:
                     with given.out.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(line) + "\n")
-    sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ def _wilson(p: float, n: float, z: float = Z_95) -> tuple[float, float]:
 
 def grouped_interval(is_right_N: NDArray[np.bool_], groups_N: NDArray[Any]) -> tuple[float, float]:
     """Wilson's interval where samples of one group are not independent: of as many samples as would tell as much.
+    `is_right_N` bool (N,), `groups_N` (N,) the same for samples of one group, N > 0; both ends in 0..1.
 
     n is divided by the design effect, the variance of a ratio over groups against that of independent samples, and by
     the square of Student's t against that of n samples (Korn and Graubard, Survey Methodology 24, 1998). Where all or

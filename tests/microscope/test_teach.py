@@ -130,7 +130,7 @@ def test_a_folder_with_splits_is_not_collected_into(workplace: Path) -> None:
 
 
 @pytest.mark.training
-def test_a_lesson_is_measured_burst_by_burst(workplace: Path) -> None:
+def test_a_training_is_measured_burst_by_burst(workplace: Path) -> None:
     """All pictures are measured by heads that did not learn from their bursts, the model has seen all of them, and
     answers; what was prepared before changes nothing."""
     teaching = Teaching()
@@ -149,7 +149,7 @@ def test_a_lesson_is_measured_burst_by_burst(workplace: Path) -> None:
     assert convlens.predict(model, photo(BLUE, 999))[0].label == "blue"
     with pytest.raises(ConvlensError, match="trained on all images"):
         convlens.evaluate(first.run, "collected", progress="none")
-    shown = teaching.status()["lesson"]
+    shown = teaching.status()["result"]
     assert shown["score"]["n"] == 12 and shown["run"] == str(again.run.path)
 
 
@@ -173,10 +173,10 @@ def test_a_single_burst_gives_no_score(workplace: Path) -> None:
     """Where nothing can be held out there is an answer and no accuracy, and why."""
     teaching = Teaching()
     collect(teaching, 1)
-    lesson = teaching.teach("cpu")
-    assert lesson.score is None and "single burst" in lesson.note
-    assert lesson.run.val is None and lesson.run.record.cross_validation is None
-    assert convlens.predict(convlens.load(lesson.run), photo(RED, 999))[0].label == "red"
+    result = teaching.teach("cpu")
+    assert result.score is None and "single burst" in result.note
+    assert result.run.val is None and result.run.record.cross_validation is None
+    assert convlens.predict(convlens.load(result.run), photo(RED, 999))[0].label == "red"
 
 
 def test_a_live_answer_is_the_classifiers(toy: convlens.Run) -> None:

@@ -317,7 +317,7 @@ def best_of_heads(
 def rate_of_outputs(network: Plan, spec: InputSpec, first: int, compute: Compute) -> float:
     """Images a second that the layers before number `first` take on a machine that does nothing else. Tests put an
     answer of their own in its place."""
-    with settled(compute.to_time):
+    with settled(compute.for_timing):
         built = build(network, spec, device=compute.device, memory_format=compute.memory_format)
         return _coarse(images_per_s(built, first, compute))
 

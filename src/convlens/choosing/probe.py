@@ -72,7 +72,7 @@ def rate_of(material: Material, plan: TrainingPlan) -> float:
     only answer of the clock that a choice is made by; tests put one of their own in its place."""
     batch_size = plan.recipe.batch_size
     recipe = plan.recipe.replace(epochs=_TIMING_STEPS * batch_size / len(material.rows))
-    trial = material.try_out(replace(plan, recipe=recipe, compute=plan.compute.to_time))
+    trial = material.try_out(replace(plan, recipe=recipe, compute=plan.compute.for_timing))
     num_operations = _OPERATIONS * len(plan.network.leaves)
     return batch_size / plan.compute.all_threads_s(batch_size / max(trial.images_per_s, 1e-3), num_operations)
 

@@ -255,8 +255,8 @@ class Microscope:
 
     async def _teach_train(self, request: Request) -> Response:
         # In the one worker: two threads cannot each have torch settled as they need it.
-        lesson = await self._work(partial(self.teaching.teach, self.session.classifier.device))
-        return await self._opened(lesson.run.path)
+        result = await self._work(partial(self.teaching.teach, self.session.classifier.device))
+        return await self._opened(result.run.path)
 
 
 # ---------------------------------------------------------------- requests

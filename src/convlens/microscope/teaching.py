@@ -22,7 +22,7 @@ from convlens.data.packed.options import PackOptions
 from convlens.data.packed.pack import open_data
 from convlens.data.packed.splits import deal
 from convlens.data.sources.class_names import skeleton
-from convlens.data.sources.layouts import is_group
+from convlens.data.sources.layouts import BURST, is_group
 from convlens.data.sources.listing import Folder, list_tree
 from convlens.data.sources.split_words import split_of
 from convlens.data.sources.tree import DiskTree
@@ -43,7 +43,7 @@ from convlens.training.warm_start import read_parent
 DEFAULT_FOLDER = Path("collected")
 MAX_CLASSES, MAX_PICTURES, MAX_FOLDS = 50, 5_000, 5
 _SIZES = ((250, 224), (1_000, 160), (MAX_PICTURES, 128))  # up to so many pictures, so many pixels: about two seconds
-_NAME, _BURST = re.compile(r"[^\W_][\w .,'()+&-]{0,59}"), re.compile(r"burst-(\d{4,9})")
+_NAME = re.compile(r"[^\W_][\w .,'()+&-]{0,59}")
 _RESERVED = re.compile(r"(?i)con|prn|aux|nul|com\d|lpt\d")  # no names of files on Windows
 
 
@@ -61,7 +61,7 @@ class _Watched(Progress):
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingResult:
     """A training that is done: its run, where its pictures are packed, and the score of pictures that were held out, or
     why there is none."""
 
@@ -77,11 +77,11 @@ class Lesson:
 
 
 class Teaching:
-    """The folder that is collected into, and the last lesson."""
+    """The folder that is collected into, and what the last training gave."""
 
     def __init__(self, folder: Path = DEFAULT_FOLDER) -> None:
         self.folder = folder
-        self.lesson: Lesson | None = None
+        self.result: TrainingResult | None = None
         self._watched: _Watched | None = None
         self._prepared: Path | None = None  # a packed set that no training has used
 
@@ -89,7 +89,7 @@ class Teaching:
 
     def status(self) -> dict[str, Any]:
         """The folder, its classes with their pictures, and how a training stands. Raises UsageError, DataError."""
-        watched, lesson = self._watched, self.lesson
+        watched, result = self._watched, self.result
         return {
             "folder": str(self.folder),
             "classes": [
@@ -98,7 +98,7 @@ class Teaching:
                 if one.num_pictures
             ],
             "training": watched and {"what": watched.what, "done": min(1.0, watched.done / max(1.0, watched.total))},
-            "lesson": lesson and lesson.to_json(),
+            "result": result and result.to_json(),
         }
 
     def add(self, name: str, burst: str | None, suffix: str, data: bytes) -> str | None:
@@ -114,7 +114,7 @@ class Teaching:
             if sum(one.num_pictures for one in classes) >= MAX_PICTURES:
                 raise UsageError(f"{MAX_PICTURES:,} pictures are collected here at most: train on them from a terminal")
             if burst == "new":
-                found = [_BURST.fullmatch(sub.name) for one in classes for sub in one.subfolders]
+                found = [BURST.fullmatch(sub.name) for one in classes for sub in one.subfolders]
                 burst = f"burst-{1 + max((int(match[1]) for match in found if match), default=0):04d}"
                 files.make_folder(self.folder / name / burst)
             place = self.folder / name if burst is None else self._burst(name, burst)
@@ -150,7 +150,7 @@ class Teaching:
     def _burst(self, name: str, burst: str) -> Path:
         """The folder of a burst. Raises UsageError where there is none."""
         place = self.folder / name / burst
-        if not (_BURST.fullmatch(burst) and files.is_folder(place)):
+        if not (BURST.fullmatch(burst) and files.is_folder(place)):
             raise UsageError(f"there is no burst {shown(burst, 40)!r} of {shown(name, 60)!r}")
         return place
 
@@ -184,7 +184,7 @@ class Teaching:
 
     # ------------------------------------------------------------ training
 
-    def teach(self, device: str) -> Lesson:
+    def teach(self, device: str) -> TrainingResult:
         """Train on all pictures: the head of a pretrained network. Where each class has two groups or more, each group
         is first measured by a head that did not learn from it. Raises ConvlensError as training does."""
         with self._alone():
@@ -192,10 +192,10 @@ class Teaching:
             self._watched = _Watched()
         try:
             planned = self._plan(device, self._watched)
-            if self._prepared not in (None, planned.dataset.folder):
+            if self._prepared != planned.dataset.folder:
                 self._forget()
-            self.lesson, self._prepared = _lesson(planned, self._watched), None
-            return self.lesson
+            self.result, self._prepared = _trained(planned, self._watched), None
+            return self.result
         finally:
             self._watched = None
 
@@ -205,7 +205,7 @@ class Teaching:
         planned = self._plan(device, Progress())
         if planned.dataset.folder != self._prepared:
             self._forget()
-            is_used = self.lesson is not None and self.lesson.folder == planned.dataset.folder
+            is_used = self.result is not None and self.result.folder == planned.dataset.folder
             self._prepared = None if is_used else planned.dataset.folder
         with settled(planned.compute):
             features_at(network_of(planned), planned, planned.dataset.rows("train"), Progress())
@@ -238,7 +238,7 @@ def _num_groups(folder: Folder) -> int:
     return folder.num_pictures - sum(one.num_pictures for one in groups) + len(groups)
 
 
-def _lesson(planned: TrainingPlan, bar: Progress) -> Lesson:
+def _trained(planned: TrainingPlan, bar: Progress) -> TrainingResult:
     folds, recipe, folder = _num_folds(planned.dataset), planned.recipe, planned.dataset.folder
     place = files.reserve_folder(RUNS_FOLDER, "taught")
     try:
@@ -255,9 +255,13 @@ def _lesson(planned: TrainingPlan, bar: Progress) -> Lesson:
         files.remove_if_empty(place)
         raise
     if folds is None:
-        few = "a class has a single burst, so that none can be held out to measure on: collect one more of each"
-        return Lesson(run, folder, None, few)
-    return Lesson(run, folder, run.record.cross_validation, "each burst measured by a head that did not learn from it")
+        few = (
+            "a class has a single burst or picture, so that none can be held out and measured: collect one more of each"
+        )
+        return TrainingResult(run, folder, None, few)
+    return TrainingResult(
+        run, folder, run.record.cross_validation, "each burst measured by a head that did not learn from it"
+    )
 
 
 def _num_folds(dataset: Dataset) -> int | None:

@@ -50,7 +50,7 @@ class Compute:
         return asdict(self)
 
     @property
-    def to_time(self) -> Self:
+    def for_timing(self) -> Self:
         """How work is timed so that a busy machine changes nothing: on a CPU in one thread, by `clock`."""
         return replace(self, threads=1) if self.device == "cpu" else self
 

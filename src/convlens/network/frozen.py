@@ -87,9 +87,9 @@ def frozen_outputs(
 
 def images_per_s(network: Network, first: int, compute: Compute) -> float:
     """How many images a second the layers before number `first` take on a machine that does nothing else, by the faster
-    of two batches after a first. Callers work inside `settled(compute.to_time)`."""
+    of two batches after a first. Callers work inside `settled(compute.for_timing)`."""
     layers, batch_size = _ready(network, first, compute)
-    timed, (channels, height, width) = compute.to_time, network.plan.input_shape
+    timed, (channels, height, width) = compute.for_timing, network.plan.input_shape
     block = torch.zeros((batch_size, height, width, channels), dtype=torch.uint8, device=compute.device)
     seconds = []
     with torch.inference_mode():

@@ -29,7 +29,7 @@ OWN = "written by convlens"
 # A folder within a class folder that is named so is a group: what was taken in one go, or of one person, who may be in
 # other classes too.
 _TAKEN, _PERSON = "burst|sequence|clip|video|recording|session", "patient|subject"
-_BURST = re.compile(r"burst-\d+")
+BURST = re.compile(r"burst-([0-9]{1,9})")
 _GROUP_FOLDER = re.compile(rf"(?i)(?:(?:{_TAKEN})|({_PERSON}))[ _-]?\d+")
 NO_CLASS = "beside the class folders, in no class"
 NO_SPLIT = "beside the split folders, in no split"
@@ -227,7 +227,7 @@ class _Reader:
             raise DataError(f"{self.where} {task}")
         if not self.top.folders:
             self.refuse_flat(self.top)
-        if all(_BURST.fullmatch(one.name) for one in self.top.folders):
+        if all(BURST.fullmatch(one.name) for one in self.top.folders):
             self.refuse("it holds bursts of pictures, and no second class beside them", "class")
         return self.splits_below() or self.splits_above() or self.plain()
 

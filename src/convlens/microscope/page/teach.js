@@ -15,7 +15,7 @@ const SAID = {
   NotFoundError: "there is no camera: choose files, or drop them on a class",
   NotReadableError: "the camera is used by another program: end that, or choose files",
 };
-const rows = new Map(); // class name -> {row, said, strip, discard, last}
+const rows = new Map(); // class name -> {hold, said, strip, discard, card, last: its newest burst, num: pictures}
 let stream = null;
 let asked = 0; // counts how often the camera was asked for, or switched off
 let held = null; // {name}: the button that is, and the burst that is recorded
@@ -299,9 +299,9 @@ async function follow() {
   byId("teach-progress").hidden = true;
 }
 
-function show({ folder, classes, lesson }) {
+function show({ folder, classes, result }) {
   byId("collected").textContent = folder;
-  for (const { made, name } of [...rows].map(([name, made]) => ({ made, name }))) {
+  for (const [name, made] of rows) {
     made.num = classes.find((one) => one.name === name)?.num_pictures ?? 0;
     if (!made.num) made.said.textContent = "no pictures yet";
   }
@@ -312,8 +312,8 @@ function show({ folder, classes, lesson }) {
     made.discard.hidden = made.last === null;
   }
   tellWhatIsMissing();
-  if (!lesson || isTraining) return;
-  const { score, note, run } = lesson;
+  if (!result || isTraining) return;
+  const { score, note, run } = result;
   byId("teach-score").textContent = score ? `${score.text}: ${note}` : note;
   byId("teach-run").textContent = `kept in ${run}`;
 }
