@@ -37,6 +37,7 @@ class Augmentation:
 
     shift_px         each image is moved by up to so many pixels in both directions, edges repeated
     flip             each image is mirrored left to right with probability 1/2
+    quarter_turns    each image is turned by a random number of quarters; one that is not square by none or by half
     rotate_deg       each image is turned by up to so many degrees to either side
     scale_frac       each image is enlarged or reduced by a factor between 1 / (1 + scale_frac) and 1 + scale_frac
     shear_deg        each image is sheared by up to so many degrees; edges are repeated in all three
@@ -50,6 +51,7 @@ class Augmentation:
 
     shift_px: int = value(whole(0, 64), 0)
     flip: bool = value(boolean, False)
+    quarter_turns: bool = value(boolean, False, added=True)
     rotate_deg: float = value(real(0, 180), 0.0, added=True)
     scale_frac: float = value(real(0, 2), 0.0, added=True)
     shear_deg: float = value(real(0, 60), 0.0, added=True)
@@ -138,6 +140,28 @@ class Flip(Kind):
 
     def apply(self, xp: Any, images_NHWC: Any, draw: Any, values: Augmentation) -> Any:
         images_NHWC[draw] = images_NHWC[draw].flip(2)
+        return images_NHWC
+
+
+class Turn(Kind):
+    """Turned by quarters, against the clock."""
+
+    name, stream, own = "turn", 7, ("quarter_turns",)
+
+    def usual(self, side: int) -> dict[str, Any]:
+        return {"quarter_turns": True}
+
+    def words(self, values: Augmentation) -> str:
+        return "quarter turns"
+
+    def draw(self, rng: np.random.Generator, num_images: int, values: Augmentation) -> Draw:
+        return rng.integers(0, 4, num_images, np.int8)
+
+    def apply(self, xp: Any, images_NHWC: Any, draw: Any, values: Augmentation) -> Any:
+        is_square = images_NHWC.shape[1] == images_NHWC.shape[2]
+        for quarters in (1, 2, 3) if is_square else (2,):
+            turned = draw == quarters if is_square else draw >= 2
+            images_NHWC[turned] = xp.rot90(images_NHWC[turned], quarters, (1, 2))
         return images_NHWC
 
 
@@ -304,7 +328,7 @@ def _as_bytes(xp: Any, values: Any) -> Any:
     return values.round_().clamp_(0, 255).to(xp.uint8).contiguous()
 
 
-KINDS: tuple[Kind, ...] = (Flip(), Shift(), Affine(), Crop(), Cutout(), Colour())
+KINDS: tuple[Kind, ...] = (Flip(), Turn(), Shift(), Affine(), Crop(), Cutout(), Colour())
 KIND_NAMES = tuple(kind.name for kind in KINDS)
 TRIED = tuple(kind.name for kind in KINDS if kind.is_tried)
 

@@ -39,7 +39,7 @@ from convlens.run import (
     new_run,
     update_record,
 )
-from convlens.text import counted, listed, short_sentence, shown
+from convlens.text import by, counted, listed, short_sentence, shown
 from convlens.training.plan import TrainingPlan
 from convlens.training.request import Draft, TrainRequest
 from convlens.training.trainer import Stop, Watch, train_run
@@ -234,11 +234,13 @@ def resolve(request: TrainRequest, bar: Progress) -> tuple[TrainingPlan, tuple[D
     assert request.seed is not None, "a default fills it in"
     reasons: tuple[str, ...] = ()
     previews: tuple[Dataset, ...] = ()
+    expected_s: float | None = None
     must_choose = request.time is not None or request.augment is not None or request.leaves_open(parent)
     choose = None if request.is_named_set and not must_choose else _chooser(must_choose)
     if choose is not None:
         choices = choose(request, draft, bar)
         draft, dataset, reasons, previews = choices.draft, choices.dataset, choices.reasons, choices.previews
+        expected_s = choices.expected_s
     else:
         dataset = open_data(
             request.data, draft.options, data_root=request.data_root, val_frac=request.val_share, progress=bar
@@ -254,6 +256,7 @@ def resolve(request: TrainRequest, bar: Progress) -> tuple[TrainingPlan, tuple[D
             raise SentenceError(line) from None
         raise
     _check_start(network, draft.recipe, parent)
+    _check_growth(network, draft.recipe)
     check_memory(network, draft.recipe, draft.compute)
     if network.num_parameters == 0:
         raise SentenceError("the network has nothing to learn: no layer of it has parameters")
@@ -275,6 +278,7 @@ def resolve(request: TrainRequest, bar: Progress) -> tuple[TrainingPlan, tuple[D
         omit_record=request.omit_record,
         reasons=reasons,
         pinned=pinned,
+        expected_s=expected_s,
     )
     return training_plan, previews
 
@@ -314,6 +318,28 @@ def _check_start(network: Plan, recipe: Recipe, parent: Parent | None) -> None:
     last = network.nodes[-1].layer
     if recipe.head != "kept" and not (isinstance(last, Linear) and last.bias):
         raise RecipeError(f"head={recipe.head} fits a last layer linear(classes); the network ends in {last}")
+
+
+def _check_growth(network: Plan, recipe: Recipe) -> None:
+    """Raises RecipeError where images cannot begin smaller, as the recipe says."""
+    if recipe.grow_from == 1:
+        return
+    wish = f"grow_from={recipe.grow_from:g}"
+    if recipe.freeze:
+        raise RecipeError(f"{wish} needs images to make smaller: with frozen layers their outputs are learned from")
+    channels, height, width = network.input_shape
+    sides = recipe.sides_at(0, 1_000, height, width)
+    try:
+        smaller = plan(network.architecture, (channels, *sides), network.num_classes)
+    except SentenceError as error:
+        raise RecipeError(
+            f"{wish} begins with images of {by(sides)} pixels, which the network cannot take: {error}"
+        ) from None
+    if smaller.num_parameters != network.num_parameters:
+        raise RecipeError(
+            f"{wish} needs a network whose layers are the same for every size: pool each map to one value "
+            "(globalavgpool or globalmaxpool) before flatten"
+        )
 
 
 def _check_data(dataset: Dataset, parent: Parent | None, recipe: Recipe, bar: Progress, *, opens_test: bool) -> None:

@@ -84,15 +84,26 @@ FAST = Preset(
 )
 
 _BLOCK = "batchnorm relu"
+
+
+def _conv(num: int) -> str:
+    return f"conv({num}, 3, padding=1, bias=False)"
+
+
+def natural_network(width: int = 32, depth: int = 1) -> str:
+    """A network of preset `natural`'s kind: stages of `width`, twice and four times as many channels, of `depth` pairs
+    of convolutions, residual (He et al., 2016) from the second on."""
+    parts = [f"{_conv(width)} maxpool(2) {_BLOCK}"]
+    for num in (2 * width, 4 * width):
+        pair = f"residual({_conv(num)} {_BLOCK} {_conv(num)} batchnorm) relu "
+        parts.append(f"{_conv(num)} {_BLOCK} {_conv(num)} maxpool(2) {_BLOCK} " + pair * (depth - 1))
+    parts.append(f"{_conv(4 * width)} {_BLOCK} globalmaxpool flatten linear(classes, bias=False) scale(0.125)")
+    return " ".join(" ".join(parts).split())
+
+
 NATURAL = Preset(
     name="natural",
-    architecture=(
-        f"conv(32, 3, padding=1, bias=False) maxpool(2) {_BLOCK} "
-        f"conv(64, 3, padding=1, bias=False) {_BLOCK} conv(64, 3, padding=1, bias=False) maxpool(2) {_BLOCK} "
-        f"conv(128, 3, padding=1, bias=False) {_BLOCK} conv(128, 3, padding=1, bias=False) maxpool(2) {_BLOCK} "
-        f"conv(128, 3, padding=1, bias=False) {_BLOCK} "
-        "globalmaxpool flatten linear(classes, bias=False) scale(0.125)"
-    ),
+    architecture=natural_network(),
     recipe=Recipe(
         optimizer="muon",
         lr=0.005,
@@ -130,8 +141,8 @@ _STEM = f"conv(16, 3, stride=2, padding=1, bias=False) {_BLOCK} "
 _MOST_SIDE = 48  # of what `natural` itself sees: larger pictures are halved first
 
 
-def natural_for(height: int, width: int) -> str:
-    """The sentence of preset `natural` for pictures of this size.
+def natural_for(height: int, width: int, channels: int = 32, depth: int = 1) -> str:
+    """The sentence of a network of preset `natural`'s kind for pictures of this size.
 
     Before it one convolution of stride 2 for each halving that brings the shorter side to 48 pixels or less; of those
     too small for its three poolings the last ones are left out.
@@ -139,7 +150,7 @@ def natural_for(height: int, width: int) -> str:
     stems, side = 0, min(height, width)
     while side > _MOST_SIDE:
         stems, side = stems + 1, (side + 1) // 2
-    parts = NATURAL.architecture.split(" maxpool(2)")
+    parts = natural_network(channels, depth).split(" maxpool(2)")
     pooled = min(len(parts) - 1, side.bit_length() - 1)
     return _STEM * stems + " maxpool(2)".join(parts[: pooled + 1]) + "".join(parts[pooled + 1 :])
 

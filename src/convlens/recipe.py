@@ -19,6 +19,7 @@ SCHEDULES = ("constant", "triangle", "cosine")
 PRECISIONS = ("auto", "float32", "bfloat16")
 BALANCES = ("none", "weights", "sampling")
 HEADS = ("kept", "logistic", "means")
+_GROWN_BY = 4  # pixels
 _ADDRESS = re.compile(r"head|\d+(\[\d+\])?|")
 
 
@@ -56,6 +57,9 @@ class Recipe(Augmentation):
     ema              decay per step of an average of the weights, which is then what is validated and saved; 0: none
     epochs           passes over the training images; a fraction is allowed
     batch_size       images a step
+    grow_from        share of the images' sides that training begins with: they are made smaller, and grow in even steps
+                     to all of it; 1: they are what they are from the first step on
+    grow_until       share of the steps after which they are
     freeze           of a training that starts from a model: the layers before this address (`head`: the last linear
                      layer) stay as they are, and their outputs are computed once; empty: none
     frozen_views     of each image: under so many augmentations the outputs of frozen layers are computed, and
@@ -80,6 +84,8 @@ class Recipe(Augmentation):
     balance: str = value(choice(BALANCES), "none", added=True)
     patience: int = value(whole(0, 100_000), 0, added=True)
     ema: float = value(real(0, 1, open_high=True), 0.0)
+    grow_from: float = value(real(0, 1, open_low=True), 1.0, added=True)
+    grow_until: float = value(real(0, 1, open_low=True), 0.7, added=True)
     freeze: str = value(_address, "", added=True)
     frozen_views: int = value(whole(1, 1_000), 4, added=True)
     frozen_precision: str = value(choice(PRECISIONS), "auto", added=True)
@@ -144,6 +150,22 @@ class Recipe(Augmentation):
         left = min(1.0, left)
         return self.lr * (left if self.schedule == "triangle" else (1 - math.cos(math.pi * left)) / 2)
 
+    def sides_at(self, step: int, num_steps: int, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of what a step (from 0) learns from, for images of that size. The shorter side is a multiple
+        of four pixels until it is whole, so that few sizes come up; the longer one keeps the shape."""
+        grown = min(1.0, step / (self.grow_until * num_steps))
+        share, side = self.grow_from + (1 - self.grow_from) * grown, min(height, width)
+        smaller = max(1, round(share * side / _GROWN_BY)) * _GROWN_BY
+        if share >= 1 or smaller >= side:
+            return height, width
+        return max(1, round(height * smaller / side)), max(1, round(width * smaller / side))
+
+    @property
+    def growth_cost(self) -> float:
+        """The arithmetic of a training, as a share of one whose images are whole from the first step on."""
+        first = self.grow_from
+        return 1 - self.grow_until * (1 - (1 + first + first * first) / 3)
+
     def to_json(self) -> dict[str, Any]:
         """Every field; `from_json` gives an equal recipe back."""
         return {f.name: list(v) if isinstance(v := getattr(self, f.name), tuple) else v for f in fields(self)}
@@ -152,6 +174,7 @@ class Recipe(Augmentation):
         """What tells two plans apart, as JSON. Precision is the machine's choice more often than the person's; a field
         that does nothing, or that recipes of before did not have, stands there only where it says something."""
         unused = {"precision", "frozen_precision"} | (set() if self.optimizer == "muon" else {"muon_lr"})
+        unused |= set() if self.grow_from < 1 else {"grow_until"}
         unused |= (set() if self.freeze else {"frozen_views"}) | (set() if self.head != "kept" else {"head_penalty"})
         unused |= {f.name for f in fields(self) if f.metadata["added"] and getattr(self, f.name) == f.default}
         return {name: value for name, value in self.to_json().items() if name not in unused}
@@ -182,6 +205,8 @@ class Recipe(Augmentation):
             if getattr(self, name):
                 parts.append(f"{name.replace('_', ' ')} {getattr(self, name):g}")
         parts += [kind.words(self) for kind in self.kinds]
+        if self.grow_from < 1:
+            parts.append(f"sides growing from {self.grow_from:g} within {100 * self.grow_until:g} % of the steps")
         if self.freeze:
             before = "the head" if self.freeze == "head" else f"layer {self.freeze}"
             views = f", {self.frozen_views} views" if self.kinds else ""

@@ -14,4 +14,4 @@ _RATES = ("outputs", "tuning")
 def _one_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choosing, "time", SimpleNamespace(monotonic=lambda: 0.0, process_time=lambda: 0.0))
     for module, name in ((choose, "rate_of"), (sizes, "rate_of"), *((pretrained, f"rate_of_{w}") for w in _RATES)):
-        monkeypatch.setattr(module, name, lambda *_: RATE)
+        monkeypatch.setattr(module, name, lambda *_, **__: RATE)

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import convlens
-from convlens.architecture import parse, plan
-from convlens.choosing.budget import EPOCHS, batch_size_for, epochs_for, epochs_within
-from convlens.choosing.probe import images_in, material_of, rate_of
+from convlens.choosing.budget import (
+    SIZES,
+    USUAL_S,
+    batch_size_for,
+    epochs_within,
+    least_epochs,
+    packing_s,
+    size_for,
+    usual_training_s,
+)
+from convlens.choosing.choose import _ENDING_S
+from convlens.choosing.probe import images_in
 from convlens.errors import UsageError
-from convlens.network.compute import resolve_compute
 from convlens.progress import Progress
-from convlens.recipe import Recipe
-from convlens.training.plan import TrainingPlan
 from convlens.training.request import TrainRequest, parse_time
 from tests.choosing.conftest import RATE
 from tests.helpers import TINY_COLOUR
 
 
 def test_lengths() -> None:
-    """Epochs and batches follow the data; time is rounded down to the ladder and never to nothing."""
-    assert [epochs_for(n) for n in (20, 219, 4_988, 50_000, 10_000_000)] == [60, 60, 16, 5, 4]
+    """Epochs and batches follow the data, fewer the more images there are; what fits into a time is rounded down."""
+    assert [least_epochs(n) for n in (20, 219, 4_988, 50_000, 10_000_000)] == [60, 60, 16, 5.1, 1]
     assert [batch_size_for(n) for n in (100, 2_000, 5_000, 60_000)] == [32, 64, 128, 256]
-    assert epochs_within(60, 1000, 250) == 12 and epochs_within(1, 10_000, 10) == 1
-    assert all(a < b for a, b in pairwise(EPOCHS))
+    assert epochs_within(60, 1000, 250) == 14 and epochs_within(1, 10_000, 10) == 0
     assert images_in(10, 110) == images_in(10, 130) == 1024
     assert [parse_time(t) for t in ("90", "90s", "5m", "1.5h", 7, None)] == [90, 90, 300, 5400, 7, None]
     bad: list[Any] = ["", "m", "-5m", "0", "soon", "nan", "1e99h", True]
@@ -36,22 +40,36 @@ def test_lengths() -> None:
             parse_time(text)
 
 
+def test_most_of_the_usual_time_is_training() -> None:
+    """Of three minutes at least 65 % are training, unless packing alone takes long; and never less than 30 %."""
+    assert usual_training_s(packing_s(60_000, 2_000)) >= 0.65 * USUAL_S
+    assert usual_training_s(0) <= 0.8 * USUAL_S
+    assert usual_training_s(packing_s(20_000, 200_000)) < usual_training_s(0)
+    assert usual_training_s(1e6) == pytest.approx(0.3 * USUAL_S)
+
+
+def test_larger_networks_for_more_time() -> None:
+    """The size grows with the seconds and with the machine, and shrinks where there is too little to learn enough."""
+
+    def sizes(num_images: int, rate: float) -> list[int]:
+        cost = {size: size.width**2 * size.depth / 1024 for size in SIZES}
+        every = [2.0**n for n in range(14)]
+        return [SIZES.index(size_for(num_images, s, lambda size: rate / cost[size])) for s in every]
+
+    for num_images in (100, 5_000, 50_000):
+        slow, fast = sizes(num_images, 300.0), sizes(num_images, 3000.0)
+        assert slow == sorted(slow) and fast == sorted(fast)
+        assert all(a <= b for a, b in zip(slow, fast, strict=True))
+        assert slow[0] == 0 or num_images == 100
+
+
 def test_time_is_kept(folders: Path, workplace: Path) -> None:
     """--time becomes epochs before the first step; a run that says epochs itself keeps them."""
     run = convlens.train(folders, time="6s", augment="none", architecture=TINY_COLOUR, progress="none")
     num_images = run.record.dataset.num_samples.train
-    assert run.record.recipe["epochs"] == round(0.9 * 6 * RATE / num_images, 2)
+    assert run.record.recipe["epochs"] == epochs_within(6 - _ENDING_S, num_images, RATE)
     kept = convlens.train(folders, time="6s", recipe={"epochs": 2}, architecture=TINY_COLOUR, progress="none")
     assert kept.record.recipe["epochs"] == 2
-
-
-def test_the_rate_is_what_a_training_does(folders: Path) -> None:
-    """The one answer of the clock: images a second of a dozen steps, a positive number, and no more steps than that."""
-    dataset = convlens.pack(folders)
-    network = plan(parse(TINY_COLOUR), dataset.input_spec.shape, 2)
-    compute = resolve_compute("cpu", "float32")
-    timed = TrainingPlan(dataset=dataset, network=network, recipe=Recipe(batch_size=8), seed=0, compute=compute)
-    assert 1 < rate_of(material_of(dataset), timed) < 1e7
 
 
 def test_a_time_is_shared_by_all_trainings(folders: Path, workplace: Path) -> None:
@@ -61,8 +79,8 @@ def test_a_time_is_shared_by_all_trainings(folders: Path, workplace: Path) -> No
     dataset = convlens.pack(folders)
 
     def epochs(**said: Any) -> float:
-        request = TrainRequest(data=dataset, architecture=TINY_COLOUR, time=60, **said).with_defaults()
-        return _Choosing(request, request.draft(None), Progress()).epochs_in_budget(dataset, 10.0)
+        request = TrainRequest(data=dataset, architecture=TINY_COLOUR, time=600, **said).with_defaults()
+        return _Choosing(request, request.draft(None), Progress()).epochs_for(dataset, 1.0)
 
     alone, shared = epochs(), epochs(folds=5)
-    assert alone == pytest.approx(6 * shared, rel=0.05)
+    assert alone == pytest.approx(6 * shared, rel=0.2)

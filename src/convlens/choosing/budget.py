@@ -1,14 +1,30 @@
-"""How long to train: batch size and epochs from the number of images and the time that they take.
+"""How long to train, and how large a network is worth that: from the number of images and the seconds that there are.
 
-Owns the rules. The clock is asked before the first step and never after: what it says becomes a number of epochs.
+Owns the rules. Every answer is known before the first step; what the clock says comes in as a rate alone (`speed.py`).
 """
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
-# Epochs are rounded down to one of these, so that a second's more or less of a busy machine changes nothing.
-EPOCHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 30, 40, 50, 60)
-USUAL_S = 120.0  # what a training may take when nobody says a time
-USUAL_WHOLE_S = 175.0  # of a pretrained start: packing, the frozen layers' outputs and fine-tuning together
+USUAL_S = 180.0  # what all may take when nobody says a time
+_TRAINING_SHARE = 0.74  # of it, that the training itself may take where its start is quick
+_BESIDE_S = 24.0  # what else there is to do: starting, looking at the pictures, validating, saving
+_FILE_S, _BYTE_S = 2.4e-4, 3e-8  # that packing takes for a file, and for a byte of it
+_LEAST_SHARE = 0.3  # of the time, that is trained however long packing takes
+_GROWING = 24  # pixels, from which on images begin smaller
+_VALIDATING = 1.05  # a twentieth of a training may go into validating
+
+
+class Size(NamedTuple):
+    """A network of the family: its width and depth (`presets.natural_for`)."""
+
+    width: int
+    depth: int
+
+
+SIZES = (Size(16, 1), Size(32, 1), Size(64, 1), Size(64, 2), Size(96, 2))
+USUAL_SIZE = Size(32, 1)
 
 
 def batch_size_for(num_images: int) -> int:
@@ -19,19 +35,50 @@ def batch_size_for(num_images: int) -> int:
     return 256
 
 
-def epochs_for(num_images: int) -> int:
-    """By the data alone: a few hundred images are seen sixty times, five thousand sixteen times, a million four times.
+def growth_for(height: int, width: int) -> float:
+    """The share of their sides that images begin with: half, where there is something left to see."""
+    return 0.5 if min(height, width) >= _GROWING else 1.0
+
+
+def least_epochs(num_images: int) -> float:
+    """What the data needs, whatever the clock says: a few hundred images are seen sixty times, five thousand sixteen
+    times, fifty thousand five times, a million once.
 
     The number of images seen grows with the square root of those there are.
     """
-    wanted = 16 * math.sqrt(5_000 / num_images)
-    return _down(min(60.0, max(4.0, wanted)))
+    return round(min(60.0, max(1.0, 16 * math.sqrt(5_000 / num_images))), 1)
 
 
-def epochs_within(seconds: float, num_images: int, images_per_s: float) -> int:
-    """As many epochs as fit into the time, at least one."""
-    return _down(seconds * images_per_s / num_images)
+def most_epochs(num_images: int) -> float:
+    """After which more teach nothing: four times as many."""
+    return 4 * least_epochs(num_images)
 
 
-def _down(epochs: float) -> int:
-    return max((n for n in EPOCHS if n <= epochs), default=EPOCHS[0])
+def packing_s(num_files: int, typical_bytes: float) -> float:
+    """About what packing takes, by the number of files and their size: not by a clock, so that what lies in the cache
+    already changes no plan."""
+    return num_files * (_FILE_S + _BYTE_S * typical_bytes)
+
+
+def usual_training_s(packing_s: float) -> float:
+    """Seconds for a training when nobody says a time."""
+    return max(_LEAST_SHARE * USUAL_S, min(_TRAINING_SHARE * USUAL_S, USUAL_S - _BESIDE_S - packing_s))
+
+
+def epochs_within(seconds: float, num_images: int, images_per_s: float) -> float:
+    """As many epochs as fit into the seconds, validation included: whole ones where there are ten or more."""
+    epochs = seconds * images_per_s / (_VALIDATING * num_images)
+    return float(math.floor(epochs)) if epochs >= 10 else math.floor(100 * epochs) / 100
+
+
+def size_for(num_images: int, seconds: float, rate_at: Callable[[Size], float]) -> Size:
+    """The largest network that sees the images often enough to be worth its size. `rate_at` gives images a second."""
+    for size in reversed(SIZES):
+        if epochs_within(seconds, num_images, rate_at(size)) >= wanted_epochs(num_images, size):
+            return size
+    return SIZES[0]
+
+
+def wanted_epochs(num_images: int, size: Size) -> float:
+    """From how many epochs on a network is better than the next smaller one in the same time."""
+    return least_epochs(num_images) * (0.5 if size == USUAL_SIZE else 1.5)

@@ -6,26 +6,35 @@ plan before the first step, as if it had been given.
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from convlens.architecture import parse, plan
 from convlens.augmentation import FIELDS as AUGMENTATION_FIELDS
-from convlens.choosing.augmenting import effects
-from convlens.choosing.budget import USUAL_S, batch_size_for, epochs_for, epochs_within
+from convlens.choosing.budget import (
+    USUAL_SIZE,
+    Size,
+    batch_size_for,
+    epochs_within,
+    growth_for,
+    least_epochs,
+    most_epochs,
+    packing_s,
+    size_for,
+    usual_training_s,
+)
 from convlens.choosing.choosing import Choosing
+from convlens.choosing.kinds import augmentation_for, kind_of, orientation_of
 from convlens.choosing.pretrained import choose_head, starts_pretrained
 from convlens.choosing.previews import is_grey_inside
-from convlens.choosing.probe import images_in, material_of, rate_of
+from convlens.choosing.probe import Material, material_of
 from convlens.choosing.sizes import MANY_TIMES, SIDES, best_of, sample_of, try_sizes
+from convlens.choosing.speed import rate_of
 from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.headers import DEFAULT_SIDE, Headers, is_mostly_ink, read_headers
 from convlens.data.packed.pack import is_packed, open_data
 from convlens.data.sources.base import Source, need_two_classes
 from convlens.data.sources.recognise import open_source
-from convlens.errors import SentenceError
 from convlens.metrics import IMBALANCED, wilson_interval
 from convlens.network.memory import check_memory
-from convlens.presets import NATURAL, STANDARD, natural_for
+from convlens.presets import NATURAL, natural_for
 from convlens.progress import Progress
 from convlens.recipe import Recipe
 from convlens.text import counted, shown
@@ -34,23 +43,24 @@ from convlens.training.request import Draft, TrainRequest
 
 _MOST_HEADERS, _LOOKED_AT = 2_000, 64
 _KEPT_SIDE = 48  # pictures of one size, up to this many pixels, are taken as they are
-_STANDARD_SIDE = 40  # grey pictures up to this size are preset `standard`'s kind
 _SIZES_S = 120.0  # of a whole training, below which no sizes are tried
-_TRIAL_EPOCHS = 8  # at least so many images that the epochs of a trial are about these
-_LEAST_HELD_OUT = 20
+_TRIAL_EPOCHS = 0.5  # of what the data needs, that a trial learns from at most
 _FEW_TEST = 200
-_MOST_TIMES = 4  # a time is filled up to so many times the epochs that the data asks for: more teach nothing
+_ENDING_S = 2.0  # saving, and what the clock of the choices did not see
+_MEASURED_FASTER = 1.5  # times as many images a second are measured as learned from, in float32
 
 
 @dataclass(frozen=True)
 class Choices:
     """The draft with what was open filled in, the data set that goes with it, a line a choice, and the data sets of the
-    input sizes that were looked at, the chosen one last (none where the input was not chosen)."""
+    input sizes that were looked at, the chosen one last (none where the input was not chosen); and about how many
+    seconds the training takes on a machine that does nothing else, where that is known."""
 
     draft: Draft
     dataset: Dataset
     reasons: tuple[str, ...] = ()
     previews: tuple[Dataset, ...] = ()
+    expected_s: float | None = None
 
 
 def choose(request: TrainRequest, draft: Draft, bar: Progress) -> Choices:
@@ -66,6 +76,7 @@ class _Choosing(Choosing):
         if self.is_open and not is_packed(request.data):
             source = open_source(request.data, request.options.read, data_root=request.data_root)
             need_two_classes(source)
+            self.packing_s = packing_s(source.num_samples, source.typical_bytes())
             if source.shape is None:
                 self.choose_input(source)
         dataset = open_data(
@@ -75,15 +86,13 @@ class _Choosing(Choosing):
             choose_head(self, dataset)
         elif self.is_open:
             self.choose_network(dataset)
-            if "batch_size" not in self.pinned:
-                self.fill(recipe=self.draft.recipe.replace(batch_size=batch_size_for(dataset.counts["train"])))
             self.adapt_recipe(dataset, tries=request.kinds is None)
         elif self.budget_s is not None or request.augment is not None:
             self.adapt_recipe(dataset, tries=request.augment == "auto" and not isinstance(request.recipe, Recipe))
         self.warn(dataset)
         others = [d for d in self.previews if d.input_spec.shape != dataset.input_spec.shape]
         previews = (*others, dataset) if self.are_files else ()
-        return Choices(self.draft, dataset, tuple(self.reasons), previews)
+        return Choices(self.draft, dataset, tuple(self.reasons), previews, self.expected_s)
 
     # ------------------------------------------------------------ input
 
@@ -161,19 +170,48 @@ class _Choosing(Choosing):
     # ------------------------------------------------------------ network and training
 
     def choose_network(self, dataset: Dataset) -> None:
-        channels, height, width = dataset.input_spec.shape
-        if channels == 1 and max(height, width) <= _STANDARD_SIDE and _fits(STANDARD.architecture, dataset):
-            chosen, sentence, why = STANDARD, STANDARD.architecture, "small grey pictures"
-        else:
-            chosen, sentence = NATURAL, natural_for(height, width)
-            why = "small colour pictures" if channels == 3 else "grey pictures of other sizes than digits"
-        is_changed = sentence != chosen.architecture
-        recipe = chosen.recipe.replace(**{"precision": self.draft.compute.precision} | self.pinned)
-        self.fill(preset=chosen, architecture=sentence, recipe=recipe)
-        self.say(f"preset {chosen.name}: {why}" + (", fitted to their size" if is_changed else ""))
+        """The largest network of the family that sees the images often enough in the time there is."""
+        _, height, width = dataset.input_spec.shape
+        num_images, material = dataset.counts["train"], material_of(dataset)
+        recipe = NATURAL.recipe.replace(**{"precision": self.draft.compute.precision} | self.pinned)
+        if "batch_size" not in self.pinned:
+            recipe = recipe.replace(batch_size=batch_size_for(num_images))
+        recipe = recipe if "grow_from" in self.pinned else recipe.replace(grow_from=growth_for(height, width))
+        seconds = self.training_s
+
+        def planned(size: Size) -> TrainingPlan:
+            sentence = natural_for(height, width, *size)
+            network = plan(parse(sentence), dataset.input_spec.shape, len(dataset.class_names))
+            return self.plan_for(dataset, network, recipe)
+
+        self.bar.start("timing", 1)
+        usual = planned(USUAL_SIZE)
+        rate = rate_of(material, usual, by_clock=self.budget_s is not None)
+
+        def rate_at(size: Size) -> float:
+            return rate * usual.network.multiply_adds / planned(size).network.multiply_adds
+
+        size = size_for(num_images, seconds, rate_at)
+        chosen = planned(size).network
+        self.fill(preset=NATURAL, architecture=str(chosen.architecture), recipe=recipe)
+        epochs = f"{num_images:,} training images, {seconds:.0f} s"
+        depth = "" if size.depth == 1 else f", {size.depth} pairs of convolutions a stage"
+        self.say(
+            f"network of preset natural's kind, {size.width} to {4 * size.width} channels{depth} "
+            f"({chosen.num_parameters:,} parameters): the largest that learns enough from {epochs}"
+        )
+
+    @property
+    def training_s(self) -> float:
+        """Seconds that each training may take. A time that was asked for is kept by the clock; the usual one hangs on
+        the data alone."""
+        if self.budget_s is None:
+            return usual_training_s(self.packing_s)
+        return max(0.5, self.left_s - _ENDING_S)
 
     def adapt_recipe(self, dataset: Dataset, *, tries: bool) -> None:
-        """Epochs by the data and the clock, augmentation by trial, for the network and recipe that are there."""
+        """Augmentation by the kind of the pictures, epochs by data and time, for the network and recipe that are
+        there."""
         spec, num_images = dataset.input_spec, dataset.counts["train"]
         network = plan(parse(self.draft.architecture), spec.shape, len(dataset.class_names))
         recipe = self.draft.recipe.replace(precision=self.draft.compute.precision)
@@ -182,51 +220,51 @@ class _Choosing(Choosing):
             self.say(f"augmentation: {recipe.augmentation_words()}, as `augment` says")
         check_memory(network, recipe, self.draft.compute)
         self.bar.start("timing", 1)
-        rate = rate_of(material_of(dataset), self.plan_for(dataset, network, recipe))
-        if "epochs" not in self.pinned and self.is_open:
-            recipe = recipe.replace(epochs=min(epochs_for(num_images), epochs_within(USUAL_S, num_images, rate)))
+        material = material_of(dataset)
+        rate = rate_of(material, self.plan_for(dataset, network, recipe), by_clock=self.budget_s is not None)
         if tries:
-            recipe = self.tried_augmentation(self.plan_for(dataset, network, recipe), rate)
+            recipe = self.augmented(material, self.plan_for(dataset, network, recipe), rate)
         if not isinstance(self.request.recipe, Recipe):
             recipe = recipe.replace(**{name: self.pinned[name] for name in AUGMENTATION_FIELDS if name in self.pinned})
-        if self.budget_s is not None and "epochs" not in self.pinned:
-            recipe = recipe.replace(epochs=self.epochs_in_budget(dataset, rate))
+        if "epochs" not in self.pinned and (self.is_open or self.budget_s is not None):
+            recipe = recipe.replace(epochs=self.epochs_for(dataset, rate))
         if self.budget_s is not None or self.is_open:
             seconds = recipe.epochs * num_images / rate
+            self.expected_s = seconds
             self.say(
                 f"batch {recipe.batch_size}, {recipe.epochs:g} epochs: {num_images:,} images take about "
-                f"{seconds:.0f} s at {_round(rate):,} images/s"
+                f"{max(1.0, seconds):.0f} s at {_round(rate):,} images/s"
             )
         self.fill(recipe=recipe)
 
-    def tried_augmentation(self, tried: TrainingPlan, rate: float) -> Recipe:
-        """The recipe with what a probe shows to help, on so many images that a training of it takes some seconds."""
-        dataset, recipe = tried.dataset, tried.recipe
-        material = material_of(dataset)
-        enough = images_in(self.trial_s, rate)
-        plain, num_classes = recipe.without_augmentation(), len(dataset.class_names)
-        if len(material.held_out) < _LEAST_HELD_OUT or len(np.unique(dataset.labels_at(material.rows))) < num_classes:
-            self.say("augmentation: none, there are too few pictures to try any on")
-            return plain
-        material = material.limited(max(num_classes, int(enough / min(recipe.epochs, _TRIAL_EPOCHS))))
-        short = plain.replace(epochs=min(recipe.epochs, max(1.0, enough / len(material.rows))))
-        found = effects(material, replace(tried, recipe=short), self.bar)
-        for effect in found:
-            self.say(f"  tried {effect}")
-        recipe = recipe.with_kinds([e.kind for e in found if e.is_kept], min(tried.network.input_shape[1:]))
-        self.say(
-            f"augmentation: {recipe.augmentation_words()}, by eight short trainings on {len(material.rows):,} images, "
-            f"measured on {len(material.held_out):,} others"
-        )
+    def augmented(self, material: Material, planned: TrainingPlan, rate: float) -> Recipe:
+        """The recipe with what is known to help pictures of their kind; whether they are mirrored and turned, a short
+        training says."""
+        num_images = len(material.rows)
+        epochs = min(_TRIAL_EPOCHS * least_epochs(num_images), self.trial_s * rate / num_images)
+        short = planned.recipe.without_augmentation().replace(epochs=max(epochs, 1 / num_images))
+        kind = kind_of(planned.dataset)
+        found = orientation_of(material, replace(planned, recipe=short), self.bar)
+        names, why = augmentation_for(kind, found)
+        recipe = planned.recipe.with_kinds(names, min(planned.network.input_shape[1:]))
+        self.say(f"augmentation: {recipe.augmentation_words()}, as helps {kind.words}; {why}")
         return recipe
 
-    def epochs_in_budget(self, dataset: Dataset, rate: float) -> float:
-        """What fits into the time that is left, less a tenth for validation and saving."""
-        assert self.budget_s is not None
-        left = 0.9 * self.left_s
-        num_images = dataset.counts["train"]
-        most = _MOST_TIMES * epochs_for(num_images)
-        return float(round(max(0.01, 1 / num_images, min(most, left * rate / num_images)), 2))
+    def epochs_for(self, dataset: Dataset, rate: float) -> float:
+        """What fits into the time, but not more than teaches something; without a time that was asked for, never less
+        than the data needs."""
+        num_images, seconds = dataset.counts["train"], self.training_s
+        if self.request.test:
+            seconds -= dataset.counts["test"] / (_MEASURED_FASTER * rate)
+        fitting = epochs_within(max(0.0, seconds), num_images, rate)
+        if self.budget_s is None:
+            return min(most_epochs(num_images), max(least_epochs(num_images), fitting))
+        if fitting < 1:
+            self.say(
+                f"the time is too short for one epoch, which would take about {num_images / rate + _ENDING_S:.0f} s: "
+                "learned from as far as it goes"
+            )
+        return min(most_epochs(num_images), max(0.01, 1 / num_images, fitting))
 
     # ------------------------------------------------------------ what a person should know
 
@@ -246,14 +284,6 @@ class _Choosing(Choosing):
                 f"only {counted(num_test, 'test image')}: one split is too few to tell models apart (90 % right would "
                 f"mean anything from {100 * low:.0f} to {100 * high:.0f} %); `folds=5` measures on all of them"
             )
-
-
-def _fits(sentence: str, dataset: Dataset) -> bool:
-    try:
-        plan(parse(sentence), dataset.input_spec.shape, len(dataset.class_names))
-    except SentenceError:
-        return False
-    return True
 
 
 def _round(rate: float) -> int:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from convlens.architecture import Plan, parse, plan
-from convlens.choosing.budget import USUAL_WHOLE_S, batch_size_for, epochs_for
+from convlens.choosing.budget import USUAL_S, batch_size_for, least_epochs
 from convlens.choosing.sizes import Part
 from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.pack import open_listed
@@ -18,7 +18,7 @@ from convlens.recipe import Recipe
 from convlens.training.plan import TrainingPlan
 from convlens.training.request import Draft, TrainRequest
 
-_TRIAL_S = 9.0  # of a trial
+_TRIAL_SHARE, _MOST_TRIAL_S = 0.04, 12.0  # of the time that a trial may take
 
 
 class Choosing:
@@ -32,17 +32,19 @@ class Choosing:
         self.reasons: list[str] = []
         self.previews: list[Dataset] = []
         self.are_photographs = self.are_files = False
+        self.packing_s = 0.0  # about, for the whole source
+        self.expected_s: float | None = None  # of the training itself
         self.outputs_s = 0.0  # that a pretrained network takes for all pictures
 
     @property
     def trial_s(self) -> float:
         """Seconds that each training of a probe may take, about."""
-        return _TRIAL_S if self.budget_s is None else self.budget_s / 40 / self.request.num_trainings
+        return min(_MOST_TRIAL_S, _TRIAL_SHARE * self.whole_s)
 
     @property
     def whole_s(self) -> float:
         """Seconds that each training may take, all told."""
-        return USUAL_WHOLE_S if self.budget_s is None else self.budget_s / self.request.num_trainings
+        return USUAL_S if self.budget_s is None else self.budget_s / self.request.num_trainings
 
     @property
     def left_s(self) -> float:
@@ -50,7 +52,7 @@ class Choosing:
         with something else takes nothing."""
         spent_s = time.monotonic() - self.begun
         if self.budget_s is None:
-            return USUAL_WHOLE_S - min(spent_s, time.process_time() - self.begun_cpu)
+            return USUAL_S - min(spent_s, time.process_time() - self.begun_cpu)
         return (self.budget_s - spent_s) / self.request.num_trainings
 
     def say(self, line: str) -> None:
@@ -81,7 +83,7 @@ class Choosing:
         network = plan(parse(natural_for(*shape[1:])), shape, len(dataset.class_names))
         recipe = NATURAL.recipe.replace(
             precision=self.draft.compute.precision,
-            epochs=epochs_for(round(num_images * factor)),
+            epochs=least_epochs(round(num_images * factor)),
             batch_size=batch_size_for(num_images),
         )
         return self.plan_for(dataset, network, recipe)

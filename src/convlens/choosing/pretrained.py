@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convlens.architecture import Plan, parse, plan
-from convlens.choosing.budget import EPOCHS
 from convlens.choosing.choosing import Choosing
-from convlens.choosing.probe import Material, material_of, rate_of
+from convlens.choosing.probe import Material, material_of
 from convlens.choosing.sizes import sample_of, try_sizes
+from convlens.choosing.speed import rate_of, remembered
 from convlens.data.image.framing import InputSpec
 from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.headers import Headers, is_mostly_ink
@@ -37,6 +37,7 @@ from convlens.training.warm_start import Parent, read_parent
 
 SIDES = (224, 192, 160, 128, 96)
 LEAST_SIDE = 64  # pictures with fewer pixels on their longer side hold no detail that a larger input would show
+EPOCHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 30, 40, 50, 60)  # of fine-tuning, one of these
 FEW = 20  # of a class: so few that its mean may be a better guide than a fitted plane
 LEAST_TO_TUNE, LEAST_TO_JUDGE = 1_000, 200  # training images for fine-tuning, and validation images to undo it by
 _FEATURES_SHARE = 0.35  # of the time, that the frozen layers' outputs of all images may take
@@ -317,20 +318,20 @@ def best_of_heads(
 def rate_of_outputs(network: Plan, spec: InputSpec, first: int, compute: Compute) -> float:
     """Images a second that the layers before number `first` take on a machine that does nothing else. Tests put an
     answer of their own in its place."""
-    with settled(compute.for_timing):
-        built = build(network, spec, device=compute.device, memory_format=compute.memory_format)
-        return _coarse(images_per_s(built, first, compute))
+
+    def measure() -> float:
+        with settled(compute.for_timing):
+            built = build(network, spec, device=compute.device, memory_format=compute.memory_format)
+            return images_per_s(built, first, compute)
+
+    return remembered(["outputs", str(network.architecture), network.input_shape, first], compute, measure)
 
 
 def rate_of_tuning(training: TrainingPlan) -> float:
     """Images a second that fine-tuning learns from, by a few steps."""
     rows = training.dataset.rows("train")
     plain = replace(training, recipe=training.recipe.without_augmentation().replace(head="kept", epochs=1))
-    return _coarse(rate_of(Material(training.dataset, rows[:_TIMED], rows[:8]), plain))
-
-
-def _coarse(rate: float) -> float:
-    return float(2 ** (math.floor(4 * math.log2(max(rate, 1e-3))) / 4))
+    return rate_of(Material(training.dataset, rows[:_TIMED], rows[:8]), plain)
 
 
 def tuning_epochs(num_images: int, seconds: float, learned_per_s: float, outputs_per_s: float, views: int) -> int:

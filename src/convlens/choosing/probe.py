@@ -20,7 +20,6 @@ from convlens.training.trial import Trial, run_trial
 
 _HELD_OUT = 300  # fewer validation images than this say too little: a third of train and val is held out instead
 _MOST_HELD_OUT = 2_000
-_TIMING_STEPS, _OPERATIONS = 6, 3  # steps; forward, and two backward, a layer
 
 
 @dataclass(frozen=True)
@@ -65,16 +64,6 @@ def material_of(dataset: Dataset) -> Material:
         train, val = (rows[~held], rows[held]) if not held.all() else (rows, rows[:0])
     val = val[:: -(-len(val) // _MOST_HELD_OUT)] if len(val) else val
     return Material(dataset, train, val)
-
-
-def rate_of(material: Material, plan: TrainingPlan) -> float:
-    """Images a second that such a training learns from on a machine that does nothing else, by some steps of it. The
-    only answer of the clock that a choice is made by; tests put one of their own in its place."""
-    batch_size = plan.recipe.batch_size
-    recipe = plan.recipe.replace(epochs=_TIMING_STEPS * batch_size / len(material.rows))
-    trial = material.try_out(replace(plan, recipe=recipe, compute=plan.compute.for_timing))
-    num_operations = _OPERATIONS * len(plan.network.leaves)
-    return batch_size / plan.compute.all_threads_s(batch_size / max(trial.images_per_s, 1e-3), num_operations)
 
 
 def images_in(seconds: float, images_per_s: float) -> int:

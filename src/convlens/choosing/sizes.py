@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from convlens.choosing.probe import Material, images_in, material_of, rate_of
+from convlens.choosing.probe import Material, images_in, material_of
+from convlens.choosing.speed import rate_of
 from convlens.data.packed.dataset import Dataset
 from convlens.data.sources.base import Source
 from convlens.progress import Progress

@@ -61,6 +61,8 @@ def train_steps(
             torch.manual_seed(_fold(batches.seed, step))
         batch = batches.at(step)
         images = gather(images_NHWC, batch, compute.device)
+        if recipe.grow_from < 1:
+            images = shrunk(images, *recipe.sides_at(step, num_steps, *images.shape[1:3]))
         labels = labels_N[torch.from_numpy(batch.positions).to(labels_N.device)]
         with torch.autocast(device_type, torch.bfloat16, enabled=use_bfloat16):
             logits = network(as_maps(images) if network.num_frozen else images, network.num_frozen)
@@ -77,6 +79,17 @@ def train_steps(
         if values is not None:
             pending.clear()
             yield Losses(values)
+
+
+def shrunk(images_NHWC: Tensor, height: int, width: int) -> Tensor:
+    """uint8 (B, H, W, C) resized to a smaller size, bilinearly and antialiased."""
+    if images_NHWC.shape[1:3] == (height, width):
+        return images_NHWC
+    maps = images_NHWC.permute(0, 3, 1, 2)
+    maps = maps if maps.device.type == "cpu" else maps.float()  # only there bytes are taken
+    smaller = F.interpolate(maps, (height, width), mode="bilinear", antialias=True, align_corners=False)
+    smaller = smaller if smaller.dtype == torch.uint8 else smaller.round_().clamp_(0, 255).to(torch.uint8)
+    return smaller.permute(0, 2, 3, 1).contiguous()
 
 
 def loss_of(logits_NK: Tensor, labels_N: Tensor, class_weights_K: Tensor | None, label_smoothing: float) -> Tensor:

@@ -20,7 +20,8 @@ from convlens.training.warm_start import Parent
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
     """Everything automatic resolved. `reasons` has a line for each choice, `pinned` the names of what was typed; `test`
-    says whether test is opened at the end, `folds` whether all images are measured by cross-validation first."""
+    says whether test is opened at the end, `folds` whether all images are measured by cross-validation first.
+    `expected_s`: about what the training takes on a machine that does nothing else, where that is known."""
 
     dataset: Dataset
     network: Plan
@@ -35,6 +36,7 @@ class TrainingPlan:
     omit_record: bool = False
     reasons: tuple[str, ...] = ()
     pinned: tuple[str, ...] = ()
+    expected_s: float | None = None
 
     @property
     def spec(self) -> InputSpec:

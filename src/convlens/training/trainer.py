@@ -3,6 +3,7 @@
 Owns what a run folder holds at each moment. The training itself is `fit.py`'s; who asks for what is `experiment.py`'s.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from convlens.training.warm_start import measured_validation, seen_in
 
 Stop = Callable[[], bool]
 _CURVE_POINTS, _FILM_FRAMES = 100, 60
+_VALIDATING = 0.05  # share of a training that goes into validating, about
+_FASTER = {"bfloat16": 1.3, "float32": 3.0}  # times as many images a second are validated as are learned from
+_SOON, _LATE = 0.1, 1.25  # share of the steps after which, and times the expected seconds at which, lateness is said
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class _Trainer:
             plan.dataset, spec, before, is_grown=parent is not None
         )
         self.val_images: ImageRows | None = None  # held to their keys once
+        self.is_late = False
 
     def run_to_end(self, *, ended: bool) -> None:
         self.restore()
@@ -142,6 +147,7 @@ class _Trainer:
                 shown_at = time_now
                 rate = state.step * plan.recipe.batch_size / max(state.train_s, 1e-9)
                 bar.advance(0, note=f"loss {losses.values[-1]:.4f}  {rate:,.0f} images/s")
+                self.say_if_late()
             bar.advance(len(losses.values))
             before = state.step - len(losses.values)
             self.log_steps(before, losses.values)
@@ -158,6 +164,17 @@ class _Trainer:
                 self.checkpoint()
                 last_checkpoint = time.monotonic()
         return False
+
+    def say_if_late(self) -> None:
+        """Say once that the machine is slower than it was measured to be. It changes nothing of the training."""
+        expected_s, done = self.plan.expected_s, self.state.step / max(1, self.plan.num_steps)
+        if self.is_late or expected_s is None or done < _SOON or self.state.train_s < _LATE * expected_s * done:
+            return
+        self.is_late = True
+        self.bar.line(
+            f"note: the machine is busy, or slower than it was: the training will take about "
+            f"{self.state.train_s / done:.0f} s instead of {max(1.0, expected_s):.0f} s; what it gives stays the same"
+        )
 
     def log_steps(self, before: int, losses: tuple[float, ...]) -> None:
         """A line for about each hundredth of the training: what a curve is drawn from while it goes on."""
@@ -189,17 +206,31 @@ class _Trainer:
         epoch = plan.epochs_after(state.step)
         loss = sum(state.epoch_losses) / len(state.epoch_losses)
         state.epoch_losses.clear()
-        self.validate()
-        state.note_best()
+        if self.is_validated(epoch):
+            self.validate()
+            state.note_best()
         line = (
             {"step": state.step, "epoch": round(epoch, 4)}
             | {"lr": plan.recipe.lr_at(state.step - 1, plan.num_steps), "loss": loss}
-            | {"val": state.val.to_json() if state.val else None, "train_s": round(state.train_s, 3)}
+            | {
+                "val": state.val.to_json() if state.val and self.is_validated(epoch) else None,
+                "train_s": round(state.train_s, 3),
+            }
         )
         files.append_line(self.run.path / LOG_FILE, line, durable=True)
-        val = f"  val {percent(state.val.accuracy):>8}  val loss {state.val.loss:.4f}" if state.val else ""
+        is_new = state.val is not None and self.is_validated(epoch)
+        val = f"  val {percent(state.val.accuracy):>8}  val loss {state.val.loss:.4f}" if is_new and state.val else ""
         val += f" ({state.val_loss:.4f} calibrated)" if state.val_loss is not None else ""
         self.bar.line(f"epoch {epoch:5.2f} of {plan.recipe.epochs:g}  loss {loss:.4f}{val}  {state.train_s:.1f} s")
+
+    def is_validated(self, epoch: float) -> bool:
+        """Whether an epoch ends with a validation: the last, each one where patience looks at them, else so many that
+        they take a twentieth of the time."""
+        counts, recipe = self.plan.dataset.counts, self.plan.recipe
+        if recipe.patience or self.state.step == self.plan.num_steps:
+            return True
+        every = math.ceil(counts["val"] / (_VALIDATING * _FASTER[self.plan.compute.precision] * counts["train"]))
+        return math.floor(epoch) % max(1, every) == 0
 
     def validate(self) -> None:
         """Score the weights on validation, where there is any."""

@@ -19,6 +19,7 @@ INK_PEN = 2.33 / 28
 MAX_INK_SIDE = 1024
 _EVEN = 6  # levels of the ground's own noise
 _UNEVEN_SHARE, _LINES = 0.12, 5  # share of the edge, or places on it, that stand out where the ground is uneven
+_THIN, _THIN_PX, _TOO_SMALL = 0.17, 2.7, 16  # of the side, or pixels, that a stroke is wide at most
 _WORK = 4  # ink is cleaned at this many times its final size
 
 
@@ -34,6 +35,20 @@ def is_framed_ink(grey_HW: Pixels) -> bool:
         return False
     middle = _centre_of_mass(grey_HW.astype(np.float64))
     return bool(abs(middle[0] - height // 2) <= 0.75 and abs(middle[1] - width // 2) <= 0.75)
+
+
+def is_drawing(grey_HW: Pixels) -> bool:
+    """Whether a picture is strokes on an even ground, wherever they lie: digits, letters, sketches. Garments and other
+    things fill their outline; photographs have no even ground. Of pictures smaller than 16 pixels the ground hardly
+    shows, and is not asked for."""
+    side = min(grey_HW.shape)
+    contrast = _contrast_to_ground(_reduced(grey_HW, MAX_INK_SIDE))
+    threshold = otsu(contrast)
+    is_ink = contrast > threshold
+    if not is_ink.any():
+        return False
+    is_thin = _pen_width(is_ink) <= max(_THIN_PX, _THIN * min(contrast.shape))
+    return is_thin and (side < _TOO_SMALL or not _is_uneven(contrast, threshold))
 
 
 def framed_ink(grey_HW: Pixels, height: int, width: int) -> Pixels:
