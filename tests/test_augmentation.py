@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 from convlens.augmentation import (
     KIND_NAMES,
     KINDS,
-    TRIED,
     Affine,
     Augmentation,
     Colour,
     Crop,
     Cutout,
     Kind,
+    Turn,
     parse_augment,
 )
 from convlens.errors import RecipeError, UsageError
-from convlens.presets import NATURAL, PRESETS
+from convlens.presets import NATURAL
 from convlens.recipe import Recipe
 
 
@@ -71,11 +71,13 @@ def test_no_two_kinds_share_random_numbers_or_fields() -> None:
     assert sorted(own) == sorted(f.name for f in fields(Augmentation))
 
 
-def test_affine_and_colour_are_off_in_every_preset_and_not_tried() -> None:
-    """They are there for whoever names them, and nothing chooses them yet."""
-    assert not {"affine", "colour"} & set(TRIED)
-    for preset in PRESETS.values():
-        assert not {"affine", "colour"} & {kind.name for kind in preset.recipe.kinds}
+def test_quarter_turns() -> None:
+    """Each image is turned by as many quarters as were drawn; an oblong one by none or by half."""
+    square, oblong = noise(4, 9, 9), noise(4, 9, 12)
+    turned = applied(Turn(), square, np.arange(4, dtype=np.int8), quarter_turns=True)
+    assert all(torch.equal(turned[k], torch.rot90(square[k], k, (0, 1))) for k in range(4))
+    half = applied(Turn(), oblong, np.arange(4, dtype=np.int8), quarter_turns=True)
+    assert all(torch.equal(half[k], torch.rot90(oblong[k], 2 * (k // 2), (0, 1))) for k in range(4))
 
 
 def affine(draw: list[list[float]], images: torch.Tensor) -> torch.Tensor:

@@ -94,13 +94,11 @@ FIELDS = tuple(f.name for f in fields(Augmentation))
 
 
 class Kind(ABC):
-    """One kind of augmentation. `stream` numbers its random numbers, which no two kinds share; `is_tried` says whether
-    `augment="auto"` tries it."""
+    """One kind of augmentation. `stream` numbers its random numbers, which no two kinds share."""
 
     name: ClassVar[str]
     stream: ClassVar[int]
     own: ClassVar[tuple[str, ...]]  # the fields that switch it on
-    is_tried: ClassVar[bool] = False
 
     def is_on(self, values: Augmentation) -> bool:
         """Whether a recipe has it."""
@@ -127,7 +125,7 @@ class Kind(ABC):
 class Flip(Kind):
     """Mirrored left to right."""
 
-    name, stream, own, is_tried = "flip", 2, ("flip",), True
+    name, stream, own = "flip", 2, ("flip",)
 
     def usual(self, side: int) -> dict[str, Any]:
         return {"flip": True}
@@ -168,7 +166,7 @@ class Turn(Kind):
 class Shift(Kind):
     """Moved by whole pixels (down, right), edges repeated."""
 
-    name, stream, own, is_tried = "shift", 1, ("shift_px",), True
+    name, stream, own = "shift", 1, ("shift_px",)
 
     def usual(self, side: int) -> dict[str, Any]:
         return {"shift_px": min(64, max(1, round(_SHIFT_SHARE * side)))}
@@ -238,7 +236,7 @@ class Crop(Kind):
     Rows and columns are interpolated one after the other, each by a matrix of its own for each image.
     """
 
-    name, stream, own, is_tried = "crop", 3, ("crop_frac",), True
+    name, stream, own = "crop", 3, ("crop_frac",)
 
     def usual(self, side: int) -> dict[str, Any]:
         return {"crop_frac": _CROP_FRAC}
@@ -271,7 +269,7 @@ class Crop(Kind):
 class Cutout(Kind):
     """A square around (down, right), in shares of the image, covered by the image's mean colour."""
 
-    name, stream, own, is_tried = "cutout", 4, ("cutout_frac",), True
+    name, stream, own = "cutout", 4, ("cutout_frac",)
 
     def usual(self, side: int) -> dict[str, Any]:
         return {"cutout_frac": _CUTOUT_FRAC}
@@ -330,7 +328,6 @@ def _as_bytes(xp: Any, values: Any) -> Any:
 
 KINDS: tuple[Kind, ...] = (Flip(), Turn(), Shift(), Affine(), Crop(), Cutout(), Colour())
 KIND_NAMES = tuple(kind.name for kind in KINDS)
-TRIED = tuple(kind.name for kind in KINDS if kind.is_tried)
 
 
 def parse_augment(text: str | None) -> tuple[str, ...] | None:

@@ -86,10 +86,22 @@ def test_what_speaks_against_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert chosen(photographs(tmp_path / "data", 30), augment="none", time=20, **wishes).draft.parent is None
 
 
-def test_small_pictures_stay_with_small_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures without detail beyond 64 pixels are not enlarged for a pretrained network."""
+def test_small_pictures_are_tried_as_they_are(tmp_path: Path) -> None:
+    """Some small colour pictures: enlarged for the pretrained network, against a training from nothing at their own
+    size, and on all of them."""
+    said = Said()
+    chosen(photographs(tmp_path / "data", 60, side=40), said)
+    tried = [line for line in said.lines if line.strip().startswith("tried")]
+    assert "pretrained, 128 px" in tried[0] and "from nothing, 40 px" in tried[1]
+
+
+@pytest.mark.parametrize("why", ["tiny", "many"])
+def test_small_pictures_stay_with_small_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+    """Pictures of a few pixels, and small ones of which there are many, are not enlarged for a pretrained network."""
     monkeypatch.setattr(pretrained, "read_parent", lambda *_: pytest.fail("they are small"))
-    assert chosen(photographs(tmp_path / "data", 30, side=64), augment="none").draft.parent is None
+    monkeypatch.setattr(pretrained, "MOST_SMALL", 20 if why == "many" else 10_000)
+    data = photographs(tmp_path / "data", 30, side=24 if why == "tiny" else 64)
+    assert chosen(data, augment="none").draft.parent is None
 
 
 def test_preset_photo_asks_for_it(tmp_path: Path, workplace: Path) -> None:

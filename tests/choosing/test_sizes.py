@@ -15,7 +15,7 @@ from convlens.training.trial import Trial
 
 def trial(losses: list[float]) -> Trial:
     values = np.array(losses)
-    return Trial(np.zeros((len(losses), 2), np.float32), values, values < 0.7, 1000.0)
+    return Trial(np.zeros((len(losses), 2), np.float32), values, values < 0.7)
 
 
 def test_the_smallest_size_that_is_not_clearly_worse_is_taken() -> None:

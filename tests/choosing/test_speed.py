@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,11 +12,15 @@ import pytest
 import convlens
 from convlens import files
 from convlens.architecture import parse, plan
+from convlens.choosing import choose as choosing
+from convlens.choosing.choose import Choices, choose
 from convlens.choosing.probe import material_of
 from convlens.choosing.speed import FINE, rate_of, remembered
 from convlens.network.compute import Compute, resolve_compute
+from convlens.progress import Progress
 from convlens.recipe import Recipe
 from convlens.training.plan import TrainingPlan
+from convlens.training.request import TrainRequest
 from tests.helpers import TINY_COLOUR
 
 CPU = Compute("cpu", "float32", 1)
@@ -50,3 +57,30 @@ def test_the_rate_is_what_a_training_does(folders: Path) -> None:
     assert 1 < rate_of(material_of(dataset), timed) < 1e7
     assert 1 < rate_of(material_of(dataset), timed, by_clock=True) < 1e7
     assert (files.state_folder() / "speeds.json").is_file()
+
+
+@pytest.mark.slow
+def test_a_busy_machine_gives_the_same_plan(folders: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Beside as many busy processes as there are cores the choices are those of the idle machine, word for word; and
+    what is measured anew there is within one coarse step."""
+    monkeypatch.setattr(choosing, "rate_of", rate_of)  # which the tests beside this one replace
+    monkeypatch.setenv("CONVLENS_STATE", str(tmp_path / "state"))
+
+    def chosen() -> Choices:
+        request = TrainRequest(data=folders).with_defaults()
+        return choose(request, request.draft(None), Progress())
+
+    idle = chosen()
+    loads = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        busy = chosen()
+        monkeypatch.setenv("CONVLENS_STATE", str(tmp_path / "other"))
+        anew = chosen()
+    finally:
+        for load in loads:
+            load.kill()
+            load.wait()
+    assert busy.draft == idle.draft and busy.reasons == idle.reasons
+    epochs = [choices.draft.recipe.epochs for choices in (idle, anew)]
+    assert anew.draft.architecture == idle.draft.architecture
+    assert max(epochs) <= 1.2 * min(epochs)

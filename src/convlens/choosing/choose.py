@@ -157,6 +157,7 @@ class _Choosing(Choosing):
         def planned(dataset: Dataset) -> TrainingPlan:
             return self.plan_from_nothing(dataset, part.factor)
 
+        self.packing_s += len(sides) * self.trial_s  # beside the training, as packing is
         tried = try_sizes(open_at, planned, sides, part.factor, self.trial_s, self.bar)
         for one in tried:
             self.say(f"  tried {one}")

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from convlens.architecture import Plan, parse, plan
 from convlens.choosing.choosing import Choosing
+from convlens.choosing.previews import is_grey_inside
 from convlens.choosing.probe import Material, material_of
-from convlens.choosing.sizes import sample_of, try_sizes
+from convlens.choosing.sizes import Part, sample_of, try_sizes
 from convlens.choosing.speed import rate_of, remembered
 from convlens.data.image.framing import InputSpec
 from convlens.data.packed.dataset import Dataset
@@ -36,7 +37,8 @@ from convlens.training.request import NO_PARENT, Draft
 from convlens.training.warm_start import Parent, read_parent
 
 SIDES = (224, 192, 160, 128, 96)
-LEAST_SIDE = 64  # pictures with fewer pixels on their longer side hold no detail that a larger input would show
+LEAST_SIDE = 64  # up to so many pixels pictures are small: they hold no detail that a larger input would show
+SMALLEST_SIDE, MOST_SMALL, ENLARGED_SIDE = 28, 10_000, 128  # of those that are tried all the same, enlarged to this
 EPOCHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 30, 40, 50, 60)  # of fine-tuning, one of these
 FEW = 20  # of a class: so few that its mean may be a better guide than a fitted plane
 LEAST_TO_TUNE, LEAST_TO_JUDGE = 1_000, 200  # training images for fine-tuning, and validation images to undo it by
@@ -74,10 +76,13 @@ def starts_pretrained(choosing: Choosing, source: Source, found: Headers) -> boo
     rate = rate_of_outputs(parent.plan, own, parent.plan.index_of("head"), choosing.draft.compute)
     rate *= own.height * own.width / SIDES[0] ** 2
     side = side_for(source.num_samples, rate, choosing.whole_s)
+    is_small = _longer_side(choosing, found) <= LEAST_SIDE
+    side = min(side, ENLARGED_SIDE) if is_small and not is_named else side
     size = asked.size or (side, side)
     before = choosing.draft
     choosing.draft = _draft_from(choosing, parent, size)
-    why = "as asked for" if is_named else _why_pretrained(choosing, source, before)
+    choosing.outputs_s = source.num_samples * size[0] * size[1] / SIDES[0] ** 2 / rate
+    why = "as asked for" if is_named else _why_pretrained(choosing, source, before, found if is_small else None)
     if why is None:
         choosing.draft = before
         choosing.say("from nothing: these pictures are told apart better so than by what a pretrained network sees")
@@ -85,21 +90,28 @@ def starts_pretrained(choosing: Choosing, source: Source, found: Headers) -> boo
     origin = parent.card.origin
     assert origin is not None, "only adopted weights come here"
     choosing.say(f"starts from {origin.name}, trained on {origin.trained_on or 'pictures nobody says'}: {why}")
-    choosing.outputs_s = source.num_samples * size[0] * size[1] / SIDES[0] ** 2 / rate
-    choosing.say(_size_reason(choosing, source, source.num_samples / rate))
+    choosing.say(_size_reason(choosing, source, source.num_samples / rate, is_small=is_small))
     if found.num_channels == 1:
         choosing.say("the pictures are grey: the network is given them as RGB, three times the same")
     return True
 
 
+def _longer_side(choosing: Choosing, found: Headers) -> int:
+    region = choosing.request.options.region
+    return found.median_longer_side() if region is None else max(region[2:])
+
+
 def _may_be_photographs(choosing: Choosing, source: Source, found: Headers) -> bool:
-    """Whether a pretrained start is worth a trial: detail beyond 64 pixels, no drawings, and nothing said against."""
-    asked = choosing.request.options
-    longer = found.median_longer_side() if asked.region is None else max(asked.region[2:])
-    if longer <= LEAST_SIDE or choosing.request.parent == NO_PARENT or asked.framing == "ink" or asked.channels == 1:
+    """Whether a pretrained start is worth a trial: detail beyond 64 pixels, or so few small colour pictures that all of
+    them can be tried; no drawings, and nothing said against."""
+    asked, longer = choosing.request.options, _longer_side(choosing, found)
+    if choosing.request.parent == NO_PARENT or asked.framing == "ink" or asked.channels == 1:
         return False
     if asked.size is not None and max(asked.size) <= LEAST_SIDE:
         return False
+    if longer <= LEAST_SIDE:
+        is_few = source.num_samples <= MOST_SMALL
+        return longer >= SMALLEST_SIDE and is_few and found.num_channels == 3 and not is_grey_inside(source)
     return not (found.num_channels == 1 and is_mostly_ink(source, _LOOKED_AT))
 
 
@@ -113,7 +125,7 @@ def _draft_from(choosing: Choosing, parent: Parent, size: tuple[int, int]) -> Dr
     return Draft(PHOTO if is_own else None, sentence, recipe, options, draft.compute, parent)
 
 
-def _size_reason(choosing: Choosing, source: Source, full_s: float) -> str:
+def _size_reason(choosing: Choosing, source: Source, full_s: float, *, is_small: bool) -> str:
     """The input that was chosen, and why; at the largest size the outputs of all pictures would take `full_s`."""
     size, framing = choosing.draft.options.size, choosing.draft.options.framing
     assert size is not None, "it was just chosen"
@@ -122,17 +134,25 @@ def _size_reason(choosing: Choosing, source: Source, full_s: float) -> str:
         return f"{line}as asked for"
     about = f"about {max(1.0, choosing.outputs_s):.0f} s"
     line += f"what the network makes of {source.num_samples:,} pictures takes {about}"
+    if is_small:
+        return f"{line}; they are enlarged, for it knows nothing as small as they are"
     if size[0] == SIDES[0]:
         return line
     return line + f", at {SIDES[0]} px {full_s:.0f} s, too much of {choosing.whole_s:.0f} s"
 
 
-def _why_pretrained(choosing: Choosing, source: Source, before: Draft) -> str | None:
-    """Why to start from the pretrained network; None where a short training from nothing at 64 pixels is better than a
-    head on it: learned from and measured on the same pictures, at most some hundreds."""
-    part, draft = sample_of(source, choosing.draft.options.exclude), choosing.draft
+def _why_pretrained(choosing: Choosing, source: Source, before: Draft, small: Headers | None) -> str | None:
+    """Why to start from the pretrained network; None where a short training from nothing is better than a head on it:
+    learned from and measured on the same pictures, at 64 pixels some hundreds of them. `small` pictures, which a
+    network from nothing learns well where there are thousands, are all looked at, and as they are."""
+    draft, exclude = choosing.draft, choosing.draft.options.exclude
+    part = sample_of(source, exclude) if small is None else Part(source, exclude, 1.0)
+    seconds, side = (min(_TRIAL_S, choosing.trial_s), LEAST_SIDE) if small is None else (choosing.trial_s, 0)
+    if small is not None:
+        side = small.median_longer_side()
+        choosing.packing_s += choosing.trial_s + choosing.outputs_s
     choosing.draft = before
-    plain = choosing.opened(part, LEAST_SIDE, channels=3)
+    plain = choosing.opened(part, side, channels=3)
     material = material_of(plain)
     if len(material.held_out) == 0:
         choosing.draft = draft
@@ -140,26 +160,27 @@ def _why_pretrained(choosing: Choosing, source: Source, before: Draft) -> str | 
     (from_nothing,) = try_sizes(
         lambda _: plain,
         lambda dataset: choosing.plan_from_nothing(dataset, part.factor),
-        [LEAST_SIDE],
+        [side],
         part.factor,
-        min(_TRIAL_S, choosing.trial_s),
+        seconds,
         choosing.bar,
         material,
     )
     choosing.draft = draft
     # Of a small folder all is computed at once: it will be needed.
-    options = draft.options if source.num_samples <= _SMALL else draft.options.replace(exclude=part.exclude)
-    whole = source if source.num_samples <= _SMALL else part.source
+    is_whole = source.num_samples <= _SMALL or small is not None
+    options = draft.options if is_whole else draft.options.replace(exclude=part.exclude)
+    whole = source if is_whole else part.source
     large = open_listed(whole, options, val_frac=choosing.request.val_share, progress=choosing.bar)
     network = plan(parse(draft.architecture), large.input_spec.shape, len(large.class_names))
     pretrained = material.on(large).try_out(choosing.plan_for(large, network, draft.recipe), choosing.bar)
     num = len(material.held_out)
-    for start, side, trial in (
+    for start, at_px, trial in (
         ("pretrained", large.input_spec.height, pretrained),
-        ("from nothing", LEAST_SIDE, from_nothing.trial),
+        ("from nothing", side, from_nothing.trial),
     ):
         right = f"{100 * trial.accuracy:5.1f} % of {num:,} held-out images"
-        choosing.say(f"  tried {start}, {side} px: {right}, loss {trial.loss:.3f}")
+        choosing.say(f"  tried {start}, {at_px} px: {right}, loss {trial.loss:.3f}")
     return "of both the better on held-out images" if pretrained.loss <= from_nothing.trial.loss else None
 
 

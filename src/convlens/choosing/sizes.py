@@ -76,19 +76,19 @@ def try_sizes(
     images. At the smallest size a training takes about `seconds`. `material` has those images, where they are chosen.
     """
     tried: list[Tried] = []
-    enough = 0
+    enough, first = 0, 0.0
     for side in sides:
         dataset = open_at(side)
         material = material_of(dataset) if material is None else material.on(dataset)
         plan = planned(dataset)
+        rate = rate_of(material, plan)
         if not enough:
-            enough = images_in(seconds, rate_of(material, plan))
+            enough, first = images_in(seconds, rate), rate
         epochs = min(plan.recipe.epochs, max(1.0, enough / len(material.rows)))
         bar.start(f"trying {side} px", 1, unit="trainings")
         trial = material.try_out(replace(plan, recipe=plan.recipe.replace(epochs=epochs)))
-        train_s = plan.recipe.epochs * dataset.counts["train"] * factor / max(trial.images_per_s, 1e-6)
-        tried.append(Tried(side, trial, train_s))
-        if _SLOW * trial.images_per_s < tried[0].trial.images_per_s:
+        tried.append(Tried(side, trial, plan.recipe.epochs * dataset.counts["train"] * factor / rate))
+        if _SLOW * rate < first:
             break  # the next size would take longer still
     return tried
 

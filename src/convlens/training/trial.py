@@ -14,18 +14,15 @@ from convlens.progress import Progress
 from convlens.training.fit import fit
 from convlens.training.plan import TrainingPlan
 
-_WARM_UP_STEPS = 2  # the first steps of a network are slower than those that follow
-
 
 @dataclass(frozen=True)
 class Trial:
     """What a trial found: for the held-out images logits (N, K) (not finite where it diverged), cross-entropies in nats
-    (N,) and whether each was right (N,); and how many images a second it learned from, by `Compute.clock`."""
+    (N,) and whether each was right (N,)."""
 
     logits_NK: NDArray[np.float32]
     losses_N: NDArray[np.float64]
     right_N: NDArray[np.bool_]
-    images_per_s: float
 
     @property
     def accuracy(self) -> float:
@@ -47,20 +44,15 @@ def run_trial(
     """
     plan = replace(plan, recipe=plan.recipe.replace(patience=0))
     labels_N = plan.dataset.labels_at(held_out)
-    rate = 0.0
     with fit(plan, rows, bar) as fitting:
         images = fitting.measured(held_out)
-        started, begun = plan.compute.clock(), 0
         try:
             for _ in fitting.steps():
-                if begun == 0 and fitting.state.step >= _WARM_UP_STEPS:
-                    started, begun = plan.compute.clock(), fitting.state.step
-            seconds = plan.compute.clock() - started
-            rate = (fitting.state.step - begun) * plan.recipe.batch_size / max(seconds, 1e-6)
+                pass
             logits_NK = fitting.logits(images)
         except DivergedError:
             logits_NK = np.full((len(held_out), plan.network.num_classes), np.nan, np.float32)
     if not np.isfinite(logits_NK).all():
-        return Trial(logits_NK, np.full(len(labels_N), np.inf), np.zeros(len(labels_N), bool), rate)
+        return Trial(logits_NK, np.full(len(labels_N), np.inf), np.zeros(len(labels_N), bool))
     chosen = softmax(logits_NK)[np.arange(len(labels_N)), labels_N]
-    return Trial(logits_NK, -np.log(np.maximum(chosen, 1e-12)), logits_NK.argmax(axis=1) == labels_N, rate)
+    return Trial(logits_NK, -np.log(np.maximum(chosen, 1e-12)), logits_NK.argmax(axis=1) == labels_N)
