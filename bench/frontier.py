@@ -13,29 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from convlens.architecture import parse, plan
-from convlens.choosing.probe import Material, rate_of
+from convlens.choosing.probe import Material
+from convlens.choosing.speed import rate_of
 from convlens.data.packed.options import PackOptions
 from convlens.data.packed.pack import open_data
 from convlens.network.compute import resolve_compute
-from convlens.presets import NATURAL
+from convlens.presets import NATURAL, natural_for
 from convlens.progress import open_progress
 from convlens.training.plan import TrainingPlan
 from convlens.training.trial import run_trial
-
-
-def family(width: int, depth: int) -> str:
-    """A network of preset natural's kind: stages of `width`, twice and four times as many channels, with `depth` pairs
-    of convolutions each, residual from the second on."""
-
-    def conv(num: int) -> str:
-        return f"conv({num}, 3, padding=1, bias=False)"
-
-    norm, parts = "batchnorm relu", [f"{conv(width)} maxpool(2) batchnorm relu"]
-    for num in (2 * width, 4 * width):
-        pair = f"residual({conv(num)} {norm} {conv(num)} batchnorm) relu "
-        parts.append(f"{conv(num)} {norm} {conv(num)} maxpool(2) {norm} " + pair * (depth - 1))
-    parts.append(f"{conv(4 * width)} {norm}")
-    return " ".join(parts) + " globalmaxpool flatten linear(classes, bias=False) scale(0.125)"
 
 
 def main() -> None:
@@ -61,14 +47,14 @@ def main() -> None:
     sentences = {sentence: sentence for sentence in given.sentence}
     for width in filter(None, given.widths.split(",")):
         for depth in given.depths.split(","):
-            sentences[f"w{width} d{depth}"] = family(int(width), int(depth))
+            sentences[f"w{width} d{depth}"] = natural_for(given.size, given.size, int(width), int(depth))
     train, val = dataset.rows("train"), dataset.rows("val")
     compute = resolve_compute("auto", given.precision)
     for name, sentence in sentences.items():
         network = plan(parse(sentence), dataset.input_spec.shape, len(dataset.class_names))
         recipe = NATURAL.recipe.replace(precision=compute.precision, **changes)
         planned = TrainingPlan(dataset=dataset, network=network, recipe=recipe, seed=0, compute=compute)
-        rate = rate_of(Material(dataset, train, val[:8]), planned)
+        rate = rate_of(Material(dataset, train, val[:8]), planned, by_clock=True)
         lengths = [float(one) for one in (given.epochs or given.seconds).split(",")]
         for length in lengths:
             epochs = length if given.epochs else max(0.1, round(length * rate / len(train), 2))

@@ -54,13 +54,17 @@ def test_larger_networks_for_more_time() -> None:
     def sizes(num_images: int, rate: float) -> list[int]:
         cost = {size: size.width**2 * size.depth / 1024 for size in SIZES}
         every = [2.0**n for n in range(14)]
-        return [SIZES.index(size_for(num_images, s, lambda size: rate / cost[size])) for s in every]
+        return [
+            list(SIZES).index(size_for(num_images, 3_000 * num_images, s, lambda size: rate / cost[size]))
+            for s in every
+        ]
 
     for num_images in (100, 5_000, 50_000):
         slow, fast = sizes(num_images, 300.0), sizes(num_images, 3000.0)
         assert slow == sorted(slow) and fast == sorted(fast)
         assert all(a <= b for a, b in zip(slow, fast, strict=True))
         assert slow[0] == 0 or num_images == 100
+    assert size_for(1_400, 1_400 * 64, 1e6, lambda _: 1e6).width <= 24, "little data fills no large network"
 
 
 def test_time_is_kept(folders: Path, workplace: Path) -> None:

@@ -17,14 +17,26 @@ _VALIDATING = 1.05  # a twentieth of a training may go into validating
 
 
 class Size(NamedTuple):
-    """A network of the family: its width and depth (`presets.natural_for`)."""
+    """A network of the family: its width and depth (`presets.natural_network`)."""
 
     width: int
     depth: int
 
 
-SIZES = (Size(16, 1), Size(32, 1), Size(64, 1), Size(64, 2), Size(96, 2))
+# From how many times the epochs that the data needs on each is better than the one before in the same time
+# (docs/speed.md, bench/frontier.py).
+SIZES = {
+    Size(16, 1): 0.0,
+    Size(24, 1): 0.4,
+    Size(32, 1): 0.8,
+    Size(48, 1): 1.1,
+    Size(64, 1): 1.5,
+    Size(96, 1): 2.0,
+    Size(96, 2): 2.5,
+    Size(128, 2): 3.0,
+}
 USUAL_SIZE = Size(32, 1)
+_WIDTH, _VALUES = 16, 50_000  # the width for so many values of pixels; it may grow with their cube root
 
 
 def batch_size_for(num_images: int) -> int:
@@ -71,14 +83,18 @@ def epochs_within(seconds: float, num_images: int, images_per_s: float) -> float
     return float(math.floor(epochs)) if epochs >= 10 else math.floor(100 * epochs) / 100
 
 
-def size_for(num_images: int, seconds: float, rate_at: Callable[[Size], float]) -> Size:
-    """The largest network that sees the images often enough to be worth its size. `rate_at` gives images a second."""
+def size_for(num_images: int, num_values: int, seconds: float, rate_at: Callable[[Size], float]) -> Size:
+    """The largest network that sees the images often enough to be worth its size, and whose width the data can fill:
+    `num_values` is that of all training images. `rate_at` gives images a second."""
+    widest = _WIDTH * (num_values / _VALUES) ** (1 / 3)
     for size in reversed(SIZES):
-        if epochs_within(seconds, num_images, rate_at(size)) >= wanted_epochs(num_images, size):
+        if size.width > widest:
+            continue
+        if is_worth(size, num_images, seconds, rate_at(size)):
             return size
-    return SIZES[0]
+    return next(iter(SIZES))
 
 
-def wanted_epochs(num_images: int, size: Size) -> float:
-    """From how many epochs on a network is better than the next smaller one in the same time."""
-    return least_epochs(num_images) * (0.5 if size == USUAL_SIZE else 1.5)
+def is_worth(size: Size, num_images: int, seconds: float, images_per_s: float) -> bool:
+    """Whether a network of this size sees the images often enough in the seconds."""
+    return epochs_within(seconds, num_images, images_per_s) >= SIZES[size] * least_epochs(num_images)

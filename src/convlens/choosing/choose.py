@@ -4,6 +4,7 @@ Owns the order of the choices and their words. Whatever the caller gave is kept;
 plan before the first step, as if it had been given.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 from convlens.architecture import parse, plan
@@ -14,6 +15,7 @@ from convlens.choosing.budget import (
     batch_size_for,
     epochs_within,
     growth_for,
+    is_worth,
     least_epochs,
     most_epochs,
     packing_s,
@@ -32,6 +34,7 @@ from convlens.data.packed.headers import DEFAULT_SIDE, Headers, is_mostly_ink, r
 from convlens.data.packed.pack import is_packed, open_data
 from convlens.data.sources.base import Source, need_two_classes
 from convlens.data.sources.recognise import open_source
+from convlens.errors import TrainingError
 from convlens.metrics import IMBALANCED, wilson_interval
 from convlens.network.memory import check_memory
 from convlens.presets import NATURAL, natural_for
@@ -190,16 +193,26 @@ class _Choosing(Choosing):
         rate = rate_of(material, usual, by_clock=self.budget_s is not None)
 
         def rate_at(size: Size) -> float:
-            return rate * usual.network.multiply_adds / planned(size).network.multiply_adds
+            """Measured, unless the size is out of the question: time grows with the width at least."""
+            best = rate * USUAL_SIZE.width / (size.width * size.depth)
+            one = planned(size)
+            try:
+                check_memory(one.network, recipe, one.compute)
+            except TrainingError:
+                return 0.0
+            if size.width <= USUAL_SIZE.width or not is_worth(size, num_images, seconds, best):
+                return best
+            return rate_of(material, one, by_clock=self.budget_s is not None)
 
-        size = size_for(num_images, seconds, rate_at)
+        num_values = num_images * math.prod(dataset.input_spec.shape)
+        size = size_for(num_images, num_values, seconds, rate_at)
         chosen = planned(size).network
         self.fill(preset=NATURAL, architecture=str(chosen.architecture), recipe=recipe)
-        epochs = f"{num_images:,} training images, {seconds:.0f} s"
         depth = "" if size.depth == 1 else f", {size.depth} pairs of convolutions a stage"
         self.say(
             f"network of preset natural's kind, {size.width} to {4 * size.width} channels{depth} "
-            f"({chosen.num_parameters:,} parameters): the largest that learns enough from {epochs}"
+            f"({chosen.num_parameters:,} parameters): the largest that learns enough of {num_images:,} images in "
+            f"{seconds:.0f} s"
         )
 
     @property
