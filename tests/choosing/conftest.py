@@ -12,6 +12,6 @@ _RATES = ("outputs", "tuning")
 
 @pytest.fixture(autouse=True)
 def _one_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choosing, "time", SimpleNamespace(monotonic=lambda: 0.0, process_time=lambda: 0.0))
+    monkeypatch.setattr(choosing, "time", SimpleNamespace(monotonic=lambda: 0.0))
     for module, name in ((choose, "rate_of"), (sizes, "rate_of"), *((pretrained, f"rate_of_{w}") for w in _RATES)):
         monkeypatch.setattr(module, name, lambda *_, **__: RATE)

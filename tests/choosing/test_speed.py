@@ -15,7 +15,7 @@ from convlens.architecture import parse, plan
 from convlens.choosing import choose as choosing
 from convlens.choosing.choose import Choices, choose
 from convlens.choosing.probe import material_of
-from convlens.choosing.speed import FINE, rate_of, remembered
+from convlens.choosing.speed import FINE, coarse, rate_of, remembered
 from convlens.network.compute import Compute, resolve_compute
 from convlens.progress import Progress
 from convlens.recipe import Recipe
@@ -26,15 +26,18 @@ from tests.helpers import TINY_COLOUR
 CPU = Compute("cpu", "float32", 1)
 
 
-def test_rates_are_coarse_and_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What was measured once is not measured again, and small differences are rounded away; other work, another
-    machine and a damaged file are measured anew."""
+def test_rates_are_coarse() -> None:
+    """Small differences are rounded away, by at most half a step."""
+    assert coarse(100) == coarse(110) and 0.91 * 110 < coarse(110) < 1.1 * 110
+    assert 0.98 * 110 < coarse(110, FINE) < 1.02 * 110
+
+
+def test_rates_are_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What was measured once is not measured again; other work, another machine and a damaged file are."""
     monkeypatch.setenv("CONVLENS_STATE", str(tmp_path))
-    assert remembered(["a"], CPU, lambda: 110.0) == remembered(["b"], CPU, lambda: 118.0)
-    first = remembered(["a"], CPU, lambda: pytest.fail("it is known"))
-    assert 0.84 * 110 < first <= 110
-    assert 0.97 * 110 < remembered(["a"], CPU, lambda: 1.0, FINE) <= 110
-    assert remembered(["a"], Compute("cpu", "float32", 2), lambda: 10.0) <= 10
+    assert remembered(["a"], CPU, lambda: 110.0) == 110 and remembered(["b"], CPU, lambda: 118.0) == 118
+    assert remembered(["a"], CPU, lambda: pytest.fail("it is known")) == 110
+    assert remembered(["a"], Compute("cpu", "float32", 2), lambda: 10.0) == 10
     (tmp_path / "speeds.json").write_text("{", encoding="utf-8")
     assert remembered(["a"], CPU, lambda: 64.0) == 64
     assert remembered(["a"], CPU, lambda: pytest.fail("it is known again")) == 64

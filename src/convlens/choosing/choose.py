@@ -79,7 +79,7 @@ class _Choosing(Choosing):
         if self.is_open and not is_packed(request.data):
             source = open_source(request.data, request.options.read, data_root=request.data_root)
             need_two_classes(source)
-            self.packing_s = packing_s(source.num_samples, source.typical_bytes())
+            self.beside_s = packing_s(source.num_samples, source.typical_bytes())
             if source.shape is None:
                 self.choose_input(source)
         dataset = open_data(
@@ -160,7 +160,7 @@ class _Choosing(Choosing):
         def planned(dataset: Dataset) -> TrainingPlan:
             return self.plan_from_nothing(dataset, part.factor)
 
-        self.packing_s += len(sides) * self.trial_s  # beside the training, as packing is
+        self.beside_s += len(sides) * self.trial_s  # beside the training, as packing is
         tried = try_sizes(open_at, planned, sides, part.factor, self.trial_s, self.bar)
         for one in tried:
             self.say(f"  tried {one}")
@@ -220,7 +220,7 @@ class _Choosing(Choosing):
         """Seconds that each training may take. A time that was asked for is kept by the clock; the usual one hangs on
         the data alone."""
         if self.budget_s is None:
-            return usual_training_s(self.packing_s)
+            return usual_training_s(self.beside_s)
         return max(0.5, self.left_s - _ENDING_S)
 
     def adapt_recipe(self, dataset: Dataset, *, tries: bool) -> None:

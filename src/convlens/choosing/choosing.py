@@ -26,13 +26,13 @@ class Choosing:
 
     def __init__(self, request: TrainRequest, draft: Draft, bar: Progress) -> None:
         self.request, self.draft, self.bar = request, draft, bar
-        self.begun, self.begun_cpu = time.monotonic(), time.process_time()
+        self.begun = time.monotonic()
         self.budget_s, self.pinned = request.budget_s, request.pinned
         self.is_open = request.leaves_open(draft.parent)
         self.reasons: list[str] = []
         self.previews: list[Dataset] = []
         self.are_photographs = self.are_files = False
-        self.packing_s = 0.0  # about, for the whole source
+        self.beside_s = 0.0  # that packing and trials take, about
         self.expected_s: float | None = None  # of the training itself
         self.outputs_s = 0.0  # that a pretrained network takes for all pictures
 
@@ -48,12 +48,8 @@ class Choosing:
 
     @property
     def left_s(self) -> float:
-        """Seconds that are left for each training; without a budget each has its own, of which a machine that is busy
-        with something else takes nothing."""
-        spent_s = time.monotonic() - self.begun
-        if self.budget_s is None:
-            return USUAL_S - min(spent_s, time.process_time() - self.begun_cpu)
-        return (self.budget_s - spent_s) / self.request.num_trainings
+        """Seconds that are left for each training of a time that was asked for."""
+        return (self.whole_s * self.request.num_trainings - time.monotonic() + self.begun) / self.request.num_trainings
 
     def say(self, line: str) -> None:
         """One choice and its reason."""

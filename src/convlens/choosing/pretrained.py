@@ -18,7 +18,7 @@ from convlens.choosing.choosing import Choosing
 from convlens.choosing.previews import is_grey_inside
 from convlens.choosing.probe import Material, material_of
 from convlens.choosing.sizes import Part, sample_of, try_sizes
-from convlens.choosing.speed import rate_of, remembered
+from convlens.choosing.speed import coarse, rate_of, remembered
 from convlens.data.image.framing import InputSpec
 from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.headers import Headers, is_mostly_ink
@@ -83,7 +83,9 @@ def starts_pretrained(choosing: Choosing, source: Source, found: Headers) -> boo
     choosing.draft = _draft_from(choosing, parent, size)
     choosing.outputs_s = source.num_samples * size[0] * size[1] / SIDES[0] ** 2 / rate
     why = "as asked for" if is_named else _why_pretrained(choosing, source, before, found if is_small else None)
+    choosing.beside_s += 0.0 if is_named else choosing.trial_s
     if why is None:
+        choosing.beside_s += choosing.outputs_s if is_small else 0.0
         choosing.draft = before
         choosing.say("from nothing: these pictures are told apart better so than by what a pretrained network sees")
         return False
@@ -150,7 +152,6 @@ def _why_pretrained(choosing: Choosing, source: Source, before: Draft, small: He
     seconds, side = (min(_TRIAL_S, choosing.trial_s), LEAST_SIDE) if small is None else (choosing.trial_s, 0)
     if small is not None:
         side = small.median_longer_side()
-        choosing.packing_s += choosing.trial_s + choosing.outputs_s
     choosing.draft = before
     plain = choosing.opened(part, side, channels=3)
     material = material_of(plain)
@@ -225,8 +226,11 @@ def _tuned(choosing: Choosing, training: TrainingPlan) -> TrainingPlan:
         )
         return training
     choosing.bar.start("timing", 1)
-    # What lies in the cache from a training before does not make this one longer.
-    seconds = min(choosing.left_s, choosing.whole_s - choosing.outputs_s - _BEFORE_S) * _TUNING_SHARE
+    # What lies in the cache from a training before does not make this one longer; without a time that was asked for,
+    # nothing hangs on the clock.
+    seconds = (choosing.whole_s - choosing.beside_s - choosing.outputs_s - _BEFORE_S) * _TUNING_SHARE
+    if choosing.budget_s is not None:
+        seconds = min(seconds, choosing.left_s * _TUNING_SHARE)
     for depth in _DEPTHS:
         if seconds < depth.least_s:
             continue
@@ -345,7 +349,7 @@ def rate_of_outputs(network: Plan, spec: InputSpec, first: int, compute: Compute
             built = build(network, spec, device=compute.device, memory_format=compute.memory_format)
             return images_per_s(built, first, compute)
 
-    return remembered(["outputs", str(network.architecture), network.input_shape, first], compute, measure)
+    return coarse(remembered(["outputs", str(network.architecture), network.input_shape, first], compute, measure))
 
 
 def rate_of_tuning(training: TrainingPlan) -> float:

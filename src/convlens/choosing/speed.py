@@ -2,7 +2,7 @@
 
 Owns the only answers of the clock that a choice is made by. What a person gets must not hang on what else the machine
 does: one thread is timed, by the time that the system gave it, its fastest step counts, and what all threads make of
-that is modelled. What was found is rounded down to a step and kept in the state folder, so that the same work is given
+that is modelled. What was found is rounded to a step and kept in the state folder, so that the same work is given
 the same answer tomorrow.
 """
 
@@ -24,7 +24,7 @@ from convlens.training.plan import TrainingPlan
 
 COARSE, FINE = 4, 32  # steps to a doubling: for a training of the usual length, and for a time that was asked for
 _DOCUMENT, _FORMAT, _MOST = "convlens speeds", 1, 2_000
-_WARM_UP, _TIMED = 2, 5  # steps of one thread; those of a network are slower at first
+_WARM_UP, _TIMED = 2, 8  # steps of one thread; those of a network are slower at first
 _OPERATIONS = 3  # forward, and two backward, a layer
 _CPUINFO = Path("/proc/cpuinfo")
 _PLAUSIBLE = (0.8, 1.2)  # times the modelled seconds: what the clock says beyond it comes from another process
@@ -38,9 +38,14 @@ class _Speeds(Record, frozen=True, kw_only=True):
     rates: dict[Name, Amount]
 
 
-def remembered(work: list[Any], compute: Compute, measure: Callable[[], float], steps: int = COARSE) -> float:
+def coarse(rate: float, steps: int = COARSE) -> float:
+    """A rate rounded to one of `steps` to a doubling."""
+    return float(2 ** (round(steps * math.log2(rate)) / steps))
+
+
+def remembered(work: list[Any], compute: Compute, measure: Callable[[], float]) -> float:
     """A rate (above 0, units a second) of this machine at some work: as it was found before, else as `measure` finds
-    it; rounded down to one of `steps` to a doubling.
+    it.
 
     A file that cannot be read or written is not missed: then it is measured anew.
     """
@@ -56,7 +61,7 @@ def remembered(work: list[Any], compute: Compute, measure: Callable[[], float], 
         with suppress(ConvlensError, OSError):
             files.make_folder(path.parent)
             write_sealed(path, _Speeds(kind=_DOCUMENT, format_version=_FORMAT, rates=kept).to_json())
-    return float(2 ** (math.floor(steps * math.log2(rates[key])) / steps))
+    return rates[key]
 
 
 def _processor() -> str:
@@ -76,12 +81,14 @@ def rate_of(material: Material, plan: TrainingPlan, *, by_clock: bool = False) -
     side = min(plan.network.input_shape[1:])
     sizes = {1.0, plan.recipe.grow_from} if plan.recipe.grow_from < 1 else {1.0}
     seconds = {share: 1 / _rate_at(material, plan, share, by_clock=by_clock) for share in sizes}
+    steps = FINE if by_clock else COARSE
     if len(sizes) == 1:
-        return 1 / seconds[1.0]
+        return coarse(1 / seconds[1.0], steps)
     # Time grows with the number of pixels, from a part that does not; sides grow evenly.
     start = (max(1, min(plan.recipe.sides_at(0, 1_000, side, side))) / side) ** 2
     share = (plan.recipe.growth_cost - start) / (1 - start)
-    return 1 / (seconds[plan.recipe.grow_from] + share * (seconds[1.0] - seconds[plan.recipe.grow_from]))
+    found = seconds[plan.recipe.grow_from] + share * (seconds[1.0] - seconds[plan.recipe.grow_from])
+    return coarse(1 / found, steps)
 
 
 def _rate_at(material: Material, plan: TrainingPlan, share: float, *, by_clock: bool) -> float:
@@ -100,7 +107,7 @@ def _rate_at(material: Material, plan: TrainingPlan, share: float, *, by_clock: 
             found = together_s if low * found <= together_s <= high * found else found
         return recipe.batch_size / found
 
-    return remembered(work, plan.compute, measure, FINE if by_clock else COARSE)
+    return remembered(work, plan.compute, measure)
 
 
 def _step_s(material: Material, plan: TrainingPlan) -> float:
