@@ -43,14 +43,14 @@ from convlens.recipe import Recipe
 from convlens.text import counted, shown
 from convlens.training.plan import TrainingPlan
 from convlens.training.request import Draft, TrainRequest
+from convlens.training.trainer import FASTER
 
 _MOST_HEADERS, _LOOKED_AT = 2_000, 64
 _KEPT_SIDE = 48  # pictures of one size, up to this many pixels, are taken as they are
 _SIZES_S = 120.0  # of a whole training, below which no sizes are tried
 _TRIAL_EPOCHS = 0.5  # of what the data needs, that a trial learns from at most
 _FEW_TEST = 200
-_ENDING_S = 2.0  # saving, and what the clock of the choices did not see
-_MEASURED_FASTER = 1.5  # times as many images a second are measured as learned from, in float32
+_ENDING_S = 4.0  # starting, saving, and what the clock of the choices did not see
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ class _Choosing(Choosing):
         than the data needs."""
         num_images, seconds = dataset.counts["train"], self.training_s
         if self.request.test:
-            seconds -= dataset.counts["test"] / (_MEASURED_FASTER * rate)
+            seconds -= dataset.counts["test"] / (FASTER[self.draft.compute.precision] * rate)
         fitting = epochs_within(max(0.0, seconds), num_images, rate)
         if self.budget_s is None:
             return min(most_epochs(num_images), max(least_epochs(num_images), fitting))

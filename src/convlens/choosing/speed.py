@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from convlens import files
@@ -99,10 +100,10 @@ def _rate_at(material: Material, plan: TrainingPlan, share: float, *, by_clock: 
 
     def measure() -> float:
         compute = plan.compute
-        one_s = _step_s(material, replace(plan, recipe=recipe, compute=compute.for_timing))
+        one_s = min(_steps_s(material, replace(plan, recipe=recipe, compute=compute.for_timing)))
         found = compute.all_threads_s(one_s, _OPERATIONS * len(plan.network.leaves))
         if by_clock and compute.threads > 1 and compute.device == "cpu":
-            together_s = _step_s(material, replace(plan, recipe=recipe))
+            together_s = median(_steps_s(material, replace(plan, recipe=recipe)))
             low, high = _PLAUSIBLE
             found = together_s if low * found <= together_s <= high * found else found
         return recipe.batch_size / found
@@ -110,8 +111,8 @@ def _rate_at(material: Material, plan: TrainingPlan, share: float, *, by_clock: 
     return remembered(work, plan.compute, measure)
 
 
-def _step_s(material: Material, plan: TrainingPlan) -> float:
-    """Seconds of the fastest of a few steps, by the compute's clock, at the size that the recipe begins with."""
+def _steps_s(material: Material, plan: TrainingPlan) -> list[float]:
+    """Seconds of each of a few steps, by the compute's clock, at the size that the recipe begins with."""
     seconds: list[float] = []
     recipe = plan.recipe.replace(epochs=1_000.0 * plan.recipe.batch_size / len(material.rows))
     with fit(replace(plan, dataset=material.dataset, recipe=recipe), material.rows) as fitting, suppress(DivergedError):
@@ -123,4 +124,4 @@ def _step_s(material: Material, plan: TrainingPlan) -> float:
             before, done = now, step
             if len(seconds) >= _TIMED:
                 break
-    return max(1e-6, min(seconds, default=1.0))
+    return [max(1e-6, one) for one in seconds] or [1.0]
