@@ -114,7 +114,8 @@ def _rate_at(material: Material, plan: TrainingPlan, share: float, *, by_clock: 
 def _steps_s(material: Material, plan: TrainingPlan) -> list[float]:
     """Seconds of each of a few steps, by the compute's clock, at the size that the recipe begins with."""
     seconds: list[float] = []
-    recipe = plan.recipe.replace(epochs=1_000.0 * plan.recipe.batch_size / len(material.rows))
+    epochs = min(1e5, 1_000.0 * plan.recipe.batch_size / len(material.rows))  # never reached: only the steps are timed
+    recipe = plan.recipe.replace(epochs=epochs)
     with fit(replace(plan, dataset=material.dataset, recipe=recipe), material.rows) as fitting, suppress(DivergedError):
         before, done = plan.compute.clock(), 0
         for _ in fitting.steps():
