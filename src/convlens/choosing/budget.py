@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 USUAL_S = 180.0  # what all may take when nobody says a time
-_TRAINING_SHARE = 0.8  # of it, that the training itself may take where its start is quick
-_BESIDE_S = 18.0  # what else there is to do: starting, looking at the pictures, validating, saving
+_TRAINING_SHARE = 0.77  # of it, that the training itself may take where its start is quick
+_BESIDE_S = 24.0  # what else there is to do: starting, looking at the pictures, validating, saving
 _FILE_S, _BYTE_S = 2.4e-4, 3e-8  # that packing takes for a file, and for a byte of it
 _LEAST_SHARE = 0.3  # of the time, that is trained however long packing takes
 _GROWING = 24  # pixels, from which on images begin smaller
