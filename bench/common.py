@@ -6,12 +6,12 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 
+from convlens.choosing.speed import processor
 from convlens.network.compute import versions
 
 
@@ -23,15 +23,6 @@ def surroundings() -> dict[str, Any]:
         "commit": commit(),
         "ceilings": ceilings(),
     }
-
-
-def processor() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def commit() -> str:

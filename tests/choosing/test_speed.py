@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,9 @@ def test_the_rate_is_what_a_training_does(folders: Path) -> None:
     assert 1 < rate_of(material_of(dataset), timed) < 1e7
     assert 1 < rate_of(material_of(dataset), timed, by_clock=True) < 1e7
     assert (files.state_folder() / "speeds.json").is_file()
+    for grow_from in (0.5, 0.99):  # of 20 pixels 12, and all of them: nothing is left to grow
+        growing = replace(timed, recipe=timed.recipe.replace(grow_from=grow_from))
+        assert 1 < rate_of(material_of(dataset), growing) < 1e7
 
 
 @pytest.mark.slow

@@ -23,8 +23,8 @@ class Size(NamedTuple):
     depth: int
 
 
-# From how many times the epochs that the data needs on each is better than the one before in the same time
-# (docs/speed.md, bench/frontier.py).
+# From how many times the epochs that the data needs on each is better than the one before in the same time: estimated
+# from a few comparisons (docs/decisions.md), for which bench/frontier.py is there.
 SIZES = {
     Size(16, 1): 0.0,
     Size(24, 1): 0.4,
@@ -72,9 +72,9 @@ def packing_s(num_files: int, typical_bytes: float) -> float:
     return num_files * (_FILE_S + _BYTE_S * typical_bytes)
 
 
-def usual_training_s(packing_s: float) -> float:
-    """Seconds for a training when nobody says a time."""
-    return max(_LEAST_SHARE * USUAL_S, min(_TRAINING_SHARE * USUAL_S, USUAL_S - _BESIDE_S - packing_s))
+def usual_training_s(beside_s: float) -> float:
+    """Seconds for a training when nobody says a time; packing and trials take `beside_s`."""
+    return max(_LEAST_SHARE * USUAL_S, min(_TRAINING_SHARE * USUAL_S, USUAL_S - _BESIDE_S - beside_s))
 
 
 def epochs_within(seconds: float, num_images: int, images_per_s: float) -> float:

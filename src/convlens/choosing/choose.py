@@ -190,6 +190,7 @@ class _Choosing(Choosing):
 
         self.bar.start("timing", 1)
         usual = planned(USUAL_SIZE)
+        check_memory(usual.network, recipe, usual.compute)
         rate = rate_of(material, usual, by_clock=self.budget_s is not None)
 
         def rate_at(size: Size) -> float:
@@ -243,8 +244,7 @@ class _Choosing(Choosing):
         if "epochs" not in self.pinned and (self.is_open or self.budget_s is not None):
             recipe = recipe.replace(epochs=self.epochs_for(dataset, rate))
         if self.budget_s is not None or self.is_open:
-            seconds = recipe.epochs * num_images / rate
-            self.expected_s = seconds
+            self.expected_s = seconds = recipe.epochs * num_images / rate
             self.say(
                 f"batch {recipe.batch_size}, {recipe.epochs:g} epochs: {num_images:,} images take about "
                 f"{max(1.0, seconds):.0f} s at {_round(rate):,} images/s"

@@ -49,7 +49,7 @@ class Choosing:
     @property
     def left_s(self) -> float:
         """Seconds that are left for each training of a time that was asked for."""
-        return (self.whole_s * self.request.num_trainings - time.monotonic() + self.begun) / self.request.num_trainings
+        return self.whole_s - (time.monotonic() - self.begun) / self.request.num_trainings
 
     def say(self, line: str) -> None:
         """One choice and its reason."""

@@ -51,7 +51,7 @@ def remembered(work: list[Any], compute: Compute, measure: Callable[[], float]) 
     A file that cannot be read or written is not missed: then it is measured anew.
     """
     path = files.state_folder() / "speeds.json"
-    machine = [platform.processor(), _processor(), versions()["torch"], compute.to_json()]
+    machine = [processor(), versions()["torch"], compute.to_json()]
     key = files.sha256_of(repr((machine, work)).encode())[:24]
     rates: dict[str, float] = {}
     with suppress(ConvlensError, OSError):
@@ -65,12 +65,12 @@ def remembered(work: list[Any], compute: Compute, measure: Callable[[], float]) 
     return rates[key]
 
 
-def _processor() -> str:
-    """The processor's name, where the system says it in a file."""
-    with suppress(OSError, ConvlensError):
+def processor() -> str:
+    """The processor's name, as far as the system says it."""
+    with suppress(OSError, ConvlensError, StopIteration):
         lines = files.read_start(_CPUINFO, 1 << 16)[0].decode("utf-8", "replace").splitlines()
-        return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return ""
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()
 
 
 def rate_of(material: Material, plan: TrainingPlan, *, by_clock: bool = False) -> float:
@@ -79,20 +79,18 @@ def rate_of(material: Material, plan: TrainingPlan, *, by_clock: bool = False) -
     `by_clock`: where all threads together need about what one of them lets expect, what they need counts, in fine
     steps; it is what keeps a time that was asked for.
     """
-    side = min(plan.network.input_shape[1:])
-    sizes = {1.0, plan.recipe.grow_from} if plan.recipe.grow_from < 1 else {1.0}
-    seconds = {share: 1 / _rate_at(material, plan, share, by_clock=by_clock) for share in sizes}
-    steps = FINE if by_clock else COARSE
-    if len(sizes) == 1:
-        return coarse(1 / seconds[1.0], steps)
-    # Time grows with the number of pixels, from a part that does not; sides grow evenly.
-    start = (max(1, min(plan.recipe.sides_at(0, 1_000, side, side))) / side) ** 2
-    share = (plan.recipe.growth_cost - start) / (1 - start)
-    found = seconds[plan.recipe.grow_from] + share * (seconds[1.0] - seconds[plan.recipe.grow_from])
-    return coarse(1 / found, steps)
+    recipe, side = plan.recipe, min(plan.network.input_shape[1:])
+    seconds = 1 / _rate_at(material, plan, 1.0, by_clock=by_clock)
+    start = (recipe.sides_at(0, 1_000, side, side)[0] / side) ** 2  # of the pixels
+    if start < 1:
+        # Time grows with the number of pixels, from a part that does not; sides grow evenly.
+        first = 1 / _rate_at(material, plan, recipe.grow_from, by_clock=by_clock)
+        seconds = first + (recipe.growth_cost - start) / (1 - start) * (seconds - first)
+    return coarse(1 / seconds, FINE if by_clock else COARSE)
 
 
 def _rate_at(material: Material, plan: TrainingPlan, share: float, *, by_clock: bool) -> float:
+    """Images a second at this share of their sides."""
     recipe = plan.recipe.replace(grow_from=share, grow_until=1.0, epochs=1.0)
     kinds = [kind.name for kind in recipe.kinds]
     work = [str(plan.network.architecture), plan.network.input_shape, recipe.batch_size, share, by_clock]
@@ -112,7 +110,8 @@ def _rate_at(material: Material, plan: TrainingPlan, share: float, *, by_clock: 
 
 
 def _steps_s(material: Material, plan: TrainingPlan) -> list[float]:
-    """Seconds of each of a few steps, by the compute's clock, at the size that the recipe begins with."""
+    """Seconds of each of a few steps, by the compute's clock, at the size that the recipe begins with. Raises
+    TrainingError where memory runs out."""
     seconds: list[float] = []
     epochs = min(1e5, 1_000.0 * plan.recipe.batch_size / len(material.rows))  # never reached: only the steps are timed
     recipe = plan.recipe.replace(epochs=epochs)
