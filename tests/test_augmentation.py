@@ -18,6 +18,7 @@ from convlens.augmentation import (
     Crop,
     Cutout,
     Kind,
+    Stroke,
     Turn,
     parse_augment,
 )
@@ -112,6 +113,21 @@ def test_affine_draws_within_its_range(rotate: float, scale: float, shear: float
     cos, sin = unit[:, 1, 1], -unit[:, 1, 0]
     lean = np.rad2deg(np.arctan(unit[:, 0, 0] * sin - unit[:, 0, 1] * cos))  # what is left without the turn
     assert (np.abs(lean) <= shear + 1e-1).all()
+
+
+def test_strokes_thicken_thin_and_break() -> None:
+    """At full strength a line is its dilation or its erosion, whichever way round ink and ground are; a band of ground
+    cuts it where it was drawn, and only there."""
+    image = torch.zeros(1, 11, 11, 1, dtype=torch.uint8)
+    image[:, :, 4:7] = 200
+    for ink in (image, 255 - image):
+        thick, thin = (applied(Stroke(), ink, np.array([[by, 0, 0, 0]], np.float32), stroke_frac=1) for by in (1, -1))
+        assert sorted(int((one == ink[0, 0, 5, 0]).sum()) for one in (thick, thin)) == [11, 55]
+        half = applied(Stroke(), ink, np.array([[0.5, 0, 0, 0]], np.float32), stroke_frac=1)
+        assert len(half.unique()) == 3
+        broken = applied(Stroke(), ink, np.array([[0, np.pi / 2, 0, 0.25]], np.float32), gap_frac=0.25)
+        assert bool((broken[0, 4:7] == ink[0, 0, 0, 0]).all())
+        assert torch.equal(broken[0, :4], ink[0, :4]) and torch.equal(broken[0, 7:], ink[0, 7:])
 
 
 def test_colour_by_hand() -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 import convlens
 from convlens.errors import ConvlensError, ImageError, ModelFileError, RunError, UsageError
-from tests.conftest import Command, shapes
+from tests.conftest import QUICK, TINY, Command, shapes
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +139,51 @@ def test_explain_of_a_model_loads_its_weights(run: convlens.Run, workplace: Path
 def test_repr_of_a_classifier(run: convlens.Run) -> None:
     """A classifier shows itself in a notebook, names escaped."""
     assert "parameters" in str(convlens.load(run)) and "<pre>" in convlens.load(run)._repr_html_()
+
+
+@pytest.fixture(scope="module")
+def two_views(arrays: Any, tmp_path_factory: pytest.TempPathFactory) -> convlens.Run:
+    """A run whose recipe classifies with mirrored views."""
+    out = tmp_path_factory.mktemp("views") / "run"
+    return convlens.train(arrays, architecture=TINY, recipe=QUICK.replace(flip=True, views="mirror"), out=out)
+
+
+def test_mirrored_views(two_views: convlens.Run, arrays: Any, workplace: Path) -> None:
+    """A picture and its mirror image get the same answer, the mean of the logits of both; without views they do not.
+    Training, evaluate and the card agree on it."""
+    images = arrays[2][:, :, :, None]
+    both, single = convlens.load(two_views), convlens.load(two_views, views="none")
+    assert (both.views, single.views) == ("mirror", "none")
+    mirrored = np.ascontiguousarray(images[:, :, ::-1])
+    np.testing.assert_allclose(both.logits(images), both.logits(mirrored), rtol=1e-5, atol=1e-5)
+    mean = (single.logits(images) + single.logits(mirrored)) / 2
+    np.testing.assert_allclose(both.logits(images), mean, rtol=1e-5, atol=1e-5)
+    assert np.abs(single.logits(images) - single.logits(mirrored)).max() > 0.01
+    report = convlens.evaluate(two_views, split="val")
+    assert report.score == two_views.val and "mirror image averaged" in str(report)
+    answer = convlens.predict(two_views, [arrays[2][0]])[0]
+    assert answer == convlens.predict(two_views, [arrays[2][0][:, ::-1]])[0]
+    assert answer != convlens.predict(two_views, [arrays[2][0]], views="none")[0]
+
+
+def test_views_of_one_s_own_choice_are_not_the_run_s_score(two_views: convlens.Run, workplace: Path) -> None:
+    """evaluate with other views than the model's leaves no report, and counts as another plan's opening."""
+    report = convlens.evaluate(two_views, views="none")
+    assert any("was not kept" in note for note in report.notes) and two_views.test is None
+    assert report.openings is not None and report.openings.num_plans == 1
+    own = convlens.evaluate(two_views)
+    assert own.openings is not None and own.openings.num_plans == 2
+    assert not any("was not kept" in note for note in own.notes)
+    with pytest.raises(UsageError, match="unknown views"):
+        convlens.evaluate(two_views, views="all")
+
+
+def test_look_says_what_predict_answers(two_views: convlens.Run, arrays: Any) -> None:
+    """`look` explains one view; the answer over both stands beside it."""
+    features = convlens.look(two_views, arrays[2][0])
+    answer = convlens.predict(two_views, [arrays[2][0]])[0]
+    words = f"as predict answers: {answer.label}, {100 * answer.probability:.1f} %"
+    assert (
+        words in features.lines()[1]
+        and not convlens.look(convlens.load(two_views, views="none"), arrays[2][0]).mirrored
+    )

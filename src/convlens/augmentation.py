@@ -41,6 +41,10 @@ class Augmentation:
     rotate_deg       each image is turned by up to so many degrees to either side
     scale_frac       each image is enlarged or reduced by a factor between 1 / (1 + scale_frac) and 1 + scale_frac
     shear_deg        each image is sheared by up to so many degrees; edges are repeated in all three
+    stroke_frac      each image is mixed with up to this share of its local maxima or minima (3×3 pixels), which makes
+                     strokes thicker or thinner
+    gap_frac         in each image a band of random place and direction, up to this share of its sides wide, is covered
+                     by its ground, the median of its edge: strokes are cut or broken
     crop_frac        each image is enlarged from a random part of it, whose sides are down to 1 - crop_frac of its own
     cutout_frac      in each image a square of this share of its sides is covered by the image's mean (DeVries and
                      Taylor, 2017)
@@ -55,6 +59,8 @@ class Augmentation:
     rotate_deg: float = value(real(0, 180), 0.0, added=True)
     scale_frac: float = value(real(0, 2), 0.0, added=True)
     shear_deg: float = value(real(0, 60), 0.0, added=True)
+    stroke_frac: float = value(real(0, 1), 0.0, added=True)
+    gap_frac: float = value(real(0, 0.9), 0.0, added=True)
     crop_frac: float = value(real(0, 0.9), 0.0, added=True)
     cutout_frac: float = value(real(0, 0.9), 0.0, added=True)
     brightness_frac: float = value(real(0, 1), 0.0, added=True)
@@ -230,6 +236,42 @@ class Affine(Kind):
         return _as_bytes(xp, moved.permute(0, 2, 3, 1))
 
 
+class Stroke(Kind):
+    """Strokes thicker or thinner, by grey dilation and erosion, then cut or broken by a band of ground."""
+
+    name, stream, own = "stroke", 8, ("stroke_frac", "gap_frac")
+
+    def usual(self, side: int) -> dict[str, Any]:
+        return {"stroke_frac": 0.5, "gap_frac": 0.1}
+
+    def words(self, values: Augmentation) -> str:
+        parts = [f"strokes thicker and thinner by {values.stroke_frac:g}"] if values.stroke_frac else []
+        return ", ".join(parts + ([f"gaps up to {values.gap_frac:g} of the sides"] if values.gap_frac else []))
+
+    def draw(self, rng: np.random.Generator, num_images: int, values: Augmentation) -> Draw:
+        """float32 (N, 4): by how much thicker; the band's direction (radians), its middle's distance from the image's
+        and its width, in shares of the shorter side."""
+        thicker, angle, place, width = rng.random((4, num_images))
+        thicker, place = values.stroke_frac * (2 * thicker - 1), place - 0.5
+        return np.stack([thicker, np.pi * angle, place, values.gap_frac * width], 1).astype(np.float32)
+
+    def apply(self, xp: Any, images_NHWC: Any, draw: Any, values: Augmentation) -> Any:
+        _, height, width, _ = images_NHWC.shape
+        maps = images_NHWC.permute(0, 3, 1, 2).float()
+        thicker, angle, place, band = draw[:, :, None, None, None].unbind(1)
+        if values.stroke_frac:
+            up = thicker.sign()  # minima are maxima of the negative
+            extremes = up * xp.nn.functional.max_pool2d(up * maps, 3, 1, 1)
+            maps = maps + thicker.abs() * (extremes - maps)
+        if values.gap_frac:
+            edges = [maps[:, :, 0], maps[:, :, -1], maps[:, :, :, 0], maps[:, :, :, -1]]
+            ground = xp.cat(edges, 2).median(2).values[:, :, None, None]
+            y, x = (xp.arange(n, device=maps.device) - (n - 1) / 2 for n in (height, width))
+            across = (x * xp.cos(angle) + y[:, None] * xp.sin(angle)) / min(height, width)
+            maps = xp.where((across - place).abs() < band / 2, ground, maps)
+        return _as_bytes(xp, maps.permute(0, 2, 3, 1))
+
+
 class Crop(Kind):
     """A part (top, left, side), in shares of the image, enlarged to its size, bilinearly.
 
@@ -326,7 +368,7 @@ def _as_bytes(xp: Any, values: Any) -> Any:
     return values.round_().clamp_(0, 255).to(xp.uint8).contiguous()
 
 
-KINDS: tuple[Kind, ...] = (Flip(), Turn(), Shift(), Affine(), Crop(), Cutout(), Colour())
+KINDS: tuple[Kind, ...] = (Flip(), Turn(), Shift(), Affine(), Stroke(), Crop(), Cutout(), Colour())
 KIND_NAMES = tuple(kind.name for kind in KINDS)
 
 

@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from convlens import files, modelfile
-from convlens.checks import checked, whole
+from convlens.checks import checked, choice, whole
 from convlens.data.image.decode import Pixels, pixels_of, quiet_pillow, read_bytes
 from convlens.data.image.framing import fit, picture
 from convlens.data.packed.image_rows import ImageRows
@@ -33,6 +33,7 @@ from convlens.network.compute import MEMORY_FORMATS, resolve_compute, resolve_de
 from convlens.network.forward import logits_of
 from convlens.network.pretrained import model_path
 from convlens.progress import Progress, open_progress
+from convlens.recipe import VIEWS
 from convlens.render.pages import notebook
 from convlens.run import Run
 from convlens.text import counted, shown
@@ -64,12 +65,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Classifier:
-    """A network with its card, in memory. `path` is the file it came from."""
+    """A network with its card, in memory. `path` is the file it came from; `views` is what of a picture is classified,
+    as in the recipe."""
 
     path: Path
     card: ModelCard
     network: Network
     device: str
+    views: str = "none"
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -107,7 +110,7 @@ class Classifier:
     def logits(self, images_NHWC: Pixels | ImageRows) -> NDArray[np.float32]:
         """float32 (N, K) for framed images, uint8 (N, H, W, C). Raises ModelFileError where one is not finite."""
         with settled(resolve_compute(self.device, "float32")):
-            logits = logits_of(self.network, images_NHWC)
+            logits = logits_of(self.network, images_NHWC, views=self.views)
         if not np.isfinite(logits).all():
             raise ModelFileError(f"{shown(self.path, 200)} gives values that are not finite: it cannot be used")
         return logits
@@ -124,14 +127,20 @@ class Classifier:
         return notebook("Classifier", lines=[str(self)], source=self.card.architecture)
 
 
-def load(model: str | Path | Run | Classifier = "last", device: str | None = "auto") -> Classifier:
+def load(
+    model: str | Path | Run | Classifier = "last", device: str | None = "auto", views: str | None = None
+) -> Classifier:
     """Load a model file, the model of a run, or that of the `last` run.
 
-    Raises ModelFileError, RunError, DeviceError.
+    `views` is what of each picture it classifies: "none" more than the picture, "mirror": the mean of the logits for it
+    and for its mirror image; by default as it was trained to. Raises ModelFileError, RunError, DeviceError, UsageError.
     """
     device = "auto" if device is None else device
+    if views is not None:
+        checked("views", views, choice(VIEWS))
     if isinstance(model, Classifier):
-        return model if device in ("auto", model.device) else load(model.path, device)
+        same = model if device in ("auto", model.device) else load(model.path, device)
+        return replace(same, views=model.views if views is None else views)
     file = modelfile.read_model(model_path(model))
     found = resolve_device(device)
     # Weights made in a caller's inference mode could never be explained by gradients.
@@ -141,7 +150,7 @@ def load(model: str | Path | Run | Classifier = "last", device: str | None = "au
         network = build(file.plan, file.card.input_spec, device=found, memory_format=memory_format)
         copy_into(network, file.tensors)
     network.eval()
-    return Classifier(file.path, file.card, network, found)
+    return Classifier(file.path, file.card, network, found, file.card.views if views is None else views)
 
 
 def predict(
@@ -150,17 +159,19 @@ def predict(
     *,
     top: int = 3,
     device: str | None = "auto",
+    views: str | None = None,
     recursive: bool = False,
     progress: str | Progress = "auto",
 ) -> list[Prediction]:
     """Classify pictures, in order.
 
-    `model` is whatever `load` takes. `images` is one picture or several: paths, patterns with `*`, folders (of the
-    pictures in them; with `recursive` also of those in folders below), bytes, open files, arrays (H, W) or (H, W, C) of
-    numbers in the range that the model was trained in or in that of their own kind, PIL images. One that cannot be read
-    has an `error` in the answer's place. Raises ImageError where all cannot, UsageError, and as `load` does.
+    `model` and `views` are what `load` takes. `images` is one picture or several: paths, patterns with `*`, folders (of
+    the pictures in them; with `recursive` also of those in folders below), bytes, open files, arrays (H, W) or
+    (H, W, C) of numbers in the range that the model was trained in or in that of their own kind, PIL images. One that
+    cannot be read has an `error` in the answer's place. Raises ImageError where all cannot, UsageError, and as `load`
+    does.
     """
-    found = list(predictions(model, images, top, device, recursive, progress))
+    found = list(predictions(load(model, device, views), images, top, recursive, progress))
     if all(one.error is not None for one in found):
         raise unreadable(found[0], len(found))
     return found
@@ -174,12 +185,11 @@ def unreadable(first: Prediction, num: int) -> ImageError:
 
 
 def predictions(
-    model: Any, images: Any, top: int, device: str | None, recursive: bool, progress: str | Progress
+    classifier: Classifier, images: Any, top: int, recursive: bool, progress: str | Progress
 ) -> Iterator[Prediction]:
     """The answers of `predict` one after the other, as soon as they are there. Pictures that cannot be read raise
     nothing; else raises as `predict` does."""
     checked("top", top, whole(1))
-    classifier = load(model, device)
     with quiet_pillow(), open_progress(progress) as bar:
         try:
             listed, notes = _listed(images, recursive)

@@ -256,7 +256,7 @@ def resolve(request: TrainRequest, bar: Progress) -> tuple[TrainingPlan, tuple[D
             raise SentenceError(line) from None
         raise
     _check_start(network, draft.recipe, parent)
-    _check_growth(network, draft.recipe)
+    _check_images(network, draft.recipe)
     check_memory(network, draft.recipe, draft.compute)
     if network.num_parameters == 0:
         raise SentenceError("the network has nothing to learn: no layer of it has parameters")
@@ -320,8 +320,13 @@ def _check_start(network: Plan, recipe: Recipe, parent: Parent | None) -> None:
         raise RecipeError(f"head={recipe.head} fits a last layer linear(classes); the network ends in {last}")
 
 
-def _check_growth(network: Plan, recipe: Recipe) -> None:
-    """Raises RecipeError where images cannot begin smaller, as the recipe says."""
+def _check_images(network: Plan, recipe: Recipe) -> None:
+    """Raises RecipeError where images cannot begin smaller, or be classified in several views, as the recipe says."""
+    if recipe.freeze and recipe.views != "none":
+        raise RecipeError(
+            f"views={recipe.views} needs images to mirror: with frozen layers kept outputs of them are classified "
+            "while training; say views=none, and `views` to evaluate and predict"
+        )
     if recipe.grow_from == 1:
         return
     wish = f"grow_from={recipe.grow_from:g}"

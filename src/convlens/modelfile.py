@@ -278,6 +278,11 @@ class ModelCard:
         """Whether the training began with another model of convlens."""
         return self.training is not None and self.training.parent is not None
 
+    @property
+    def views(self) -> str:
+        """What of a picture it classifies, as the recipe says."""
+        return "none" if self.recipe is None else self.recipe.views
+
     def plan(self) -> Plan:
         """The network's plan. Raises SentenceError where the sentence does not fit input and classes."""
         return plan(parse(self.architecture), self.input_spec.shape, len(self.class_names))

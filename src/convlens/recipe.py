@@ -19,6 +19,7 @@ SCHEDULES = ("constant", "triangle", "cosine")
 PRECISIONS = ("auto", "float32", "bfloat16")
 BALANCES = ("none", "weights", "sampling")
 HEADS = ("kept", "logistic", "means")
+VIEWS = ("none", "mirror")
 _GROWN_BY = 4  # pixels
 _ADDRESS = re.compile(r"head|\d+(\[\d+\])?|")
 
@@ -54,6 +55,8 @@ class Recipe(Augmentation):
                      classes are drawn more often, by the square root of the sizes, and the loss makes up for the rest
     patience         stop after so many epochs in a row without a lower validation loss (at the temperature that suits
                      it best), and keep the weights of the best; 0: never
+    views            of a picture that is classified, in validation and ever after; mirror: the logits are the mean of
+                     those for it and for its mirror image; none: those for it alone
     ema              decay per step of an average of the weights, which is then what is validated and saved; 0: none
     epochs           passes over the training images; a fraction is allowed
     batch_size       images a step
@@ -84,6 +87,7 @@ class Recipe(Augmentation):
     balance: str = value(choice(BALANCES), "none", added=True)
     patience: int = value(whole(0, 100_000), 0, added=True)
     ema: float = value(real(0, 1, open_high=True), 0.0)
+    views: str = value(choice(VIEWS), "none", added=True)
     grow_from: float = value(real(0, 1, open_low=True), 1.0, added=True)
     grow_until: float = value(real(0, 1, open_low=True), 0.7, added=True)
     freeze: str = value(_address, "", added=True)
@@ -212,5 +216,6 @@ class Recipe(Augmentation):
             views = f", {self.frozen_views} views" if self.kinds else ""
             parts.append(f"all before {before} frozen{views}")
         parts += [f"head by {self.head} (penalty {self.head_penalty:g})"] if self.head != "kept" else []
+        parts += ["classifying with mirrored views"] if self.views == "mirror" else []
         parts += [f"balanced by {self.balance}"] if self.balance != "none" else []
         return ", ".join([*parts, self.precision])

@@ -37,7 +37,7 @@ from convlens.data.sources.recognise import open_source
 from convlens.errors import TrainingError
 from convlens.metrics import IMBALANCED, wilson_interval
 from convlens.network.memory import check_memory
-from convlens.presets import NATURAL, natural_for
+from convlens.presets import NATURAL, SIZED, natural_for
 from convlens.progress import Progress
 from convlens.recipe import Recipe
 from convlens.text import counted, shown
@@ -91,6 +91,8 @@ class _Choosing(Choosing):
             self.choose_network(dataset)
             self.adapt_recipe(dataset, tries=request.kinds is None)
         elif self.budget_s is not None or request.augment is not None:
+            if self.budget_s is not None and request.preset in SIZED and request.architecture is None:
+                self.choose_network(dataset)
             self.adapt_recipe(dataset, tries=request.augment == "auto" and not isinstance(request.recipe, Recipe))
         self.warn(dataset)
         others = [d for d in self.previews if d.input_spec.shape != dataset.input_spec.shape]
@@ -177,7 +179,8 @@ class _Choosing(Choosing):
         """The largest network of the family that sees the images often enough in the time there is."""
         _, height, width = dataset.input_spec.shape
         num_images, material = dataset.counts["train"], material_of(dataset)
-        recipe = NATURAL.recipe.replace(**{"precision": self.draft.compute.precision} | self.pinned)
+        preset = NATURAL if self.is_open or self.draft.preset is None else self.draft.preset
+        recipe = preset.recipe.replace(**{"precision": self.draft.compute.precision} | self.pinned)
         if "batch_size" not in self.pinned:
             recipe = recipe.replace(batch_size=batch_size_for(num_images))
         recipe = recipe if "grow_from" in self.pinned else recipe.replace(grow_from=growth_for(height, width))
@@ -208,10 +211,10 @@ class _Choosing(Choosing):
         num_values = num_images * math.prod(dataset.input_spec.shape)
         size = size_for(num_images, num_values, seconds, rate_at)
         chosen = planned(size).network
-        self.fill(preset=NATURAL, architecture=str(chosen.architecture), recipe=recipe)
+        self.fill(preset=preset, architecture=str(chosen.architecture), recipe=recipe)
         depth = "" if size.depth == 1 else f", {size.depth} pairs of convolutions a stage"
         self.say(
-            f"network of preset natural's kind, {size.width} to {4 * size.width} channels{depth} "
+            f"network of preset {preset.name}'s kind, {size.width} to {4 * size.width} channels{depth} "
             f"({chosen.num_parameters:,} parameters): the largest that learns enough of {num_images:,} images in "
             f"{seconds:.0f} s"
         )
@@ -241,6 +244,10 @@ class _Choosing(Choosing):
             recipe = self.augmented(material, self.plan_for(dataset, network, recipe), rate)
         if not isinstance(self.request.recipe, Recipe):
             recipe = recipe.replace(**{name: self.pinned[name] for name in AUGMENTATION_FIELDS if name in self.pinned})
+            if "views" not in self.pinned:
+                recipe = recipe.replace(views="mirror" if recipe.flip and not recipe.freeze else "none")
+        if recipe.views == "mirror":
+            self.say("views mirror: a picture is classified by the mean over it and its mirror image")
         if "epochs" not in self.pinned and (self.is_open or self.budget_s is not None):
             recipe = recipe.replace(epochs=self.epochs_for(dataset, rate))
         if self.budget_s is not None or self.is_open:

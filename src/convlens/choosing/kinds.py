@@ -2,9 +2,10 @@
 
 Owns the kinds, their usual augmentation, and the one trial behind it: a short training without mirrored pictures, asked
 for held-out ones as they are, mirrored and turned. Where mirrored pictures of one class are taken for another (left
-hands for right ones), mirroring would teach a falsehood, whatever the kind; where turned ones are recognised as well as
-upright ones (cells, the earth from above), nothing is up. It needs no pair of trainings, so that a few hundred pictures
-tell.
+hands for right ones), mirroring would teach a falsehood, whatever the kind, unless a second training with mirrored
+pictures tells the two apart all the same (sneakers that all point left); where turned ones are recognised as well as
+upright ones (cells, the earth from above), nothing is up. Neither compares the loss of two trainings, so that a few
+hundred pictures tell.
 """
 
 import math
@@ -27,6 +28,7 @@ _LOOKED_AT = 200
 _LEAST_HELD_OUT, _LEAST_OF_CLASS = 40, 8  # below which a trial says nothing, of all and of a class
 _TAKEN, _SURE = 0.5, 3.0  # share of a class that is taken for another once mirrored; standard errors
 _KNOWS = 0.25  # of the way from chance to all right: a network that is below it says nothing
+_CONFUSED = 0.1  # of the images of two classes, that may be mistaken for the other where both are mirrored
 _AS_WELL = 0.03  # of what it is right for, that may be lost where turned pictures are recognised as well
 
 
@@ -59,7 +61,8 @@ def kind_of(dataset: Dataset) -> Kind:
 class Orientation:
     """What a network that never saw mirrored or turned pictures makes of them: of `num` held-out images the shares that
     are right upright, mirrored and turned (by a quarter, of oblong ones by half), whether that says anything, whether
-    each does as well as upright, and the classes (a, b) of which a is taken for b once mirrored."""
+    each does as well as upright, and the classes (a, b) of which a is taken for b once mirrored; of these, those in
+    `told_apart` are told apart by a network that learned from mirrored ones."""
 
     num: int
     upright: float
@@ -69,31 +72,63 @@ class Orientation:
     mirrors_as_well: bool
     turns_as_well: bool
     taken: tuple[tuple[str, str], ...]
+    told_apart: tuple[tuple[str, str], ...] = ()
 
 
 def orientation_of(material: Material, plan: TrainingPlan, bar: Progress) -> Orientation | None:
-    """Train shortly without flips and turns, and ask for held-out images in each orientation. None where they are too
-    few to tell, or the training diverges."""
+    """Train shortly without flips and turns, and ask for held-out images in each orientation; where one class is then
+    taken for another, once more with flips. None where they are too few to tell, or the training diverges."""
     dataset, held = material.dataset, material.held_out
     labels_N = dataset.labels_at(held)
     if len(held) < _LEAST_HELD_OUT:
         return None
-    recipe = plan.recipe.replace(flip=False, quarter_turns=False)
-    bar.start("trying which way is up", recipe.num_steps(len(material.rows)), unit="steps")
-    with fit(replace(plan, dataset=dataset, recipe=recipe), material.rows) as fitting:
-        images_NHWC = np.array(dataset.images_at(held)[np.arange(len(held))])
-        try:
-            for losses in fitting.steps():
-                bar.advance(len(losses.values))
-        except DivergedError:
-            return None
-        turn = 1 if images_NHWC.shape[1] == images_NHWC.shape[2] else 2
-        views = images_NHWC, images_NHWC[:, :, ::-1], np.rot90(images_NHWC, turn, axes=(1, 2))
-        with fitting.state.averaged() as network:
-            logits = [logits_of(network, np.ascontiguousarray(view)) for view in views]
-    if not all(np.isfinite(one).all() for one in logits):
+    images_NHWC = np.array(dataset.images_at(held)[np.arange(len(held))])
+    turn = 1 if images_NHWC.shape[1] == images_NHWC.shape[2] else 2
+    views = images_NHWC, images_NHWC[:, :, ::-1], np.rot90(images_NHWC, turn, axes=(1, 2))
+
+    def answers(*, flip: bool) -> list[NDArray[np.int64]] | None:
+        recipe = plan.recipe.replace(flip=flip, quarter_turns=False)
+        bar.start("trying which way is up", recipe.num_steps(len(material.rows)), unit="steps")
+        with fit(replace(plan, dataset=dataset, recipe=recipe), material.rows) as fitting:
+            try:
+                for losses in fitting.steps():
+                    bar.advance(len(losses.values))
+            except DivergedError:
+                return None
+            with fitting.state.averaged() as network:
+                logits = [logits_of(network, np.ascontiguousarray(view)) for view in views]
+        return [one.argmax(axis=1) for one in logits] if all(np.isfinite(one).all() for one in logits) else None
+
+    if (first := answers(flip=False)) is None:
         return None
-    return found_in([one.argmax(axis=1) for one in logits], labels_N, dataset.class_names)
+    found = found_in(first, labels_N, dataset.class_names)
+    if not found.taken or (second := answers(flip=True)) is None:
+        return found
+    return parted(found, first[0], second[0], labels_N, dataset.class_names)
+
+
+def parted(
+    found: Orientation,
+    before_N: NDArray[np.int64],
+    after_N: NDArray[np.int64],
+    labels_N: NDArray[np.int64],
+    class_names: tuple[str, ...],
+) -> Orientation:
+    """The same, the pairs that a training with mirrored pictures tells apart set aside: by the answers for upright
+    images before and after it, hardly more of both are mistaken for the other."""
+
+    def is_parted(pair: tuple[str, str]) -> bool:
+        a, b = map(class_names.index, pair)
+        num, more = 0, 0
+        for own, other in ((a, b), (b, a)):
+            mine = labels_N == own
+            num, more = num + int(mine.sum()), more + int((after_N[mine] == other).sum())
+            more -= int((before_N[mine] == other).sum())
+        return more <= _CONFUSED * num
+
+    told_apart = tuple(pair for pair in found.taken if is_parted(pair))
+    taken = tuple(pair for pair in found.taken if pair not in told_apart)
+    return replace(found, taken=taken, told_apart=told_apart)
 
 
 def found_in(
@@ -152,6 +187,9 @@ def augmentation_for(kind: Kind, found: Orientation | None) -> tuple[list[str], 
         return names, f"{mirrored}, {usual}: a trial says nothing, for {asked}"
     if found.turns_as_well and found.mirrors_as_well:
         return [*kind.augmentation, "flip", "turn"], f"mirrored and turned, for nothing is up in them: {asked}"
+    if found.told_apart and kind.is_mirrored:
+        pairs = ", ".join(f"{shown(a, 24)} and {shown(b, 24)}" for a, b in found.told_apart[:3])
+        return names, f"mirrored, {usual}: {asked}; one that saw them tells {pairs} apart all the same"
     if found.mirrors_as_well and not kind.is_mirrored:
         return [*names, "flip"], f"mirrored, for that changes nothing: {asked}"
     return names, f"{mirrored}, {usual}: {asked}"

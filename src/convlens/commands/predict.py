@@ -15,7 +15,7 @@ import typer
 from convlens import files
 from convlens.checks import checked, whole
 from convlens.commands import terminal
-from convlens.commands.options import DATA, OUTPUT, Device, Json, Model, flag
+from convlens.commands.options import DATA, OUTPUT, Device, Json, Model, Views, flag
 from convlens.errors import UsageError
 from convlens.render import tables
 from convlens.text import counted, percent, shown, table_cell
@@ -34,6 +34,7 @@ def predict(
     ],
     top: Annotated[int, flag("How many classes to give for each.", OUTPUT)] = 3,
     device: Device = None,
+    views: Views = None,
     recursive: Annotated[bool, flag("Of folders also the folders below.", DATA, "--recursive")] = False,
     csv: Annotated[str | None, flag("Write path, labels and probabilities as CSV.", OUTPUT, metavar="FILE")] = None,
     jsonl: Annotated[bool, flag("Print a line of JSON for each answer, as it comes.", OUTPUT, "--jsonl")] = False,
@@ -44,7 +45,7 @@ def predict(
     A picture that cannot be read has its reason in the answer's place; exit code 1 where there was one, 2 where none
     could be read.
     """
-    from convlens.classifier import predictions, unreadable
+    from convlens.classifier import load, predictions, unreadable
 
     terminal.check_new_file(csv, "--csv")
     if json and jsonl:
@@ -55,7 +56,7 @@ def predict(
     first_error: Prediction | None = None
     with terminal.progress() as bar, ExitStack() as stack:
         write = stack.enter_context(_csv_writer(csv)) if csv is not None else None
-        answers = predictions(model, _with_standard_input(images), top, device, recursive, bar)
+        answers = predictions(load(model, device, views), _with_standard_input(images), top, recursive, bar)
         for answer in answers:
             num += 1
             if answer.error is not None:

@@ -44,10 +44,10 @@ _DATA: dict[str, Any] = {
 }
 _VAL_FRAC = "Share of the training images set aside for validation; 0 trains on everything that is not test."
 _PRESET, _BY_DATA = (
-    "standard, fast, natural, photo, tutorial-fast or tutorial.",
+    "standard, fast, accurate, natural, photo, tutorial-fast or tutorial.",
     "standard for the named sets, else by the data",
 )
-_AUGMENT = "none, auto (what a probe shows to help), or kinds: flip,shift,affine,crop,cutout,colour."
+_AUGMENT = "none, auto (what is known to help such pictures), or kinds: flip,turn,shift,affine,stroke,crop,cutout,colour."
 _FROM = "Start from a model's weights (efficientnet-lite0, a run, a file); none: from nothing."
 _FREEZE = "Leave all before this layer as the model has it, and compute it once: an address, or head."
 _PATIENCE = "Stop after so many epochs without a lower validation loss; keep the best weights."

@@ -122,7 +122,8 @@ class Report:
         worst = ", ".join(f"{shown(t, 40)} as {shown(p, 40)} {n}×" for t, p, n in self.worst_confusions())
         lines += [f"most often confused: {worst}"] if worst else []
         steps = f"step {w['step']:,} of {w['num_steps']:,}"
-        lines.append(f"{w['which']} weights of {steps}, measured in {w['precision']} on {w['device']}")
+        mirrored = ", each picture and its mirror image averaged" if w["views"] == "mirror" else ""
+        lines.append(f"{w['which']} weights of {steps}, measured in {w['precision']} on {w['device']}{mirrored}")
         lines += [str(self.openings)] if self.openings else []
         warning = self.score.leak_warning if self.split != "train" else None
         lines += [f"warning: {warning}"] if warning else []
@@ -155,6 +156,7 @@ def evaluate(
     *,
     split: str = "test",
     device: str | None = "auto",
+    views: str | None = None,
     group: str | None = None,
     layout: str | None = None,
     label: str | None = None,
@@ -169,11 +171,11 @@ def evaluate(
     Without `data` it is the set the model was trained on, with the very same splits. Other data is framed with the
     model's InputSpec, its classes are matched by name, and where it has no split of its own all of it is test;
     images that the model was made with (its train or val images, pixel for pixel) are left out and counted, and so are
-    those that `exclude` names (a list, or a file of names). Raises DataError where a class is unknown to the model,
-    nothing is left to measure, or the counts do not add up.
+    those that `exclude` names (a list, or a file of names). `views` are what `load` takes. Raises DataError where a
+    class is unknown to the model, nothing is left to measure, or the counts do not add up.
     """
     checked("split", split, choice(SPLITS), DataError)
-    classifier = load(model, device)
+    classifier = load(model, device, views)
     excluded, read = exclusions(exclude), ReadOptions(group, layout, label, path_column, label_column)
     chosen = _without(_choose(classifier, data, split, read, data_root, progress), split, excluded)
     dataset = chosen.dataset
@@ -194,7 +196,8 @@ def evaluate(
     openings = None
     if split == "test":
         card = classifier.card
-        dataset, openings = open_test(dataset, card.architecture, card.recipe, card.seed, card.origin)
+        recipe = None if card.recipe is None else card.recipe.replace(views=classifier.views)
+        dataset, openings = open_test(dataset, card.architecture, recipe, card.seed, card.origin)
     images, labels = dataset.images(split), dataset.labels(split)
     images, labels = images.only(chosen.keep), mapping[labels[chosen.keep]]
     images.check()
@@ -225,7 +228,7 @@ def evaluate(
 def _weights(classifier: Classifier) -> dict[str, Any]:
     """Which weights the numbers come from, and the compute they were measured in."""
     training, origin = classifier.card.training, classifier.card.origin
-    measured_in = {"precision": "float32", "device": classifier.device}
+    measured_in = {"precision": "float32", "device": classifier.device, "views": classifier.views}
     if training is None:
         return {"which": origin and origin.name, "sha256": origin and origin.sha256} | measured_in
     names = ("step", "num_steps", "epochs")
@@ -386,6 +389,9 @@ def _kept(report: Report, card: ModelCard, *, is_part: bool) -> Report:
     run = Run(report.model.parent)
     if not files.is_file(run.path / RUN_FILE) or report.model.name != MODEL_FILE:  # another model that lies there
         return report
+    if report.weights["views"] != card.views:
+        note = f"the report was not kept: the model classifies with views={card.views} unless it is told otherwise"
+        return replace(report, notes=(*report.notes, note))
     try:
         record = run.record
         if not _is_model_of(card, record):

@@ -90,6 +90,7 @@ class Features:
     place         where the network's input lies in `original`, (left, top, right, bottom) in its pixels
     overview_of   the number of layers, where those chosen are one for each resolution; else None
     has_all       whether every layer was asked for: a PDF then has every map of each, on pages
+    mirrored      the answer in words, where the model classifies by more than this view; else empty
     """
 
     title: str
@@ -110,6 +111,7 @@ class Features:
     place: tuple[float, float, float, float] | None = None
     overview_of: int | None = None
     has_all: bool = False
+    mirrored: str = ""
 
     @property
     def label(self) -> str:
@@ -178,12 +180,13 @@ class Features:
             panels.append(Panel("occlusion", "logit lost where covered", self.occlusion, True))
         rows = [MapRow(f"{one.address}  {one.name}", one.formula, one.values, one.dead) for one in self.layers]
         return Content(
-            self.title, image, panels, self.class_names, self.probabilities, self.explained, self.kernels, rows
-        )
+            (self.title, self.mirrored), image, panels, self.class_names, self.probabilities, self.explained,
+            self.kernels, rows,
+        )  # fmt: skip
 
     def lines(self) -> list[str]:
         """The answer and what is remarkable, as text."""
-        lines = [self.title]
+        lines = [self.title, *filter(None, [self.mirrored])]
         for layer in self.layers:
             num_dead = int(layer.dead.sum())
             dead = f", {num_dead} of {len(layer.values)} maps dead" if num_dead else ""
@@ -208,7 +211,7 @@ class Features:
         }
         probabilities = dict(zip(self.class_names, self.probabilities.tolist(), strict=True))
         return (
-            {"title": self.title, "label": self.label, "probabilities": probabilities}
+            {"title": self.title, "mirrored": self.mirrored, "label": self.label, "probabilities": probabilities}
             | {"explained": self.class_names[self.explained], "grad_cam_layer": self.grad_cam_layer}
             | {"baseline": self.baseline, "unit": unit, "layers": [layer.to_json() for layer in self.layers]}
         )

@@ -3,12 +3,13 @@
 Owns the way from a model and a picture to `Features`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from convlens.architecture.layers import Conv, Dropout, Flatten, ZeroPad
@@ -84,8 +85,7 @@ def _look_into_classifier(
         methods = [method for method in METHODS if not (is_overview and method == "integrated_gradients")]
         maps: dict[str, Any] = {method: attribution(subject, method, explained) for method in methods}
     names = classifier.class_names
-    answer = int(probabilities.argmax())
-    title = f"{name_of(image)}: {shown(names[answer], 40)}, {100 * probabilities[answer]:.1f} %"
+    title = f"{name_of(image)}: {_in_words(names, probabilities)}"
     first = next((node for node in nodes.values() if isinstance(node.layer, Conv)), None)
     kernels = None if first is None else recording.tensors[f"{first.address}.weight"]
     rows = tuple(LayerValues(a, title_of(nodes[a]), nodes[a].formula, recording.values[a]) for a in chosen)
@@ -95,8 +95,15 @@ def _look_into_classifier(
     pictures, answers = (original, framed, recording.values[INPUT]), (names, probabilities, explained)
     baseline, place = baseline_of(spec)[1], place_of(original.shape[0], original.shape[1], spec)
     num_layers = len(nodes) if is_overview else None
+    if classifier.views == "mirror":
+        both = _in_words(names, softmax(classifier.logits(framed[None]))[0])
+        maps["mirrored"] = f"averaged with its mirror image, as predict answers: {both}"
     maps |= {"grad_cam_layer": subject.layer_name, "place": place, "overview_of": num_layers, "has_all": layers == ALL}
     return Features(title, *pictures, rows, kernels, *answers, baseline, **maps)
+
+
+def _in_words(names: Sequence[str], probabilities_K: NDArray[np.float64]) -> str:
+    return f"{shown(names[int(probabilities_K.argmax())], 40)}, {100 * probabilities_K.max():.1f} %"
 
 
 def subject_of(classifier: Classifier, image_HWC: Pixels) -> Subject:

@@ -181,6 +181,9 @@ class Session:
             self._kept.popitem(last=False)
         probabilities = softmax(recording.logits[None])[0]
         about = {"id": number, "label": int(probabilities.argmax()), "model": self.name}
+        if self.classifier.views == "mirror":  # the bars are those of the values that the page opens
+            both = softmax(self.classifier.logits(framed[None]))[0]
+            about["mirrored"] = {"label": int(both.argmax()), "probability": float(both.max())}
         return packed(about, {"image": framed, "probabilities": probabilities, "logits": recording.logits})
 
     def _record(self, framed: Pixels) -> Recording:

@@ -39,9 +39,12 @@ def batch_size_of(nodes: Sequence[Node], most: int, most_values: int) -> int:
     return max(1, min(most, most_values // largest))
 
 
-def logits_of(network: Network, images_NHWC: Pixels | ImageRows, first: int = 0) -> NDArray[np.float32]:
+def logits_of(
+    network: Network, images_NHWC: Pixels | ImageRows, first: int = 0, views: str = "none"
+) -> NDArray[np.float32]:
     """float32 (N, K) from uint8 (N, H, W, C), read a batch at a time; with `first` above 0 from outputs of the layers
-    before, (N, h, w, C) or (N, C). Leaves the network in the mode it was in."""
+    before, (N, h, w, C) or (N, C). `views` as in the recipe: mirror gives the mean of the logits for each image and for
+    its mirror image. Leaves the network in the mode it was in."""
     was_training = network.training
     batch_size = batch_size_of(network.plan.nodes[first:], BATCH_SIZE, _MAX_VALUES)
     network.eval()
@@ -50,7 +53,11 @@ def logits_of(network: Network, images_NHWC: Pixels | ImageRows, first: int = 0)
         with torch.inference_mode():
             for start in range(0, len(images_NHWC), batch_size):
                 block = tensor_of(np.array(images_NHWC[start : start + batch_size])).to(network.mean.device)
-                parts.append(network(as_maps(block) if first else block, first).float().cpu().numpy())
+                logits = network(as_maps(block) if first else block, first).float()
+                if views == "mirror":
+                    assert first == 0, "outputs of layers cannot be mirrored"
+                    logits = (logits + network(block.flip(2)).float()) / 2
+                parts.append(logits.cpu().numpy())
         num_classes = network.plan.num_classes
         return np.concatenate(parts) if parts else np.zeros((0, num_classes), np.float32)
     finally:

@@ -51,10 +51,10 @@ class MapRow(NamedTuple):
 
 
 class Content(NamedTuple):
-    """What stands on the sheet. `image` uint8 (H, W, C) is what maps are laid over; `explained` the number of the class
-    that they explain; `kernels` float32 (O, I, kh, kw)."""
+    """What stands on the sheet. `title` comes with what stands below it, which may be empty; `image` uint8 (H, W, C) is
+    what maps are laid over; `explained` the number of the class that they explain; `kernels` float32 (O, I, kh, kw)."""
 
-    title: str
+    title: tuple[str, str]
     image: NDArray[np.uint8]
     panels: list[Panel]
     class_names: tuple[str, ...]
@@ -69,7 +69,7 @@ def figure_of(content: Content) -> Figure:
     heights = [_layer_height(layer) for layer in content.layers]
     filters = 0.0 if content.kernels is None else grid_height(min(len(content.kernels), MAX_SHOWN)) + 0.55
     sheet = Sheet(0.75 + 2.95 + filters + sum(heights) + 0.3)
-    sheet.text(MARGIN, 0.22, content.title, fontsize=16, weight="bold")
+    draw_title(sheet, *content.title)
     sheet.y = 0.75
     _draw_pictures(sheet, content)
     sheet.y += 2.95
@@ -80,6 +80,12 @@ def figure_of(content: Content) -> Figure:
         _draw_layer(sheet, layer)
         sheet.y += height
     return sheet.figure
+
+
+def draw_title(sheet: Sheet, title: str, below: str) -> None:
+    """What the picture is, and the line below."""
+    sheet.text(MARGIN, 0.2, title, fontsize=16, weight="bold")
+    sheet.text(MARGIN, 0.51, below, fontsize=8.5, color=DIM)
 
 
 def pages_of(content: Content) -> Iterator[Figure]:

@@ -18,6 +18,7 @@ from convlens.render.feature_sheet import (
     draw_answer,
     draw_panel,
     draw_scale,
+    draw_title,
     limits_of,
     mosaic,
     rgb,
@@ -41,7 +42,7 @@ def overview_of(
     over it, and of the layers those to be shown."""
     rows = content.layers
     sheet = Sheet(max(_TOP + _PHOTO + 1.0, _TOP + _PANEL + 0.95 + _ROW * len(rows) + 0.35))
-    sheet.text(MARGIN, 0.2, content.title, fontsize=16, weight="bold")
+    draw_title(sheet, *content.title)
     cam, others = content.panels[0], content.panels[1:]
     bottom = _draw_photograph(sheet, photograph, cam.values, place)
     words = f"{cam.name}: where this answer comes from ({cam.under}). Dotted: what the network is given."

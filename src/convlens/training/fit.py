@@ -76,9 +76,10 @@ class Fit:
         return images
 
     def logits(self, measured: ImageRows) -> NDArray[np.float32]:
-        """float32 (N, K) of the weights as they stand, averaged where the recipe averages, for what `measured` gave."""
+        """float32 (N, K) of the weights as they stand, averaged where the recipe averages, over its views, for what
+        `measured` gave."""
         with self.state.averaged() as network:
-            return logits_of(network, measured, network.num_frozen)
+            return logits_of(network, measured, network.num_frozen, self.plan.recipe.views)
 
 
 def network_of(plan: TrainingPlan) -> Network:

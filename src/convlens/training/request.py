@@ -181,6 +181,8 @@ class TrainRequest:
             card, options = parent.card, parent.options_for(self.options, self.data)
             architecture = parent.architecture_for(options.size)
             preset, recipe = None, card.recipe or PHOTO.recipe
+            if self.pinned.get("freeze"):  # kept outputs are neither made smaller nor mirrored
+                recipe = recipe.replace(grow_from=1.0, views="none")
         if self.architecture is not None:
             architecture = str(parse(str(self.architecture)))
         recipe = self.recipe if isinstance(self.recipe, Recipe) else recipe.replace(**self.pinned)

@@ -229,7 +229,8 @@ class _Trainer:
         counts, recipe = self.plan.dataset.counts, self.plan.recipe
         if recipe.patience or self.state.step == self.plan.num_steps:
             return True
-        every = math.ceil(counts["val"] / (_VALIDATING * FASTER[self.plan.compute.precision] * counts["train"]))
+        num_seen = counts["val"] * (1 if recipe.views == "none" else 2)
+        every = math.ceil(num_seen / (_VALIDATING * FASTER[self.plan.compute.precision] * counts["train"]))
         return math.floor(epoch) % max(1, every) == 0
 
     def validate(self) -> None:

@@ -19,6 +19,7 @@ export function startLook() {
   on("cleared", () => {
     closeValue();
     byId("answer").replaceChildren();
+    byId("mirrored").hidden = true;
     delete byId("answer").dataset.label;
     byId("seen").width = byId("seen").height = 0;
     byId("seen-note").textContent = "";
@@ -33,6 +34,7 @@ export function openLook() {
   state.picture = null;
   byId("ink").hidden = state.model.input.channels !== 3;
   byId("answer").replaceChildren();
+  byId("mirrored").hidden = true;
   buildCards();
   sendAgain();
   showMisclassified();
@@ -58,6 +60,9 @@ function showAnswer() {
   });
   list.dataset.label = state.model.class_names[label];
   list.dataset.id = state.picture.id;
+  const mirrored = byId("mirrored"), both = state.picture.mirrored;
+  mirrored.hidden = !both;
+  if (both) mirrored.textContent = `With its mirror image, as predict answers: ${state.model.class_names[both.label]}, ${(100 * both.probability).toFixed(1)} %`;
 }
 
 async function fetchOverlay() {
