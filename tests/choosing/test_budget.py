@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import convlens
@@ -18,9 +19,10 @@ from convlens.choosing.budget import (
     size_for,
     usual_training_s,
 )
-from convlens.choosing.choose import _ENDING_S
+from convlens.choosing.choose import _ENDING_S, choose
 from convlens.choosing.probe import images_in
 from convlens.errors import UsageError
+from convlens.presets import PRESETS
 from convlens.progress import Progress
 from convlens.training.request import TrainRequest, parse_time
 from tests.choosing.conftest import RATE
@@ -88,3 +90,22 @@ def test_a_time_is_shared_by_all_trainings(folders: Path, workplace: Path) -> No
 
     alone, shared = epochs(), epochs(folds=5)
     assert alone == pytest.approx(6 * shared, rel=0.2)
+
+
+@pytest.mark.parametrize("preset", ["natural", "accurate"])
+def test_a_time_sizes_the_presets_of_the_family(workplace: Path, preset: str) -> None:
+    """--preset natural --time: more time gives a wider network, not only more epochs; the rest of the preset stays,
+    and so does a network that was said."""
+
+    pictures = np.random.default_rng(0).integers(0, 256, (400, 32, 32, 3), np.uint8), np.arange(400) % 2
+
+    def chosen(**wishes: Any) -> Any:
+        request = TrainRequest(data=pictures, device="cpu", preset=preset, **wishes).with_defaults()
+        return choose(request, request.draft(None), Progress()).draft
+
+    short, long, plain = chosen(time=2), chosen(time=6000), PRESETS[preset]
+    widths = [int(one.architecture.partition("conv(")[2].partition(",")[0]) for one in (short, long)]
+    assert widths[0] == 16 < widths[1]
+    assert long.recipe.augmentation == plain.recipe.augmentation and long.recipe.views == plain.recipe.views
+    own = chosen(time=6000, architecture=TINY_COLOUR)
+    assert own.architecture == TINY_COLOUR

@@ -81,3 +81,18 @@ def test_networks_that_cannot_grow(workplace: Path, architecture: str, values: d
     says what would do."""
     with pytest.raises(RecipeError, match=reason):
         trained(shapes(60, 2), architecture=architecture, recipe=PLAIN.replace(**values))
+
+
+def test_what_frozen_layers_cannot_do_is_not_inherited(workplace: Path) -> None:
+    """A model that grew and classifies with mirrored views is a parent all the same: with its layers frozen, images
+    are whole and seen once. Said outright, either is refused in a line."""
+    data = shapes(120, 4)
+    parent = trained(data, architecture=NET, recipe=GROWING.replace(flip=True, views="mirror"))
+    head = convlens.train(data, parent=parent.path, recipe={"freeze": "head", "epochs": 1}, progress="none")
+    assert (head.record.recipe["grow_from"], head.record.recipe["views"]) == (1.0, "none")
+    on = convlens.train(data, parent=parent.path, recipe={"epochs": 1}, progress="none")
+    assert (on.record.recipe["grow_from"], on.record.recipe["views"]) == (0.5, "mirror")
+    for field, value in (("grow_from", 0.5), ("views", "mirror")):
+        with pytest.raises(RecipeError, match=field):
+            recipe = PLAIN.replace(freeze="head", **{field: value})
+            convlens.train(data, parent=parent.path, recipe=recipe, progress="none")

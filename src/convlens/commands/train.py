@@ -47,7 +47,9 @@ _PRESET, _BY_DATA = (
     "standard, fast, accurate, natural, photo, tutorial-fast or tutorial.",
     "standard for the named sets, else by the data",
 )
-_AUGMENT = "none, auto (what is known to help such pictures), or kinds: flip,turn,shift,affine,stroke,crop,cutout,colour."
+_AUGMENT = (
+    "none, auto (what is known to help such pictures), or kinds: flip,turn,shift,affine,stroke,crop,cutout,colour."
+)
 _FROM = "Start from a model's weights (efficientnet-lite0, a run, a file); none: from nothing."
 _FREEZE = "Leave all before this layer as the model has it, and compute it once: an address, or head."
 _PATIENCE = "Stop after so many epochs without a lower validation loss; keep the best weights."
