@@ -48,7 +48,7 @@ _PRESET, _BY_DATA = (
     "standard for the named sets, else by the data",
 )
 _AUGMENT = (
-    "none, auto (what is known to help such pictures), or kinds: flip,turn,shift,affine,stroke,crop,cutout,colour."
+    "none, auto (what is known to help such pictures), or flip,turn,shift,affine,stroke,crop,cutout,colour."
 )
 _FROM = "Start from a model's weights (efficientnet-lite0, a run, a file); none: from nothing."
 _FREEZE = "Leave all before this layer as the model has it, and compute it once: an address, or head."
