@@ -156,6 +156,13 @@ def run(arrays: Any, tmp_path_factory: pytest.TempPathFactory) -> convlens.Run:
 
 
 @pytest.fixture(scope="session")
+def two_views(arrays: Any, tmp_path_factory: pytest.TempPathFactory) -> convlens.Run:
+    """A run whose model classifies with mirrored views."""
+    out = tmp_path_factory.mktemp("views") / "run"
+    return convlens.train(arrays, architecture=TINY, recipe=QUICK.replace(flip=True, views="mirror"), out=out)
+
+
+@pytest.fixture(scope="session")
 def toy(arrays: tuple[NDArray[Any], ...], tmp_path_factory: pytest.TempPathFactory) -> convlens.Run:
     """A trained run on the toy set that kept its filters."""
     x, y, x_test, y_test = arrays

@@ -13,7 +13,7 @@ from PIL import Image
 
 import convlens
 from convlens.errors import ConvlensError, ImageError, ModelFileError, RunError, UsageError
-from tests.conftest import QUICK, TINY, Command, shapes
+from tests.conftest import Command, shapes
 
 
 @pytest.fixture(scope="module")
@@ -141,13 +141,6 @@ def test_repr_of_a_classifier(run: convlens.Run) -> None:
     assert "parameters" in str(convlens.load(run)) and "<pre>" in convlens.load(run)._repr_html_()
 
 
-@pytest.fixture(scope="module")
-def two_views(arrays: Any, tmp_path_factory: pytest.TempPathFactory) -> convlens.Run:
-    """A run whose recipe classifies with mirrored views."""
-    out = tmp_path_factory.mktemp("views") / "run"
-    return convlens.train(arrays, architecture=TINY, recipe=QUICK.replace(flip=True, views="mirror"), out=out)
-
-
 def test_mirrored_views(two_views: convlens.Run, arrays: Any, workplace: Path) -> None:
     """A picture and its mirror image get the same answer, the mean of the logits of both; without views they do not.
     Training, evaluate and the card agree on it."""
@@ -176,6 +169,28 @@ def test_views_of_one_s_own_choice_are_not_the_run_s_score(two_views: convlens.R
     assert not any("was not kept" in note for note in own.notes)
     with pytest.raises(UsageError, match="unknown views"):
         convlens.evaluate(two_views, views="all")
+
+
+def test_the_printed_network_classifies_as_predict_does(two_views: convlens.Run, arrays: Any) -> None:
+    """`explain MODEL --torch` of a model with mirrored views prints the mean over both, which gives its logits."""
+    names: dict[str, Any] = {}
+    exec(convlens.explain(two_views).torch_source(), names)
+    images = arrays[2][:8, :, :, None]
+    with torch.no_grad():
+        printed = names["logits"](torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(printed, convlens.load(two_views).logits(images), rtol=1e-4, atol=1e-4)
+
+
+def test_views_on_the_command_line(two_views: convlens.Run, command: Command, workplace: Path) -> None:
+    """predict --views none answers by the picture alone; a word that is none of them is one line and exit code 2."""
+    Image.fromarray(shapes(1, 3)[0][0]).save("one.png")
+    answers = [
+        json.loads(command("predict", two_views.path, "one.png", "--json", *extra).stdout)[0]["probability"]
+        for extra in ((), ("--views", "none"))
+    ]
+    assert answers[0] != answers[1]
+    failed = command("predict", two_views.path, "one.png", "--views", "both")
+    assert failed.returncode == 2 and "unknown views 'both'" in failed.stderr and "mirror" in failed.stderr
 
 
 def test_look_says_what_predict_answers(two_views: convlens.Run, arrays: Any) -> None:

@@ -103,3 +103,14 @@ def test_settings_from_text() -> None:
             Recipe().parsed(name, text)
     with pytest.raises(RecipeError, match="no 'learning'"):
         Recipe().replace(learning=1)
+
+
+def test_usual_views() -> None:
+    """Mirrored where it learns from mirrored pictures and nothing is frozen; with frozen layers they are refused."""
+    flipped = Recipe(flip=True)
+    assert flipped.with_usual_views().views == "mirror" and Recipe(views="mirror").with_usual_views().views == "none"
+    assert flipped.replace(freeze="head").with_usual_views().views == "none"
+    with pytest.raises(RecipeError, match="frozen layers"):
+        flipped.replace(freeze="head", views="mirror")
+    assert "mirrored views" in str(flipped.with_usual_views()) and "mirrored views" not in str(flipped)
+    assert flipped.plan_key() != flipped.with_usual_views().plan_key() and "views" not in flipped.plan_key()

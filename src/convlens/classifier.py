@@ -132,7 +132,7 @@ def load(
 ) -> Classifier:
     """Load a model file, the model of a run, or that of the `last` run.
 
-    `views` is what of each picture it classifies: "none" more than the picture, "mirror": the mean of the logits for it
+    `views` is what of each picture it classifies: "none": the picture alone, "mirror": the mean of the logits for it
     and for its mirror image; by default as it was trained to. Raises ModelFileError, RunError, DeviceError, UsageError.
     """
     device = "auto" if device is None else device

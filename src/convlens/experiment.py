@@ -92,11 +92,12 @@ def train(
     read. `preset` gives sentence and recipe, which `architecture` and `recipe` replace; of a `recipe` that is a
     mapping, those fields alone. For the named sets the preset is "standard". For other data what is not said is chosen,
     and each choice said with its reason: input size, channels, framing, preset, batch size, epochs, and augmentation
-    ("auto" tries it on held-out images; "none", or kinds as "flip,shift"). Photographs start from a pretrained network
+    ("auto": by the kind of the pictures; "none", or kinds as "flip,shift"). Photographs start from a pretrained network
     where a trial does not speak against it; `preset="photo"` asks for that, `parent="none"` or another preset for a
     start from nothing. What was said is never overridden.
 
-    `time` ("5m", seconds) fits the epochs into a time. Seed 0, `val_frac` 0.1, device "auto", torch's number of threads
+    `time` ("5m", seconds) fits the epochs into a time, and the network's size where that is open or the preset is
+    natural or accurate. Seed 0, `val_frac` 0.1, device "auto", torch's number of threads
     and memory format "channels_last" are the defaults. Test stays sealed unless `test`. `folds` measures every image by
     a network that did not learn from it, and then trains on all of them. `parent` is a model to start from, of which
     the recipe's `freeze` leaves all before an address as it is. The run folder is `out`, or the next `runs/DATA-N`.
@@ -322,10 +323,9 @@ def _check_start(network: Plan, recipe: Recipe, parent: Parent | None) -> None:
 
 def _check_images(network: Plan, recipe: Recipe) -> None:
     """Raises RecipeError where images cannot begin smaller, or be classified in several views, as the recipe says."""
-    if recipe.freeze and recipe.views != "none":
+    if recipe.views == "mirror" and not recipe.flip:
         raise RecipeError(
-            f"views={recipe.views} needs images to mirror: with frozen layers kept outputs of them are classified "
-            "while training; say views=none, and `views` to evaluate and predict"
+            "views=mirror classifies by mirrored pictures, which flip=false never learns from: change one"
         )
     if recipe.grow_from == 1:
         return

@@ -96,4 +96,13 @@ def _explain_model(what: Any) -> Explanation:
         f"    std = torch.tensor({list(spec.std)!r}).view(1, -1, 1, 1)",
         "    return (images_NHWC.permute(0, 3, 1, 2).float() - mean) / std",
     ]
+    if file.card.views == "mirror":
+        loading += [
+            "",
+            "",
+            "def logits(images_NHWC):",
+            '    """As convlens classifies with it: the mean over each image and its mirror image."""',
+            "    x = normalise(images_NHWC)",
+            "    return (network(x) + network(x.flip(3))) / 2",
+        ]
     return Explanation(file.plan, str(path), loading)

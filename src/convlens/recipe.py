@@ -105,6 +105,15 @@ class Recipe(Augmentation):
             object.__setattr__(self, f.name, normal)
         if self.epochs == 0 and self.head == "kept":
             raise RecipeError("epochs must be above 0, unless `head` is fitted before the first of them")
+        if self.freeze and self.views != "none":
+            raise RecipeError(
+                f"views={self.views} cannot go with frozen layers, whose kept outputs validation classifies: leave it "
+                "away while training (evaluate and predict take `views`)"
+            )
+
+    def with_usual_views(self) -> Self:
+        """The same, classifying with mirrored views where it learns from mirrored pictures and no layers are frozen."""
+        return replace(self, views="mirror" if self.flip and not self.freeze else "none")
 
     def replace(self, **values: Any) -> Self:
         """The same with other values. Raises RecipeError for unknown fields and values out of range."""
@@ -194,8 +203,10 @@ class Recipe(Augmentation):
         return cls().replace(**value)
 
     def __str__(self) -> str:
+        views = ["classifying with mirrored views"] if self.views == "mirror" else []
         if not self.epochs:  # of the rest nothing is used
-            return f"head by {self.head} (penalty {self.head_penalty:g}), 0 epochs, balance {self.balance}"
+            head = f"head by {self.head} (penalty {self.head_penalty:g}), 0 epochs, balance {self.balance}"
+            return ", ".join([head, *views])
         parts = [f"{self.optimizer} lr {self.lr:g}"]
         if self.optimizer == "muon":
             parts.append(f"kernels {self.muon_lr:g}")
@@ -216,6 +227,5 @@ class Recipe(Augmentation):
             views = f", {self.frozen_views} views" if self.kinds else ""
             parts.append(f"all before {before} frozen{views}")
         parts += [f"head by {self.head} (penalty {self.head_penalty:g})"] if self.head != "kept" else []
-        parts += ["classifying with mirrored views"] if self.views == "mirror" else []
         parts += [f"balanced by {self.balance}"] if self.balance != "none" else []
-        return ", ".join([*parts, self.precision])
+        return ", ".join([*parts, *views, self.precision])

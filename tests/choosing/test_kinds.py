@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,16 +133,22 @@ def test_what_mirrored_pictures_teach_decides() -> None:
     names, why = augmentation_for(GREY, apart)
     assert names == ["shift", "flip"] and "apart all the same" in why
     assert "flip" not in augmentation_for(DRAWN, apart)[0]
-    mixed = np.where((LABELS == 0) & (np.arange(300) % 2 == 0), 1, LABELS)
+    some, every = np.arange(300) % 2 == 0, np.arange(300)
+    mixed = np.where((LABELS == 0) & some, 1, np.where((LABELS == 2) & (every % 10 == 0), 0, LABELS))
     left = parted(found, before, mixed, LABELS, NAMES)
     assert left.taken == (("a", "b"),) and "flip" not in augmentation_for(GREY, left)[0]
+    nothing = parted(found, before, np.full(300, 2), LABELS, NAMES)
+    assert nothing.taken == found.taken, "a network that knows nothing tells nothing apart"
+    labels = np.repeat([0, 1, 2], [200, 10, 200])  # every one of the small class is taken for the large one
+    few = parted(replace(found, taken=(("a", "b"),)), labels, np.where(labels == 1, 0, labels), labels, NAMES)
+    assert few.taken
 
 
 def test_shoes_that_point_left_are_mirrored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever mirrored shoes are taken for, no class becomes another: flips stay, as is usual for grey things."""
     monkeypatch.setattr(choosing, "rate_of", lambda *_, **__: 2_000.0)
     said = Said()
-    assert recipe_for(shoes(tmp_path / "shoes"), said).flip, said.lines
+    assert recipe_for(shoes(tmp_path / "shoes"), said).flip and any("apart all the same" in line for line in said.lines)
 
 
 def test_drawings_are_told_from_things() -> None:

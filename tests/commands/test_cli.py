@@ -18,7 +18,7 @@ from PIL import Image
 import convlens
 from convlens import cli
 from convlens.run import find_run
-from tests.conftest import TINY, Command, write_folders
+from tests.conftest import TINY, Command, shapes, write_folders
 from tests.helpers import COMMANDS
 
 FLAGS = ["--architecture", TINY, "--epochs", "12", "--batch-size", "16", "--precision", "float32", "--lr", "0.02"]
@@ -268,3 +268,12 @@ def test_command_line_under_a_cp1252_console() -> None:
         assert done.returncode == (2 if words[-1] == "conv(8" else 0)
         if words[-1].endswith("(classes)"):
             assert "floor((28 - 3) / 1) + 1 = 26" in text
+
+
+def test_runs_name_the_nearest_preset(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of presets with the same sentence a run is listed under the one that fewest values differ from."""
+    x, y = shapes(60, 1)
+    convlens.train((x, y), preset="natural", recipe={"epochs": 1}, progress="none")
+    assert cli.main(["runs"]) == 0
+    out = capsys.readouterr().out
+    assert "natural epochs=1" in " ".join(out.split()) and "accurate" not in out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -211,3 +212,14 @@ def test_a_folder_of_one_class_can_be_measured(workplace: Path) -> None:
     with pytest.raises(DataError, match="one class only"):
         convlens.train(one, progress="none")
     assert any("one class only" in finding.title for finding in convlens.check(one, progress="none").findings)
+
+
+def test_a_run_of_before_keeps_its_score(workplace: Path) -> None:
+    """A run.json whose recipe lacks fields that were added since is that of the same model: the report is kept."""
+    run = convlens.train(shapes(200, 1), architecture=TINY, recipe=QUICK, progress="none")
+    document = json.loads((run.path / "run.json").read_text(encoding="utf-8"))
+    for name in ("views", "grow_from", "grow_until", "stroke_frac", "gap_frac"):
+        del document["recipe"][name]
+    (run.path / "run.json").write_text(json.dumps(document), encoding="utf-8")
+    report = convlens.evaluate(run.path, progress="none")
+    assert not any("was not kept" in note for note in report.notes) and convlens.Run(run.path).test == report.score

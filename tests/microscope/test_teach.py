@@ -179,13 +179,15 @@ def test_a_single_burst_gives_no_score(workplace: Path) -> None:
     assert convlens.predict(convlens.load(result.run), photo(RED, 999))[0].label == "red"
 
 
-def test_a_live_answer_is_the_classifiers(toy: convlens.Run) -> None:
-    """The quick way, with batch norm folded in, gives predict's probabilities; with Grad-CAM the same."""
+@pytest.mark.parametrize("which", ["toy", "two_views"])
+def test_a_live_answer_is_the_classifiers(which: str, request: pytest.FixtureRequest) -> None:
+    """The quick way, with batch norm folded in, gives predict's probabilities, those over mirrored views too; with
+    Grad-CAM the same."""
     from itertools import count
 
     from tests.microscope.test_server import picture_bytes, unpacked
 
-    classifier = convlens.load(toy)
+    classifier = convlens.load(request.getfixturevalue(which))
     session, data = Session(classifier, count(1)), picture_bytes(3)
     expected = convlens.predict(classifier, data, top=99)[0]
     for wants in (False, True):

@@ -83,12 +83,16 @@ def epochs_within(seconds: float, num_images: int, images_per_s: float) -> float
     return float(math.floor(epochs)) if epochs >= 10 else math.floor(100 * epochs) / 100
 
 
+def widest_for(num_values: int) -> float:
+    """The width that so many values of pixels can fill."""
+    return _WIDTH * (num_values / _VALUES) ** (1 / 3)
+
+
 def size_for(num_images: int, num_values: int, seconds: float, rate_at: Callable[[Size], float]) -> Size:
     """The largest network that sees the images often enough to be worth its size, and whose width the data can fill:
     `num_values` is that of all training images. `rate_at` gives images a second."""
-    widest = _WIDTH * (num_values / _VALUES) ** (1 / 3)
     for size in reversed(SIZES):
-        if size.width > widest:
+        if size.width > widest_for(num_values):
             continue
         if is_worth(size, num_images, seconds, rate_at(size)):
             return size

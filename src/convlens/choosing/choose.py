@@ -179,7 +179,8 @@ class _Choosing(Choosing):
         """The largest network of the family that sees the images often enough in the time there is."""
         _, height, width = dataset.input_spec.shape
         num_images, material = dataset.counts["train"], material_of(dataset)
-        preset = NATURAL if self.is_open or self.draft.preset is None else self.draft.preset
+        preset = NATURAL if self.is_open else self.draft.preset
+        assert preset is not None, "only presets of the family come here"
         recipe = preset.recipe.replace(**{"precision": self.draft.compute.precision} | self.pinned)
         if "batch_size" not in self.pinned:
             recipe = recipe.replace(batch_size=batch_size_for(num_images))
@@ -244,16 +245,17 @@ class _Choosing(Choosing):
             recipe = self.augmented(material, self.plan_for(dataset, network, recipe), rate)
         if not isinstance(self.request.recipe, Recipe):
             recipe = recipe.replace(**{name: self.pinned[name] for name in AUGMENTATION_FIELDS if name in self.pinned})
-            if "views" not in self.pinned:
-                recipe = recipe.replace(views="mirror" if recipe.flip and not recipe.freeze else "none")
+            if "views" not in self.pinned and (tries or self.request.kinds is not None):
+                recipe = recipe.with_usual_views()
         if recipe.views == "mirror":
             self.say("views mirror: a picture is classified by the mean over it and its mirror image")
         if "epochs" not in self.pinned and (self.is_open or self.budget_s is not None):
             recipe = recipe.replace(epochs=self.epochs_for(dataset, rate))
         if self.budget_s is not None or self.is_open:
             self.expected_s = seconds = recipe.epochs * num_images / rate
+            growing = f", images growing from {recipe.grow_from:g} of their sides" if recipe.grow_from < 1 else ""
             self.say(
-                f"batch {recipe.batch_size}, {recipe.epochs:g} epochs: {num_images:,} images take about "
+                f"batch {recipe.batch_size}, {recipe.epochs:g} epochs{growing}: {num_images:,} images take about "
                 f"{max(1.0, seconds):.0f} s at {_round(rate):,} images/s"
             )
         self.fill(recipe=recipe)
@@ -265,7 +267,7 @@ class _Choosing(Choosing):
         epochs = min(_TRIAL_EPOCHS * least_epochs(num_images), self.trial_s * rate / num_images)
         short = planned.recipe.without_augmentation().replace(epochs=max(epochs, 1 / num_images))
         kind = kind_of(planned.dataset)
-        found = orientation_of(material, replace(planned, recipe=short), self.bar)
+        found = orientation_of(material, replace(planned, recipe=short), kind, self.bar)
         names, why = augmentation_for(kind, found)
         recipe = planned.recipe.with_kinds(names, min(planned.network.input_shape[1:]))
         self.say(f"augmentation: {recipe.augmentation_words()}, as helps {kind.words}; {why}")
@@ -276,7 +278,8 @@ class _Choosing(Choosing):
         than the data needs."""
         num_images, seconds = dataset.counts["train"], self.training_s
         if self.request.test:
-            seconds -= dataset.counts["test"] / (FASTER[self.draft.compute.precision] * rate)
+            views = 2 if self.draft.recipe.views == "mirror" else 1
+            seconds -= views * dataset.counts["test"] / (FASTER[self.draft.compute.precision] * rate)
         fitting = epochs_within(max(0.0, seconds), num_images, rate)
         if self.budget_s is None:
             return min(most_epochs(num_images), max(least_epochs(num_images), fitting))

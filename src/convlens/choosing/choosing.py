@@ -77,8 +77,10 @@ class Choosing:
         """Preset `natural`, fitted to a data set that stands for one of `factor` times as many images."""
         shape, num_images = dataset.input_spec.shape, dataset.counts["train"]
         network = plan(parse(natural_for(*shape[1:])), shape, len(dataset.class_names))
-        recipe = NATURAL.recipe.replace(
+        kinds = ("shift",) if self.request.kinds is None else self.request.kinds
+        recipe = NATURAL.recipe.with_kinds(kinds, min(shape[1:])).replace(
             precision=self.draft.compute.precision,
+            views="none",
             epochs=least_epochs(round(num_images * factor)),
             batch_size=batch_size_for(num_images),
         )

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlens.choosing.probe import Material
+from convlens.data.image.decode import Pixels
 from convlens.data.image.ink import is_drawing
 from convlens.data.packed.dataset import Dataset
 from convlens.errors import DivergedError
@@ -28,7 +29,7 @@ _LOOKED_AT = 200
 _LEAST_HELD_OUT, _LEAST_OF_CLASS = 40, 8  # below which a trial says nothing, of all and of a class
 _TAKEN, _SURE = 0.5, 3.0  # share of a class that is taken for another once mirrored; standard errors
 _KNOWS = 0.25  # of the way from chance to all right: a network that is below it says nothing
-_CONFUSED = 0.1  # of the images of two classes, that may be mistaken for the other where both are mirrored
+_CONFUSED = 0.1  # share of two classes, by which more may be mistaken for the other where both were mirrored
 _AS_WELL = 0.03  # of what it is right for, that may be lost where turned pictures are recognised as well
 
 
@@ -75,9 +76,10 @@ class Orientation:
     told_apart: tuple[tuple[str, str], ...] = ()
 
 
-def orientation_of(material: Material, plan: TrainingPlan, bar: Progress) -> Orientation | None:
+def orientation_of(material: Material, plan: TrainingPlan, kind: Kind, bar: Progress) -> Orientation | None:
     """Train shortly without flips and turns, and ask for held-out images in each orientation; where one class is then
-    taken for another, once more with flips. None where they are too few to tell, or the training diverges."""
+    taken for another, and pictures of the kind are mirrored, once more with flips. None where they are too few to tell,
+    or the training diverges."""
     dataset, held = material.dataset, material.held_out
     labels_N = dataset.labels_at(held)
     if len(held) < _LEAST_HELD_OUT:
@@ -86,7 +88,7 @@ def orientation_of(material: Material, plan: TrainingPlan, bar: Progress) -> Ori
     turn = 1 if images_NHWC.shape[1] == images_NHWC.shape[2] else 2
     views = images_NHWC, images_NHWC[:, :, ::-1], np.rot90(images_NHWC, turn, axes=(1, 2))
 
-    def answers(*, flip: bool) -> list[NDArray[np.int64]] | None:
+    def answers(some: tuple[Pixels, ...], *, flip: bool) -> list[NDArray[np.int64]] | None:
         recipe = plan.recipe.replace(flip=flip, quarter_turns=False)
         bar.start("trying which way is up", recipe.num_steps(len(material.rows)), unit="steps")
         with fit(replace(plan, dataset=dataset, recipe=recipe), material.rows) as fitting:
@@ -96,13 +98,13 @@ def orientation_of(material: Material, plan: TrainingPlan, bar: Progress) -> Ori
             except DivergedError:
                 return None
             with fitting.state.averaged() as network:
-                logits = [logits_of(network, np.ascontiguousarray(view)) for view in views]
+                logits = [logits_of(network, np.ascontiguousarray(view)) for view in some]
         return [one.argmax(axis=1) for one in logits] if all(np.isfinite(one).all() for one in logits) else None
 
-    if (first := answers(flip=False)) is None:
+    if (first := answers(views, flip=False)) is None:
         return None
     found = found_in(first, labels_N, dataset.class_names)
-    if not found.taken or (second := answers(flip=True)) is None:
+    if not (found.taken and kind.is_mirrored) or (second := answers(views[:1], flip=True)) is None:
         return found
     return parted(found, first[0], second[0], labels_N, dataset.class_names)
 
@@ -115,18 +117,23 @@ def parted(
     class_names: tuple[str, ...],
 ) -> Orientation:
     """The same, the pairs that a training with mirrored pictures tells apart set aside: by the answers for upright
-    images before and after it, hardly more of both are mistaken for the other."""
+    images before and after it, the two classes are hardly more often mistaken for one another.
+
+    Each class's own share counts, their mean: where two cannot be told apart it is one half, whatever their sizes and
+    whichever of them is answered. A second network that knows nothing sets nothing aside.
+    """
+
+    def mistaken(answers_N: NDArray[np.int64], a: int, b: int) -> float:
+        shares = [float((answers_N[labels_N == own] == other).mean()) for own, other in ((a, b), (b, a))]
+        return sum(shares) / 2
 
     def is_parted(pair: tuple[str, str]) -> bool:
         a, b = map(class_names.index, pair)
-        num, more = 0, 0
-        for own, other in ((a, b), (b, a)):
-            mine = labels_N == own
-            num, more = num + int(mine.sum()), more + int((after_N[mine] == other).sum())
-            more -= int((before_N[mine] == other).sum())
-        return more <= _CONFUSED * num
+        is_there = bool((labels_N == b).any())  # a class without held-out images cannot speak for itself
+        return is_there and mistaken(after_N, a, b) <= mistaken(before_N, a, b) + _CONFUSED
 
-    told_apart = tuple(pair for pair in found.taken if is_parted(pair))
+    knows = found_in([after_N] * 3, labels_N, class_names).is_telling
+    told_apart = tuple(pair for pair in found.taken if knows and is_parted(pair))
     taken = tuple(pair for pair in found.taken if pair not in told_apart)
     return replace(found, taken=taken, told_apart=told_apart)
 
@@ -187,7 +194,7 @@ def augmentation_for(kind: Kind, found: Orientation | None) -> tuple[list[str], 
         return names, f"{mirrored}, {usual}: a trial says nothing, for {asked}"
     if found.turns_as_well and found.mirrors_as_well:
         return [*kind.augmentation, "flip", "turn"], f"mirrored and turned, for nothing is up in them: {asked}"
-    if found.told_apart and kind.is_mirrored:
+    if found.told_apart:
         pairs = ", ".join(f"{shown(a, 24)} and {shown(b, 24)}" for a, b in found.told_apart[:3])
         return names, f"mirrored, {usual}: {asked}; one that saw them tells {pairs} apart all the same"
     if found.mirrors_as_well and not kind.is_mirrored:

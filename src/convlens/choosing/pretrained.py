@@ -107,6 +107,8 @@ def _may_be_photographs(choosing: Choosing, source: Source, found: Headers) -> b
     """Whether a pretrained start is worth a trial: detail beyond 64 pixels, or so few small colour pictures that all of
     them can be tried; no drawings, and nothing said against."""
     asked, longer = choosing.request.options, _longer_side(choosing, found)
+    if choosing.pinned.get("views", "none") != "none":  # frozen layers have none
+        return False
     if choosing.request.parent == NO_PARENT or asked.framing == "ink" or asked.channels == 1:
         return False
     if asked.size is not None and max(asked.size) <= LEAST_SIDE:

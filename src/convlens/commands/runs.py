@@ -72,11 +72,14 @@ def _short(score: Score | None) -> str:
 
 def _plan_name(record: RunRecord) -> str:
     """A preset's name with what was changed in it, or the start of a sentence of one's own."""
-    from convlens.presets import PRESETS
+    from convlens.presets import PRESETS, Preset
 
-    for preset in PRESETS.values():
-        if preset.architecture == record.architecture:
-            then = preset.recipe.to_json() | {"precision": record.recipe.get("precision")}
-            changed = [f"{k}={v}" for k, v in record.recipe.items() if then.get(k) != v]
-            return " ".join([preset.name, *changed])
-    return shown(record.architecture, 40)
+    def changed(preset: Preset) -> list[str]:
+        then = preset.recipe.to_json() | {"precision": record.recipe.get("precision")}
+        return [f"{k}={v}" for k, v in record.recipe.items() if then.get(k) != v]
+
+    same = [preset for preset in PRESETS.values() if preset.architecture == record.architecture]
+    if not same:
+        return shown(record.architecture, 40)
+    nearest = min(same, key=lambda preset: len(changed(preset)))
+    return " ".join([nearest.name, *changed(nearest)])

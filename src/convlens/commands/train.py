@@ -47,9 +47,7 @@ _PRESET, _BY_DATA = (
     "standard, fast, accurate, natural, photo, tutorial-fast or tutorial.",
     "standard for the named sets, else by the data",
 )
-_AUGMENT = (
-    "none, auto (what is known to help such pictures), or flip,turn,shift,affine,stroke,crop,cutout,colour."
-)
+_AUGMENT = "none, auto (what is known to help such pictures), or flip,turn,shift,affine,stroke,crop,cutout,colour."
 _FROM = "Start from a model's weights (efficientnet-lite0, a run, a file); none: from nothing."
 _FREEZE = "Leave all before this layer as the model has it, and compute it once: an address, or head."
 _PATIENCE = "Stop after so many epochs without a lower validation loss; keep the best weights."
@@ -74,7 +72,7 @@ def train(
     data_root: DataRoot = None,
     preset: Annotated[str | None, flag(_PRESET, CHOICES, show_default=_BY_DATA, autocompletion=complete_preset)] = None,
     architecture: Annotated[str | None, flag("A sentence, in the preset's place.", CHOICES)] = None,
-    time: Annotated[str | None, flag("Fit the epochs into a time: 90s, 5m, 1.5h.", CHOICES)] = None,
+    time: Annotated[str | None, flag("Fit epochs (and an open network) into a time: 90s, 5m, 1.5h.", CHOICES)] = None,
     augment: Annotated[
         str | None, flag(_AUGMENT, CHOICES, show_default="auto where the data chooses the recipe")
     ] = None,

@@ -18,11 +18,12 @@ from convlens.data.packed.dataset import DEFAULT_VAL_FRAC, DataIdentity, Dataset
 from convlens.data.packed.options import PackOptions, exclusions, refuse_unknown
 from convlens.data.packed.pack import is_packed_folder, open_data, reopen
 from convlens.data.sources.base import SPLITS, ReadOptions
-from convlens.errors import ConvlensError, DataError, RecordError, StorageError
+from convlens.errors import ConvlensError, DataError, RecipeError, RecordError, StorageError
 from convlens.evaluation.test_ledger import Openings, open_test
 from convlens.metrics import MAY_COUNT_SEEN, Score, calibration_error, class_scores, confusion_matrix, score, softmax
 from convlens.modelfile import ModelCard
 from convlens.progress import Progress
+from convlens.recipe import Recipe
 from convlens.render.pages import notebook
 from convlens.run import MODEL_FILE, RUN_FILE, Run, RunRecord, update_record
 from convlens.seen import Seen
@@ -121,9 +122,9 @@ class Report:
             lines.append(f"not counted: {counted(self.num_quarantined, 'file')} of the data set that could not be read")
         worst = ", ".join(f"{shown(t, 40)} as {shown(p, 40)} {n}×" for t, p, n in self.worst_confusions())
         lines += [f"most often confused: {worst}"] if worst else []
-        steps = f"step {w['step']:,} of {w['num_steps']:,}"
+        steps = f" weights of step {w['step']:,} of {w['num_steps']:,}" if "step" in w else ""
         mirrored = ", each picture and its mirror image averaged" if w["views"] == "mirror" else ""
-        lines.append(f"{w['which']} weights of {steps}, measured in {w['precision']} on {w['device']}{mirrored}")
+        lines.append(f"{w['which']}{steps}, measured in {w['precision']} on {w['device']}{mirrored}")
         lines += [str(self.openings)] if self.openings else []
         warning = self.score.leak_warning if self.split != "train" else None
         lines += [f"warning: {warning}"] if warning else []
@@ -197,7 +198,8 @@ def evaluate(
     if split == "test":
         card = classifier.card
         recipe = None if card.recipe is None else card.recipe.replace(views=classifier.views)
-        dataset, openings = open_test(dataset, card.architecture, recipe, card.seed, card.origin)
+        views = classifier.views if recipe is None else "none"  # a recipe has its own
+        dataset, openings = open_test(dataset, card.architecture, recipe, card.seed, card.origin, views=views)
     images, labels = dataset.images(split), dataset.labels(split)
     images, labels = images.only(chosen.keep), mapping[labels[chosen.keep]]
     images.check()
@@ -389,9 +391,6 @@ def _kept(report: Report, card: ModelCard, *, is_part: bool) -> Report:
     run = Run(report.model.parent)
     if not files.is_file(run.path / RUN_FILE) or report.model.name != MODEL_FILE:  # another model that lies there
         return report
-    if report.weights["views"] != card.views:
-        note = f"the report was not kept: the model classifies with views={card.views} unless it is told otherwise"
-        return replace(report, notes=(*report.notes, note))
     try:
         record = run.record
         if not _is_model_of(card, record):
@@ -404,6 +403,9 @@ def _kept(report: Report, card: ModelCard, *, is_part: bool) -> Report:
             report = replace(report, notes=(note, *report.notes))
     except RecordError as error:
         return replace(report, notes=(*report.notes, f"the report was not kept: {error}"))
+    if report.weights["views"] != card.views:
+        note = f"the report was not kept: the model classifies with views={card.views} unless it is told otherwise"
+        return replace(report, notes=(*report.notes, note))
     name = f"evaluation-{report.split}-{report.dataset.name}-{report.dataset.fingerprint[:8]}.json"
     try:
         files.write_json(run.path / name, report.to_json())
@@ -419,7 +421,11 @@ def _is_model_of(card: ModelCard, record: RunRecord) -> bool:
     """Whether a model is the one that a run trained: another's test score must not be written into its record."""
     if card.recipe is None or card.dataset is None or card.training is None:
         return False
-    own = (card.seed, card.architecture, card.recipe.to_json(), card.dataset.fingerprint, card.training.train_s)
+    try:
+        recipe = Recipe.from_json(record.recipe)  # of before, it lacks fields that there are now
+    except RecipeError:
+        return False
+    own = (card.seed, card.architecture, card.recipe, card.dataset.fingerprint, card.training.train_s)
     return own == (
-        record.seed, record.architecture, record.recipe, record.dataset.fingerprint, round(record.train_s, 3)
+        record.seed, record.architecture, recipe, record.dataset.fingerprint, round(record.train_s, 3)
     )  # fmt: skip

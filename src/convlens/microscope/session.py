@@ -137,9 +137,9 @@ class Session:
             return self._answer(self.classifier.frame(data))
 
     def live(self, data: bytes, *, wants_grad_cam: bool) -> bytes:
-        """The answer to a picture of a camera, of which nothing is kept; with Grad-CAM for it, as 0..255 and of the
-        size of the last maps, where there are any. `place` is what of the picture the network sees: left, top, right
-        and bottom in its pixels. Raises ImageError."""
+        """The answer to a picture of a camera, as predict gives it, of which nothing is kept; with Grad-CAM for it, as
+        0..255 and of the size of the last maps, where there are any. `place` is what of the picture the network sees:
+        left, top, right and bottom in its pixels. Raises ImageError."""
         classifier, arrays = self.classifier, dict[str, NDArray[Any]]()
         with quiet_pillow():
             framed, header = classifier.frame(data), read_header(data)
@@ -152,6 +152,9 @@ class Session:
             else:
                 with torch.inference_mode():
                     logits_K = array_of(chain(x_1CHW)[0])
+            if classifier.views == "mirror":
+                with torch.inference_mode():
+                    logits_K = (logits_K + array_of(chain(x_1CHW.flip(3))[0])) / 2
         if not np.isfinite(logits_K).all():
             raise ModelFileError("the network gives values that are not finite for this picture")
         arrays["probabilities"] = softmax(logits_K[None])[0]

@@ -185,7 +185,12 @@ class TrainRequest:
                 recipe = recipe.replace(grow_from=1.0, views="none")
         if self.architecture is not None:
             architecture = str(parse(str(self.architecture)))
-        recipe = self.recipe if isinstance(self.recipe, Recipe) else recipe.replace(**self.pinned)
+        if isinstance(self.recipe, Recipe):
+            recipe = self.recipe
+        else:
+            recipe = recipe.replace(**self.pinned)
+            has_views = "views" in self.pinned or "flip" not in self.pinned
+            recipe = recipe if has_views else recipe.with_usual_views()
         compute = resolve_compute(self.device, recipe.precision, self.threads, self.memory_format)
         return Draft(preset, architecture, recipe, options, compute, parent)
 
