@@ -125,12 +125,19 @@ NATURAL = Preset(
 )
 ACCURATE = Preset(
     name="accurate",
-    architecture=natural_network(),
+    architecture=natural_network(48),
     recipe=NATURAL.recipe.replace(
-        flip=False, views="none", rotate_deg=10, scale_frac=0.1, shear_deg=5, batch_size=256, grow_from=0.5
+        flip=False,
+        views="none",
+        rotate_deg=12,
+        scale_frac=0.15,
+        shear_deg=10,
+        grow_from=0.5,
+        epochs=12,
+        batch_size=256,
     ),
-    about="MNIST and its kin: seven convolutions with batch norm, shifted, turned, scaled and slanted",
-    expected="not measured yet: 0 %",
+    about="MNIST and its kin, in minutes: seven convolutions with batch norm, shifted, turned, scaled and slanted",
+    expected="EXPECTED",
 )
 PHOTO = Preset(
     name="photo",
