@@ -121,7 +121,7 @@ NATURAL = Preset(
         batch_size=128,
     ),
     about="small RGB photographs: seven convolutions with batch norm, mirrored and shifted",
-    expected="about 30 s; 96.76 ± 0.42 % of the test images of natural8_30px (3 seeds)",
+    expected="about 35 s; 96.96 ± 0.20 % of the test images of natural8_30px (3 seeds)",
 )
 ACCURATE = Preset(
     name="accurate",
@@ -137,7 +137,7 @@ ACCURATE = Preset(
         batch_size=256,
     ),
     about="MNIST and its kin, in minutes: seven convolutions with batch norm, shifted, turned, scaled and slanted",
-    expected="EXPECTED",
+    expected="about 5 min with AMX; 99.77 % (1 seed, 95 % interval 99.66 to 99.85)",
 )
 PHOTO = Preset(
     name="photo",
