@@ -203,10 +203,10 @@ class Recipe(Augmentation):
         return cls().replace(**value)
 
     def __str__(self) -> str:
-        views = ["classifying with mirrored views"] if self.views == "mirror" else []
+        mirrored = ["classifying with mirrored views"] if self.views == "mirror" else []
         if not self.epochs:  # of the rest nothing is used
             head = f"head by {self.head} (penalty {self.head_penalty:g}), 0 epochs, balance {self.balance}"
-            return ", ".join([head, *views])
+            return ", ".join([head, *mirrored])
         parts = [f"{self.optimizer} lr {self.lr:g}"]
         if self.optimizer == "muon":
             parts.append(f"kernels {self.muon_lr:g}")
@@ -228,4 +228,4 @@ class Recipe(Augmentation):
             parts.append(f"all before {before} frozen{views}")
         parts += [f"head by {self.head} (penalty {self.head_penalty:g})"] if self.head != "kept" else []
         parts += [f"balanced by {self.balance}"] if self.balance != "none" else []
-        return ", ".join([*parts, *views, self.precision])
+        return ", ".join([*parts, *mirrored, self.precision])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def test_a_time_sizes_the_presets_of_the_family(workplace: Path, preset: str) ->
         return choose(request, request.draft(None), Progress()).draft
 
     short, long, plain = chosen(time=2), chosen(time=6000), PRESETS[preset]
-    widths = [int(one.architecture.partition("conv(")[2].partition(",")[0]) for one in (short, long)]
+    widths = [int(re.findall(r"conv\((\d+), 3", one.architecture)[0]) for one in (short, long)]
     assert widths[0] == 16 < widths[1]
     assert long.recipe.augmentation == plain.recipe.augmentation and long.recipe.views == plain.recipe.views
     own = chosen(time=6000, architecture=TINY_COLOUR)

@@ -8,7 +8,7 @@ import pytest
 import convlens
 from convlens.errors import ConvlensError, UsageError
 from convlens.experiment import resolve
-from convlens.presets import STANDARD
+from convlens.presets import PRESETS, STANDARD
 from convlens.progress import Progress
 from convlens.recipe import Recipe
 from convlens.training.plan import TrainingPlan
@@ -38,6 +38,8 @@ def test_a_recipe_pins_all_and_a_mapping_its_own_fields() -> None:
     some = TrainRequest(recipe={"epochs": 3, "flip": True}, seed=5)
     assert some.pinned == {"epochs": 3, "flip": True} and some.said == ("seed", "epochs", "flip")
     assert some.draft(None).recipe == STANDARD.recipe.replace(epochs=3, flip=True)
+    unflipped = TrainRequest(preset="natural", recipe={"flip": False}).draft(None).recipe
+    assert unflipped == PRESETS["natural"].recipe.replace(flip=False, views="none"), "mirrored views go with flips"
 
 
 def test_what_was_typed_is_kept_in_the_plan_and_the_run(workplace: Any) -> None:

@@ -85,7 +85,7 @@ def epochs_within(seconds: float, num_images: int, images_per_s: float) -> float
 
 def widest_for(num_values: int) -> float:
     """The width that so many values of pixels can fill."""
-    return _WIDTH * (num_values / _VALUES) ** (1 / 3)
+    return float(_WIDTH * (num_values / _VALUES) ** (1 / 3))
 
 
 def size_for(num_images: int, num_values: int, seconds: float, rate_at: Callable[[Size], float]) -> Size:

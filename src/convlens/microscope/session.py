@@ -154,7 +154,8 @@ class Session:
                     logits_K = array_of(chain(x_1CHW)[0])
             if classifier.views == "mirror":
                 with torch.inference_mode():
-                    logits_K = (logits_K + array_of(chain(x_1CHW.flip(3))[0])) / 2
+                    logits_K += array_of(chain(x_1CHW.flip(3))[0])
+                logits_K /= 2
         if not np.isfinite(logits_K).all():
             raise ModelFileError("the network gives values that are not finite for this picture")
         arrays["probabilities"] = softmax(logits_K[None])[0]

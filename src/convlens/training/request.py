@@ -189,8 +189,8 @@ class TrainRequest:
             recipe = self.recipe
         else:
             recipe = recipe.replace(**self.pinned)
-            has_views = "views" in self.pinned or "flip" not in self.pinned
-            recipe = recipe if has_views else recipe.with_usual_views()
+            if not recipe.flip and "views" not in self.pinned:  # mirrored views go with flips
+                recipe = recipe.replace(views="none")
         compute = resolve_compute(self.device, recipe.precision, self.threads, self.memory_format)
         return Draft(preset, architecture, recipe, options, compute, parent)
 
