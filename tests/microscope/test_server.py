@@ -30,6 +30,7 @@ from convlens.data.image.decode import MAX_PIXELS
 from convlens.errors import UsageError
 from convlens.microscope import server
 from convlens.microscope.server import Microscope
+from convlens.microscope.session import Session
 from convlens.microscope.wire import packed, quantised
 from tests.conftest import QUICK, TINY, Command, write_folders
 
@@ -583,3 +584,18 @@ def test_the_labs_child_ends_well(workplace: Path) -> None:
         said = child.stdout.read()
         assert child.wait(60) == 0, said
     assert convlens.Run(workplace / "runs" / "lab-1").status == "complete"
+
+
+def test_the_answer_over_both_views_stands_beside_the_bars(two_views: convlens.Run) -> None:
+    """Of a model with mirrored views the bars are those of the one view, and predict's answer comes with them; of one
+    without, nothing does."""
+    from itertools import count
+
+    data = picture_bytes(3)
+    both, single = convlens.load(two_views), convlens.load(two_views, views="none")
+    seen = unpacked(Session(both, count(1)).see(data))
+    answer, alone = (convlens.predict(classifier, data)[0] for classifier in (both, single))
+    assert both.class_names[seen["mirrored"]["label"]] == answer.label
+    assert seen["mirrored"]["probability"] == pytest.approx(answer.probability, abs=1e-5)
+    assert seen["arrays"]["probabilities"].max() == pytest.approx(alone.probability, abs=1e-5)
+    assert "mirrored" not in unpacked(Session(single, count(1)).see(data))
