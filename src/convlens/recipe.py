@@ -111,6 +111,11 @@ class Recipe(Augmentation):
                 "away while training (evaluate and predict take `views`)"
             )
 
+    @property
+    def num_views(self) -> int:
+        """Pictures that go through the network to classify one."""
+        return 2 if self.views == "mirror" else 1
+
     def with_usual_views(self) -> Self:
         """The same, classifying with mirrored views where it learns from mirrored pictures and no layers are frozen."""
         return replace(self, views="mirror" if self.flip and not self.freeze else "none")

@@ -87,7 +87,7 @@ def test_a_time_is_shared_by_all_trainings(folders: Path, workplace: Path) -> No
 
     def epochs(**said: Any) -> float:
         request = TrainRequest(data=dataset, architecture=TINY_COLOUR, time=600, **said).with_defaults()
-        return _Choosing(request, request.draft(None), Progress()).epochs_for(dataset, 1.0)
+        return _Choosing(request, request.draft(None), Progress()).epochs_for(dataset, 1.0, 1)
 
     alone, shared = epochs(), epochs(folds=5)
     assert alone == pytest.approx(6 * shared, rel=0.2)

@@ -91,8 +91,9 @@ def widest_for(num_values: int) -> float:
 def size_for(num_images: int, num_values: int, seconds: float, rate_at: Callable[[Size], float]) -> Size:
     """The largest network that sees the images often enough to be worth its size, and whose width the data can fill:
     `num_values` is that of all training images. `rate_at` gives images a second."""
+    widest = widest_for(num_values)
     for size in reversed(SIZES):
-        if size.width > widest_for(num_values):
+        if size.width > widest:
             continue
         if is_worth(size, num_images, seconds, rate_at(size)):
             return size

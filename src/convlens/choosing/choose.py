@@ -250,7 +250,7 @@ class _Choosing(Choosing):
         if recipe.views == "mirror":
             self.say("views mirror: a picture is classified by the mean over it and its mirror image")
         if "epochs" not in self.pinned and (self.is_open or self.budget_s is not None):
-            recipe = recipe.replace(epochs=self.epochs_for(dataset, rate))
+            recipe = recipe.replace(epochs=self.epochs_for(dataset, rate, recipe.num_views))
         if self.budget_s is not None or self.is_open:
             self.expected_s = seconds = recipe.epochs * num_images / rate
             growing = f", images growing from {recipe.grow_from:g} of their sides" if recipe.grow_from < 1 else ""
@@ -273,13 +273,12 @@ class _Choosing(Choosing):
         self.say(f"augmentation: {recipe.augmentation_words()}, as helps {kind.words}; {why}")
         return recipe
 
-    def epochs_for(self, dataset: Dataset, rate: float) -> float:
+    def epochs_for(self, dataset: Dataset, rate: float, num_views: int) -> float:
         """What fits into the time, but not more than teaches something; without a time that was asked for, never less
         than the data needs."""
         num_images, seconds = dataset.counts["train"], self.training_s
         if self.request.test:
-            views = 2 if self.draft.recipe.views == "mirror" else 1
-            seconds -= views * dataset.counts["test"] / (FASTER[self.draft.compute.precision] * rate)
+            seconds -= num_views * dataset.counts["test"] / (FASTER[self.draft.compute.precision] * rate)
         fitting = epochs_within(max(0.0, seconds), num_images, rate)
         if self.budget_s is None:
             return min(most_epochs(num_images), max(least_epochs(num_images), fitting))

@@ -197,9 +197,8 @@ def evaluate(
     openings = None
     if split == "test":
         card = classifier.card
-        recipe = None if card.recipe is None else card.recipe.replace(views=classifier.views)
-        views = classifier.views if recipe is None else "none"  # a recipe has its own
-        dataset, openings = open_test(dataset, card.architecture, recipe, card.seed, card.origin, views=views)
+        plan = card.architecture, card.recipe, card.seed, card.origin
+        dataset, openings = open_test(dataset, *plan, views=classifier.views)
     images, labels = dataset.images(split), dataset.labels(split)
     images, labels = images.only(chosen.keep), mapping[labels[chosen.keep]]
     images.check()

@@ -49,17 +49,20 @@ def open_test(
     seed: int | None,
     origin: Origin | None = None,
     *,
-    views: str = "none",
+    views: str | None = None,
     again: bool = False,
 ) -> tuple[Dataset, Openings]:
     """Write an opening down, and open test; with how often this set was opened. A plan that begins with weights of
-    others is another one; `recipe` and `seed` are None of weights that were only taken over, whose `views` tell plans
-    apart. `again`: a run that is
+    others is another one; `recipe` and `seed` are None of weights that were only taken over. `views` is what was
+    measured, where that is not what the recipe says. `again`: a run that is
     resumed, whose opening stands there already. Raises StorageError."""
     if dataset.test_fingerprint is None:
         return dataset, Openings(0, 0)
-    identity = [architecture, None if recipe is None else recipe.plan_key()]
-    identity += ([] if origin is None else [origin.sha256]) + ([] if views == "none" else [views])
+    key = {} if recipe is None else recipe.plan_key()
+    if views is not None:
+        key = {name: value for name, value in key.items() if name != "views"}
+        key |= {} if views == "none" else {"views": views}
+    identity = [architecture, key or None, *([] if origin is None else [origin.sha256])]
     plan = files.sha256_of(json.dumps(identity, sort_keys=True).encode())
     line = LedgerLine(dataset.test_fingerprint, now(), plan=plan, architecture=architecture, seed=seed)
     permit, lines, num_unreadable = _write(dataset, line, again=again)

@@ -229,7 +229,7 @@ class _Trainer:
         counts, recipe = self.plan.dataset.counts, self.plan.recipe
         if recipe.patience or self.state.step == self.plan.num_steps:
             return True
-        num_seen = counts["val"] * (1 if recipe.views == "none" else 2)
+        num_seen = recipe.num_views * counts["val"]
         every = math.ceil(num_seen / (_VALIDATING * FASTER[self.plan.compute.precision] * counts["train"]))
         return math.floor(epoch) % max(1, every) == 0
 
