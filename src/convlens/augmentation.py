@@ -125,7 +125,8 @@ class Kind(ABC):
     @abstractmethod
     def apply(self, xp: Any, images_NHWC: Any, draw: Any, values: Augmentation) -> Any:
         """A batch after it: uint8 (B, H, W, C), from the same, which it may change, and the batch's rows of the draw, a
-        tensor (B, …) beside it."""
+        tensor (B, …) beside it. Of sizes that no value decides, and without a tensor made from Python's numbers: a GPU
+        records it once and replays it."""
 
 
 class Flip(Kind):
@@ -143,8 +144,7 @@ class Flip(Kind):
         return rng.random(num_images) < 0.5
 
     def apply(self, xp: Any, images_NHWC: Any, draw: Any, values: Augmentation) -> Any:
-        images_NHWC[draw] = images_NHWC[draw].flip(2)
-        return images_NHWC
+        return xp.where(draw[:, None, None, None], images_NHWC.flip(2), images_NHWC)
 
 
 class Turn(Kind):
@@ -162,11 +162,11 @@ class Turn(Kind):
         return rng.integers(0, 4, num_images, np.int8)
 
     def apply(self, xp: Any, images_NHWC: Any, draw: Any, values: Augmentation) -> Any:
-        is_square = images_NHWC.shape[1] == images_NHWC.shape[2]
+        is_square, turned = images_NHWC.shape[1] == images_NHWC.shape[2], images_NHWC
         for quarters in (1, 2, 3) if is_square else (2,):
-            turned = draw == quarters if is_square else draw >= 2
-            images_NHWC[turned] = xp.rot90(images_NHWC[turned], quarters, (1, 2))
-        return images_NHWC
+            is_turned = (draw == quarters if is_square else draw >= 2)[:, None, None, None]
+            turned = xp.where(is_turned, xp.rot90(images_NHWC, quarters, (1, 2)), turned)
+        return turned
 
 
 class Shift(Kind):
@@ -228,8 +228,8 @@ class Affine(Kind):
         _, height, width, _ = images_NHWC.shape
         y, x = (xp.arange(n, device=images_NHWC.device) - (n - 1) / 2 for n in (height, width))
         places = xp.stack(xp.broadcast_tensors(x[None, :], y[:, None]), -1).reshape(1, -1, 2)  # in pixels
-        sizes = xp.tensor([width / 2, height / 2], device=images_NHWC.device)
-        grid = (xp.matmul(places, draw.transpose(1, 2)) / sizes).view(-1, height, width, 2)
+        across, down = xp.matmul(places, draw.transpose(1, 2)).unbind(-1)
+        grid = xp.stack([across / (width / 2), down / (height / 2)], -1).view(-1, height, width, 2)
         moved = xp.nn.functional.grid_sample(
             images_NHWC.permute(0, 3, 1, 2).float(), grid, mode="bilinear", padding_mode="border", align_corners=False
         )
@@ -359,7 +359,8 @@ class Colour(Kind):
         mean = colours.mean(dim=(1, 2, 3), keepdim=True)
         colours = mean + (colours - mean) * contrast
         if colours.shape[3] == 3:
-            grey = (colours * xp.tensor([0.299, 0.587, 0.114], device=colours.device)).sum(3, keepdim=True)
+            red, green, blue = colours.split(1, 3)
+            grey = 0.299 * red + 0.587 * green + 0.114 * blue
             colours = grey + (colours - grey) * saturation
         return _as_bytes(xp, colours)
 

@@ -12,7 +12,7 @@ from convlens.augmentation import Augmentation
 from convlens.data.packed.image_rows import ImageRows
 from convlens.presets import PRESETS
 from convlens.training.batches import Batches, drawn_of, gather
-from convlens.training.loop import class_weights_of
+from convlens.training.step import class_weights_of
 from tests.conftest import shapes
 from tests.helpers import PLAIN
 

@@ -167,7 +167,7 @@ def test_a_training_that_is_killed_comes_to_the_same_bits(
     wanted = read_model(alone.model).tensors
 
     for number, (module, name, calls) in enumerate(
-        [("frozen", "key_of", 30), ("frozen", "key_of", 110), ("head", "_curved", 3), ("loop", "_average", 3)]
+        [("frozen", "key_of", 30), ("frozen", "key_of", 110), ("head", "_curved", 3), ("step", "loss_of", 3)]
     ):
         for path in (files.cache_folder() / "frozen").glob("*"):
             path.unlink()

@@ -16,7 +16,7 @@ import convlens
 from convlens.errors import RecipeError
 from convlens.modelfile import read_model
 from convlens.recipe import Recipe
-from convlens.training.loop import shrunk
+from convlens.training.step import shrunk
 from tests.conftest import TINY, shapes
 from tests.helpers import NET, PLAIN, trained
 

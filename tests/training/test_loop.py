@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 import convlens
 from convlens.architecture import parse, plan
+from convlens.augmentation import KIND_NAMES
 from convlens.data.image.framing import InputSpec
 from convlens.data.packed.image_rows import ImageRows
 from convlens.data.packed.pack import open_data
@@ -19,13 +20,14 @@ from convlens.data.sources.named import mnist_arrays
 from convlens.errors import DivergedError
 from convlens.modelfile import read_model
 from convlens.network.build import arrays_of, build, tensors_of
-from convlens.network.compute import resolve_compute
+from convlens.network.compute import Compute, resolve_compute, settled
 from convlens.presets import PRESETS
 from convlens.recipe import Recipe
 from convlens.training import checkpoint
 from convlens.training.batches import Batches
-from convlens.training.loop import class_weights_of, loss_of, train_steps
+from convlens.training.loop import train_steps
 from convlens.training.state import TrainingState
+from convlens.training.step import ReplayedStepper, Stepper, class_weights_of, loss_of
 from tests.conftest import QUICK, TINY, shapes
 from tests.helpers import FROM_NOTHING, same, weights
 
@@ -255,3 +257,73 @@ def test_training_on_a_gpu(arrays: Any, workplace: Path) -> None:
     part = convlens.train(arrays, architecture=TINY, recipe=recipe, device="cuda", stop=lambda: next(calls))
     assert same(weights(convlens.train(resume=part)), weights(whole))
     assert open_data(arrays).fingerprint == whole.record.dataset.fingerprint
+
+
+EVERYTHING = Recipe(
+    optimizer="muon",
+    batch_size=40,
+    epochs=6,
+    grow_from=0.5,
+    ema=0.9,
+    label_smoothing=0.1,
+    balance="weights",
+    weight_decay=0.01,
+    precision="bfloat16",
+).with_kinds(KIND_NAMES, 16)
+RECORDED = {
+    "everything": (
+        "conv(8, 3) residual(conv(8, 3, padding=1) batchnorm) gelu maxpool(2) dropout(0.2) flatten linear(20) relu "
+        "linear(classes)",
+        EVERYTHING.replace(grow_from=1.0),
+    ),
+    "growing": ("conv(8, 3, padding=1) groupnorm(2) relu globalavgpool flatten linear(classes)", EVERYTHING),
+    "adamw": (TINY, QUICK.replace(batch_size=40, epochs=6)),
+    "sgd": (TINY, QUICK.replace(optimizer="sgd", lr=0.05, batch_size=40, epochs=6)),
+}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("name", list(RECORDED))
+def test_recorded_steps_give_the_bits_of_those_carried_out_one_by_one(name: str) -> None:
+    """On a GPU, with every augmentation, dropout, growing images and each optimizer: losses and weights are the same
+    whether steps are replayed or not, and where a training is taken up again in its middle."""
+    x, y = shapes(150, 3)
+    sentence, recipe = RECORDED[name]
+    compute = Compute("cuda:0", recipe.precision, 1)
+    images, labels = torch.from_numpy(x[..., None]).cuda(), torch.from_numpy(y).cuda()
+
+    def trained(kind: type[Stepper], taken_up_at: int = 0) -> tuple[list[float], dict[str, np.ndarray]]:
+        spec = InputSpec(16, 16, 1, mean=(50.0,), std=(70.0,))
+        network = build(plan(parse(sentence), (1, 16, 16), 3), spec, seed=1, device="cuda:0")
+        state, num_steps = TrainingState.new(network, recipe), recipe.num_steps(150)
+        given = (state, images, labels, Batches.of(recipe, y, 2), recipe, num_steps, compute)
+        stepper, losses = kind(*given), []
+        for step in range(num_steps):
+            stepper = kind(*given) if step == taken_up_at else stepper
+            losses += stepper.run(step, 1).tolist()
+        return losses, arrays_of(tensors_of(network))
+
+    with settled(compute):
+        plain, weights_then = trained(Stepper)
+        for taken_up_at in (0, 11):
+            losses, weights_now = trained(ReplayedStepper, taken_up_at)
+            assert losses == plain and same(weights_now, weights_then)
+    assert np.isfinite(plain).all() and len(set(plain)) > 10
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_several_recorded_steps_are_one_after_the_other() -> None:
+    """On a GPU, blocks of steps give what steps alone give."""
+    x, y = shapes(150, 3)
+    recipe, compute = QUICK.replace(batch_size=40, epochs=6), Compute("cuda:0", "float32", 1)
+    found = []
+    for num in (1, 4, 20):
+        spec = InputSpec(16, 16, 1, mean=(50.0,), std=(70.0,))
+        state = TrainingState.new(build(plan(parse(TINY), (1, 16, 16), 3), spec, seed=1, device="cuda:0"), recipe)
+        images, labels = torch.from_numpy(x[..., None]).cuda(), torch.from_numpy(y).cuda()
+        with settled(compute):
+            stepper = ReplayedStepper(state, images, labels, Batches.of(recipe, y, 2), recipe, 20, compute)
+            found.append([loss for first in range(0, 20, num) for loss in stepper.run(first, num).tolist()])
+    assert found[0] == found[1] == found[2]

@@ -174,6 +174,8 @@ def settled(compute: Compute) -> Iterator[None]:
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
     cudnn = torch.backends.cudnn
+    filled: Any = torch.utils.deterministic
+    fills = filled.fill_uninitialized_memory
     benchmark, tf32, matmul = cudnn.benchmark, cudnn.allow_tf32, torch.get_float32_matmul_precision()
     devices = [compute.device] if compute.device.startswith("cuda") else []
     with torch.random.fork_rng(devices=devices):
@@ -187,6 +189,7 @@ def settled(compute: Compute) -> Iterator[None]:
                 # cuBLAS reads it when a process first uses a GPU, and is deterministic only with it.
                 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
                 torch.use_deterministic_algorithms(True, warn_only=True)
+                filled.fill_uninitialized_memory = False  # no kernel here reads what none has written
             yield
         finally:
             torch.set_num_threads(threads)
@@ -195,6 +198,7 @@ def settled(compute: Compute) -> Iterator[None]:
                 torch.set_float32_matmul_precision(matmul)
             if devices:
                 torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+                filled.fill_uninitialized_memory = fills
 
 
 def versions() -> dict[str, str]:

@@ -5,6 +5,7 @@ processes nor the device changes which image gets which augmentation. What an au
 business.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple, Self
@@ -116,9 +117,11 @@ class Batches:
         """Whole epochs within so many steps."""
         return num_steps * self.batch_size // self.num_images
 
-    def at(self, step: int, rank: int = 0, num_ranks: int = 1) -> Batch:
-        """The batch of a step, or this rank's part of it: the whole batch is drawn first and then cut."""
-        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)[rank::num_ranks]
+    def at(self, step: int, rank: int = 0, num_ranks: int = 1, num_steps: int = 1) -> Batch:
+        """The batch of a step, or this rank's part of it: the whole batch is drawn first and then cut. With `num_steps`
+        those of so many steps from that one on, one after the other."""
+        places = np.arange(step * self.batch_size, (step + num_steps) * self.batch_size)
+        places = places.reshape(num_steps, -1)[:, rank::num_ranks].ravel()
         epochs, within = np.divmod(places, self.num_images)
         parts = [(int(epoch), within[epochs == epoch]) for epoch in np.unique(epochs)]  # in order
         parts = parts or [(0, within)]  # a rank without a part
@@ -140,11 +143,15 @@ def gather(images_NHWC: Images, batch: Batch, device: str) -> Tensor:
         numbers = np.unique(views)
         parts = [_picked(images_NHWC[view], batch.positions[views == view], device) for view in numbers]
         return parts[0] if len(parts) == 1 else _in_places([np.flatnonzero(views == view) for view in numbers], parts)
-    images = _picked(images_NHWC, batch.positions, device)
-    for kind in batch.augmentation.kinds:
-        drawn = torch.from_numpy(batch.draws[kind.name]).to(images.device)
-        images = kind.apply(torch, images, drawn, batch.augmentation)
-    return images
+    draws = {name: torch.from_numpy(draw).to(device) for name, draw in batch.draws.items()}
+    return augmented(_picked(images_NHWC, batch.positions, device), draws, batch.augmentation)
+
+
+def augmented(images_NHWC: Tensor, draws: Mapping[str, Tensor], augmentation: Augmentation) -> Tensor:
+    """Images uint8 (B, H, W, C) after each augmentation that is on, with its draws (B, …) beside them."""
+    for kind in augmentation.kinds:
+        images_NHWC = kind.apply(torch, images_NHWC, draws[kind.name], augmentation)
+    return images_NHWC
 
 
 def _picked(images_NHWC: Tensor | ImageRows, positions: NDArray[np.int64], device: str) -> Tensor:

@@ -21,8 +21,8 @@ from convlens.network.forward import tensor_of
 from convlens.network.frozen import AS_THEY_ARE, View, frozen_outputs
 from convlens.progress import Progress
 from convlens.recipe import Recipe
-from convlens.training.loop import class_weights_of
 from convlens.training.plan import TrainingPlan
+from convlens.training.step import class_weights_of
 
 _ITERATIONS, _MEMORY, _TOLERANCE = 500, 10, 1e-7  # of the loss, by which a last step lowers it
 _MANY = 20  # times as many images in a split as are asked for: then those alone are computed
