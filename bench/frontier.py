@@ -4,7 +4,9 @@
     python bench/frontier.py report LINES [--plot FILE]
 
 `train`: each network for as many epochs as fit into the seconds, on the training images, measured on validation: test
-stays sealed. A line of JSON a training is added to --out, so that a frontier grows over days.
+stays sealed. A line of JSON a training is added to --out, so that a frontier grows over days. With --rates FILE the
+images/s of each size are read from there, and measured and added where they are not: what epochs give is the same on a
+GPU, where they are had sooner.
 `report`: how much accuracy the rule of `choosing/budget.py` loses against the best size for each set and time; the same
 with factors fitted to the other sets alone; and the Pareto front as a plot.
 """
@@ -25,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from convlens.architecture import parse, plan
-from convlens.choosing.budget import SIZES, Size, growth_for, least_epochs, widest_for
+from convlens.choosing.budget import SIZES, Size, batch_size_for, growth_for, least_epochs, rates_for, widest_for
 from convlens.choosing.kinds import kind_of
 from convlens.choosing.probe import Material
 from convlens.choosing.speed import rate_of
@@ -70,16 +72,21 @@ def train(given: argparse.Namespace) -> None:
         precision=compute.precision,
         views="mirror" if kind.is_mirrored else "none",
         grow_from=growth_for(height, width),
-        batch_size=256 if len(rows) > 30_000 else 128,
+        batch_size=batch_size_for(len(rows)),
     )
-    recipe = recipe.replace(**changes)
+    recipe = recipe.replace(**rates_for(recipe)).replace(**changes)
     sizes = [Size(int(width), int(depth)) for width in given.widths.split(",") for depth in given.depths.split(",")]
     for size in sizes:
         sentence = natural_for(height, width, *size)
         network = plan(parse(sentence), dataset.input_spec.shape, len(dataset.class_names))
         planned = TrainingPlan(dataset=dataset, network=network, recipe=recipe, seed=0, compute=compute)
-        rate = rate_of(Material(dataset, rows, held_out[:8]), planned, by_clock=True)
-        for seconds in map(float, given.seconds.split(",")):
+        rates = json.loads(given.rates.read_text()) if given.rates is not None and given.rates.exists() else {}
+        rate = rates.get(key := f"{dataset.name} {size.width}×{size.depth}")
+        if rate is None:
+            rate = rates[key] = rate_of(Material(dataset, rows, held_out[:8]), planned, by_clock=True)
+            if given.rates is not None:
+                given.rates.write_text(json.dumps(rates, indent=1, ensure_ascii=False))
+        for seconds in map(float, given.seconds.split(",")) if given.seconds else ():
             epochs = max(0.1, round(seconds * rate / len(rows), 2))
             for seed in range(given.seeds):
                 one = replace(planned, recipe=recipe.replace(epochs=epochs), seed=seed)
@@ -207,6 +214,7 @@ def main() -> None:
     training.add_argument("--depths", default="1")
     training.add_argument("--seconds", default="20,60")
     training.add_argument("--seeds", default=1, type=int)
+    training.add_argument("--rates", type=Path)
     training.add_argument("--size", type=int)
     training.add_argument("--channels", default=3, type=int)
     training.add_argument("--precision", default="auto")

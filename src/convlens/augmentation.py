@@ -22,7 +22,7 @@ from convlens.errors import UsageError
 from convlens.text import did_you_mean, shown
 
 Draw = NDArray[Any]  # one row an image of the epoch
-_CROP_FRAC, _CUTOUT_FRAC, _SHIFT_SHARE = 0.4, 0.35, 0.08  # of a kind that is named without a strength
+CUTOUT_FRAC, _CROP_FRAC, _SHIFT_SHARE = 0.3, 0.4, 0.08  # of a kind that is named without a strength
 
 
 def value(check: Check, default: Any, *, added: bool = False) -> Any:
@@ -314,7 +314,7 @@ class Cutout(Kind):
     name, stream, own = "cutout", 4, ("cutout_frac",)
 
     def usual(self, side: int) -> dict[str, Any]:
-        return {"cutout_frac": _CUTOUT_FRAC}
+        return {"cutout_frac": CUTOUT_FRAC}
 
     def words(self, values: Augmentation) -> str:
         return f"cutout of {values.cutout_frac:.2g} of the sides"

@@ -33,7 +33,7 @@ from tests.helpers import TINY_COLOUR
 def test_lengths() -> None:
     """Epochs and batches follow the data, fewer the more images there are; what fits into a time is rounded down."""
     assert [least_epochs(n) for n in (20, 219, 4_988, 50_000, 10_000_000)] == [60, 60, 16, 5.1, 1]
-    assert [batch_size_for(n) for n in (100, 2_000, 5_000, 60_000)] == [32, 64, 128, 256]
+    assert [batch_size_for(n) for n in (100, 2_000, 5_000, 60_000)] == [32, 64, 128, 512]
     assert epochs_within(60, 1000, 250) == 14 and epochs_within(1, 10_000, 10) == 0
     assert images_in(10, 110) == images_in(10, 130) == 1024
     assert [parse_time(t) for t in ("90", "90s", "5m", "1.5h", 7, None)] == [90, 90, 300, 5400, 7, None]

@@ -7,11 +7,15 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+from convlens.recipe import Recipe
+
 USUAL_S = 180.0  # what all may take when nobody says a time
 _TRAINING_SHARE = 0.77  # of it, that the training itself may take where its start is quick
 _BESIDE_S = 24.0  # what else there is to do: starting, looking at the pictures, validating, saving
 _FILE_S, _BYTE_S = 2.4e-4, 3e-8  # that packing takes for a file, and for a byte of it
 _LEAST_SHARE = 0.3  # of the time, that is trained however long packing takes
+_RATES_UP_TO = 256  # images a step, that the rates of the presets suit
+_OFTEN = 4  # times the epochs that the data needs
 _GROWING = 24  # pixels, from which on images begin smaller
 _VALIDATING = 1.05  # a twentieth of a training may go into validating
 
@@ -23,28 +27,34 @@ class Size(NamedTuple):
     depth: int
 
 
-# From how many times the epochs that the data needs on each is better than the one before in the same time: estimated
-# from a few comparisons (docs/decisions.md), for which bench/frontier.py is there.
+# From how many times the epochs that the data needs on each is better than those before in the same time: fitted by
+# bench/frontier.py to four sets (docs/speed.md), the two deep ones to two comparisons (docs/decisions.md).
 SIZES = {
     Size(16, 1): 0.0,
     Size(24, 1): 0.4,
-    Size(32, 1): 0.8,
+    Size(32, 1): 0.5,
     Size(48, 1): 1.1,
     Size(64, 1): 1.5,
     Size(96, 1): 2.0,
-    Size(96, 2): 2.5,
-    Size(128, 2): 3.0,
+    Size(96, 2): 6.0,
+    Size(128, 2): 7.5,
 }
 USUAL_SIZE = Size(32, 1)
 _WIDTH, _VALUES = 16, 50_000  # the width for so many values of pixels; it may grow with their cube root
 
 
 def batch_size_for(num_images: int) -> int:
-    """32 images a step for a few hundred, up to 256 for tens of thousands: small sets need the steps."""
+    """32 images a step for a few hundred, up to 512 for tens of thousands: small sets need the steps."""
     for batch_size, most in ((32, 1_000), (64, 3_000), (128, 30_000)):
         if num_images <= most:
             return batch_size
-    return 256
+    return 512
+
+
+def rates_for(recipe: Recipe) -> dict[str, float]:
+    """Its learning rates, which suit batches of up to 256 images, in proportion to larger ones (Goyal et al., 2017)."""
+    factor = max(1.0, recipe.batch_size / _RATES_UP_TO)
+    return {"lr": factor * recipe.lr, "muon_lr": factor * recipe.muon_lr}
 
 
 def growth_for(height: int, width: int) -> float:
@@ -61,9 +71,14 @@ def least_epochs(num_images: int) -> float:
     return round(min(60.0, max(1.0, 16 * math.sqrt(5_000 / num_images))), 1)
 
 
-def most_epochs(num_images: int) -> float:
-    """After which more teach nothing: four times as many."""
-    return 4 * least_epochs(num_images)
+def most_epochs(num_images: int, *, is_asked: bool) -> float:
+    """After which more teach nothing that is worth waiting for: four times as many; eight where a time is asked for."""
+    return (8 if is_asked else 4) * least_epochs(num_images)
+
+
+def is_seen_often(num_images: int, epochs: float) -> bool:
+    """Whether images come up so often that covering a part of each (cutout) teaches more than it hides."""
+    return epochs >= _OFTEN * least_epochs(num_images)
 
 
 def packing_s(num_files: int, typical_bytes: float) -> float:

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, replace
 
 from convlens.architecture import parse, plan
+from convlens.augmentation import CUTOUT_FRAC
 from convlens.augmentation import FIELDS as AUGMENTATION_FIELDS
 from convlens.choosing.budget import (
     USUAL_SIZE,
@@ -15,10 +16,12 @@ from convlens.choosing.budget import (
     batch_size_for,
     epochs_within,
     growth_for,
+    is_seen_often,
     is_worth,
     least_epochs,
     most_epochs,
     packing_s,
+    rates_for,
     size_for,
     usual_training_s,
 )
@@ -181,9 +184,9 @@ class _Choosing(Choosing):
         num_images, material = dataset.counts["train"], material_of(dataset)
         preset = NATURAL if self.is_open else self.draft.preset
         assert preset is not None, "only presets of the family come here"
-        recipe = preset.recipe.replace(**{"precision": self.draft.compute.precision} | self.pinned)
-        if "batch_size" not in self.pinned:
-            recipe = recipe.replace(batch_size=batch_size_for(num_images))
+        found = {"precision": self.draft.compute.precision, "batch_size": batch_size_for(num_images)}
+        recipe = preset.recipe.replace(**found | self.pinned)
+        recipe = recipe.replace(**rates_for(recipe) | self.pinned)
         recipe = recipe if "grow_from" in self.pinned else recipe.replace(grow_from=growth_for(height, width))
         seconds = self.training_s
 
@@ -251,6 +254,10 @@ class _Choosing(Choosing):
             self.say("views mirror: a picture is classified by the mean over it and its mirror image")
         if "epochs" not in self.pinned and (self.is_open or self.budget_s is not None):
             recipe = recipe.replace(epochs=self.epochs_for(dataset, rate, recipe.num_views))
+        is_drawn = not kind_of(dataset).is_mirrored  # on strokes a hole is a stroke that ends
+        if tries and not is_drawn and "cutout_frac" not in self.pinned and is_seen_often(num_images, recipe.epochs):
+            recipe = recipe.replace(cutout_frac=CUTOUT_FRAC)
+            self.say(f"cutout too, as helps where each image is seen as often as {recipe.epochs:g} times")
         if self.budget_s is not None or self.is_open:
             self.expected_s = seconds = recipe.epochs * num_images / rate
             growing = f", images growing from {recipe.grow_from:g} of their sides" if recipe.grow_from < 1 else ""
@@ -281,13 +288,13 @@ class _Choosing(Choosing):
             seconds -= num_views * dataset.counts["test"] / (FASTER[self.draft.compute.precision] * rate)
         fitting = epochs_within(max(0.0, seconds), num_images, rate)
         if self.budget_s is None:
-            return min(most_epochs(num_images), max(least_epochs(num_images), fitting))
+            return min(most_epochs(num_images, is_asked=False), max(least_epochs(num_images), fitting))
         if fitting < 1:
             self.say(
                 f"the time is too short for one epoch, which would take about {num_images / rate + _ENDING_S:.0f} s: "
                 "learned from as far as it goes"
             )
-        return min(most_epochs(num_images), max(0.01, 1 / num_images, fitting))
+        return min(most_epochs(num_images, is_asked=True), max(0.01, 1 / num_images, fitting))
 
     # ------------------------------------------------------------ what a person should know
 

@@ -26,6 +26,7 @@ from convlens.training.plan import TrainingPlan
 COARSE, FINE = 4, 32  # steps to a doubling: for a training of the usual length, and for a time that was asked for
 _DOCUMENT, _FORMAT, _MOST = "convlens speeds", 1, 2_000
 _WARM_UP, _TIMED = 2, 8  # steps of one thread; those of a network are slower at first
+_FEWER, _LONG_S = 3, 1.5  # so many are enough where they have taken so long
 _OPERATIONS = 3  # forward, and two backward, a layer
 _CPUINFO = Path("/proc/cpuinfo")
 _PLAUSIBLE = (0.8, 1.2)  # times the modelled seconds: what the clock says beyond it comes from another process
@@ -122,6 +123,6 @@ def _steps_s(material: Material, plan: TrainingPlan) -> list[float]:
             if done >= _WARM_UP:
                 seconds.append((now - before) / (step - done))
             before, done = now, step
-            if len(seconds) >= _TIMED:
+            if len(seconds) >= (_FEWER if sum(seconds) >= _LONG_S else _TIMED):
                 break
     return [max(1e-6, one) for one in seconds] or [1.0]

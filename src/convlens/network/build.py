@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -78,6 +79,13 @@ class DropoutModule(nn.Dropout):
         return input * mask.mul_(65536 / kept)
 
 
+class GlobalMaxPoolModule(nn.AdaptiveMaxPool2d):
+    """Of its map's size on a GPU, where torch's adaptive form has no deterministic gradient; the same values."""
+
+    def forward(self, input: Tensor) -> Any:
+        return F.max_pool2d(input, input.shape[2:]) if input.is_cuda else super().forward(input)
+
+
 def _module(node: Node) -> nn.Module:
     if isinstance(node.layer, Residual):
         return ResidualModule(node.body, node.shortcut)
@@ -86,7 +94,11 @@ def _module(node: Node) -> nn.Module:
     return simple_module(node.layer, node.input_shape)
 
 
-_OURS: dict[str, type[nn.Module]] = {"Scale": ScaleModule, "Dropout": DropoutModule}
+_OURS: dict[str, type[nn.Module]] = {
+    "Scale": ScaleModule,
+    "Dropout": DropoutModule,
+    "AdaptiveMaxPool2d": GlobalMaxPoolModule,
+}
 
 
 def simple_module(layer: Layer, shape: Shape) -> nn.Module:
