@@ -168,39 +168,47 @@ def report(given: argparse.Namespace) -> None:
         losses = [lost(case, point, factors) for case, point in points.items()]
         print(f"lost by {whose}: {mean(losses):.2f} on average, {max(losses):.2f} at most")
     if given.plot is not None:
-        plot(points, given.plot)
+        plot(points, {line["data"]: line["n"] for line in lines}, given.plot)
 
 
-def plot(points: Points, path: Path) -> None:
-    """A panel a set: a line a size, and the rule's choice at each time as a ring."""
+def plot(points: Points, num_measured: dict[str, int], path: Path) -> None:
+    """A panel a set: a line a size, the Pareto front behind them, and the rule's choice at each time as a ring."""
     import matplotlib
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
 
     names = sorted({case.data for case in points})
-    figure, panels = plt.subplots(1, len(names), figsize=(4.2 * len(names), 3.8), squeeze=False)
+    figure, panels = plt.subplots(1, len(names), figsize=(4.2 * len(names), 4.0), squeeze=False)
     sizes = sorted({size for point in points.values() for size in point})
     colours = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(sizes)))
     for panel, name in zip(panels[0], names, strict=True):
         own = {case.seconds: (case, point) for case, point in points.items() if case.data == name}
         for size, colour in zip(sizes, colours, strict=True):
             at = sorted((seconds, point[size][1]) for seconds, (_, point) in own.items() if size in point)
-            label = f"{size.width}" if size.depth == 1 else f"{size.width}, depth {size.depth}"
-            panel.plot(*zip(*at, strict=True), marker="o", ms=4, lw=1.2, color=colour, label=label) if at else None
+            panel.plot(*zip(*at, strict=True), marker="o", ms=4, lw=1.2, color=colour) if at else None
+        front = sorted((seconds, max(a for _, a in point.values())) for seconds, (_, point) in own.items())
+        panel.plot(*zip(*front, strict=True), lw=7, color="#d0d0d0", zorder=0, solid_capstyle="round")
         for seconds, (case, point) in own.items():
             accuracy = point[chosen(case, point, SIZES)][1]
             panel.plot([seconds], [accuracy], "o", ms=11, mfc="none", mec="#d0006f", mew=1.4)
         panel.set_xscale("log")
         panel.set_xticks(sorted(own), [f"{seconds:g}" for seconds in sorted(own)], minor=False)
         panel.xaxis.minorticks_off()
-        panel.set_title(name, fontsize=10)
+        error = 100 * math.sqrt(front[-1][1] / 100 * (1 - front[-1][1] / 100) / num_measured[name])
+        panel.set_title(f"{name}: {num_measured[name]:,} images, ± {error:.2f} at the top", fontsize=10)
         panel.set_xlabel("seconds of training, two cores")
         panel.spines[["top", "right"]].set_visible(False)
     panels[0][0].set_ylabel("validation accuracy, %")
-    panels[0][0].legend(title="width", fontsize=8, title_fontsize=8, frameon=False)
-    figure.tight_layout()
-    figure.savefig(path, dpi=130)
+    words = [f"width {s.width}" + (f", depth {s.depth}" if s.depth > 1 else "") for s in sizes]
+    marks: list[Any] = [Line2D([], [], color=colour, marker="o", ms=4, lw=1.2) for colour in colours]
+    marks += [Line2D([], [], lw=7, color="#d0d0d0")]
+    marks += [Line2D([], [], ls="", marker="o", ms=11, mfc="none", mec="#d0006f", mew=1.4)]
+    labels = [*words, "best of them", "what the rule takes"]
+    figure.legend(marks, labels, ncols=len(labels), loc="lower center", fontsize=9, frameon=False)
+    figure.tight_layout(rect=(0, 0.07, 1, 1))
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:

@@ -17,11 +17,13 @@ from convlens.choosing.budget import (
     epochs_within,
     least_epochs,
     packing_s,
+    rates_for,
     size_for,
     usual_training_s,
 )
 from convlens.choosing.choose import _ENDING_S, choose
 from convlens.choosing.probe import images_in
+from convlens.data.sources.named import mnist_arrays
 from convlens.errors import UsageError
 from convlens.presets import PRESETS
 from convlens.progress import Progress
@@ -110,3 +112,30 @@ def test_a_time_sizes_the_presets_of_the_family(workplace: Path, preset: str) ->
     assert long.recipe.augmentation == plain.recipe.augmentation and long.recipe.views == plain.recipe.views
     own = chosen(time=6000, architecture=TINY_COLOUR)
     assert own.architecture == TINY_COLOUR
+
+
+def test_rates_follow_large_batches() -> None:
+    """Learning rates grow with batches of more than 256 images, and with no smaller ones."""
+    recipe = PRESETS["natural"].recipe
+    for batch_size, factor in ((64, 1.0), (256, 1.0), (512, 2.0)):
+        found = rates_for(recipe.replace(batch_size=batch_size))
+        assert found == {"lr": factor * recipe.lr, "muon_lr": factor * recipe.muon_lr}
+
+
+def test_what_is_seen_often_is_covered(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long time brings cutout to colour pictures, unless it was said or turned off; a short one and strokes do
+    without."""
+    monkeypatch.setattr("convlens.choosing.choose.orientation_of", lambda *_: None)
+    colour = np.random.default_rng(0).integers(0, 256, (400, 32, 32, 3), np.uint8)
+    x, y = mnist_arrays("train")
+
+    def cutout(pictures: Any, labels: Any, time: float, **wishes: Any) -> float:
+        request = TrainRequest(data=(pictures, labels), device="cpu", time=time, **wishes).with_defaults()
+        recipe = choose(request, request.draft(None), Progress()).draft.recipe
+        return recipe.cutout_frac
+
+    labels = np.arange(400) % 2
+    assert cutout(colour, labels, 6_000) == 0.3 and cutout(colour, labels, 60) == 0
+    assert cutout(colour, labels, 6_000, recipe={"cutout_frac": 0.1}) == 0.1
+    assert cutout(colour, labels, 6_000, augment="flip") == 0
+    assert cutout(x[:400], y[:400], 6_000) == 0

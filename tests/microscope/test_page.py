@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import convlens
 from convlens.lens.hooks import record
-from tests.microscope.test_server import Server
+from tests.microscope.test_server import Server, picture_bytes
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, ViewportSize
@@ -238,6 +238,23 @@ def test_chosen_file_and_a_file_that_is_none(page: Page, tmp_path: Path) -> None
     page.wait_for_selector("#problem:not([hidden])")
     assert "not a picture" in page.locator("#problem").inner_text()
     draw_seven(page)
+
+
+def test_the_answer_over_both_views_is_shown(browser: Browser, two_views: convlens.Run, tmp_path: Path) -> None:
+    """A model with mirrored views: under the bars, which are those of the picture alone, stands predict's answer."""
+    (tmp_path / "picture.png").write_bytes(picture_bytes(3))
+    server = Server(tmp_path, str(two_views.path), "--port", "0")
+    context = browser.new_context(viewport=DESKTOP)
+    page = context.new_page()
+    page.goto(server.entry)
+    page.wait_for_selector("body[data-ready]")
+    page.set_input_files("#file", tmp_path / "picture.png")
+    page.wait_for_selector("#mirrored:not([hidden])")
+    answer = convlens.predict(two_views, tmp_path / "picture.png")[0]
+    words = f"With its mirror image, as predict answers: {answer.label}, {100 * answer.probability:.1f} %"
+    assert page.locator("#mirrored").inner_text() == words
+    context.close()
+    assert server.close() == 0
 
 
 def test_error_of_a_sentence_stands_under_its_column(page: Page) -> None:
