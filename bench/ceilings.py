@@ -69,7 +69,7 @@ class Stepper:
         network = build(self.plan, dataset.input_spec, memory_format=compute.memory_format)
         images, labels = dataset.images("train"), torch.from_numpy(dataset.labels("train"))
         batches = Batches.of(preset.recipe, np.zeros(len(images), np.int64), 0)
-        self.state = TrainingState.new(network, preset.recipe)
+        self.state = TrainingState.new(network, preset.recipe.replace(precision=compute.precision))
         self.steps: Iterator[Losses] = train_steps(
             self.state, images, labels, batches, preset.recipe, 1_000_000, compute
         )

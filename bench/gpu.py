@@ -1,6 +1,6 @@
-"""Whole trainings on an accelerator, one after the other in one process: seconds from the network's construction to the
-last step, and accuracy. The first seed is not counted in the times: it readies the libraries, which takes a process
-about a second.
+"""Whole trainings on an accelerator, one after the other in one process: seconds of making the network and of all steps
+(without copying the images to the device, and without validation), and accuracy. The first seed is not counted in the
+times: it readies the libraries, which takes a process about a second.
 
     python bench/gpu.py DATA [--preset natural] [--width 64] [--set NAME=VALUE …] [--seeds 20] [--test] [--one-by-one]
 
@@ -64,14 +64,15 @@ def main() -> None:
     def words(values: list[float]) -> str:
         return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
-    compute = records[0].compute
+    device = records[0].compute.device
+    device = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
     line: dict[str, Any] = {
         "data": dataset.name, "preset": given.preset, "width": given.width, "set": given.set, "sentence": sentence,
         "train_s": words(seconds), "slowest_s": round(max(seconds), 3), "first_s": round(records[0].train_s, 3),
         "accuracy": words(accuracies), "lowest": round(min(accuracies), 2), "n": len(accuracies),
         "of": f"{scores[0].n if scores[0] else 0} {'test' if given.test else 'validation'} images",
         "images_per_s": round(median(one.images_per_s or 0 for one in records)), "one_by_one": given.one_by_one,
-        "device": torch.cuda.get_device_name() if compute.device.startswith("cuda") else compute.device, **versions(),
+        "device": device, **versions(),
     }  # fmt: skip
     print(json.dumps(line), flush=True)
 

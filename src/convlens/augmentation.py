@@ -166,7 +166,7 @@ class Turn(Kind):
         for quarters in (1, 2, 3) if is_square else (2,):
             is_turned = (draw == quarters if is_square else draw >= 2)[:, None, None, None]
             turned = xp.where(is_turned, xp.rot90(images_NHWC, quarters, (1, 2)), turned)
-        return turned
+        return turned.contiguous()
 
 
 class Shift(Kind):

@@ -215,7 +215,7 @@ def test_photographs_killed_by_the_system_come_to_the_same_bits(tmp_path: Path, 
             ("network.frozen", "key_of", 20),
             ("network.frozen", "key_of", 70),
             ("training.head", "_curved", 5),
-            ("training.loop", "_average", 2),
+            ("training.step", "loss_of", 2),
         ]
     ):
         for path in (files.cache_folder() / "frozen").glob("*"):

@@ -105,6 +105,33 @@ def test_orthogonalised(shape: tuple[int, int]) -> None:
     assert torch.equal(orthogonalised(torch.zeros(3, 5)), torch.zeros(3, 5))
 
 
+def test_kernels_of_one_shape_are_orthogonalised_each_by_itself() -> None:
+    """Together they come to what they come to alone, tall ones too, and in bfloat16 to within its digits."""
+    torch.manual_seed(1)
+    matrices = torch.randn(3, 40, 12) * torch.tensor([1.0, 100.0, 1e-3])[:, None, None]
+    together = orthogonalised(matrices)
+    torch.testing.assert_close(together, torch.stack([orthogonalised(one) for one in matrices]), rtol=0, atol=1e-5)
+    rough = orthogonalised(matrices, torch.bfloat16)
+    assert rough.dtype == torch.float32 and 1e-4 < float((rough - together).abs().max()) < 0.05
+    values = torch.linalg.svdvals(rough)
+    assert float(values.min()) > 0.55 and float(values.max()) < 1.35
+
+
+def test_muon_moves_kernels_of_one_shape_apart() -> None:
+    """Of two kernels of one shape each gets its own update."""
+    torch.manual_seed(2)
+    kernels = {name: torch.nn.Parameter(torch.randn(6, 4, 3, 3)) for name in "ab"}
+    recipe = Recipe(optimizer="muon", lr=0.01, muon_lr=0.3, momentum=0.0)
+    expected = {}
+    for name, kernel in kernels.items():
+        kernel.grad = torch.randn_like(kernel)
+        update = orthogonalised(kernel.grad.flatten(1)).view_as(kernel)
+        expected[name] = kernel.detach() / kernel.detach().norm() * 6**0.5 - 0.3 * update
+    Optimizer(kernels, recipe).step(0.01, 1)
+    for name, kernel in kernels.items():
+        torch.testing.assert_close(kernel.detach(), expected[name], rtol=1e-5, atol=1e-6)
+
+
 def test_recipes_without_the_newest_field_are_read() -> None:
     """A recipe that was written before muon came is read; one that lacks anything else is not."""
     written = Recipe().to_json()

@@ -103,18 +103,22 @@ def widest_for(num_values: int) -> float:
     return float(_WIDTH * (num_values / _VALUES) ** (1 / 3))
 
 
-def size_for(num_images: int, num_values: int, seconds: float, rate_at: Callable[[Size], float]) -> Size:
+def size_for(
+    num_images: int, num_values: int, seconds: float, rate_at: Callable[[Size], float], *, is_asked: bool = False
+) -> Size:
     """The largest network that sees the images often enough to be worth its size, and whose width the data can fill:
-    `num_values` is that of all training images. `rate_at` gives images a second."""
+    `num_values` is that of all training images. `rate_at` gives images a second; `is_asked` says whether the time was
+    asked for."""
     widest = widest_for(num_values)
     for size in reversed(SIZES):
         if size.width > widest:
             continue
-        if is_worth(size, num_images, seconds, rate_at(size)):
+        if is_worth(size, num_images, seconds, rate_at(size), is_asked=is_asked):
             return size
     return next(iter(SIZES))
 
 
-def is_worth(size: Size, num_images: int, seconds: float, images_per_s: float) -> bool:
+def is_worth(size: Size, num_images: int, seconds: float, images_per_s: float, *, is_asked: bool) -> bool:
     """Whether a network of this size sees the images often enough in the seconds."""
-    return epochs_within(seconds, num_images, images_per_s) >= SIZES[size] * least_epochs(num_images)
+    epochs = min(epochs_within(seconds, num_images, images_per_s), most_epochs(num_images, is_asked=is_asked))
+    return epochs >= SIZES[size] * least_epochs(num_images)

@@ -184,11 +184,12 @@ class _Choosing(Choosing):
         num_images, material = dataset.counts["train"], material_of(dataset)
         preset = NATURAL if self.is_open else self.draft.preset
         assert preset is not None, "only presets of the family come here"
-        found = {"precision": self.draft.compute.precision, "batch_size": batch_size_for(num_images)}
-        recipe = preset.recipe.replace(**found | self.pinned)
-        recipe = recipe.replace(**rates_for(recipe) | self.pinned)
+        recipe = preset.recipe.replace(**{"precision": self.draft.compute.precision} | self.pinned)
+        if "batch_size" not in self.pinned:
+            recipe = recipe.replace(batch_size=batch_size_for(num_images))
+            recipe = recipe.replace(**rates_for(recipe) | self.pinned)
         recipe = recipe if "grow_from" in self.pinned else recipe.replace(grow_from=growth_for(height, width))
-        seconds = self.training_s
+        seconds, is_asked = self.training_s, self.budget_s is not None
 
         def planned(size: Size) -> TrainingPlan:
             sentence = natural_for(height, width, *size)
@@ -198,7 +199,7 @@ class _Choosing(Choosing):
         self.bar.start("timing", 1)
         usual = planned(USUAL_SIZE)
         check_memory(usual.network, recipe, usual.compute)
-        rate = rate_of(material, usual, by_clock=self.budget_s is not None)
+        rate = rate_of(material, usual, by_clock=is_asked)
 
         def rate_at(size: Size) -> float:
             """Measured, unless the size is out of the question: time grows with the width at least."""
@@ -208,12 +209,12 @@ class _Choosing(Choosing):
                 check_memory(one.network, recipe, one.compute)
             except TrainingError:
                 return 0.0
-            if size.width <= USUAL_SIZE.width or not is_worth(size, num_images, seconds, best):
+            if size.width <= USUAL_SIZE.width or not is_worth(size, num_images, seconds, best, is_asked=is_asked):
                 return best
-            return rate_of(material, one, by_clock=self.budget_s is not None)
+            return rate_of(material, one, by_clock=is_asked)
 
         num_values = num_images * math.prod(dataset.input_spec.shape)
-        size = size_for(num_images, num_values, seconds, rate_at)
+        size = size_for(num_images, num_values, seconds, rate_at, is_asked=is_asked)
         chosen = planned(size).network
         self.fill(preset=preset, architecture=str(chosen.architecture), recipe=recipe)
         depth = "" if size.depth == 1 else f", {size.depth} pairs of convolutions a stage"

@@ -26,6 +26,7 @@ from convlens.training.plan import TrainingPlan
 COARSE, FINE = 4, 32  # steps to a doubling: for a training of the usual length, and for a time that was asked for
 _DOCUMENT, _FORMAT, _MOST = "convlens speeds", 1, 2_000
 _WARM_UP, _TIMED = 2, 8  # steps of one thread; those of a network are slower at first
+_CODE = 2  # raised where steps come to take another time by what is written here
 _FEWER, _LONG_S = 3, 1.5  # so many are enough where they have taken so long
 _OPERATIONS = 3  # forward, and two backward, a layer
 _CPUINFO = Path("/proc/cpuinfo")
@@ -94,8 +95,8 @@ def _rate_at(material: Material, plan: TrainingPlan, share: float, *, by_clock: 
     """Images a second at this share of their sides."""
     recipe = plan.recipe.replace(grow_from=share, grow_until=1.0, epochs=1.0)
     kinds = [kind.name for kind in recipe.kinds]
-    work = [str(plan.network.architecture), plan.network.input_shape, recipe.batch_size, share, by_clock]
-    work += [recipe.optimizer, recipe.freeze, bool(recipe.ema), kinds]
+    work: list[Any] = [str(plan.network.architecture), plan.network.input_shape, recipe.batch_size, share, by_clock]
+    work += [_CODE, recipe.optimizer, recipe.freeze, bool(recipe.ema), kinds]
 
     def measure() -> float:
         compute = plan.compute

@@ -110,7 +110,7 @@ def fit(plan: TrainingPlan, rows: NDArray[np.int64] | None = None, bar: Progress
         network.num_frozen = first
         for module in list(network.layers.children())[:first]:
             module.requires_grad_(False)
-        state = TrainingState.new(network, recipe)
+        state = TrainingState.new(network, recipe.replace(precision=compute.precision))
         state.train_s = time.perf_counter() - started
         labels_N = plan.dataset.labels_at(rows)
         mapped = trained_on(network, plan, rows, first, bar)

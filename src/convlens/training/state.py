@@ -1,7 +1,7 @@
 """All that training changes, as one value that writes and reads itself.
 
 Owns the tensors (weights, moments, averages, the best so far) and the plain numbers beside them. Where they are kept is
-`checkpoint.py`'s business; what changes them, `loop.py`'s and `trainer.py`'s.
+`checkpoint.py`'s business; what changes them, `step.py`'s, `loop.py`'s and `trainer.py`'s.
 """
 
 from collections.abc import Iterator, Mapping
@@ -72,7 +72,7 @@ class TrainingState:
 
     @classmethod
     def new(cls, network: Network, recipe: Recipe) -> Self:
-        """The state before the first step."""
+        """The state before the first step. The recipe's precision is resolved: muon's updates are made in it."""
         trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
         copies = {name: t.detach().clone() for name, t in tensors_of(network).items()}
         ema = {name: t for name, t in copies.items() if t.is_floating_point()} if recipe.ema else None

@@ -6,6 +6,7 @@ Python for none. Either way a step is the same kernels in the same order, and gi
 looked at is `loop.py`'s business.
 """
 
+import gc
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -125,15 +126,17 @@ class ReplayedStepper(Stepper):
     def run(self, first: int, num: int) -> Tensor:
         callers = torch.cuda.current_stream(self.compute.device)
         self.stream.wait_stream(callers)
-        with torch.cuda.stream(self.stream):
-            sides, parts = self.sides_at(first), self._sent(first, num)
-            if sides != self.sides:
-                self.sides, self.is_ready, self.graph = sides, False, None
-            losses = torch.empty(num, device=self.compute.device)
-            for number in range(num):
-                self._seed(first + number)
-                losses[number] = self._one([part[number] for part in parts])
-        callers.wait_stream(self.stream)
+        try:
+            with torch.cuda.stream(self.stream):
+                sides, parts = self.sides_at(first), self._sent(first, num)
+                if sides != self.sides:
+                    self.sides, self.is_ready, self.graph = sides, False, None
+                losses = torch.empty(num, device=self.compute.device)
+                for number in range(num):
+                    self._seed(first + number)
+                    losses[number] = self._one([part[number] for part in parts])
+        finally:  # whoever is interrupted may save the weights, or free them, and what is queued still writes to them
+            callers.wait_stream(self.stream)
         return losses
 
     def _sent(self, first: int, num: int) -> list[Tensor]:
@@ -147,26 +150,35 @@ class ReplayedStepper(Stepper):
     def _one(self, inputs: list[Tensor]) -> Tensor:
         if not self.is_ready:
             self.is_ready = True
-            return self._recorded(inputs)
+            return self._learn_from(inputs)
         if self.graph is None:
             self.inputs = [torch.empty_like(one) for one in inputs]
             torch.cuda.empty_cache()  # what was freed is no use to a graph, which has memory of its own
-            graph = torch.cuda.CUDAGraph()
-            graph.capture_begin(capture_error_mode="thread_local")
-            try:
-                self.loss = self._recorded(self.inputs)
-            except BaseException:
-                with suppress(RuntimeError):
-                    graph.capture_end()
-                raise
-            graph.capture_end()
-            self.graph = graph
+            self.graph = self._recorded()
         for place, one in zip(self.inputs, inputs, strict=True):
             place.copy_(one)
         self.graph.replay()
         return self.loss
 
-    def _recorded(self, inputs: list[Tensor]) -> Tensor:
+    def _recorded(self) -> torch.cuda.CUDAGraph:
+        """A step from whatever lies in `inputs`, as a graph that leaves its loss in `loss`."""
+        graph, collects = torch.cuda.CUDAGraph(), gc.isenabled()
+        gc.disable()  # an old graph that is collected now would spoil the recording
+        try:
+            graph.capture_begin(capture_error_mode="thread_local")
+            self.loss = self._learn_from(self.inputs)
+        except BaseException:
+            with suppress(RuntimeError):
+                graph.capture_end()
+            raise
+        else:
+            graph.capture_end()
+        finally:
+            if collects:
+                gc.enable()
+        return graph
+
+    def _learn_from(self, inputs: list[Tensor]) -> Tensor:
         """A step from what was sent for it."""
         positions, rates, *draws = inputs
         named = dict(zip((kind.name for kind in self.batches.augmentation.kinds), draws, strict=True))
