@@ -57,7 +57,7 @@ class Stepper:
         self.class_weights = class_weights_of(labels_N, network.plan.num_classes, recipe.balance)
         self.has_dropout = any(isinstance(m, nn.Dropout) and m.p > 0 for m in network.modules())
         weights, averages = tensors_of(network), state.ema or {}
-        self.averaged = [(average, weights[name]) for name, average in averages.items()]
+        self.averages = [(average, weights[name]) for name, average in averages.items()]
         network.train()
 
     def run(self, first: int, num: int) -> Tensor:
@@ -93,7 +93,7 @@ class Stepper:
         loss.backward()
         self.state.optimizer.step(rates.lr, rates.number)
         with torch.no_grad():
-            for average, weights in self.averaged:
+            for average, weights in self.averages:
                 average.lerp_(weights, rates.moved)
         return loss.detach()
 
