@@ -113,7 +113,9 @@ def test_one_broken_picture_ends_nothing(run: convlens.Run, command: Command, wo
     assert done.returncode == 1 and "2 of 6 pictures cannot be read" in done.stderr, done.stderr
     assert "1 file in some, no pictures, passed over (1 .txt)" in done.stderr and "HEIC" in done.stdout
     rows = Path("all.csv").read_text(encoding="utf-8").splitlines()
-    assert len(rows) == 7 and rows[0].endswith("probability3,error") and sum("HEIC" in row for row in rows) == 1
+    assert (
+        len(rows) == 7 and rows[0].endswith("probability3,unfamiliar,error") and sum("HEIC" in row for row in rows) == 1
+    )
     lines = command("predict", run.path, "-", "--jsonl", input="some/0.png\nsome/broken.jpg\n")
     answers = [json.loads(line) for line in lines.stdout.splitlines()]
     assert lines.returncode == 1 and [answer["path"] for answer in answers] == ["some/0.png", "some/broken.jpg"]

@@ -6,7 +6,7 @@ Owns the way from a person's picture to an answer: decode, frame as the training
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +30,7 @@ from convlens.metrics import softmax
 from convlens.modelfile import ModelCard
 from convlens.network.build import Network, build, copy_into
 from convlens.network.compute import MEMORY_FORMATS, resolve_compute, resolve_device, settled
-from convlens.network.forward import logits_of
+from convlens.network.forward import outputs_of
 from convlens.network.pretrained import model_path
 from convlens.progress import Progress, open_progress
 from convlens.recipe import VIEWS
@@ -45,8 +45,9 @@ _BATCH_SIZE = 256
 class Prediction:
     """One answer. `top` holds (label, probability) of the likeliest classes, likeliest first, the answer among them.
 
-    `path` names the picture, or is None for one that came as bytes or pixels. Where it could not be read, `error` says
-    why, and there is no answer: no label, no probability, an empty `top`.
+    `path` names the picture, or is None for one that came as bytes or pixels. `unfamiliar` says whether it is unlike
+    the training images, None where the model cannot tell. Where it could not be read, `error` says why, and there is
+    no answer: no label, no probability, an empty `top`.
     """
 
     path: str | None
@@ -54,25 +55,28 @@ class Prediction:
     probability: float
     top: tuple[tuple[str, float], ...]
     error: str | None = None
+    unfamiliar: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As `predict --json` prints it."""
         top = [{"label": label, "probability": probability} for label, probability in self.top]
         if self.error is not None:
             return {"path": self.path, "label": None, "probability": None, "top": [], "error": self.error}
-        return {"path": self.path, "label": self.label, "probability": self.probability, "top": top}
+        answer = {"path": self.path, "label": self.label, "probability": self.probability, "top": top}
+        return answer if self.unfamiliar is None else answer | {"unfamiliar": self.unfamiliar}
 
 
 @dataclass(frozen=True)
 class Classifier:
     """A network with its card, in memory. `path` is the file it came from; `views` is what of a picture is classified,
-    as in the recipe."""
+    as in the recipe; `temperature` is what logits are divided by before they become probabilities."""
 
     path: Path
     card: ModelCard
     network: Network
     device: str
     views: str = "none"
+    temperature: float = 1.0
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -109,11 +113,30 @@ class Classifier:
 
     def logits(self, images_NHWC: Pixels | ImageRows) -> NDArray[np.float32]:
         """float32 (N, K) for framed images, uint8 (N, H, W, C). Raises ModelFileError where one is not finite."""
+        return self.outputs(images_NHWC, ())[0]
+
+    def outputs(
+        self, images_NHWC: Pixels | ImageRows, addresses: Sequence[str]
+    ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+        """The logits, and of the layers with these addresses the statistics of their channels, float32 (N, S)
+        (`network/forward.py`). Raises ModelFileError."""
         with settled(resolve_compute(self.device, "float32")):
-            logits = logits_of(self.network, images_NHWC, views=self.views)
+            logits, statistics = outputs_of(self.network, images_NHWC, views=self.views, addresses=addresses)
         if not np.isfinite(logits).all():
             raise ModelFileError(f"{shown(self.path, 200)} gives values that are not finite: it cannot be used")
-        return logits
+        return logits, statistics
+
+    def probabilities(self, logits_NK: NDArray[np.floating]) -> NDArray[np.float64]:
+        """What the logits come to, float64 (N, K), each row summing to 1."""
+        return softmax(logits_NK, self.temperature)
+
+    def answers(self, images_NHWC: Pixels | ImageRows) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
+        """Probabilities (N, K), and which images are unlike those of the training, bool (N,); None where the model
+        cannot tell."""
+        known = self.card.unfamiliarity
+        logits_NK, found = self.outputs(images_NHWC, () if known is None else known.addresses)
+        unfamiliar = None if known is None else known.are_unfamiliar(found, logits_NK)
+        return self.probabilities(logits_NK), unfamiliar
 
     def __str__(self) -> str:
         card = self.card
@@ -128,19 +151,25 @@ class Classifier:
 
 
 def load(
-    model: str | Path | Run | Classifier = "last", device: str | None = "auto", views: str | None = None
+    model: str | Path | Run | Classifier = "last",
+    device: str | None = "auto",
+    views: str | None = None,
+    *,
+    raw: bool | None = None,
 ) -> Classifier:
     """Load a model file, the model of a run, or that of the `last` run.
 
     `views` is what of each picture it classifies: "none": the picture alone, "mirror": the mean of the logits for it
-    and for its mirror image; by default as it was trained to. Raises ModelFileError, RunError, DeviceError, UsageError.
+    and for its mirror image; by default as it was trained to. `raw` leaves its probabilities uncalibrated. Raises
+    ModelFileError, RunError, DeviceError, UsageError.
     """
     device = "auto" if device is None else device
     if views is not None:
         checked("views", views, choice(VIEWS))
     if isinstance(model, Classifier):
         same = model if device in ("auto", model.device) else load(model.path, device)
-        return replace(same, views=model.views if views is None else views)
+        temperature = model.temperature if raw is None else _temperature(model.card, raw=raw)
+        return replace(same, views=model.views if views is None else views, temperature=temperature)
     file = modelfile.read_model(model_path(model))
     found = resolve_device(device)
     # Weights made in a caller's inference mode could never be explained by gradients.
@@ -150,7 +179,12 @@ def load(
         network = build(file.plan, file.card.input_spec, device=found, memory_format=memory_format)
         copy_into(network, file.tensors)
     network.eval()
-    return Classifier(file.path, file.card, network, found, file.card.views if views is None else views)
+    temperature = _temperature(file.card, raw=bool(raw))
+    return Classifier(file.path, file.card, network, found, file.card.views if views is None else views, temperature)
+
+
+def _temperature(card: ModelCard, *, raw: bool) -> float:
+    return 1.0 if raw or card.calibration is None else card.calibration.temperature
 
 
 def predict(
@@ -160,18 +194,19 @@ def predict(
     top: int = 3,
     device: str | None = "auto",
     views: str | None = None,
+    raw: bool = False,
     recursive: bool = False,
     progress: str | Progress = "auto",
 ) -> list[Prediction]:
     """Classify pictures, in order.
 
-    `model` and `views` are what `load` takes. `images` is one picture or several: paths, patterns with `*`, folders (of
-    the pictures in them; with `recursive` also of those in folders below), bytes, open files, arrays (H, W) or
-    (H, W, C) of numbers in the range that the model was trained in or in that of their own kind, PIL images. One that
-    cannot be read has an `error` in the answer's place. Raises ImageError where all cannot, UsageError, and as `load`
-    does.
+    `model`, `views` and `raw` are what `load` takes. `images` is one picture or several: paths, patterns with `*`,
+    folders (of the pictures in them; with `recursive` also of those in folders below), bytes, open files, arrays (H, W)
+    or (H, W, C) of numbers in the range that the model was trained in or in that of their own kind, PIL images. One
+    that cannot be read has an `error` in the answer's place. Raises ImageError where all cannot, UsageError, and as
+    `load` does.
     """
-    found = list(predictions(load(model, device, views), images, top, recursive, progress))
+    found = list(predictions(load(model, device, views, raw=raw or None), images, top, recursive, progress))
     if all(one.error is not None for one in found):
         raise unreadable(found[0], len(found))
     return found
@@ -211,17 +246,20 @@ def predictions(
                 if isinstance(one, str):
                     yield Prediction(path, "", 0.0, (), one)
                     continue
-                best = next(answers)
-                yield Prediction(path, best[0][0], best[0][1], best)
+                best, unfamiliar = next(answers)
+                yield Prediction(path, best[0][0], best[0][1], best, unfamiliar=unfamiliar)
             bar.advance(len(framed))
 
 
-def _answers(classifier: Classifier, framed: list[Pixels], top: int) -> Iterator[tuple[tuple[str, float], ...]]:
-    """The likeliest classes of each framed picture, uint8 (H, W, C), likeliest first."""
-    probabilities_NK = softmax(classifier.logits(np.stack(framed)))
+def _answers(
+    classifier: Classifier, framed: list[Pixels], top: int
+) -> Iterator[tuple[tuple[tuple[str, float], ...], bool | None]]:
+    """The likeliest classes of each framed picture, uint8 (H, W, C), likeliest first, and whether it is unfamiliar."""
+    probabilities_NK, unfamiliar_N = classifier.answers(np.stack(framed))
     best_NK = np.argsort(-probabilities_NK, axis=1, kind="stable")[:, :top]
-    for row, order in zip(probabilities_NK.tolist(), best_NK.tolist(), strict=True):
-        yield tuple((classifier.class_names[k], row[k]) for k in order)
+    unknown = [None] * len(framed) if unfamiliar_N is None else unfamiliar_N.tolist()
+    for row, order, unfamiliar in zip(probabilities_NK.tolist(), best_NK.tolist(), unknown, strict=True):
+        yield tuple((classifier.class_names[k], row[k]) for k in order), unfamiliar
 
 
 def _framed(classifier: Classifier, images: list[Any]) -> Iterator[list[Pixels | str]]:

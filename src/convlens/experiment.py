@@ -17,6 +17,7 @@ from convlens.data.packed.contents import Contents
 from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.pack import is_packed, open_data, reopen
 from convlens.errors import DataError, RecipeError, RunError, SentenceError, TrainingError, UsageError
+from convlens.evaluation.calibration import calibrate
 from convlens.evaluation.cross_validation import cross_validate
 from convlens.evaluation.evaluate import evaluate
 from convlens.evaluation.learning_curve import measure_learning_curve
@@ -166,6 +167,8 @@ def _finished(training_plan: TrainingPlan, run: Run, watch: Watch, *, ended: boo
             watch.bar.line(f"{run.path} is complete: nothing to resume")
         else:
             run = train_run(training_plan, run, watch, ended=ended)
+            if run.status == "complete":
+                calibrate(run.model, training_plan.dataset, training_plan.compute.device, watch.bar)
         if run.status == "complete" and run.record.learning_curve is None and training_plan.recipe.head != "kept":
             _measure_curve(training_plan, run, watch.bar)
         run = Run(run.path, Contents.of(training_plan.dataset))

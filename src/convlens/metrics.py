@@ -99,35 +99,47 @@ def class_scores(confusion_KK: NDArray[np.int64]) -> ClassScores:
     return ClassScores(precision, recall, f1, support)
 
 
-def softmax(logits_NK: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Probabilities, float64 (N, K), each row summing to 1."""
+def softmax(logits_NK: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.float64]:
+    """Probabilities, float64 (N, K), each row summing to 1, of the logits over a temperature above 0."""
     shifted = logits_NK.astype(np.float64) - logits_NK.max(axis=1, keepdims=True)
-    e = np.exp(shifted)
+    e = np.exp(shifted / temperature)
     probabilities: NDArray[np.float64] = e / e.sum(axis=1, keepdims=True)
     return probabilities
 
 
-def cross_entropy(logits_NK: NDArray[np.floating], labels_N: NDArray[np.integer]) -> float:
-    """Mean of -log p(true class), in nats, from logits (log-sum-exp, so that it cannot overflow)."""
+def cross_entropies(logits_NK: NDArray[np.floating], labels_N: NDArray[np.integer]) -> NDArray[np.float64]:
+    """-log p(true class) of each sample, float64 (N,), in nats, from logits (log-sum-exp, so that it cannot
+    overflow)."""
     logits = logits_NK.astype(np.float64)
     top = logits.max(axis=1, keepdims=True)
     log_sum = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
-    return float((log_sum - logits[np.arange(len(logits)), labels_N]).mean())
+    found: NDArray[np.float64] = log_sum - logits[np.arange(len(logits)), labels_N]
+    return found
+
+
+def cross_entropy(logits_NK: NDArray[np.floating], labels_N: NDArray[np.integer]) -> float:
+    """Mean of -log p(true class), in nats."""
+    return float(cross_entropies(logits_NK, labels_N).mean())
 
 
 _LEAST_T, _MOST_T = math.log(0.05), math.log(20.0)
 
 
-def best_temperature(logits_NK: NDArray[np.floating], labels_N: NDArray[np.integer]) -> tuple[float, float]:
+def best_temperature(
+    logits_NK: NDArray[np.floating], labels_N: NDArray[np.integer], smoothing: float = 0.0
+) -> tuple[float, float]:
     """The temperature, in 0.05 to 20, that logits are divided by for the lowest mean cross-entropy, and that (nats).
 
-    Guo et al., ICML 2017. By golden section over its logarithm: the loss has one minimum there.
+    Guo et al., ICML 2017. By golden section over its logarithm: the loss has one minimum there. `smoothing` is the
+    share of each label that is spread over all classes.
     """
     ratio = (math.sqrt(5) - 1) / 2
     low, high = _LEAST_T, _MOST_T
+    above_true = float((logits_NK[np.arange(len(logits_NK)), labels_N] - logits_NK.mean(axis=1)).mean())
 
     def loss_at(place: float) -> tuple[float, float]:
-        return cross_entropy(logits_NK / math.exp(place), labels_N), place
+        temperature = math.exp(place)
+        return cross_entropy(logits_NK / temperature, labels_N) + smoothing * above_true / temperature, place
 
     left, right = loss_at(high - ratio * (high - low)), loss_at(low + ratio * (high - low))
     for _ in range(24):  # the interval is then 6e-5 wide
@@ -142,7 +154,7 @@ def best_temperature(logits_NK: NDArray[np.floating], labels_N: NDArray[np.integ
 
 
 class CalibrationBin(NamedTuple):
-    """Samples whose top probability lies in (low, high]: how many, their mean confidence, their accuracy (0..1)."""
+    """Samples whose top probability lies in low..high: how many, their mean confidence, their accuracy (0..1)."""
 
     low: float
     high: float
@@ -151,28 +163,34 @@ class CalibrationBin(NamedTuple):
     accuracy: float
 
 
+_LEAST_IN_BIN = 10
+
+
 def calibration_bins(
     probabilities_NK: NDArray[np.floating], labels_N: NDArray[np.integer], num_bins: int = 15
 ) -> list[CalibrationBin]:
-    """The samples in `num_bins` equal bins of top probability, (0, 1/m], (1/m, 2/m], …; empty ones are left out."""
+    """The samples in `num_bins` bins of equal mass, by top probability; fewer, where one had less than ten."""
     confidence = probabilities_NK.max(axis=1).astype(np.float64)
     right = probabilities_NK.argmax(axis=1) == labels_N
-    bins = np.clip(np.ceil(confidence * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
-    found = []
-    for number in np.unique(bins):
-        here = bins == number
-        low, high = int(number) / num_bins, (int(number) + 1) / num_bins
-        found.append(
-            CalibrationBin(low, high, int(here.sum()), float(confidence[here].mean()), float(right[here].mean()))
+    order = np.argsort(confidence, kind="stable")
+    bins = np.array_split(order, max(1, min(num_bins, len(order) // _LEAST_IN_BIN)))
+    return [
+        CalibrationBin(
+            float(confidence[here[0]]),
+            float(confidence[here[-1]]),
+            len(here),
+            float(confidence[here].mean()),
+            float(right[here].mean()),
         )
-    return found
+        for here in bins
+    ]
 
 
 def calibration_error(
     probabilities_NK: NDArray[np.floating], labels_N: NDArray[np.integer], num_bins: int = 15
 ) -> float:
-    """Expected calibration error (Guo et al., ICML 2017), in 0..1: the mean |accuracy - confidence| over the bins of
-    `calibration_bins`, weighted by their number of samples."""
+    """Expected calibration error (Guo et al., ICML 2017; bins of equal mass as in Nguyen and O'Connor, EMNLP 2015), in
+    0..1: the mean |accuracy - confidence| over the bins of `calibration_bins`, weighted by their number of samples."""
     bins = calibration_bins(probabilities_NK, labels_N, num_bins)
     return sum(one.n * abs(one.accuracy - one.confidence) for one in bins) / len(labels_N)
 

@@ -30,8 +30,9 @@ from convlens.recipe import Recipe
 from convlens.records import Amount, Count, Name, Record, Sha256, Text, converted, json_value, versioned
 from convlens.seen import Seen, SeenRecord
 from convlens.text import shown
+from convlens.unfamiliarity import Unfamiliarity, UnfamiliarityRecord, num_statistics
 
-FORMAT_VERSION = 3  # 1, which has no record of the pictures, and 2, which knows no origin, are read too
+FORMAT_VERSION = 4  # 1 has no record of the pictures, 2 knows no origin, 3 no calibration: all are read too
 DOCUMENT = "convlens-model"
 MAX_FILE_BYTES = 8 * 1024**3
 _MAX_HEADER_BYTES = 8 << 20
@@ -214,9 +215,20 @@ class Metrics(Record, frozen=True, kw_only=True):
     cross_validation: Score | None = None
 
 
+class Calibration(Record, frozen=True, kw_only=True):
+    """What logits are divided by before they become probabilities, fitted to `num_images` of validation, whose mean
+    cross-entropy (nats) it brought from `loss_before` to `loss_after`; a temperature of 1 changes nothing, for none was
+    shown to be better."""
+
+    temperature: Annotated[float, Meta(gt=0, le=1e3)]
+    num_images: Count
+    loss_before: Amount
+    loss_after: Amount
+
+
 class CardRecord(Record, frozen=True, kw_only=True):
-    """A card as it stands in the file, in format version 3; 2 has no `origin`, 1 no `seen` either. What tells of a
-    training is null where the weights were not trained by convlens."""
+    """A card as it stands in the file, in format version 4; 3 has no `unfamiliarity` and no values in `calibration`, 2
+    no `origin`, 1 no `seen` either. What tells of a training is null where the weights were not trained by convlens."""
 
     kind: Name
     format_version: Count
@@ -231,9 +243,10 @@ class CardRecord(Record, frozen=True, kw_only=True):
     metrics: Metrics
     versions: dict[Name, Name]
     created: Name
-    calibration: None = None
+    calibration: Calibration | None = None
     seen: SeenRecord | None = None
     origin: Origin | None = None
+    unfamiliarity: UnfamiliarityRecord | None = None
 
     def __post_init__(self) -> None:
         check_class_names(self.class_names)
@@ -248,7 +261,8 @@ class CardRecord(Record, frozen=True, kw_only=True):
 class ModelCard:
     """Everything about a model but its tensors. All of it is checked when it is read.
 
-    `calibration` is None or values (later); `seen` which pictures it was made with, None where that is not known;
+    `calibration` is the temperature of its probabilities and `unfamiliarity` how it tells what it was not trained on,
+    None where too few images were held out; `seen` which pictures it was made with, None where that is not known;
     `origin` the weights of others that it began with. Where convlens did no more than take those over, `recipe`,
     `seed`, `dataset` and `training` are None.
     """
@@ -264,9 +278,10 @@ class ModelCard:
     metrics: Metrics
     versions: Mapping[str, str]
     created: str
-    calibration: None = None
+    calibration: Calibration | None = None
     seen: Seen | None = field(default=None, compare=False)
     origin: Origin | None = None
+    unfamiliarity: Unfamiliarity | None = field(default=None, compare=False)
 
     @property
     def is_adopted(self) -> bool:
@@ -294,12 +309,12 @@ class ModelCard:
             | {"architecture": self.architecture, "input": self.input_spec.to_json()}
             | {"class_names": list(self.class_names), "preset": self.preset, "seed": self.seed}
             | {name: _json(getattr(self, name)) for name in ("recipe", "dataset", "training", "metrics")}
-            | {"versions": dict(self.versions), "created": self.created, "calibration": self.calibration}
-            | {name: _json(getattr(self, name)) for name in ("seen", "origin")}
+            | {"versions": dict(self.versions), "created": self.created}
+            | {name: _json(getattr(self, name)) for name in ("calibration", "seen", "origin", "unfamiliarity")}
         )
 
     @classmethod
-    def of(cls, card: CardRecord, seen: Seen | None = None) -> Self:
+    def of(cls, card: CardRecord) -> Self:
         """Raises RecipeError."""
         return cls(
             architecture=card.architecture,
@@ -313,7 +328,7 @@ class ModelCard:
             metrics=card.metrics,
             versions=card.versions,
             created=card.created,
-            seen=seen,
+            calibration=card.calibration,
             origin=card.origin,
         )
 
@@ -334,12 +349,13 @@ class ModelFile:
 
 def write_model(path: Path, card: ModelCard, tensors: Mapping[str, NDArray[Any]]) -> None:
     """Write a model file, durably. Raises StorageError."""
-    write_bundle(path, card.to_json(), {**tensors, **(card.seen.tensors() if card.seen is not None else {})})
+    beside = [part.tensors() for part in (card.seen, card.unfamiliarity) if part is not None]
+    write_bundle(path, card.to_json(), {**tensors, **{name: array for part in beside for name, array in part.items()}})
 
 
 def read_model(path: Path) -> ModelFile:
     """Read and check a model file. Raises ModelFileError that says what is wrong with it."""
-    bundle = read_bundle(path, DOCUMENT, dict.fromkeys((1, 2, FORMAT_VERSION), CardRecord))
+    bundle = read_bundle(path, DOCUMENT, dict.fromkeys((1, 2, 3, FORMAT_VERSION), CardRecord))
     where = shown(path, 200)
     try:
         card = ModelCard.of(bundle.card)
@@ -347,15 +363,29 @@ def read_model(path: Path) -> ModelFile:
     except ConvlensError as error:
         first_line = str(error).partition("\n")[0]
         raise ModelFileError(f"{where} has a card that cannot be used: {shown(first_line, 200)}") from error
-    record = bundle.card.seen
+    record, look = bundle.card.seen, bundle.card.unfamiliarity
     keys = {} if record is None else record.shapes
-    check_tensors(network, {n: shape for n, shape in bundle.shapes.items() if n not in keys}, where)
+    known = {} if look is None else look.shapes(network.num_classes)
+    beside = {**keys, **known}
+    check_tensors(network, {n: shape for n, shape in bundle.shapes.items() if n not in beside}, where)
     if any(bundle.shapes.get(name) != shape for name, shape in keys.items()):
         raise ModelFileError(f"{where} is damaged: its record of the pictures it was made with does not fit")
+    if any(bundle.shapes.get(name) != shape for name, shape in known.items()) or not _fits(look, network):
+        raise ModelFileError(f"{where} is damaged: what tells unfamiliar pictures does not fit its network")
     tensors = bundle.tensors()
+    check_finite({name: tensor for name, tensor in tensors.items() if name not in keys}, where)
     seen = None if record is None else Seen.read(record, {name: tensors.pop(name) for name in keys})
-    check_finite(tensors, where)
-    return ModelFile(path, replace(card, seen=seen), network, tensors)
+    found = None if look is None else Unfamiliarity.read(look, {name: tensors.pop(name) for name in known})
+    return ModelFile(path, replace(card, seen=seen, unfamiliarity=found), network, tensors)
+
+
+def _fits(look: UnfamiliarityRecord | None, network: Plan) -> bool:
+    """Whether the layers that it names are there, once each, with so many statistics."""
+    if look is None:
+        return True
+    there = {leaf.address: num_statistics(leaf) for leaf in network.leaves}
+    named = {one.address: one.statistics for one in look.layers}
+    return len(named) == len(look.layers) and all(there.get(a) == num for a, num in named.items())
 
 
 def check_tensors(network: Plan, shapes: Mapping[str, tuple[str, tuple[int, ...]]], where: str) -> None:

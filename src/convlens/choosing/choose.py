@@ -46,7 +46,7 @@ from convlens.recipe import Recipe
 from convlens.text import counted, shown
 from convlens.training.plan import TrainingPlan
 from convlens.training.request import Draft, TrainRequest
-from convlens.training.trainer import FASTER
+from convlens.training.trainer import FASTER, MOST_HELD_OUT, MOST_LEARNED
 
 _MOST_HEADERS, _LOOKED_AT = 2_000, 64
 _KEPT_SIDE = 48  # pictures of one size, up to this many pixels, are taken as they are
@@ -284,9 +284,11 @@ class _Choosing(Choosing):
     def epochs_for(self, dataset: Dataset, rate: float, num_views: int) -> float:
         """What fits into the time, but not more than teaches something; without a time that was asked for, never less
         than the data needs."""
-        num_images, seconds = dataset.counts["train"], self.training_s
-        if self.request.test:
-            seconds -= num_views * dataset.counts["test"] / (FASTER[self.draft.compute.precision] * rate)
+        counts, seconds = dataset.counts, self.training_s
+        num_images, num_after = counts["train"], num_views * counts["test"] if self.request.test else 0
+        if self.budget_s is not None:  # by which the model is calibrated
+            num_after += num_views * min(counts["val"], MOST_HELD_OUT) + min(num_images, MOST_LEARNED)
+        seconds -= num_after / (FASTER[self.draft.compute.precision] * rate)
         fitting = epochs_within(max(0.0, seconds), num_images, rate)
         if self.budget_s is None:
             return min(most_epochs(num_images, is_asked=False), max(least_epochs(num_images), fitting))

@@ -19,6 +19,7 @@ from convlens.commands.options import (
     Layout,
     Model,
     PathColumn,
+    Raw,
     Views,
     complete_data,
     flag,
@@ -42,6 +43,7 @@ def evaluate(
     split: Annotated[str, flag("test (each opening is written down), val or train.", EVALUATION)] = "test",
     device: Device = None,
     views: Views = None,
+    raw: Raw = False,
     group: Group = None,
     layout: Layout = None,
     label: Label = None,
@@ -57,7 +59,7 @@ def evaluate(
     with terminal.progress() as bar:
         others: dict[str, Any] = {"group": group, "exclude": exclude, "data_root": data_root, "progress": bar}
         others |= {"layout": layout, "label": label, "path_column": path_column, "label_column": label_column}
-        report = convlens.evaluate(model, data, split=split, device=device, views=views, **others)
+        report = convlens.evaluate(model, data, split=split, device=device, views=views, raw=raw, **others)
     if json:
         tables.print_json(report.to_json())
     else:

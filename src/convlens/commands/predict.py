@@ -15,7 +15,7 @@ import typer
 from convlens import files
 from convlens.checks import checked, whole
 from convlens.commands import terminal
-from convlens.commands.options import DATA, OUTPUT, Device, Json, Model, Views, flag
+from convlens.commands.options import DATA, OUTPUT, Device, Json, Model, Raw, Views, flag
 from convlens.errors import UsageError
 from convlens.render import tables
 from convlens.text import counted, percent, shown, table_cell
@@ -35,6 +35,7 @@ def predict(
     top: Annotated[int, flag("How many classes to give for each.", OUTPUT)] = 3,
     device: Device = None,
     views: Views = None,
+    raw: Raw = False,
     recursive: Annotated[bool, flag("Of folders also the folders below.", DATA, "--recursive")] = False,
     csv: Annotated[str | None, flag("Write path, labels and probabilities as CSV.", OUTPUT, metavar="FILE")] = None,
     jsonl: Annotated[bool, flag("Print a line of JSON for each answer, as it comes.", OUTPUT, "--jsonl")] = False,
@@ -56,7 +57,9 @@ def predict(
     first_error: Prediction | None = None
     with terminal.progress() as bar, ExitStack() as stack:
         write = stack.enter_context(_csv_writer(csv)) if csv is not None else None
-        answers = predictions(load(model, device, views), _with_standard_input(images), top, recursive, bar)
+        answers = predictions(
+            load(model, device, views, raw=raw or None), _with_standard_input(images), top, recursive, bar
+        )
         for answer in answers:
             num += 1
             if answer.error is not None:
@@ -108,10 +111,11 @@ def _csv_writer(path: str) -> Iterator[Callable[[Prediction, int], None]]:
             if columns == 0:
                 columns = len(answer.top) if answer.error is None else top
                 names = (f"{part}{i + 1}" for i in range(columns) for part in ("label", "probability"))
-                row(["path", *names, "error"])
+                row(["path", *names, "unfamiliar", "error"])
             cells = [v for label, probability in answer.top for v in (table_cell(label), f"{probability:.6f}")]
             cells = [*cells, *[""] * (2 * columns)][: 2 * columns]
-            row([table_cell(answer.path), *cells, table_cell(answer.error or "")])
+            unfamiliar = {None: "", False: "no", True: "yes"}[answer.unfamiliar]
+            row([table_cell(answer.path), *cells, unfamiliar, table_cell(answer.error or "")])
 
         yield write
 
@@ -121,6 +125,7 @@ def _print(predictions: list[Prediction]) -> None:
     table = tables.new_table("picture", "label", "likeliest")
     for p in predictions:
         likeliest = "  ".join(f"{shown(label, 40)} {percent(probability, 1)}" for label, probability in p.top)
-        answer = (shown(p.label), likeliest) if p.error is None else ("–", f"no answer: {shown(p.error, 200)}")
+        label = f"{shown(p.label)}, but unfamiliar" if p.unfamiliar else shown(p.label)
+        answer = (label, likeliest) if p.error is None else ("–", f"no answer: {shown(p.error, 200)}")
         tables.add_row(table, shown(p.path, 200), *answer)
     tables.print_table(table)

@@ -20,7 +20,15 @@ from convlens.data.packed.pack import is_packed_folder, open_data, reopen
 from convlens.data.sources.base import SPLITS, ReadOptions
 from convlens.errors import ConvlensError, DataError, RecipeError, RecordError, StorageError
 from convlens.evaluation.test_ledger import Openings, open_test
-from convlens.metrics import MAY_COUNT_SEEN, Score, calibration_error, class_scores, confusion_matrix, score, softmax
+from convlens.metrics import (
+    MAY_COUNT_SEEN,
+    Score,
+    calibration_error,
+    class_scores,
+    confusion_matrix,
+    score,
+    wilson_interval,
+)
 from convlens.modelfile import ModelCard
 from convlens.progress import Progress
 from convlens.recipe import Recipe
@@ -29,13 +37,15 @@ from convlens.run import MODEL_FILE, RUN_FILE, Run, RunRecord, update_record
 from convlens.seen import Seen
 from convlens.text import counted, percent, shown
 from convlens.training.warm_start import is_comparable, seen_by
+from convlens.unfamiliarity import FALSE_ALARMS
 
 
 @dataclass(frozen=True)
 class Report:
     """What `evaluate` found. `confusion_KK` int64: row = true class, column = predicted class.
 
-    `expected_calibration_error` is in 0..1 (15 bins). `openings` is None unless the split is test.
+    `expected_calibration_error` is in 0..1 (15 bins of equal mass). `openings` is None unless the split is test.
+    `num_unfamiliar` of the images are unlike those of the training, as the model says; None where it cannot tell.
     """
 
     model: Path
@@ -50,6 +60,7 @@ class Report:
     num_left_out: int
     weights: dict[str, Any]
     notes: tuple[str, ...]
+    num_unfamiliar: int | None = None
 
     @property
     def may_count_seen(self) -> bool:
@@ -97,7 +108,7 @@ class Report:
         """The whole report."""
         opened = None if self.openings is None else asdict(self.openings)
         about = {"model": str(self.model), "dataset": self.dataset.to_json(), "split": self.split}
-        counts = {"num_quarantined": self.num_quarantined, "num_left_out": self.num_left_out}
+        counts = {name: getattr(self, name) for name in ("num_quarantined", "num_left_out", "num_unfamiliar")}
         return {
             **(about | self.score.to_json() | counts),
             "expected_calibration_error": self.expected_calibration_error,
@@ -118,13 +129,21 @@ class Report:
             f"{MAY_COUNT_SEEN}: {first}" if self.may_count_seen else first,
             f"loss {self.score.loss:.4f}, expected calibration error {100 * self.expected_calibration_error:.2f} %",
         ]
+        if self.num_unfamiliar is not None:
+            low, high = wilson_interval(self.num_unfamiliar, self.n)
+            lines.append(
+                f"called unfamiliar: {counted(self.num_unfamiliar, 'image')}, {percent(self.num_unfamiliar / self.n)} "
+                f"(95 % interval {100 * low:.2f} to {100 * high:.2f}); of images like those of the training "
+                f"{100 * FALSE_ALARMS:g} % are"
+            )
         if self.num_quarantined:
             lines.append(f"not counted: {counted(self.num_quarantined, 'file')} of the data set that could not be read")
         worst = ", ".join(f"{shown(t, 40)} as {shown(p, 40)} {n}×" for t, p, n in self.worst_confusions())
         lines += [f"most often confused: {worst}"] if worst else []
         steps = f" weights of step {w['step']:,} of {w['num_steps']:,}" if "step" in w else ""
         mirrored = ", each picture and its mirror image averaged" if w["views"] == "mirror" else ""
-        lines.append(f"{w['which']}{steps}, measured in {w['precision']} on {w['device']}{mirrored}")
+        cooled = f", probabilities at temperature {w['temperature']:.2f}" if w["temperature"] != 1 else ""
+        lines.append(f"{w['which']}{steps}, measured in {w['precision']} on {w['device']}{mirrored}{cooled}")
         lines += [str(self.openings)] if self.openings else []
         warning = self.score.leak_warning if self.split != "train" else None
         lines += [f"warning: {warning}"] if warning else []
@@ -158,6 +177,7 @@ def evaluate(
     split: str = "test",
     device: str | None = "auto",
     views: str | None = None,
+    raw: bool = False,
     group: str | None = None,
     layout: str | None = None,
     label: str | None = None,
@@ -172,11 +192,11 @@ def evaluate(
     Without `data` it is the set the model was trained on, with the very same splits. Other data is framed with the
     model's InputSpec, its classes are matched by name, and where it has no split of its own all of it is test;
     images that the model was made with (its train or val images, pixel for pixel) are left out and counted, and so are
-    those that `exclude` names (a list, or a file of names). `views` are what `load` takes. Raises DataError where a
-    class is unknown to the model, nothing is left to measure, or the counts do not add up.
+    those that `exclude` names (a list, or a file of names). `views` and `raw` are what `load` takes. Raises DataError
+    where a class is unknown to the model, nothing is left to measure, or the counts do not add up.
     """
     checked("split", split, choice(SPLITS), DataError)
-    classifier = load(model, device, views)
+    classifier = load(model, device, views, raw=raw or None)
     excluded, read = exclusions(exclude), ReadOptions(group, layout, label, path_column, label_column)
     chosen = _without(_choose(classifier, data, split, read, data_root, progress), split, excluded)
     dataset = chosen.dataset
@@ -202,7 +222,8 @@ def evaluate(
     images, labels = dataset.images(split), dataset.labels(split)
     images, labels = images.only(chosen.keep), mapping[labels[chosen.keep]]
     images.check()
-    logits = classifier.logits(images)
+    known = classifier.card.unfamiliarity
+    logits, statistics = classifier.outputs(images, known.addresses if known else ())
     num_samples = len(dataset)
     if len(logits) != num_expected or num_samples + dataset.num_quarantined != dataset.num_listed:
         raise DataError(
@@ -213,15 +234,16 @@ def evaluate(
         model=classifier.path,
         dataset=dataset.identity(),
         split=split,
-        score=score(logits, labels).replace(may_count_seen=chosen.may_count_seen),
+        score=score(logits / classifier.temperature, labels).replace(may_count_seen=chosen.may_count_seen),
         class_names=classifier.class_names,
         confusion_KK=confusion_matrix(labels, logits.argmax(axis=1), len(classifier.class_names)),
-        expected_calibration_error=calibration_error(softmax(logits), labels),
+        expected_calibration_error=calibration_error(classifier.probabilities(logits), labels),
         openings=openings,
         num_quarantined=dataset.num_quarantined,
         num_left_out=chosen.num_left_out,
         weights=_weights(classifier),
         notes=(*chosen.notes, *dataset.notes, *(() if (origin := classifier.card.origin) is None else (origin.note,))),
+        num_unfamiliar=None if known is None else int(known.are_unfamiliar(statistics, logits).sum()),
     )
     return _kept(report, classifier.card, is_part=bool(excluded))
 
@@ -229,7 +251,8 @@ def evaluate(
 def _weights(classifier: Classifier) -> dict[str, Any]:
     """Which weights the numbers come from, and the compute they were measured in."""
     training, origin = classifier.card.training, classifier.card.origin
-    measured_in = {"precision": "float32", "device": classifier.device, "views": classifier.views}
+    measured_in: dict[str, Any] = {"precision": "float32", "device": classifier.device, "views": classifier.views}
+    measured_in["temperature"] = classifier.temperature
     if training is None:
         return {"which": origin and origin.name, "sha256": origin and origin.sha256} | measured_in
     names = ("step", "num_steps", "epochs")

@@ -27,7 +27,6 @@ from convlens.architecture.windows import (
 )
 from convlens.lens.activations import activation_terms
 from convlens.lens.recording import Recording
-from convlens.metrics import softmax
 from convlens.text import by, number
 
 TOLERANCE = 1e-5
@@ -326,16 +325,22 @@ def _of_input(recording: Recording, unit: Unit) -> Working:
 
 
 def _of_softmax(recording: Recording, unit: Unit) -> Working:
-    """A probability: e^logit over the sum of all of them, the largest logit taken off first."""
-    logits = recording.logits.astype(np.float64)
+    """A probability: e^(logit / temperature) over the sum of all of them, the largest logit taken off first."""
+    temperature, logits = recording.temperature, recording.logits.astype(np.float64)
     check_place(logits.shape, unit, SOFTMAX)
-    powers = np.exp(logits - logits.max())
+    powers = np.exp((logits - logits.max()) / temperature)
     own, total = float(powers[unit[0]]), float(powers.sum())
     lines = (
-        f"e^({number(float(logits[unit[0]]))} − {number(float(logits.max()))}) = {number(own)}",
+        f"e^{_in_brackets(float(logits[unit[0]]), float(logits.max()), temperature)} = {number(own)}",
         f"over the sum of all {len(logits)}: {number(total)}",
         f"{number(own)} / {number(total)} = {number(own / total)}",
     )
-    value, source = float(softmax(recording.logits[None])[0, unit[0]]), list(recording.values)[-1]
+    value, source = float(recording.probabilities[unit[0]]), list(recording.values)[-1]
     arrays = {"inputs": recording.logits, "products": powers}
     return Working(SOFTMAX, unit, "share", lines, np.array([own / total]), own / total, value, source, arrays)
+
+
+def _in_brackets(logit: float, largest: float, temperature: float) -> str:
+    """The exponent, in brackets: over the temperature that was fitted on validation, where there is one."""
+    difference = f"({number(logit)} − {number(largest)})"
+    return difference if temperature == 1 else f"({difference} / {number(temperature)})"

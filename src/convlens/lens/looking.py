@@ -4,6 +4,7 @@ Owns the way from a model and a picture to `Features`.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -25,7 +26,6 @@ from convlens.lens.attribution import METHODS, Subject, attribution
 from convlens.lens.features import Features, LayerValues, UnitSeen
 from convlens.lens.hooks import evaluating, modules_of, record
 from convlens.lens.inputs import ALL, MANY_LAYERS, class_number, last_of_each_size, listed_names, name_of, original_of
-from convlens.metrics import softmax
 from convlens.network.compute import resolve_compute, settled
 from convlens.network.frozen import folded
 from convlens.text import shown
@@ -75,8 +75,8 @@ def _look_into_classifier(
     seen = None if unit is None else parse_unit(str(unit), plan)
     number = None if label is None else class_number(label, classifier.class_names)
     framed = classifier.frame(image)
-    recording = record(network, framed)
-    probabilities = softmax(recording.logits[None])[0]
+    recording = replace(record(network, framed), temperature=classifier.temperature)
+    probabilities = recording.probabilities
     explained = int(probabilities.argmax()) if number is None else number
     nodes = nodes_by_address(plan)
     subject = subject_of(classifier, framed)
@@ -96,7 +96,7 @@ def _look_into_classifier(
     baseline, place = baseline_of(spec)[1], place_of(original.shape[0], original.shape[1], spec)
     num_layers = len(nodes) if is_overview else None
     if classifier.views == "mirror":
-        both = _in_words(names, softmax(classifier.logits(framed[None]))[0])
+        both = _in_words(names, classifier.probabilities(classifier.logits(framed[None]))[0])
         maps["mirrored"] = f"averaged with its mirror image, as predict answers: {both}"
     maps |= {"grad_cam_layer": subject.layer_name, "place": place, "overview_of": num_layers, "has_all": layers == ALL}
     return Features(title, *pictures, rows, kernels, *answers, baseline, **maps)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from convlens.architecture.plan import Plan
 from convlens.data.image.decode import Pixels
+from convlens.metrics import softmax
 
 Values = NDArray[np.float32]
 
@@ -21,7 +22,7 @@ class Recording:
 
     `mean` and `std` are those of the normalisation, per channel. `values` holds float32 arrays without N by address:
     `INPUT` is the normalised picture (C, H, W), a layer's maps are (C, h, w), its vector (K,); residuals stand for
-    their sums. `tensors` are the network's own, as in a model file.
+    their sums. `tensors` are the network's own, as in a model file; `temperature` is what its logits are divided by.
     """
 
     plan: Plan
@@ -30,6 +31,13 @@ class Recording:
     image: Pixels
     values: Mapping[str, Values]
     tensors: Mapping[str, NDArray[np.float32]]
+    temperature: float = 1.0
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """float64 (K,), of the logits over the temperature."""
+        found: NDArray[np.float64] = softmax(self.logits[None], self.temperature)[0]
+        return found
 
     @property
     def logits(self) -> Values:

@@ -7,7 +7,7 @@ of HTTP.
 import math
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,13 @@ from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.image_rows import ImageRows
 from convlens.data.packed.pack import reopen
 from convlens.errors import ConvlensError, DataError, ModelFileError, RecordError, UsageError
+from convlens.evaluation.calibration import held_out
 from convlens.lens.arithmetic import SOFTMAX, Working, working
 from convlens.lens.attribution import METHODS, attribution, grad_cam, last_with_maps
 from convlens.lens.features import dead_maps
 from convlens.lens.hooks import array_of, evaluating, record
 from convlens.lens.looking import subject_of
-from convlens.lens.recording import Recording
+from convlens.lens.recording import Recording, Values
 from convlens.metrics import (
     Score,
     calibration_bins,
@@ -47,11 +48,10 @@ from convlens.microscope.lab import own_recipe
 from convlens.microscope.wire import packed, quantised
 from convlens.network.build import arrays_of, tensors_of
 from convlens.network.compute import resolve_compute, settled
+from convlens.network.forward import channel_statistics
 from convlens.network.frozen import folded
 from convlens.run import Run
-from convlens.seen import Seen
 from convlens.text import shown
-from convlens.training.warm_start import measured_validation
 
 MAX_MAPS, MAX_VECTOR = 64, 4096  # of a layer, that are sent
 _SLICE_MULTIPLY_ADDS = 1_000_000_000  # of the network, in one go
@@ -143,24 +143,32 @@ class Session:
         classifier, arrays = self.classifier, dict[str, NDArray[Any]]()
         with quiet_pillow():
             framed, header = classifier.frame(data), read_header(data)
-        network, (chain, layer) = classifier.network, self._folded
+        network, (chain, layer), known = classifier.network, self._folded, classifier.card.unfamiliarity
         with settled(resolve_compute(classifier.device, "float32")):
             x_1CHW = network.normalise(torch.from_numpy(framed[None].copy()).to(classifier.device))
-            if wants_grad_cam and layer is not None:
-                found, logits_K = grad_cam(chain, layer, x_1CHW)
-                arrays["map"] = quantised(found)[0]
-            else:
-                with torch.inference_mode():
-                    logits_K = array_of(chain(x_1CHW)[0])
+            with channel_statistics(chain, known.addresses if known else ()) as statistics:
+                if wants_grad_cam and layer is not None:
+                    found, logits_K = grad_cam(chain, layer, x_1CHW)
+                    arrays["map"] = quantised(found)[0]
+                else:
+                    with torch.inference_mode():
+                        logits_K = array_of(chain(x_1CHW)[0])
             if classifier.views == "mirror":
                 with torch.inference_mode():
                     logits_K += array_of(chain(x_1CHW.flip(3))[0])
                 logits_K /= 2
         if not np.isfinite(logits_K).all():
             raise ModelFileError("the network gives values that are not finite for this picture")
-        arrays["probabilities"] = softmax(logits_K[None])[0]
+        arrays["probabilities"] = classifier.probabilities(logits_K[None])[0]
         place = place_of(header.height, header.width, classifier.card.input_spec)
-        return packed({"label": int(logits_K.argmax()), "model": self.name, "place": place}, arrays)
+        unfamiliar = self._is_unfamiliar([array_of(one) for one in statistics], logits_K)
+        about = {"label": int(logits_K.argmax()), "model": self.name, "place": place, "unfamiliar": unfamiliar}
+        return packed(about, arrays)
+
+    def _is_unfamiliar(self, statistics: list[NDArray[np.float32]], logits_K: NDArray[np.float32]) -> bool | None:
+        """Of one picture, from the statistics (1, S) of the layers that tell it; None where none do."""
+        known = self.classifier.card.unfamiliarity
+        return None if known is None else bool(known.are_unfamiliar(statistics, logits_K[None])[0])
 
     @cached_property
     def _folded(self) -> tuple[nn.Module, nn.Module | None]:
@@ -183,16 +191,22 @@ class Session:
         self._kept[number] = recording
         while len(self._kept) > 1 and (len(self._kept) > _MAX_KEPT or self._kept_bytes() > _MAX_KEPT_BYTES):
             self._kept.popitem(last=False)
-        probabilities = softmax(recording.logits[None])[0]
-        about = {"id": number, "label": int(probabilities.argmax()), "model": self.name}
+        probabilities = recording.probabilities
+        about: dict[str, Any] = {"id": number, "label": int(probabilities.argmax()), "model": self.name}
+        logits_K = recording.logits
         if self.classifier.views == "mirror":  # the bars are those of the values that the page opens
-            both = softmax(self.classifier.logits(framed[None]))[0]
+            logits_K = self.classifier.logits(framed[None])[0]
+            both = self.classifier.probabilities(logits_K[None])[0]
             about["mirrored"] = {"label": int(both.argmax()), "probability": float(both.max())}
+        known = self.classifier.card.unfamiliarity
+        values = [recording.values[address] for address in (known.addresses if known else ())]
+        about["unfamiliar"] = self._is_unfamiliar([_statistics_of(one)[None] for one in values], logits_K)
         return packed(about, {"image": framed, "probabilities": probabilities, "logits": recording.logits})
 
     def _record(self, framed: Pixels) -> Recording:
         with settled(resolve_compute(self.classifier.device, "float32")):
-            return record(self.classifier.network, framed, self.tensors)
+            found = record(self.classifier.network, framed, self.tensors)
+        return replace(found, temperature=self.classifier.temperature)
 
     def _kept_bytes(self) -> int:
         # At most: of each recording its tensors, and an array of each that was asked for.
@@ -282,16 +296,13 @@ class Session:
         if done + slice_ < len(images):
             return False
         is_unsure = self._measured_rows()[1]
-        self._validation = _validation_of(np.concatenate(self._logits), labels, is_unsure)
+        self._validation = _validation_of(np.concatenate(self._logits) / self.classifier.temperature, labels, is_unsure)
         self._logits.clear()
         return True
 
     def _measured_rows(self) -> tuple[NDArray[np.bool_], bool]:
         """Which validation images are measured, as training has it, and whether a parent may have seen some."""
-        card = self.classifier.card
-        before = None if card.seen is None else Seen(card.seen.parts[1:])
-        is_grown = card.has_parent
-        return measured_validation(self.dataset(), card.input_spec, before, is_grown=is_grown)
+        return held_out(self.classifier.card, self.dataset())
 
     def _validation_images(self) -> tuple[ImageRows, NDArray[np.int64]]:
         measured, _ = self._measured_rows()
@@ -328,6 +339,11 @@ class Session:
                 "probabilities": found.probabilities_NK[positions, found.answers_N[positions]],
             },
         )
+
+
+def _statistics_of(values: Values) -> Values:
+    """What `channel_statistics` gives for one picture, float32 (S,), from a layer's values in a recording."""
+    return values if values.ndim == 1 else np.concatenate([values.mean(axis=(1, 2)), values.std(axis=(1, 2))])
 
 
 def _validation_of(logits: NDArray[np.float32], labels: NDArray[np.int64], may_count_seen: bool) -> Validation:

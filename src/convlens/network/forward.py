@@ -5,13 +5,14 @@ the precision it was trained in).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from convlens.architecture.plan import Node
 from convlens.data.image.decode import Pixels
@@ -45,20 +46,53 @@ def logits_of(
     """float32 (N, K) from uint8 (N, H, W, C), read a batch at a time; with `first` above 0 from outputs of the layers
     before, (N, h, w, C) or (N, C). `views` as in the recipe: mirror gives the mean of the logits for each image and for
     its mirror image. Leaves the network in the mode it was in."""
+    return outputs_of(network, images_NHWC, first, views)[0]
+
+
+def outputs_of(
+    network: Network,
+    images_NHWC: Pixels | ImageRows,
+    first: int = 0,
+    views: str = "none",
+    addresses: Sequence[str] = (),
+) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+    """What `logits_of` gives, and for each layer of these addresses the statistics of its output for the image (not its
+    mirror image), float32 (N, S), as `channel_statistics` has them."""
     was_training = network.training
     batch_size = batch_size_of(network.plan.nodes[first:], BATCH_SIZE, _MAX_VALUES)
+    num_classes, device = network.plan.num_classes, network.mean.device
+    logits, statistics = [np.zeros((0, num_classes), np.float32)], [list[NDArray[np.float32]]() for _ in addresses]
     network.eval()
     try:
-        parts = []
         with torch.inference_mode():
             for start in range(0, len(images_NHWC), batch_size):
-                block = tensor_of(np.array(images_NHWC[start : start + batch_size])).to(network.mean.device)
-                logits = network(as_maps(block) if first else block, first).float()
+                block = tensor_of(np.array(images_NHWC[start : start + batch_size])).to(device)
+                with channel_statistics(network.layers, addresses) as found:
+                    logits_NK = network(as_maps(block) if first else block, first).float()
+                for one, kept in zip(found, statistics, strict=True):
+                    kept.append(one.cpu().numpy())
                 if views == "mirror":
                     assert first == 0, "outputs of layers cannot be mirrored"
-                    logits = (logits + network(block.flip(2)).float()) / 2
-                parts.append(logits.cpu().numpy())
-        num_classes = network.plan.num_classes
-        return np.concatenate(parts) if parts else np.zeros((0, num_classes), np.float32)
+                    logits_NK = (logits_NK + network(block.flip(2)).float()) / 2
+                logits.append(logits_NK.cpu().numpy())
+        return np.concatenate(logits), [np.concatenate(parts) for parts in statistics if parts]
     finally:
         network.train(was_training)
+
+
+@contextmanager
+def channel_statistics(layers: nn.Module, addresses: Sequence[str]) -> Iterator[list[Tensor]]:
+    """Filled by the forward pass inside it, of each of these layers in the order of the network: the means of the
+    channels of its maps and then their standard deviations, (N, 2C), or its values as they are, (N, C)."""
+    found: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        flat = output.flatten(2) if output.ndim > 2 else None
+        found.append(output.clone() if flat is None else torch.cat([flat.mean(2), flat.std(2, correction=0)], 1))
+
+    hooks = [layers.get_submodule(address).register_forward_hook(keep) for address in addresses]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -29,6 +29,7 @@ Stop = Callable[[], bool]
 _CURVE_POINTS, _FILM_FRAMES = 100, 60
 _VALIDATING = 0.05  # share of a training that goes into validating, about
 FASTER = {"bfloat16": 1.0, "float32": 3.0}  # times as many images a second are measured as are learned from, about
+MOST_HELD_OUT, MOST_LEARNED = 10_000, 4_000  # images of validation and training, that a finished model is calibrated by
 _SOON, _LATE = 0.1, 1.25  # share of the steps after which, and times the expected seconds at which, lateness is said
 
 

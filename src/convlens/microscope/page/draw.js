@@ -157,8 +157,8 @@ async function sendAll() {
       }
       if (!waiting) await Promise.all(state.afterStroke.map((then) => then()));
       if (waiting || !state.picture) continue;
-      const { label, probabilities } = state.picture;
-      say(`Prediction: ${state.model.class_names[label]}, ${(100 * probabilities.data[label]).toFixed(1)} percent`);
+      const { label, probabilities, unfamiliar } = state.picture;
+      say(`Prediction: ${state.model.class_names[label]}, ${(100 * probabilities.data[label]).toFixed(1)} percent${unfamiliar ? ", but unfamiliar" : ""}`);
     } catch (error) {
       if (error.status === 503) { // the worker is busy: the same again, unless there is something newer
         waiting ??= request;

@@ -133,7 +133,7 @@ function clearLive() {
   byId("overlay").getContext("2d").clearRect(0, 0, width, height);
 }
 
-function showLive({ label, place, arrays }, ms) {
+function showLive({ label, place, unfamiliar, arrays }, ms) {
   const data = arrays.probabilities.data;
   const names = state.model.class_names;
   const order = Array.from(data.keys()).sort((a, b) => data[b] - data[a]).slice(0, MOST_BARS);
@@ -145,7 +145,7 @@ function showLive({ label, place, arrays }, ms) {
       element("span", { class: "track" }, bar), element("span", { class: "share" }, (100 * data[k]).toFixed(1)));
   }));
   byId("live-answer").dataset.label = names[label];
-  byId("live-note").textContent = `${state.model.path}; ${Math.round(ms)} ms a picture`;
+  byId("live-note").textContent = `${unfamiliar ? "Unfamiliar: unlike the training images. " : ""}${state.model.path}; ${Math.round(ms)} ms a picture`;
   const video = byId("video");
   const context = sizedCanvas(byId("overlay"), video.clientWidth, video.clientHeight);
   if (!arrays.map) return;

@@ -1,0 +1,103 @@
+"""What a finished model learns from its validation images: how sure it may be, and what it was not trained on.
+
+Owns the choice of the images and the decision whether there are enough. The temperature and the score of what is
+unfamiliar then travel in the model file.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlens.classifier import Classifier, load
+from convlens.data.packed.dataset import Dataset
+from convlens.metrics import best_temperature, cross_entropies, cross_entropy
+from convlens.modelfile import Calibration, ModelCard, read_model, write_model
+from convlens.progress import Progress
+from convlens.seen import Seen
+from convlens.text import counted
+from convlens.training.trainer import MOST_HELD_OUT, MOST_LEARNED
+from convlens.training.warm_start import measured_validation
+from convlens.unfamiliarity import LEAST_IMAGES, Unfamiliarity, layers_to_look_at
+
+_LEAST, _MULTIPLY_ADDS = 500, 4e11  # of either, however large the network is, and what they may take of it: seconds
+_SURE = 1.645  # standard errors, by which a temperature must lower the loss on the half that it was not fitted to
+
+
+def held_out(card: ModelCard, dataset: Dataset) -> tuple[NDArray[np.bool_], bool]:
+    """Which validation images of its data set a model may be measured on, bool (N,), and whether a model that it began
+    with may have seen some of them."""
+    before = None if card.seen is None else Seen(card.seen.parts[1:])
+    return measured_validation(dataset, card.input_spec, before, is_grown=card.has_parent)
+
+
+def calibrate(path: Path, dataset: Dataset, device: str, bar: Progress) -> None:
+    """Fit what a trained model file lacks to the validation images of its data set, say so, and write it into the file.
+
+    Nothing is fitted where they are fewer than 100, or may have been learned from. Raises ModelFileError, StorageError.
+    """
+    classifier = load(path, device)
+    card = classifier.card
+    measured, may_be_seen = held_out(card, dataset)
+    num = int(measured.sum())
+    if may_be_seen or num < LEAST_IMAGES:
+        why = "validation images may be among those that its parent learned from" if may_be_seen else _few(num)
+        bar.line(f"probabilities stay as they are, and what is unfamiliar is not told: {why}")
+        return
+    most = _MULTIPLY_ADDS / max(1, classifier.network.plan.multiply_adds)
+    rows = _spread(dataset.rows("val")[measured], min(MOST_HELD_OUT, max(_LEAST, int(most))))
+    learned = _spread(dataset.rows("train"), min(MOST_LEARNED, max(_LEAST, int(most))))
+    addresses = layers_to_look_at(classifier.network.plan, len(learned))
+    logits_NK, statistics = classifier.outputs(dataset.images_at(rows), addresses)
+    calibration = calibration_of(logits_NK, dataset.labels_at(rows))
+    bar.line(_said(calibration))
+    found = None
+    if addresses:
+        _, learned_from = classifier.outputs(dataset.images_at(learned), addresses)
+        found = Unfamiliarity.fitted(addresses, learned_from, dataset.labels_at(learned), statistics, logits_NK)
+    _rewrite(classifier, calibration, found)
+
+
+def calibration_of(logits_NK: NDArray[np.floating], labels_N: NDArray[np.integer]) -> Calibration:
+    """The temperature with the lowest loss on these held-out images; 1 unless, fitted to either half, it clearly lowers
+    the loss on the other.
+
+    A share 1 / (N + 2) of each label is spread over all classes (as in J. Platt, 1999), so that images that are all
+    right do not ask for certainty.
+    """
+    smoothing = 1 / (len(labels_N) + 2)
+    gains = np.empty(len(labels_N))
+    for half in (0, 1):
+        here, there = slice(half, None, 2), slice(1 - half, None, 2)
+        temperature, _ = best_temperature(logits_NK[there], labels_N[there], smoothing)
+        before, after = (cross_entropies(logits_NK[here] / t, labels_N[here]) for t in (1.0, temperature))
+        gains[here] = before - after
+    is_better = gains.mean() > _SURE * gains.std() / np.sqrt(len(gains))
+    temperature = best_temperature(logits_NK, labels_N, smoothing)[0] if is_better else 1.0
+    losses = [cross_entropy(logits_NK / t, labels_N) for t in (1.0, temperature)]
+    num = len(labels_N)
+    return Calibration(temperature=temperature, num_images=num, loss_before=losses[0], loss_after=losses[1])
+
+
+def _few(num: int) -> str:
+    return f"{counted(num, 'image')} held out for validation, and {LEAST_IMAGES} are needed"
+
+
+def _said(found: Calibration) -> str:
+    if found.temperature == 1:
+        return f"probabilities stay as they are: no temperature was better on {found.num_images:,} validation images"
+    return (
+        f"calibrated: temperature {found.temperature:.2f}, loss {found.loss_before:.4f} to {found.loss_after:.4f} on "
+        f"the {found.num_images:,} validation images that it was fitted to"
+    )
+
+
+def _spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """At most so many rows, evenly spread."""
+    return rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)] if len(rows) > most else rows
+
+
+def _rewrite(classifier: Classifier, calibration: Calibration, unfamiliarity: Unfamiliarity | None) -> None:
+    file = read_model(classifier.path)
+    write_model(file.path, replace(file.card, calibration=calibration, unfamiliarity=unfamiliarity), file.tensors)
