@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix as sk_confusion
 from sklearn.metrics import log_loss, precision_recall_fscore_support
+from sklearn.neighbors import KNeighborsClassifier
 
 from convlens import metrics
 
@@ -102,3 +103,33 @@ def test_an_interval_of_groups() -> None:
             low, high = metrics.grouped_interval(rng.random(len(groups)) < chance[groups], groups)
             inside += low <= 0.8 <= high
         assert inside >= 0.92 * 400, num_groups
+
+
+def test_nearest_neighbours_are_scikit_learns() -> None:
+    """Where no two classes have as many votes, and over more queries than are asked at once."""
+    rng = np.random.default_rng(0)
+    x, y, asked = rng.normal(size=(400, 6)), rng.integers(0, 2, 400), rng.normal(size=(600, 6))
+    expected = KNeighborsClassifier(5, algorithm="brute").fit(x, y).predict(asked)
+    assert (metrics.nearest_neighbours(x, y, asked, 5) == expected).all()
+
+
+def test_coverage_begins_with_the_surest_and_ends_with_all() -> None:
+    """Five samples by hand: the surest is right, the second wrong."""
+    p = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.4, 0.6], [0.55, 0.45]])
+    curve = metrics.coverage_curve(p, np.array([0, 0, 0, 1, 0]))
+    assert curve == [pytest.approx(v) for v in ((0.2, 1), (0.4, 0.5), (0.6, 2 / 3), (0.8, 0.75), (1, 0.8))]
+
+
+def test_classes_that_are_confused_stand_together() -> None:
+    """Two pairs that are taken for one another, in any numbering, are neighbours in the order; without a mistake the
+    order stays."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        number = rng.permutation(6)
+        confusion = np.diag(np.full(6, 90))
+        for a, b in ((0, 1), (2, 3), (4, 5)):
+            confusion[number[a], number[b]] = confusion[number[b], number[a]] = 10
+        confusion[number[1], number[2]] = confusion[number[3], number[4]] = 1
+        place = np.argsort(metrics.seriated(confusion))
+        assert all(abs(place[number[a]] - place[number[b]]) == 1 for a, b in ((0, 1), (2, 3), (4, 5)))
+    assert metrics.seriated(np.diag([3, 4, 5])).tolist() == [0, 1, 2]

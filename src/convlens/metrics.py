@@ -195,6 +195,50 @@ def calibration_error(
     return sum(one.n * abs(one.accuracy - one.confidence) for one in bins) / len(labels_N)
 
 
+def coverage_curve(
+    probabilities_NK: NDArray[np.floating], labels_N: NDArray[np.integer], most: int = 100
+) -> list[tuple[float, float]]:
+    """Accuracy of the surest alone (Y. Geifman and R. El-Yaniv, NeurIPS 2017): shares of the samples, at most `most`
+    of them, and the accuracy of those whose top probability is highest, both in 0..1."""
+    order = np.argsort(-probabilities_NK.max(axis=1), kind="stable")
+    right_N = (probabilities_NK.argmax(axis=1) == labels_N)[order]
+    accuracy_N = np.cumsum(right_N) / np.arange(1, len(right_N) + 1)
+    at = np.unique(np.linspace(1, len(right_N), min(most, len(right_N))).round().astype(int)) - 1
+    return [((int(n) + 1) / len(right_N), float(accuracy_N[n])) for n in at]
+
+
+def nearest_neighbours(
+    learned_ND: NDArray[np.floating], labels_N: NDArray[np.int64], asked_MD: NDArray[np.floating], num: int
+) -> NDArray[np.int64]:
+    """The class of most of the `num` nearest samples (Euclidean), int64 (M,); of classes alike the smallest number."""
+    found = np.empty(len(asked_MD), np.int64)
+    squares_N = (learned_ND.astype(np.float32) ** 2).sum(axis=1)
+    num, num_classes = min(num, len(learned_ND)), int(labels_N.max()) + 1
+    for start in range(0, len(asked_MD), 256):
+        far_BN = squares_N - 2 * asked_MD[start : start + 256] @ learned_ND.T
+        nearest = labels_N[np.argpartition(far_BN, num - 1, axis=1)[:, :num]]
+        votes = np.zeros((len(nearest), num_classes), np.int64)
+        np.add.at(votes, (np.arange(len(nearest))[:, None], nearest), 1)
+        found[start : start + 256] = votes.argmax(axis=1)
+    return found
+
+
+def seriated(confusion_KK: NDArray[np.int64]) -> NDArray[np.int64]:
+    """An order of the classes in which those that are confused stand together: that of the eigenvector to the second
+    smallest eigenvalue of the confusions' Laplacian (M. Fiedler, 1973). As they are where nothing is confused."""
+    rates = confusion_KK / np.maximum(1, confusion_KK.sum(axis=1, keepdims=True))
+    alike = rates + rates.T
+    np.fill_diagonal(alike, 0.0)
+    if not alike.any():
+        return np.arange(len(alike))
+    alike += 1e-6 * alike.max()  # in one piece
+    np.fill_diagonal(alike, 0.0)
+    _, vectors = np.linalg.eigh(np.diag(alike.sum(axis=1)) - alike)
+    order = np.argsort(vectors[:, 1], kind="stable")
+    found: NDArray[np.int64] = order if order[0] < order[-1] else order[::-1].copy()
+    return found
+
+
 MAY_COUNT_SEEN = "may count pictures it was made with"
 _JSON_NAMES = {"balanced": "balanced_accuracy", "majority": "majority_baseline"}
 

@@ -39,6 +39,7 @@ RUNS_FOLDER = Path("runs")
 RUN_FILE, LOG_FILE, MODEL_FILE, CHECKPOINTS = "run.json", "log.jsonl", "model.safetensors", "checkpoints"
 FILTERS = "filters"
 INPUTS_FILE, CURVE_FILE, LOCK_FILE = "inputs.png", "learning-curve.png", ".lock"
+REPORT_FILE = "report.html"
 SEALED_FROM = FORMAT_VERSION = 3  # 1 and 2, which have no SHA-256 of their own, are read too
 DOCUMENT = "convlens-run"
 LAST = "last"
@@ -207,6 +208,8 @@ class Run:
         rows += [("test", str(self.test))] if self.test else []
         if self.cross_validation:
             rows.append((f"{record.folds} folds", str(self.cross_validation)))
+        report = self.path / REPORT_FILE
+        rows += [("report", str(report))] if files.is_file(report) else []
         rows += [("learning curve", f"of the head alone: {record.learning_curve}")] if record.learning_curve else []
         warning = next((w for s in (self.val, self.test, self.cross_validation) if s and (w := s.leak_warning)), None)
         return [*rows, ("warning", warning)] if warning else rows

@@ -238,6 +238,7 @@ def test_command_line_is_the_python_api(name: str) -> None:
         "train": {"epochs", "batch_size", "lr", "optimizer", "precision", "balance", "patience", "freeze", "set_"},
         "check": {"out", "write_exclusions", "write_groups"},
         "explain": {"torch", "svg"},
+        "evaluate": {"report"},
         "predict": {"csv", "jsonl"},
         "look": {"out", "arrays", "film"},
     }.get(name, set()) | {"json"}

@@ -10,8 +10,9 @@ from torch import Tensor
 
 import convlens
 from convlens.architecture import parse, plan
-from convlens.lens.attribution import STEPS, grad_cam, integrated_gradients, occlusion, patches, resized
+from convlens.lens.attribution import STEPS, integrated_gradients, occlusion, patches
 from convlens.lens.looking import baseline_of
+from convlens.network.grad_cam import grad_cam, resized
 from convlens.presets import PRESETS
 from tests.lens.test_arithmetic import made
 
@@ -44,7 +45,9 @@ def test_attributions_are_captums(preset: str) -> None:
     np.testing.assert_allclose(found, expected[0].numpy(), atol=1e-4 * np.abs(found).max())
     layer = network.layers.get_submodule("5")
     expected = attr.LayerGradCam(forward, layer).attribute(x, target=4, relu_attributions=True)
-    np.testing.assert_allclose(grad_cam(forward, layer, x, 4)[0], expected[0, 0].detach().numpy(), rtol=1e-5)
+    np.testing.assert_allclose(
+        grad_cam(forward, layer, x, torch.tensor([4]))[0], expected[0].detach().numpy(), rtol=1e-5
+    )
 
 
 def test_occlusion_by_brute_force(toy: convlens.Run, picture: NDArray[np.uint8]) -> None:
@@ -75,4 +78,4 @@ def test_resized_map_keeps_its_place() -> None:
     """A map's bright corner is the picture's bright corner."""
     small = np.zeros((4, 4), np.float32)
     small[3, 0] = 1
-    assert np.unravel_index(resized(small, 28, 28).argmax(), (28, 28))[0] >= 24
+    assert np.unravel_index(resized(small[None], 28, 28)[0].argmax(), (28, 28))[0] >= 24

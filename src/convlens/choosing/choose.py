@@ -47,6 +47,7 @@ from convlens.text import counted, shown
 from convlens.training.plan import TrainingPlan
 from convlens.training.request import Draft, TrainRequest
 from convlens.training.trainer import FASTER, MOST_HELD_OUT, MOST_LEARNED
+from convlens.unfamiliarity import LEAST_IMAGES
 
 _MOST_HEADERS, _LOOKED_AT = 2_000, 64
 _KEPT_SIDE = 48  # pictures of one size, up to this many pixels, are taken as they are
@@ -285,10 +286,11 @@ class _Choosing(Choosing):
         """What fits into the time, but not more than teaches something; without a time that was asked for, never less
         than the data needs."""
         counts, seconds = dataset.counts, self.training_s
-        num_images, num_after = counts["train"], num_views * counts["test"] if self.request.test else 0
-        if self.budget_s is not None:  # by which the model is calibrated
+        num_images, num_after = counts["train"], num_views * counts["test" if self.request.test else "val"]
+        if counts["val"] >= LEAST_IMAGES:
             num_after += num_views * min(counts["val"], MOST_HELD_OUT) + min(num_images, MOST_LEARNED)
-        seconds -= num_after / (FASTER[self.draft.compute.precision] * rate)
+        if self.request.test or (self.budget_s is not None and counts["val"] >= LEAST_IMAGES):
+            seconds -= num_after / (FASTER[self.draft.compute.precision] * rate)
         fitting = epochs_within(max(0.0, seconds), num_images, rate)
         if self.budget_s is None:
             return min(most_epochs(num_images, is_asked=False), max(least_epochs(num_images), fitting))

@@ -9,6 +9,7 @@ import typer
 from convlens.commands import terminal
 from convlens.commands.options import (
     EVALUATION,
+    OUTPUT,
     DataRoot,
     Device,
     Exclude,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from convlens.evaluation.evaluate import Report
 
 _DATA = "Other data to measure on; its classes are matched by name."
+_REPORT = "Write the report: .html (pictures, charts, one file), .md, or .json."
 _MOST_IN_TABLE = 20  # classes of a confusion matrix that is printed
 
 
@@ -51,19 +53,26 @@ def evaluate(
     label_column: LabelColumn = None,
     exclude: Exclude = None,
     data_root: DataRoot = None,
+    report: Annotated[str | None, flag(_REPORT, OUTPUT, metavar="FILE")] = None,
     json: Json = False,
 ) -> None:
     """Measure a model: accuracy with its interval, per class, confusion, calibration."""
     import convlens
 
+    terminal.check_new_file(report, "--report", (".html", ".htm", ".md", ".json"))
     with terminal.progress() as bar:
         others: dict[str, Any] = {"group": group, "exclude": exclude, "data_root": data_root, "progress": bar}
         others |= {"layout": layout, "label": label, "path_column": path_column, "label_column": label_column}
-        report = convlens.evaluate(model, data, split=split, device=device, views=views, raw=raw, **others)
+        found = convlens.evaluate(model, data, split=split, device=device, views=views, raw=raw, **others)
+        if report is not None:
+            bar.line("writing the report")
+            found.save(report)
     if json:
-        tables.print_json(report.to_json())
+        tables.print_json(found.to_json())
     else:
-        _print(report)
+        _print(found)
+    if report is not None:
+        terminal.note(f"written: {shown(report, 200)}")
 
 
 def _print(report: Report) -> None:

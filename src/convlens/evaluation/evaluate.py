@@ -4,7 +4,7 @@ Owns which images a model is measured on, the matching of class names, and the r
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from convlens.data.packed.options import PackOptions, exclusions, refuse_unknown
 from convlens.data.packed.pack import is_packed_folder, open_data, reopen
 from convlens.data.sources.base import SPLITS, ReadOptions
 from convlens.errors import ConvlensError, DataError, RecipeError, RecordError, StorageError
+from convlens.evaluation.report import SUFFIXES, Measured, write_report
 from convlens.evaluation.test_ledger import Openings, open_test
 from convlens.metrics import (
     MAY_COUNT_SEEN,
@@ -61,6 +62,7 @@ class Report:
     weights: dict[str, Any]
     notes: tuple[str, ...]
     num_unfamiliar: int | None = None
+    measured: Measured | None = field(default=None, compare=False, repr=False)
 
     @property
     def may_count_seen(self) -> bool:
@@ -120,6 +122,15 @@ class Report:
             "notes": list(self.notes),
         }
 
+    def save(self, path: str | Path, *, replace: bool = False) -> None:
+        """Write the report: .html with its pictures, one file that needs nothing beside it; .md; or .json, the numbers
+        alone. A file that is there is replaced only if `replace`. Raises UsageError, StorageError."""
+        path = Path(path)
+        if not replace:
+            files.check_new_file(path, SUFFIXES)
+        assert self.measured is not None, "every report of `evaluate` has it"
+        write_report(self.measured, self.to_json(), self.score, self.remarks(), path)
+
     def lines(self) -> list[str]:
         """What stands around the table of classes: score first."""
         w = self.weights
@@ -129,15 +140,6 @@ class Report:
             f"{MAY_COUNT_SEEN}: {first}" if self.may_count_seen else first,
             f"loss {self.score.loss:.4f}, expected calibration error {100 * self.expected_calibration_error:.2f} %",
         ]
-        if self.num_unfamiliar is not None:
-            low, high = wilson_interval(self.num_unfamiliar, self.n)
-            lines.append(
-                f"called unfamiliar: {counted(self.num_unfamiliar, 'image')}, {percent(self.num_unfamiliar / self.n)} "
-                f"(95 % interval {100 * low:.2f} to {100 * high:.2f}); of images like those of the training "
-                f"{100 * FALSE_ALARMS:g} % are"
-            )
-        if self.num_quarantined:
-            lines.append(f"not counted: {counted(self.num_quarantined, 'file')} of the data set that could not be read")
         worst = ", ".join(f"{shown(t, 40)} as {shown(p, 40)} {n}×" for t, p, n in self.worst_confusions())
         lines += [f"most often confused: {worst}"] if worst else []
         steps = f" weights of step {w['step']:,} of {w['num_steps']:,}" if "step" in w else ""
@@ -145,6 +147,20 @@ class Report:
         cooled = f", probabilities at temperature {w['temperature']:.2f}" if w["temperature"] != 1 else ""
         lines.append(f"{w['which']}{steps}, measured in {w['precision']} on {w['device']}{mirrored}{cooled}")
         lines += [str(self.openings)] if self.openings else []
+        return [*lines, *self.remarks()]
+
+    def remarks(self) -> list[str]:
+        """What must be known beside the score."""
+        lines = []
+        if self.num_unfamiliar is not None:
+            low, high = wilson_interval(self.num_unfamiliar, self.n)
+            lines.append(
+                f"called unfamiliar: {counted(self.num_unfamiliar, 'image')}, {percent(self.num_unfamiliar / self.n)} "
+                f"(95 % interval {100 * low:.2f} to {100 * high:.2f}); of images like those of the training about "
+                f"{100 * FALSE_ALARMS:g} % are"
+            )
+        if self.num_quarantined:
+            lines.append(f"not counted: {counted(self.num_quarantined, 'file')} of the data set that could not be read")
         warning = self.score.leak_warning if self.split != "train" else None
         lines += [f"warning: {warning}"] if warning else []
         return [*lines, *self.notes]
@@ -244,6 +260,7 @@ def evaluate(
         weights=_weights(classifier),
         notes=(*chosen.notes, *dataset.notes, *(() if (origin := classifier.card.origin) is None else (origin.note,))),
         num_unfamiliar=None if known is None else int(known.are_unfamiliar(statistics, logits).sum()),
+        measured=Measured(classifier, dataset, split, images, labels, logits, chosen.is_own),
     )
     return _kept(report, classifier.card, is_part=bool(excluded))
 
@@ -269,6 +286,7 @@ class _Choice:
     num_left_out: int = 0
     notes: tuple[str, ...] = ()
     may_count_seen: bool = False
+    is_own: bool = False
 
 
 def _choose(
@@ -298,7 +316,8 @@ def _choose(
         options = PackOptions.for_input(card.input_spec, read, all_test=True)
         dataset = open_data(data, options, data_root=data_root, val_frac=val_frac, progress=progress)
     if trained_on is not None and trained_on.is_of(dataset.card):
-        return _of_own(dataset.merged() if trained_on.is_merged else dataset, classifier, split)
+        own = dataset.merged() if trained_on.is_merged else dataset
+        return replace(_of_own(own, classifier, split), is_own=True)
     return _of_other(dataset, classifier, split)
 
 
@@ -335,7 +354,7 @@ def _of_other(dataset: Dataset, classifier: Classifier, split: str) -> _Choice:
             own = None
         if own is not None and are_same_samples(dataset, own):
             note = "this is the data that the model was trained on: its own test split is measured"
-            return replace(_of_own(own, classifier, split), notes=(note,))
+            return replace(_of_own(own, classifier, split), notes=(note,), is_own=True)
         if own is not None and not card.has_parent:
             # Its own keys are at hand, whole: no picture is taken for another.
             seen = np.concatenate([own.pixel_keys("train"), own.pixel_keys("val")])

@@ -6,17 +6,16 @@ Owns the three methods, for any function from pictures to logits. All explain on
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from convlens.lens.hooks import Forward, array_of
 from convlens.lens.recording import Values
+from convlens.network.grad_cam import grad_cam, last_with_maps, resized
 
 METHODS = ("grad_cam", "integrated_gradients", "occlusion")
 STEPS = 256  # of integrated gradients
@@ -51,13 +50,6 @@ class Subject:
         return cls(forward, x_1CHW, baseline_1CHW, last, None if last is None else modules[last], often or forward)
 
 
-def last_with_maps(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    """The layer that Grad-CAM looks at, of outputs' shapes in order: the last with maps above 1×1."""
-    return next(
-        (name for name in reversed(list(shapes)) if len(shapes[name]) == 3 and prod(shapes[name][1:]) > 1), None
-    )
-
-
 def attribution(subject: Subject, method: str, label: int) -> Values | None:
     """One of METHODS for the logit of class number `label`: float32 (H, W), of integrated gradients (C, H, W).
 
@@ -71,40 +63,10 @@ def attribution(subject: Subject, method: str, label: int) -> Values | None:
     assert method == "grad_cam", method
     if subject.layer is None:
         return None
-    return resized(grad_cam(subject.forward, subject.layer, x.detach(), label)[0], *x.shape[2:])
-
-
-def grad_cam(forward: Forward, layer: nn.Module, x_1CHW: Tensor, label: int | None = None) -> tuple[Values, Values]:
-    """Grad-CAM (Selvaraju et al., 2017, arXiv:1610.02391) of a class, or of the answer: float32 (h, w), from 0 on; and
-    the logits (K,).
-
-    The maps of a layer, each weighted by the mean gradient of the logit over it, summed, negative values cut off. It
-    has the size of the layer's maps; `resized` brings it to the picture's.
-    """
-    kept: list[Tensor] = []
-
-    def begin_here(module: nn.Module, inputs: object, output: Tensor) -> Tensor | None:
-        if kept:
-            return None  # it runs again
-        kept.append(output.detach().requires_grad_())
-        return kept[0].clone()  # what comes after it may work in place
-
-    hook = layer.register_forward_hook(begin_here)
-    try:
-        with torch.enable_grad():
-            logits_K = forward(x_1CHW)[0]
-    finally:
-        hook.remove()
-    logit = logits_K[int(logits_K.argmax()) if label is None else label]
-    (gradient,) = torch.autograd.grad(logit, kept[0], allow_unused=True, materialize_grads=True)
-    weighted = kept[0].detach() * gradient.mean(dim=(2, 3), keepdim=True)
-    return array_of(weighted.sum(dim=1).relu()[0]), array_of(logits_K.detach())
-
-
-def resized(map_hw: Values, height: int, width: int) -> Values:
-    """A small map at the picture's size, bilinear."""
-    map_11hw = torch.from_numpy(map_hw)[None, None]
-    return array_of(F.interpolate(map_11hw, (height, width), mode="bilinear", align_corners=False)[0, 0])
+    maps_1hw, _ = grad_cam(subject.forward, subject.layer, x.detach(), torch.tensor([label], device=x.device))
+    (found,) = resized(maps_1hw, *x.shape[2:])
+    map_HW: Values = found
+    return map_HW
 
 
 def integrated_gradients(

@@ -30,7 +30,7 @@ from convlens.data.packed.pack import reopen
 from convlens.errors import ConvlensError, DataError, ModelFileError, RecordError, UsageError
 from convlens.evaluation.calibration import held_out
 from convlens.lens.arithmetic import SOFTMAX, Working, working
-from convlens.lens.attribution import METHODS, attribution, grad_cam, last_with_maps
+from convlens.lens.attribution import METHODS, attribution
 from convlens.lens.features import dead_maps
 from convlens.lens.hooks import array_of, evaluating, record
 from convlens.lens.looking import subject_of
@@ -50,6 +50,7 @@ from convlens.network.build import arrays_of, tensors_of
 from convlens.network.compute import resolve_compute, settled
 from convlens.network.forward import channel_statistics
 from convlens.network.frozen import folded
+from convlens.network.grad_cam import grad_cam, last_with_maps
 from convlens.run import Run
 from convlens.text import shown
 
@@ -148,8 +149,8 @@ class Session:
             x_1CHW = network.normalise(torch.from_numpy(framed[None].copy()).to(classifier.device))
             with channel_statistics(chain, known.addresses if known else ()) as statistics:
                 if wants_grad_cam and layer is not None:
-                    found, logits_K = grad_cam(chain, layer, x_1CHW)
-                    arrays["map"] = quantised(found)[0]
+                    maps_1hw, logits_1K = grad_cam(chain, layer, x_1CHW)
+                    arrays["map"], logits_K = quantised(maps_1hw[0])[0], logits_1K[0]
                 else:
                     with torch.inference_mode():
                         logits_K = array_of(chain(x_1CHW)[0])

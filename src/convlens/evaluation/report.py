@@ -1,0 +1,526 @@
+"""The report of an evaluation: one page that survives a sceptical reader, and the same numbers as text.
+
+Owns what stands in it, in which order and in which words. The formulas are `metrics.py`'s, the look is `render/`'s.
+"""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from convlens import files
+from convlens.architecture.windows import nodes_by_address
+from convlens.classifier import Classifier
+from convlens.data.image.decode import Pixels
+from convlens.data.packed.contents import Contents
+from convlens.data.packed.dataset import DEFAULT_VAL_FRAC, Dataset
+from convlens.data.packed.image_rows import ImageRows
+from convlens.errors import ConvlensError
+from convlens.metrics import (
+    Score,
+    calibration_bins,
+    calibration_error,
+    class_scores,
+    coverage_curve,
+    nearest_neighbours,
+    seriated,
+    softmax,
+    wilson_interval,
+)
+from convlens.network.compute import MEMORY_FORMATS, resolve_compute, settled
+from convlens.network.frozen import folded
+from convlens.network.grad_cam import grad_cam, last_with_maps, resized
+from convlens.presets import STANDARD
+from convlens.render.charts import Chart, Series, chart
+from convlens.render.pages import page, thumbnail
+from convlens.run import Run
+from convlens.text import counted, percent, shown
+
+_PACKED_BY = ("size", "channels", "framing", "region", "group", "layout", "label", "path_column", "label_column")
+SUFFIXES = (".html", ".htm", ".md", ".json")
+_PICTURES, _SIDE = 12, 112  # of each kind, and their pixels
+_MOST_IN_TABLE, _MOST_PAIRS, _FEW_PAIRS = 30, 40, 10  # classes of a whole confusion matrix; pairs without and with one
+_NEIGHBOURS, _LEARNED, _ASKED, _NEIGHBOUR_SIDE = 5, 5_000, 1_000, 32
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an evaluation saw: images uint8 (N, H, W, C) of a split of a data set, labels int64 (N,), logits (N, K) that
+    no temperature has touched. `is_own`: it is the data that the model was trained on."""
+
+    classifier: Classifier
+    dataset: Dataset
+    split: str
+    images: ImageRows
+    labels_N: NDArray[np.int64]
+    logits_NK: NDArray[np.float32]
+    is_own: bool
+
+    @cached_property
+    def probabilities(self) -> NDArray[np.float64]:
+        """At the model's temperature, float64 (N, K)."""
+        return self.classifier.probabilities(self.logits_NK)
+
+    @cached_property
+    def answers(self) -> NDArray[np.int64]:
+        """The likeliest class of each, int64 (N,)."""
+        found: NDArray[np.int64] = self.logits_NK.argmax(axis=1)
+        return found
+
+    @cached_property
+    def run(self) -> Run | None:
+        """The run that the model lies in, where there is one that can be read."""
+        run = Run(self.classifier.path.parent)
+        try:
+            return run if run.record and run.model.resolve() == self.classifier.path.resolve() else None
+        except (ConvlensError, OSError):
+            return None
+
+
+def first_sentence(score: Score, split: str, name: str, *, is_own: bool) -> str:
+    """The sentence that a manager reads: what was measured, on which pictures, and how far it can be believed."""
+    low, high = (f"{100 * end:.2f}" for end in score.interval)
+    pictures = f"{counted(score.n, 'picture')} of {shown(name, 80)}"
+    if score.num_groups is not None:
+        pictures += f" in {counted(score.num_groups, 'group')}"
+    right = f"it is right for {100 * score.accuracy:.2f} %, between {low} and {high} with 95 % confidence"
+    if score.may_count_seen:
+        return f"On {pictures}, some of which it may have learned from, {right}: the true number may be lower."
+    if split == "train":
+        return f"On {pictures} that it learned from, {right}: this says nothing of new pictures."
+    if split == "val" and is_own:
+        return (
+            f"On {pictures} that it did not learn from, but by which it was chosen, {right}: expect a little less on "
+            "new ones; test is sealed."
+        )
+    return f"On {pictures} that took no part in making it, {right}."
+
+
+class Section(NamedTuple):
+    """A table of the report: what it is, a line under it, header and cells as text."""
+
+    title: str
+    note: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+class Picture(NamedTuple):
+    """An image of the report: it and its Grad-CAM as data URLs (empty: none), and what stands under it."""
+
+    image: str
+    map: str
+    name: str
+    words: str
+    is_doubtful: bool
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures of one kind, and how many there are in all."""
+
+    title: str
+    note: str
+    pictures: tuple[Picture, ...]
+
+
+def write_report(measured: Measured, numbers: dict[str, Any], score: Score, lines: Sequence[str], path: Path) -> None:
+    """Write the report as the path's suffix says: .html with pictures, .md, or .json (the numbers alone). Raises
+    StorageError."""
+    if path.suffix == ".json":
+        files.write_json(path, numbers)
+        return
+    card = measured.classifier.card
+    sections = [_counts(measured, numbers), _beside(measured, score), _classes(measured, numbers), _pairs(measured)]
+    about = [_data(measured), _made(measured)]
+    values: dict[str, Any] = {
+        "title": f"{shown(measured.dataset.name, 80)}: {measured.classifier.path.parent.name or 'model'}",
+        "sentence": first_sentence(score, measured.split, measured.dataset.name, is_own=measured.is_own),
+        "is_doubtful": score.may_count_seen or measured.split == "train",
+        "lines": lines,
+        "sections": sections,
+        "about": about,
+        "created": card.created,
+        "command": _command(measured),
+    }
+    if path.suffix == ".md":
+        files.write_text(path, _markdown(values))
+        return
+    values |= {
+        "confusion": _confusion(measured),
+        "charts_list": _charts(measured),
+        "calibration_note": _calibration_note(measured),
+        "galleries": _galleries(measured),
+    }
+    files.write_text(path, page("report.html", **values))
+
+
+# ---------------------------------------------------------------- tables
+
+
+def _interval(num: int, of: int) -> str:
+    if of == 0:
+        return "–"
+    low, high = wilson_interval(num, of)
+    return f"{100 * num / of:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _counts(measured: Measured, numbers: dict[str, Any]) -> Section:
+    counts = measured.dataset.counts
+    opened = numbers["openings"]
+    rows = [
+        ("measured", f"{numbers['n']:,}"),
+        (f"in the {measured.split} split", f"{counts[measured.split]:,}"),
+        ("left out", f"{numbers['num_left_out']:,} (learned from by the model, or named to be left out)"),
+        ("quarantined", f"{measured.dataset.num_quarantined:,} files of the whole data that could not be read"),
+        ("listed", f"{measured.dataset.num_listed:,} in the whole data: {sum(counts.values()):,} in splits"),
+    ]
+    if opened is not None:
+        plans = counted(opened["num_plans"], "plan")
+        rows.append(("openings", f"this test set was opened {counted(opened['count'], 'time')}, for {plans}"))
+    elif measured.split == "val" and measured.is_own:
+        rows.append(("openings", "test is sealed: none by this report"))
+    return Section("What was counted", "", ("pictures", "how many"), rows)
+
+
+def _beside(measured: Measured, score: Score) -> Section:
+    rows = [("the model", f"{_interval(round(score.accuracy * score.n), score.n)}, n = {score.n:,}")]
+    if score.majority is not None:
+        rows.append(("always the largest class", f"{percent(score.majority, 1)}, n = {score.n:,}"))
+    rows.append((f"{_NEIGHBOURS} nearest neighbours, by pixels", _by_neighbours(measured)))
+    if score.balanced is not None:
+        num = int((measured.dataset.class_counts(measured.split) > 0).sum())
+        rows.append(
+            ("balanced accuracy of the model", f"{percent(score.balanced, 1)}; by chance {percent(1 / num, 1)}")
+        )
+    note = "An accuracy means little alone: this is what much simpler things have on the same pictures."
+    return Section("Compared with simpler things", note, ("", "accuracy (95 % interval)"), rows)
+
+
+def _by_neighbours(measured: Measured) -> str:
+    if not measured.is_own or measured.split == "train":
+        return "not known: the training images are not part of this data"
+    dataset = measured.dataset
+    learned = _spread(np.arange(dataset.counts["train"]), _LEARNED)
+    asked = _spread(np.arange(len(measured.labels_N)), _ASKED)
+    answers = nearest_neighbours(
+        _small(dataset.images("train")[learned]),
+        dataset.labels("train")[learned],
+        _small(measured.images[asked]),
+        _NEIGHBOURS,
+    )
+    num_right, all_of = int((answers == measured.labels_N[asked]).sum()), len(asked)
+    sample = ""
+    if len(learned) < dataset.counts["train"] or len(asked) < len(measured.labels_N):
+        sample = f", among {len(learned):,} of {dataset.counts['train']:,} training images"
+    return f"{_interval(num_right, all_of)}, n = {all_of:,}{sample}"
+
+
+def _small(images_NHWC: Pixels) -> NDArray[np.float32]:
+    """float32 (N, D): pixels, averaged over blocks so that there are at most 32×32."""
+    n, height, width, channels = images_NHWC.shape
+    step = max(1, -(-max(height, width) // _NEIGHBOUR_SIDE))
+    rows, columns = max(1, height // step), max(1, width // step)
+    if step == 1:
+        return images_NHWC.reshape(n, -1).astype(np.float32)
+    cut = images_NHWC[:, : rows * step, : columns * step].reshape(n, rows, step, columns, step, channels)
+    found: NDArray[np.float32] = cut.mean(axis=(2, 4), dtype=np.float32).reshape(n, -1)
+    return found
+
+
+def _spread(positions: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    return positions if len(positions) <= most else positions[np.linspace(0, len(positions) - 1, most).astype(int)]
+
+
+def _classes(measured: Measured, numbers: dict[str, Any]) -> Section:
+    confusion_KK = np.array(numbers["confusion"], np.int64)
+    found, predicted_K, right_K = class_scores(confusion_KK), confusion_KK.sum(axis=0), np.diag(confusion_KK)
+    rows = [
+        (
+            shown(name, 40),
+            _interval(int(right_K[k]), int(found.support[k])),
+            _interval(int(right_K[k]), int(predicted_K[k])),
+            "–" if np.isnan(found.f1[k]) else f"{100 * found.f1[k]:.1f} %",
+            f"{found.support[k]:,}",
+        )
+        for k, name in enumerate(measured.classifier.class_names)
+    ]
+    note = (
+        "Recall: of the pictures of a class, how many it recognised. Precision: of the pictures that it called so, how "
+        "many were. In brackets the 95 % interval."
+    )
+    return Section("Class by class", note, ("class", "recall", "precision", "F1", "n"), rows)
+
+
+def _pairs(measured: Measured) -> Section:
+    labels, answers, names = measured.labels_N, measured.answers, measured.classifier.class_names
+    wrong = labels != answers
+    pairs, counts = np.unique(np.stack([labels[wrong], answers[wrong]], axis=1), axis=0, return_counts=True)
+    most = _MOST_PAIRS if len(names) > _MOST_IN_TABLE else _FEW_PAIRS
+    order = np.argsort(-counts, kind="stable")[:most]
+    support = np.bincount(labels, minlength=len(names))
+    rows = [
+        (shown(names[t], 40), shown(names[p], 40), f"{c:,}", f"{100 * c / support[t]:.1f} % of {support[t]:,}")
+        for (t, p), c in zip(pairs[order].tolist(), counts[order].tolist(), strict=True)
+    ]
+    more = len(counts) - len(rows)
+    note = f"The most frequent of {counted(len(counts), 'pair')}." if more > 0 else ""
+    return Section("What is taken for what", note, ("class", "taken for", "times", "rate"), rows)
+
+
+def _data(measured: Measured) -> Section:
+    spec, dataset = measured.dataset.input_spec, measured.dataset
+    size = f"{spec.height}×{spec.width} px, {'grey' if spec.channels == 1 else 'colour'}, framing {spec.framing}"
+    rows = [("source", shown(dataset.source, 200)), ("input", size), *Contents.of(dataset).rows()]
+    rows.append(("fingerprint", dataset.fingerprint))
+    if dataset.test_fingerprint is not None:
+        rows.append(("fingerprint of test", dataset.test_fingerprint))
+    rows.append(("not looked for here", "near-duplicates across splits, shortcuts: convlens check DATA"))
+    return Section("The data", "", ("", ""), rows)
+
+
+def _made(measured: Measured) -> Section:
+    classifier, card = measured.classifier, measured.classifier.card
+    plan, training = classifier.network.plan, card.training
+    rows = [
+        ("architecture", card.architecture),
+        ("parameters", f"{plan.num_parameters:,}"),
+        ("multiply-adds", f"{plan.multiply_adds:,} a picture"),
+    ]
+    if card.recipe is not None:
+        rows.append(("recipe", str(card.recipe)))
+    if card.seed is not None:
+        rows.append(("seed", str(card.seed)))
+    if training is not None:
+        steps = f"step {training.step:,}" + (f" of {training.num_steps:,}" if training.num_steps else "")
+        rows.append(("weights", f"{training.weights}, of {steps} ({training.epochs:g} epochs)"))
+        seconds = f" in {training.train_s:.1f} s" if training.train_s is not None else ""
+        where = f"{training.device}, {training.precision}, {counted(training.threads, 'thread')}{seconds}"
+        rows.append(("trained", where))
+        if training.parent is not None:
+            rows.append(("began with", shown(training.parent.path, 200)))
+    if card.origin is not None:
+        rows.append(("origin of the weights", card.origin.note))
+    rows.append(("versions", ", ".join(f"{name} {version}" for name, version in card.versions.items())))
+    rows.append(("created", card.created))
+    rows.append(("measured", f"in float32 on {classifier.device}, views {classifier.views}"))
+    return Section("The model", "", ("", ""), rows)
+
+
+def _command(measured: Measured) -> str:
+    """The command that trains such a model again; empty where it was not trained by convlens."""
+    card, run = measured.classifier.card, measured.run
+    data, recipe, training = card.dataset, card.recipe, card.training
+    if data is None or recipe is None or training is None:
+        return ""
+    words = ["convlens", "train", data.source]
+    if card.preset is not None:
+        words += ["--preset", card.preset]
+    else:
+        words += ["--architecture", card.architecture]
+        usual = {} if training.parent is not None else STANDARD.recipe.to_json() | {"views": None}
+        for name, value in recipe.to_json().items():
+            if value != usual.get(name):
+                text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+                words += ["--set", f"{name}={text}"]
+        for name in _PACKED_BY:
+            value = getattr(data.options, name)
+            if value is not None:
+                by = "x" if name == "size" else ","
+                text = by.join(map(str, value)) if isinstance(value, tuple) else str(value)
+                words += [f"--{name.replace('_', '-')}", text]
+    words += ["--exclude", "FILE-OF-EXCLUSIONS"] if data.options.exclude else []
+    words += ["--seed", str(card.seed), "--threads", str(training.threads)]
+    if training.memory_format not in (None, MEMORY_FORMATS[0]):
+        words += ["--memory-format", str(training.memory_format)]
+    words += ["--val-frac", f"{data.val_frac:g}"] if data.val_frac != DEFAULT_VAL_FRAC else []
+    words += ["--folds", str(run.record.folds)] if run is not None and run.record.folds else []
+    words += ["--from", training.parent.path] if training.parent is not None else []
+    return shlex.join(words)
+
+
+# ---------------------------------------------------------------- pictures and charts
+
+
+def _charts(measured: Measured) -> list[Chart]:
+    """Training, calibration before and after, accuracy against coverage."""
+    found = []
+    run = measured.run
+    if run is not None and (history := run.history):
+        losses = [(step / max(1, run.record.num_steps) * history[-1]["epoch"], loss) for step, loss in run.curve]
+        val = [(line["epoch"], line["val"]["loss"]) for line in history if line.get("val")]
+        smoothed = measured.classifier.card.recipe is not None and measured.classifier.card.recipe.label_smoothing > 0
+        words = "training, of smoothed labels" if smoothed else "training"
+        series = [Series(words, losses, "second"), Series("validation", val, "first")]
+        found.append(chart("Loss while it was trained", series, "epoch", "loss"))
+        right = [(line["epoch"], 100 * line["val"]["accuracy"]) for line in history if line.get("val")]
+        if len(right) > 1:
+            title = "Accuracy on validation while it was trained"
+            found.append(chart(title, [Series("", right, "first")], "epoch", "accuracy in %"))
+    temperature = measured.classifier.temperature
+    versions = [("as the network gives them", softmax(measured.logits_NK), "second")] if temperature != 1 else []
+    for words, p_NK, style in [*versions, ("calibrated", measured.probabilities, "first")]:
+        bins = calibration_bins(p_NK, measured.labels_N)
+        points = [(100 * one.confidence, 100 * one.accuracy) for one in bins]
+        areas = [one.n / len(measured.labels_N) for one in bins]
+        ideal = Series("", [(0, 0), (100, 100)], "ideal")
+        title = f"Accuracy against confidence, {words if versions else 'uncalibrated'}"
+        series = [ideal, Series("", points, style, areas)]
+        found.append(chart(title, series, "confidence in %", "accuracy in %", (0, 100), (0, 100)))
+    coverage = coverage_curve(measured.probabilities, measured.labels_N)
+    points = [(100 * share, 100 * accuracy) for share, accuracy in coverage]
+    title = "Accuracy against coverage: of the surest pictures alone"
+    found.append(chart(title, [Series("", points, "first")], "pictures answered in %", "accuracy in %", (0, 100)))
+    return found
+
+
+def _calibration_note(measured: Measured) -> str:
+    after = calibration_error(measured.probabilities, measured.labels_N)
+    n, calibration = len(measured.labels_N), measured.classifier.card.calibration
+    if calibration is None:
+        return (
+            f"Expected calibration error {percent(after)} (n = {n:,}). The probabilities are not calibrated: too few "
+            "pictures were held out when it was trained."
+        )
+    before = calibration_error(softmax(measured.logits_NK), measured.labels_N)
+    on_them = " These are the pictures that the temperature was fitted to." if measured.split == "val" else ""
+    return (
+        f"Expected calibration error {percent(before)} before, {percent(after)} after calibration (temperature "
+        f"{calibration.temperature:.2f}, fitted to {calibration.num_images:,} validation pictures; n = {n:,} here). "
+        f"On the line, 90 % sure is right nine times in ten.{on_them}"
+    )
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """A confusion matrix as a table: names in an order in which what is confused stands together, and rows of cells
+    (count, rate of its row in %, whether it is right)."""
+
+    names: tuple[str, ...]
+    rows: tuple[tuple[tuple[int, float, bool], ...], ...]
+
+
+def _confusion(measured: Measured) -> Confusion | None:
+    """None where there are too many classes for a table; the pairs say it then."""
+    names, num = measured.classifier.class_names, len(measured.classifier.class_names)
+    if num > _MOST_IN_TABLE:
+        return None
+    counts_KK = np.zeros((num, num), np.int64)
+    np.add.at(counts_KK, (measured.labels_N, measured.answers), 1)
+    order = seriated(counts_KK)
+    totals = np.maximum(1, counts_KK.sum(axis=1))
+    rows = tuple(
+        tuple((int(counts_KK[t, p]), 100 * float(counts_KK[t, p] / totals[t]), bool(t == p)) for p in order)
+        for t in order
+    )
+    return Confusion(tuple(shown(names[k], 24) for k in order), rows)
+
+
+def _galleries(measured: Measured) -> list[Gallery]:
+    p_NK, labels, answers = measured.probabilities, measured.labels_N, measured.answers
+    sure_N, wrong_N = p_NK.max(axis=1), labels != answers
+    wrong, right = np.flatnonzero(wrong_N), np.flatnonzero(~wrong_N)
+    worst = wrong[np.argsort(-sure_N[wrong], kind="stable")][:_PICTURES]
+    least = right[np.argsort(sure_N[right], kind="stable")][:_PICTURES]
+    suspects = _suspects(p_NK, labels) & wrong_N
+    shown_rows = np.concatenate([worst, least])
+    pictures = dict(zip(shown_rows.tolist(), _pictures(measured, shown_rows, suspects), strict=True))
+    num = int(suspects.sum())
+    about = f"The surest of {counted(len(wrong), 'mistake')}; warm colours mark what spoke for the answer (Grad-CAM)."
+    if num:
+        about += (
+            f" In {counted(num, 'mistake')} the label itself should be looked at: the model is surer of another class "
+            "than it usually is where that one is right."
+        )
+    return [
+        Gallery("The most confident mistakes", about, tuple(pictures[n] for n in worst.tolist())),
+        Gallery("The least certain right answers", "", tuple(pictures[n] for n in least.tolist())),
+    ]
+
+
+def _suspects(p_NK: NDArray[np.float64], labels_N: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """bool (N,): labels that confident learning (C. Northcutt et al., JAIR 70, 2021) puts in question: some other
+    class is as likely as it is, on average, for pictures that are labelled so."""
+    num = p_NK.shape[1]
+    usual_K = np.array([p_NK[labels_N == k, k].mean() if (labels_N == k).any() else np.inf for k in range(num)])
+    others_NK = p_NK.copy()
+    others_NK[np.arange(len(labels_N)), labels_N] = 0
+    best_N = others_NK.argmax(axis=1)
+    found: NDArray[np.bool_] = others_NK[np.arange(len(labels_N)), best_N] >= np.maximum(usual_K[best_N], 0.5)
+    return found
+
+
+def _pictures(measured: Measured, rows: NDArray[np.int64], suspects: NDArray[np.bool_]) -> list[Picture]:
+    if not len(rows):
+        return []
+    images, maps = np.asarray(measured.images[rows]), _maps(measured.classifier, np.asarray(measured.images[rows]))
+    names, p_NK = measured.classifier.class_names, measured.probabilities
+    try:
+        samples = measured.dataset.sample_names()
+    except ConvlensError:
+        samples = []
+    found = []
+    for place, row in enumerate(rows.tolist()):
+        label, answer = int(measured.labels_N[row]), int(measured.answers[row])
+        words = f"{shown(names[answer], 40)} {100 * p_NK[row, answer]:.1f} %"
+        if label != answer:
+            words += f", labelled {shown(names[label], 40)} ({100 * p_NK[row, label]:.1f} %)"
+        name = shown(samples[int(measured.images.rows[row])], 80) if samples else f"picture {row:,}"
+        overlay = "" if maps is None else thumbnail(_overlaid(images[place], maps[place]), _SIDE)
+        found.append(Picture(thumbnail(images[place], _SIDE), overlay, name, words, bool(suspects[row])))
+    return found
+
+
+def _maps(classifier: Classifier, images_NHWC: Pixels) -> NDArray[np.float32] | None:
+    """Grad-CAM of each answer, 0..1 (N, H, W); None where no layer has maps."""
+    plan = classifier.network.plan
+    last = last_with_maps({address: node.output_shape for address, node in nodes_by_address(plan).items()})
+    if last is None:
+        return None
+    chain = folded(classifier.network)
+    with settled(resolve_compute(classifier.device, "float32")):
+        x_NCHW = classifier.network.normalise(torch.from_numpy(images_NHWC.copy()).to(classifier.device))
+        found = [grad_cam(chain, chain.get_submodule(last), x_NCHW[n : n + 1])[0] for n in range(len(x_NCHW))]
+    maps = resized(np.concatenate(found), *images_NHWC.shape[1:3])
+    scaled: NDArray[np.float32] = maps / np.maximum(maps.max(axis=(1, 2), keepdims=True), 1e-12)
+    return scaled
+
+
+def _overlaid(image_HWC: Pixels, map_HW: NDArray[np.float32]) -> Pixels:
+    """The picture in grey, the map over it from nothing to orange."""
+    grey = image_HWC.mean(axis=2, keepdims=True, dtype=np.float32)
+    warm = np.array([255.0, 130.0, 0.0], np.float32)
+    weight = 0.65 * map_HW[:, :, None]
+    mixed: Pixels = ((1 - weight) * 0.8 * grey + weight * warm).clip(0, 255).astype(np.uint8)
+    return mixed
+
+
+# ---------------------------------------------------------------- as text
+
+
+def _markdown(values: dict[str, Any]) -> str:
+    """The report without pictures, as Markdown."""
+    parts = [f"# {_plain(values['title'])}", f"**{_plain(values['sentence'])}**", *map(_plain, values["lines"])]
+    for section in [*values["sections"], *values["about"]]:
+        parts += [f"## {section.title}", *([section.note] if section.note else [])]
+        if section.rows:
+            header = "| " + " | ".join(section.header) + " |"
+            rule = "|" + "---|" * len(section.header)
+            rows = ["| " + " | ".join(map(_plain, row)) + " |" for row in section.rows]
+            parts.append("\n".join([header, rule, *rows]))
+    if values["command"]:
+        parts += ["## Again", f"    {values['command']}"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown takes as it is."""
+    for sign in "\\`*_{}[]<>|#":
+        text = text.replace(sign, "\\" + sign)
+    return text.replace("\n", " ")
