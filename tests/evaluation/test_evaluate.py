@@ -14,7 +14,7 @@ from PIL import Image
 import convlens
 from convlens.errors import DataError
 from convlens.files import state_folder
-from convlens.metrics import score
+from convlens.metrics import score, wilson_interval
 from convlens.records import write_sealed
 from tests.conftest import QUICK, TINY, shapes, write_folders
 from tests.helpers import PLAIN, folder
@@ -225,3 +225,27 @@ def test_a_run_of_before_keeps_its_score(workplace: Path) -> None:
     write_sealed(run.path / "run.json", document)
     report = convlens.evaluate(run.path, progress="none")
     assert not any("was not kept" in note for note in report.notes) and convlens.Run(run.path).test == report.score
+
+
+def test_intervals_count_groups(tmp_path: Path, workplace: Path) -> None:
+    """Five pictures a burst, all of which show one shape: wherever an interval stands (validation, test, the report) it
+    is that of bursts, which are not as many independent answers, and says so."""
+    x, y = shapes(40, 3)
+    rng = np.random.default_rng(0)
+    for number, (image, label) in enumerate(zip(x, y, strict=True)):
+        place = tmp_path / "d" / "abc"[label] / f"burst-{number:04d}"
+        place.mkdir(parents=True)
+        for shot in range(5):
+            noisy = np.clip(image + rng.normal(0, 60, image.shape), 0, 255).astype(np.uint8)
+            Image.fromarray(noisy).save(place / f"{shot}.png")
+    recipe = QUICK.replace(epochs=1)
+    run = convlens.train(tmp_path / "d", architecture=TINY, recipe=recipe, val_frac=0.3, framing="pad", progress="none")
+    report = convlens.evaluate(run)
+    for found in (run.val, report.score):
+        assert found is not None and found.num_groups is not None and 5 * found.num_groups == found.n
+        assert f"n = {found.n} in {found.num_groups} groups" in str(found)
+        plain = wilson_interval(round(found.accuracy * found.n), found.n)
+        assert found.interval[1] - found.interval[0] > plain[1] - plain[0]
+    report.save(tmp_path / "r.md")
+    text = (tmp_path / "r.md").read_text(encoding="utf-8")
+    assert f"in {report.score.num_groups} groups" in text and "It counts groups" in text

@@ -238,6 +238,7 @@ def evaluate(
     images, labels = dataset.images(split), dataset.labels(split)
     images, labels = images.only(chosen.keep), mapping[labels[chosen.keep]]
     images.check()
+    groups_N = dataset.groups_at(dataset.rows(split)[chosen.keep])
     known = classifier.card.unfamiliarity
     logits, statistics = classifier.outputs(images, known.addresses if known else ())
     num_samples = len(dataset)
@@ -250,7 +251,7 @@ def evaluate(
         model=classifier.path,
         dataset=dataset.identity(),
         split=split,
-        score=score(logits / classifier.temperature, labels).replace(may_count_seen=chosen.may_count_seen),
+        score=score(logits / classifier.temperature, labels, groups_N).replace(may_count_seen=chosen.may_count_seen),
         class_names=classifier.class_names,
         confusion_KK=confusion_matrix(labels, logits.argmax(axis=1), len(classifier.class_names)),
         expected_calibration_error=calibration_error(classifier.probabilities(logits), labels),
@@ -260,7 +261,7 @@ def evaluate(
         weights=_weights(classifier),
         notes=(*chosen.notes, *dataset.notes, *(() if (origin := classifier.card.origin) is None else (origin.note,))),
         num_unfamiliar=None if known is None else int(known.are_unfamiliar(statistics, logits).sum()),
-        measured=Measured(classifier, dataset, split, images, labels, logits, chosen.is_own),
+        measured=Measured(classifier, dataset, split, images, labels, logits, groups_N, chosen.is_own),
     )
     return _kept(report, classifier.card, is_part=bool(excluded))
 

@@ -28,6 +28,7 @@ from convlens.metrics import (
     calibration_error,
     class_scores,
     coverage_curve,
+    grouped_interval,
     nearest_neighbours,
     seriated,
     softmax,
@@ -52,7 +53,8 @@ _NEIGHBOURS, _LEARNED, _ASKED, _NEIGHBOUR_SIDE = 5, 5_000, 1_000, 32
 @dataclass(frozen=True)
 class Measured:
     """What an evaluation saw: images uint8 (N, H, W, C) of a split of a data set, labels int64 (N,), logits (N, K) that
-    no temperature has touched. `is_own`: it is the data that the model was trained on."""
+    no temperature has touched; `groups_N` are the same for images that are not independent. `is_own`: it is the data
+    that the model was trained on."""
 
     classifier: Classifier
     dataset: Dataset
@@ -60,6 +62,7 @@ class Measured:
     images: ImageRows
     labels_N: NDArray[np.int64]
     logits_NK: NDArray[np.float32]
+    groups_N: NDArray[np.uint64] | None
     is_own: bool
 
     @cached_property
@@ -72,6 +75,15 @@ class Measured:
         """The likeliest class of each, int64 (N,)."""
         found: NDArray[np.int64] = self.logits_NK.argmax(axis=1)
         return found
+
+    def share(self, is_right_N: NDArray[np.bool_], among: NDArray[Any]) -> str:
+        """The share that is right of some of the images (a mask or positions), with its interval."""
+        right, groups = is_right_N[among], None if self.groups_N is None else self.groups_N[among]
+        if len(right) == 0:
+            return "–"
+        num = int(right.sum())
+        low, high = wilson_interval(num, len(right)) if groups is None else grouped_interval(right, groups)
+        return f"{100 * num / len(right):.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
     @cached_property
     def run(self) -> Run | None:
@@ -164,13 +176,6 @@ def write_report(measured: Measured, numbers: dict[str, Any], score: Score, line
 # ---------------------------------------------------------------- tables
 
 
-def _interval(num: int, of: int) -> str:
-    if of == 0:
-        return "–"
-    low, high = wilson_interval(num, of)
-    return f"{100 * num / of:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
-
-
 def _counts(measured: Measured, numbers: dict[str, Any]) -> Section:
     counts = measured.dataset.counts
     opened = numbers["openings"]
@@ -190,7 +195,8 @@ def _counts(measured: Measured, numbers: dict[str, Any]) -> Section:
 
 
 def _beside(measured: Measured, score: Score) -> Section:
-    rows = [("the model", f"{_interval(round(score.accuracy * score.n), score.n)}, n = {score.n:,}")]
+    is_right_N = measured.answers == measured.labels_N
+    rows = [("the model", f"{measured.share(is_right_N, np.ones(score.n, bool))}, n = {score.n:,}")]
     if score.majority is not None:
         rows.append(("always the largest class", f"{percent(score.majority, 1)}, n = {score.n:,}"))
     rows.append((f"{_NEIGHBOURS} nearest neighbours, by pixels", _by_neighbours(measured)))
@@ -215,11 +221,12 @@ def _by_neighbours(measured: Measured) -> str:
         _small(measured.images[asked]),
         _NEIGHBOURS,
     )
-    num_right, all_of = int((answers == measured.labels_N[asked]).sum()), len(asked)
+    is_right_N = np.zeros(len(measured.labels_N), bool)
+    is_right_N[asked] = answers == measured.labels_N[asked]
     sample = ""
     if len(learned) < dataset.counts["train"] or len(asked) < len(measured.labels_N):
         sample = f", among {len(learned):,} of {dataset.counts['train']:,} training images"
-    return f"{_interval(num_right, all_of)}, n = {all_of:,}{sample}"
+    return f"{measured.share(is_right_N, asked)}, n = {len(asked):,}{sample}"
 
 
 def _small(images_NHWC: Pixels) -> NDArray[np.float32]:
@@ -240,12 +247,12 @@ def _spread(positions: NDArray[np.int64], most: int) -> NDArray[np.int64]:
 
 def _classes(measured: Measured, numbers: dict[str, Any]) -> Section:
     confusion_KK = np.array(numbers["confusion"], np.int64)
-    found, predicted_K, right_K = class_scores(confusion_KK), confusion_KK.sum(axis=0), np.diag(confusion_KK)
+    found, is_right_N = class_scores(confusion_KK), measured.answers == measured.labels_N
     rows = [
         (
             shown(name, 40),
-            _interval(int(right_K[k]), int(found.support[k])),
-            _interval(int(right_K[k]), int(predicted_K[k])),
+            measured.share(is_right_N, measured.labels_N == k),
+            measured.share(is_right_N, measured.answers == k),
             "–" if np.isnan(found.f1[k]) else f"{100 * found.f1[k]:.1f} %",
             f"{found.support[k]:,}",
         )
@@ -255,6 +262,8 @@ def _classes(measured: Measured, numbers: dict[str, Any]) -> Section:
         "Recall: of the pictures of a class, how many it recognised. Precision: of the pictures that it called so, how "
         "many were. In brackets the 95 % interval."
     )
+    if measured.groups_N is not None:
+        note += " It counts groups, for pictures of one group are not independent."
     return Section("Class by class", note, ("class", "recall", "precision", "F1", "n"), rows)
 
 

@@ -297,7 +297,10 @@ class Session:
         if done + slice_ < len(images):
             return False
         is_unsure = self._measured_rows()[1]
-        self._validation = _validation_of(np.concatenate(self._logits) / self.classifier.temperature, labels, is_unsure)
+        logits = np.concatenate(self._logits) / self.classifier.temperature
+        dataset = self.dataset()
+        groups = dataset.groups_at(dataset.rows("val")[self._measured_rows()[0]])
+        self._validation = _validation_of(logits, labels, groups, is_unsure)
         self._logits.clear()
         return True
 
@@ -347,10 +350,12 @@ def _statistics_of(values: Values) -> Values:
     return values if values.ndim == 1 else np.concatenate([values.mean(axis=(1, 2)), values.std(axis=(1, 2))])
 
 
-def _validation_of(logits: NDArray[np.float32], labels: NDArray[np.int64], may_count_seen: bool) -> Validation:
+def _validation_of(
+    logits: NDArray[np.float32], labels: NDArray[np.int64], groups: NDArray[np.uint64] | None, may_count_seen: bool
+) -> Validation:
     probabilities = softmax(logits)
     answers = probabilities.argmax(axis=1)
-    measured = score(logits, labels).replace(may_count_seen=may_count_seen)
+    measured = score(logits, labels, groups).replace(may_count_seen=may_count_seen)
     report = {
         "split": "val",
         **measured.to_json(),
@@ -363,11 +368,12 @@ def _validation_of(logits: NDArray[np.float32], labels: NDArray[np.int64], may_c
 
 
 def _score(score: Score | None) -> dict[str, Any] | None:
-    """A score as the page shows it, its interval computed anew: a stranger's card may have any."""
+    """A score as the page shows it, its interval computed anew, for a stranger's card may have any; but for one that
+    counts groups, which are not at hand."""
     if score is None or score.n == 0:
         return None
-    right = round(score.accuracy * score.n)
-    return {"accuracy": score.accuracy, "n": score.n, "interval": wilson_interval(right, score.n)}
+    interval = wilson_interval(round(score.accuracy * score.n), score.n) if score.num_groups is None else score.interval
+    return {"accuracy": score.accuracy, "n": score.n, "interval": interval}
 
 
 def _working_json(found: Working, receptive_field: list[int] | None) -> dict[str, Any]:

@@ -245,8 +245,9 @@ class _Trainer:
         logits = self.fitting.logits(self.val_images)
         if not np.isfinite(logits).all():
             raise self.diverged("the outputs on validation")
-        labels_N = dataset.labels("val")[self.measured]
-        self.state.val = score(logits, labels_N).replace(may_count_seen=self.may_count_seen)
+        rows = dataset.rows("val")[self.measured]
+        labels_N = dataset.labels_at(rows)
+        self.state.val = score(logits, labels_N, dataset.groups_at(rows)).replace(may_count_seen=self.may_count_seen)
         self.state.val_loss = best_temperature(logits, labels_N)[1] if self.state.best is not None else None
         self.state.val_s += time.perf_counter() - started
 

@@ -6,6 +6,7 @@ made is `pack.py`'s business. docs/formats.md describes the files; any NumPy can
 
 import io
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -419,6 +420,17 @@ class Dataset:
         """uint64 (N,): the numbers that splits are drawn from, equal within a group and for equal images."""
         split_keys: NDArray[np.uint64] = self._index["split_key"][rows]
         return split_keys
+
+    @cached_property
+    def has_groups(self) -> bool:
+        """Whether samples belong to groups that somebody named: a writer, a part, a burst."""
+        # One search in the bytes: a quote within a name is escaped there.
+        return self.card.arrays is None and re.search(rb'"group": ?"', self._checked_bytes(SAMPLES_FILE)) is not None
+
+    def groups_at(self, rows: NDArray[np.int64]) -> NDArray[np.uint64] | None:
+        """uint64 (N,) by row number, the same for samples that are not independent of one another; None where nobody
+        named any groups."""
+        return self.split_keys(rows) if self.has_groups else None
 
     def _unsealed(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The rows, all of which may be looked at. The one place where that is decided."""
