@@ -121,7 +121,7 @@ def read_lines(path: Path, kind: type[R], *, most_bytes: int = MAX_BYTES) -> tup
     """
     found: list[R] = []
     damaged: list[str] = []
-    lines = _bytes(path, most_bytes).split(b"\n") if os.path.lexists(path) else []
+    lines = raw_lines(path, most_bytes)
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -133,6 +133,11 @@ def read_lines(path: Path, kind: type[R], *, most_bytes: int = MAX_BYTES) -> tup
             if number < len(lines):
                 damaged.append(str(error))
     return found, damaged
+
+
+def raw_lines(path: Path, most_bytes: int = MAX_BYTES) -> list[bytes]:
+    """The lines of a file as they are; absent: none. Raises RecordError."""
+    return _bytes(path, most_bytes).split(b"\n") if os.path.lexists(path) else []
 
 
 def _bytes(path: Path, most_bytes: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import convlens
 from convlens import records
 from convlens.data.packed.dataset import Dataset, LedgerLine, Permit
 from convlens.errors import DataError
-from convlens.evaluation.test_ledger import inspect_test, ledger_path, open_test
+from convlens.evaluation.test_ledger import Ledger, inspect_test, ledger_path, open_test
 from convlens.files import state_folder
 from tests.conftest import QUICK, TINY, shapes
 from tests.helpers import read_lines, trained_on
@@ -108,3 +109,29 @@ def test_a_resumed_run_of_folds_opens_nothing_anew(workplace: Path) -> None:
     assert run.status == "interrupted"
     again = convlens.train(resume=run, progress="none")
     assert again.status == "complete" and len(read_lines(ledger_path())) == 1
+
+
+def test_the_lines_are_a_chain(workplace: Path) -> None:
+    """Whatever line is changed, taken out or put in, the next opening says that, and where; cutting off the end shows
+    in the hash that a report carries. A ledger of before there was a chain goes on as one."""
+    dataset = fresh()
+    heads = [open_test(dataset, TINY, QUICK, seed)[1].head for seed in range(5)]
+    whole = ledger_path().read_bytes().splitlines(keepends=True)
+    assert len(set(heads)) == 5 and open_test(dataset, TINY, QUICK, 9)[1].broken == ()
+    for number in range(4):
+        changed = [*whole]
+        changed[number] = changed[number].replace(b'"seed": ', b'"seed": 1')
+        for lines, at in (
+            (changed, number + 2),
+            (whole[:number] + whole[number + 1 :], number + 1),
+            (whole[: number + 1] + whole[number:], number + 2),
+        ):
+            ledger_path().write_bytes(b"".join(lines))
+            openings = open_test(dataset, TINY, QUICK, 6)[1]
+            assert openings.broken == (at,), (number, at)
+            assert f"line {at} does not follow the one before" in str(openings)
+    ledger_path().write_bytes(b"".join(whole[:3]))
+    assert heads[4] not in {digest for _, digest in Ledger.read().lines}
+    old = [json.loads(line) for line in whole]
+    ledger_path().write_text("".join(json.dumps({k: v for k, v in one.items() if k != "before"}) + "\n" for one in old))
+    assert open_test(dataset, TINY, QUICK, 7)[1].broken == () == open_test(dataset, TINY, QUICK, 8)[1].broken

@@ -189,6 +189,7 @@ def _counts(measured: Measured, numbers: dict[str, Any]) -> Section:
     if opened is not None:
         plans = counted(opened["num_plans"], "plan")
         rows.append(("openings", f"this test set was opened {counted(opened['count'], 'time')}, for {plans}"))
+        rows.append(("line of the ledger", opened["head"] or "none: there is no test set to open"))
     elif measured.split == "val" and measured.is_own:
         rows.append(("openings", "test is sealed: none by this report"))
     return Section("What was counted", "", ("pictures", "how many"), rows)

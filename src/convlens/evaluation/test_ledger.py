@@ -3,38 +3,49 @@
 Owns `openings.jsonl` in the user's state folder, and the permits that a data set asks for. Ten seeds of one (sentence,
 recipe) are one look, ten plans are ten: whoever picks the best of ten plans by their test scores has trained on test.
 An inspection looks for duplicates and the like; no model sees it, so it is written down and is no opening.
+
+Each line carries the SHA-256 of the one before: a line that was changed, put in or taken out breaks the chain, which is
+said and never mended. What was cut off at its end only a report shows, which carries the hash of its own line.
 """
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from convlens import files
 from convlens.data.packed.dataset import Dataset, LedgerLine, Permit
+from convlens.errors import DataError, RecordError
 from convlens.modelfile import Origin
 from convlens.recipe import Recipe
-from convlens.records import read_lines
+from convlens.records import parsed, raw_lines
 from convlens.run import now
 from convlens.text import counted, shown
 
 _INSPECTION: Literal["inspection"] = "inspection"
+_BEGINNING = 64 * "0"  # what the first line carries in the place of a hash
 
 
 @dataclass(frozen=True)
 class Openings:
-    """How often a test set was opened, this time included, and for how many different (sentence, recipe) pairs."""
+    """How often a test set was opened, this time included, and for how many different (sentence, recipe) pairs; `head`
+    is the SHA-256 of this opening's line."""
 
     count: int
     num_plans: int
     num_unreadable: int = 0  # lines of the ledger, about this test set or another
+    broken: tuple[int, ...] = ()  # numbers of the lines that do not follow the one before
+    head: str | None = None
 
     def __str__(self) -> str:
         times = "once" if self.count == 1 else f"{self.count} times"
         line = f"this test set was opened {times}, for {self.num_plans} plan{'s' if self.num_plans != 1 else ''}"
-        if not self.num_unreadable:
-            return line
-        return f"{line}, or more: {counted(self.num_unreadable, 'line')} of {shown(ledger_path(), 200)} cannot be read"
+        doubts = []
+        if self.num_unreadable:
+            doubts.append(f"{counted(self.num_unreadable, 'line')} cannot be read")
+        if self.broken:
+            doubts.append(f"line {self.broken[0]:,} does not follow the one before: lines were changed or removed")
+        return f"{line}, or more: in {shown(ledger_path(), 200)} {'; '.join(doubts)}" if doubts else line
 
 
 def ledger_path() -> Path:
@@ -65,9 +76,8 @@ def open_test(
     identity = [architecture, key or None, *([] if origin is None else [origin.sha256])]
     plan = files.sha256_of(json.dumps(identity, sort_keys=True).encode())
     line = LedgerLine(dataset.test_fingerprint, now(), plan=plan, architecture=architecture, seed=seed)
-    permit, lines, num_unreadable = _write(dataset, line, again=again)
-    opened = [one for one in lines if one.kind != _INSPECTION]
-    return dataset.with_permit(permit), Openings(len(opened), len({one.plan for one in opened}), num_unreadable)
+    permit, before = _write(dataset, line, again=again)
+    return dataset.with_permit(permit), openings_until(permit.line, before)
 
 
 def inspect_test(dataset: Dataset, by: str) -> Dataset:
@@ -75,20 +85,63 @@ def inspect_test(dataset: Dataset, by: str) -> Dataset:
     if dataset.test_fingerprint is None:
         return dataset
     line = LedgerLine(dataset.test_fingerprint, now(), kind=_INSPECTION, by=by)
-    permit, _, _ = _write(dataset, line, again=False)
+    permit, _ = _write(dataset, line, again=False)
     return dataset.with_permit(permit)
 
 
-def _write(dataset: Dataset, line: LedgerLine, *, again: bool) -> tuple[Permit, list[LedgerLine], int]:
-    """The permit for a line that now stands in the ledger, all lines about the same test set, and how many lines about
-    whatever cannot be read."""
-    ledger = ledger_path()
-    with files.lock(ledger.with_suffix(".lock")):
-        lines, damaged = read_lines(ledger, LedgerLine)
-        same = [one for one in lines if again and one.replace(time=line.time) == line]
+@dataclass(frozen=True)
+class Ledger:
+    """The ledger as it stands: its lines with their SHA-256, what cannot be read, and where the chain is broken."""
+
+    lines: tuple[tuple[LedgerLine, str], ...]
+    num_unreadable: int
+    broken: tuple[int, ...]
+    last: str
+
+    @classmethod
+    def read(cls) -> Self:
+        """Raises RecordError where the file cannot be read."""
+        raw = raw_lines(ledger_path())
+        lines, broken, num_unreadable = list[tuple[LedgerLine, str]](), list[int](), 0
+        before = _BEGINNING
+        is_chained = False  # lines of before there was a chain have no hash; after the first that has one, all do
+        for number, text in enumerate(raw, 1):
+            if not text.strip():
+                continue
+            last, before = before, files.sha256_of(text)
+            try:
+                line = parsed(text, LedgerLine, "")
+            except RecordError:
+                num_unreadable += number < len(raw)  # a last line that a crash cut short is none
+                continue
+            if line.before != last and (is_chained or line.before is not None):
+                broken.append(number)
+            is_chained = is_chained or line.before is not None
+            lines.append((line, before))
+        return cls(tuple(lines), num_unreadable, tuple(broken), before)
+
+
+def openings_until(line: LedgerLine, ledger: Ledger) -> Openings:
+    """What the ledger said of a test set when this line, the last of those that are alike, was written. Raises
+    DataError where it does not stand there."""
+    at = max((n for n, (one, _) in enumerate(ledger.lines) if one == line), default=None)
+    if at is None:
+        raise DataError("this look at test is not written down in the ledger")
+    same = [one for one, _ in ledger.lines[: at + 1] if one.test_fingerprint == line.test_fingerprint]
+    opened = [one for one in same if one.kind != _INSPECTION]
+    plans = len({one.plan for one in opened})
+    return Openings(len(opened), plans, ledger.num_unreadable, ledger.broken, ledger.lines[at][1])
+
+
+def _write(dataset: Dataset, line: LedgerLine, *, again: bool) -> tuple[Permit, Ledger]:
+    """The permit for a line that now stands in the ledger, and the ledger."""
+    path = ledger_path()
+    with files.lock(path.with_suffix(".lock")):
+        ledger = Ledger.read()
+        same = [one for one, _ in ledger.lines if again and one.replace(time=line.time, before=None) == line]
         if not same:
+            line = line.replace(before=ledger.last)
             facts = {name: value for name, value in line.to_json().items() if value is not None}
-            files.append_line(ledger, facts, durable=True)
-            lines.append(line)
-        permit = Permit(ledger, same[-1] if same else line)
-        return permit, [one for one in lines if one.test_fingerprint == line.test_fingerprint], len(damaged)
+            files.append_line(path, facts, durable=True)
+            ledger = Ledger.read()
+        return Permit(path, same[-1] if same else line), ledger

@@ -142,7 +142,8 @@ class SampleLine(Record, frozen=True):
 
 
 class LedgerLine(Record, frozen=True):
-    """A look at a test set, as the ledger has it: an opening by a plan, or an inspection."""
+    """A look at a test set, as the ledger has it: an opening by a plan, or an inspection. `before` is the SHA-256 of
+    the line before it: the lines are a chain."""
 
     test_fingerprint: Sha256
     time: Name
@@ -151,6 +152,7 @@ class LedgerLine(Record, frozen=True):
     seed: Count | None = None
     kind: Literal["inspection"] | None = None
     by: Name | None = None
+    before: Sha256 | None = None
 
 
 def check_class_names(names: tuple[str, ...]) -> None:
