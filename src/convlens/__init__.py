@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from convlens.doctor.findings import Findings
     from convlens.errors import ConvlensError
     from convlens.evaluation.evaluate import Report, evaluate
+    from convlens.evaluation.verify import Verification, verify
     from convlens.experiment import train
     from convlens.explaining import explain
     from convlens.lens.features import Features
@@ -40,6 +41,7 @@ _HOMES = {  # module -> the public names that live there
     "doctor.findings": "Findings",
     "errors": "ConvlensError",
     "evaluation.evaluate": "Report evaluate",
+    "evaluation.verify": "Verification verify",
     "experiment": "train",
     "explaining": "explain",
     "lens.features": "Features",
@@ -54,8 +56,8 @@ _HOMES = {  # module -> the public names that live there
 _HOME_OF = {name: f"convlens.{home}" for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = ["Architecture", "Classifier", "ConvlensError", "Dataset", "Features", "Findings", "InputSpec"]
-__all__ += ["PRESETS", "Prediction", "Recipe", "Report", "Run", "Series", "adopt", "check", "evaluate", "explain"]
-__all__ += ["film", "load", "look", "pack", "parse", "predict", "runs", "serve", "train"]
+__all__ += ["PRESETS", "Prediction", "Recipe", "Report", "Run", "Series", "Verification", "adopt", "check", "evaluate"]
+__all__ += ["explain", "film", "load", "look", "pack", "parse", "predict", "runs", "serve", "train", "verify"]
 
 
 def __getattr__(name: str) -> object:

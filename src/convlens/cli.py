@@ -24,6 +24,7 @@ from convlens.commands.predict import predict
 from convlens.commands.runs import runs
 from convlens.commands.serve import serve
 from convlens.commands.train import train
+from convlens.commands.verify import verify
 from convlens.errors import ConvlensError, StorageError
 from convlens.render import tables
 from convlens.signals import clean_up_on_ending, give_up_stdout, is_lost, was_interrupted
@@ -56,7 +57,7 @@ def _main(
     pass
 
 
-for _command in (train, evaluate, predict, explain, look, serve, check, pack, adopt, runs):
+for _command in (train, evaluate, predict, explain, look, serve, check, verify, pack, adopt, runs):
     app.command()(_command)
 
 

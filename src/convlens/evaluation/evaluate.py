@@ -3,7 +3,7 @@
 Owns which images a model is measured on, the matching of class names, and the report's numbers.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from convlens.data.packed.options import PackOptions, exclusions, refuse_unknown
 from convlens.data.packed.pack import is_packed_folder, open_data, reopen
 from convlens.data.sources.base import SPLITS, ReadOptions
 from convlens.errors import ConvlensError, DataError, RecipeError, RecordError, StorageError
-from convlens.evaluation.report import SUFFIXES, Measured, write_report
+from convlens.evaluation.report import SUFFIXES, Measured, report_text
 from convlens.evaluation.test_ledger import Openings, open_test
 from convlens.metrics import (
     MAY_COUNT_SEEN,
@@ -128,8 +128,12 @@ class Report:
         path = Path(path)
         if not replace:
             files.check_new_file(path, SUFFIXES)
+        files.write_text(path, self.text(path.suffix.lower()))
+
+    def text(self, suffix: str = ".html") -> str:
+        """The report as it is written under this suffix."""
         assert self.measured is not None, "every report of `evaluate` has it"
-        write_report(self.measured, self.to_json(), self.score, self.remarks(), path)
+        return report_text(self.measured, self.to_json(), self.score, self.remarks(), suffix)
 
     def lines(self) -> list[str]:
         """What stands around the table of classes: score first."""
@@ -213,14 +217,29 @@ def evaluate(
     """
     checked("split", split, choice(SPLITS), DataError)
     classifier = load(model, device, views, raw=raw or None)
-    excluded, read = exclusions(exclude), ReadOptions(group, layout, label, path_column, label_column)
-    chosen = _without(_choose(classifier, data, split, read, data_root, progress), split, excluded)
+    read = ReadOptions(group, layout, label, path_column, label_column)
+    excluded = exclusions(exclude)
+    chosen = _without(choose_images(classifier, data, split, read, data_root, progress), split, excluded)
+    report = measure(classifier, chosen, split, _opened)
+    return _kept(report, classifier.card, is_part=bool(excluded))
+
+
+Opener = Callable[[Dataset, Classifier], tuple[Dataset, Openings]]
+
+
+def _opened(dataset: Dataset, classifier: Classifier) -> tuple[Dataset, Openings]:
+    card = classifier.card
+    return open_test(dataset, card.architecture, card.recipe, card.seed, card.origin, views=classifier.views)
+
+
+def measure(classifier: Classifier, chosen: "Choice", split: str, open_test_for: Opener) -> Report:
+    """What `evaluate` does with the images that were chosen, of which nothing is kept; test is opened by
+    `open_test_for`, which writes a look down."""
     dataset = chosen.dataset
     mapping = _matched(classifier, dataset)
     num_expected = int(chosen.keep.sum())
     if num_expected == 0:
-        why = "are left out" if exclude is not None else "the model was made with"
-        left_out = f" but {chosen.num_left_out:,} that {why}" if chosen.num_left_out else ""
+        left_out = f" but {chosen.num_left_out:,} that {chosen.why_left_out}" if chosen.num_left_out else ""
         if dataset.card.split_by == "evaluation" and split != "test":
             left_out += ": of data that is named here all is test; leave it away for the model's own"
         trained_on = classifier.card.dataset
@@ -232,9 +251,7 @@ def evaluate(
         raise DataError(f"{dataset.name} has no {split} images{left_out}")
     openings = None
     if split == "test":
-        card = classifier.card
-        plan = card.architecture, card.recipe, card.seed, card.origin
-        dataset, openings = open_test(dataset, *plan, views=classifier.views)
+        dataset, openings = open_test_for(dataset, classifier)
     images, labels = dataset.images(split), dataset.labels(split)
     images, labels = images.only(chosen.keep), mapping[labels[chosen.keep]]
     images.check()
@@ -247,7 +264,7 @@ def evaluate(
             f"{dataset.name}: {num_samples:,} samples and {dataset.num_quarantined:,} quarantined are not the "
             f"{dataset.num_listed:,} that were listed: there is no score"
         )
-    report = Report(
+    return Report(
         model=classifier.path,
         dataset=dataset.identity(),
         split=split,
@@ -263,7 +280,6 @@ def evaluate(
         num_unfamiliar=None if known is None else int(known.are_unfamiliar(statistics, logits).sum()),
         measured=Measured(classifier, dataset, split, images, labels, logits, groups_N, chosen.is_own),
     )
-    return _kept(report, classifier.card, is_part=bool(excluded))
 
 
 def _weights(classifier: Classifier) -> dict[str, Any]:
@@ -271,6 +287,8 @@ def _weights(classifier: Classifier) -> dict[str, Any]:
     training, origin = classifier.card.training, classifier.card.origin
     measured_in: dict[str, Any] = {"precision": "float32", "device": classifier.device, "views": classifier.views}
     measured_in["temperature"] = classifier.temperature
+    if files.is_file(classifier.path):
+        measured_in["model_sha256"] = files.sha256_of_file(classifier.path)
     if training is None:
         return {"which": origin and origin.name, "sha256": origin and origin.sha256} | measured_in
     names = ("step", "num_steps", "epochs")
@@ -279,7 +297,7 @@ def _weights(classifier: Classifier) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Choice:
+class Choice:
     """What is measured: the data set, which rows of the split, and what a person should know of the choice."""
 
     dataset: Dataset
@@ -288,16 +306,18 @@ class _Choice:
     notes: tuple[str, ...] = ()
     may_count_seen: bool = False
     is_own: bool = False
+    why_left_out: str = "the model was made with"
 
 
-def _choose(
+def choose_images(
     classifier: Classifier,
     data: Any,
     split: str,
     read: ReadOptions,
     data_root: str | Path | None,
     progress: str | Progress,
-) -> _Choice:
+) -> Choice:
+    """Which images of a split a model is measured on. Raises DataError."""
     card = classifier.card
     trained_on = card.dataset
     val_frac = DEFAULT_VAL_FRAC if trained_on is None else trained_on.val_frac
@@ -322,12 +342,12 @@ def _choose(
     return _of_other(dataset, classifier, split)
 
 
-def _of_own(dataset: Dataset, classifier: Classifier, split: str) -> _Choice:
+def _of_own(dataset: Dataset, classifier: Classifier, split: str) -> Choice:
     """The data that the model was trained on. What it looked at is known from the splits; of test, pictures that are in
     train or val too, pixel for pixel, are left out, and so are those of a parent."""
     keys, record = dataset.pixel_keys(split), classifier.card.seen
     if split == "train":
-        return _Choice(dataset, np.ones(len(keys), bool))
+        return Choice(dataset, np.ones(len(keys), bool))
     # Of val the data set itself holds back what is in train.
     seen = dataset.shown_in_train_or_val(split) if split == "test" else np.zeros(len(keys), bool)
     if not classifier.card.has_parent:
@@ -340,13 +360,13 @@ def _of_own(dataset: Dataset, classifier: Classifier, split: str) -> _Choice:
     return _by_record(dataset, keys, before, seen)
 
 
-def _of_other(dataset: Dataset, classifier: Classifier, split: str) -> _Choice:
+def _of_other(dataset: Dataset, classifier: Classifier, split: str) -> Choice:
     """Any other data: pictures that the model was made with are left out, as far as that is known."""
     card, keys = classifier.card, dataset.pixel_keys(split)
     record = card.seen if card.seen is not None else seen_by(card)
     if record is None or not is_comparable(dataset, card.input_spec, record):
         note = _UNKNOWN if record is None else _FRAMED_OTHERWISE
-        return _Choice(dataset, np.ones(len(keys), bool), may_count_seen=True, notes=(note,))
+        return Choice(dataset, np.ones(len(keys), bool), may_count_seen=True, notes=(note,))
     found = _by_record(dataset, keys, record)
     if found.num_left_out and split == "test" and card.dataset is not None:
         try:
@@ -371,7 +391,7 @@ _UNKNOWN = "the model file has no record of the pictures that it was made with"
 
 def _by_record(
     dataset: Dataset, keys: NDArray[np.uint64], record: Seen, seen: NDArray[np.bool_] | None = None
-) -> _Choice:
+) -> Choice:
     """Without the pictures that a record has (and those `seen`); where it is a sample, with what it cannot say."""
     has, told_of = record.has(keys), record.told_of(keys)
     chosen = _leaving_out(dataset, has if seen is None else has | seen)
@@ -391,18 +411,18 @@ def _by_record(
     return replace(chosen, notes=(*chosen.notes, note))
 
 
-def _leaving_out(dataset: Dataset, seen: NDArray[np.bool_]) -> _Choice:
+def _leaving_out(dataset: Dataset, seen: NDArray[np.bool_]) -> Choice:
     if not seen.any():
-        return _Choice(dataset, ~seen)
+        return Choice(dataset, ~seen)
     num = int(seen.sum())
     note = f"{counted(num, 'picture')} that the model was made with (train or val, pixel for pixel) left out"
-    return _Choice(dataset, ~seen, num, (note,))
+    return Choice(dataset, ~seen, num, (note,))
 
 
 _BY_CHANCE = "; of pictures that it never saw, one in 10,000 is taken for one"
 
 
-def _without(choice: _Choice, split: str, exclude: tuple[str, ...]) -> _Choice:
+def _without(choice: Choice, split: str, exclude: tuple[str, ...]) -> Choice:
     """The choice without the samples that a list names. Raises DataError where it names others."""
     if not exclude:
         return choice
@@ -413,7 +433,11 @@ def _without(choice: _Choice, split: str, exclude: tuple[str, ...]) -> _Choice:
     out = np.array([names[row] in excluded for row in dataset.rows(split)], bool) & choice.keep
     note = f"{int(out.sum()):,} {split} images are left out by the list of exclusions"
     return replace(
-        choice, keep=choice.keep & ~out, num_left_out=choice.num_left_out + int(out.sum()), notes=(*choice.notes, note)
+        choice,
+        keep=choice.keep & ~out,
+        num_left_out=choice.num_left_out + int(out.sum()),
+        notes=(*choice.notes, note),
+        why_left_out="are left out",
     )
 
 

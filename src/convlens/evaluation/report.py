@@ -3,18 +3,17 @@
 Owns what stands in it, in which order and in which words. The formulas are `metrics.py`'s, the look is `render/`'s.
 """
 
+import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from convlens import files
 from convlens.architecture.windows import nodes_by_address
 from convlens.classifier import Classifier
 from convlens.data.image.decode import Pixels
@@ -142,15 +141,12 @@ class Gallery:
     pictures: tuple[Picture, ...]
 
 
-def write_report(measured: Measured, numbers: dict[str, Any], score: Score, lines: Sequence[str], path: Path) -> None:
-    """Write the report as the path's suffix says: .html with pictures, .md, or .json (the numbers alone). Raises
-    StorageError."""
-    if path.suffix == ".json":
-        files.write_json(path, numbers)
-        return
-    card = measured.classifier.card
+def report_text(measured: Measured, numbers: dict[str, Any], score: Score, lines: Sequence[str], suffix: str) -> str:
+    """The report: .html with pictures, .md, or .json (the numbers alone)."""
+    if suffix == ".json":
+        return json.dumps(numbers, indent=1, sort_keys=True, allow_nan=False) + "\n"
     sections = [_counts(measured, numbers), _beside(measured, score), _classes(measured, numbers), _pairs(measured)]
-    about = [_data(measured), _made(measured)]
+    about = [_data(measured), _made(measured, numbers)]
     values: dict[str, Any] = {
         "title": f"{shown(measured.dataset.name, 80)}: {measured.classifier.path.parent.name or 'model'}",
         "sentence": first_sentence(score, measured.split, measured.dataset.name, is_own=measured.is_own),
@@ -158,19 +154,18 @@ def write_report(measured: Measured, numbers: dict[str, Any], score: Score, line
         "lines": lines,
         "sections": sections,
         "about": about,
-        "created": card.created,
+        "numbers": json.dumps(numbers, sort_keys=True, allow_nan=False),
         "command": _command(measured),
     }
-    if path.suffix == ".md":
-        files.write_text(path, _markdown(values))
-        return
+    if suffix == ".md":
+        return _markdown(values)
     values |= {
         "confusion": _confusion(measured),
         "charts_list": _charts(measured),
         "calibration_note": _calibration_note(measured),
         "galleries": _galleries(measured),
     }
-    files.write_text(path, page("report.html", **values))
+    return page("report.html", **values)
 
 
 # ---------------------------------------------------------------- tables
@@ -295,7 +290,7 @@ def _data(measured: Measured) -> Section:
     return Section("The data", "", ("", ""), rows)
 
 
-def _made(measured: Measured) -> Section:
+def _made(measured: Measured, numbers: dict[str, Any]) -> Section:
     classifier, card = measured.classifier, measured.classifier.card
     plan, training = classifier.network.plan, card.training
     rows = [
@@ -320,6 +315,8 @@ def _made(measured: Measured) -> Section:
     rows.append(("versions", ", ".join(f"{name} {version}" for name, version in card.versions.items())))
     rows.append(("created", card.created))
     rows.append(("measured", f"in float32 on {classifier.device}, views {classifier.views}"))
+    if (digest := numbers["weights"].get("model_sha256")) is not None:
+        rows.append(("SHA-256 of the model's file", digest))
     return Section("The model", "", ("", ""), rows)
 
 

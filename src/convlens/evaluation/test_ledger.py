@@ -53,6 +53,17 @@ def ledger_path() -> Path:
     return files.state_folder() / "openings.jsonl"
 
 
+def plan_hash(architecture: str, recipe: Recipe | None, origin: Origin | None, views: str | None) -> str:
+    """The SHA-256 by which plans are told apart: of the sentence, what of the recipe is no detail, and the weights that
+    it began with."""
+    key = {} if recipe is None else recipe.plan_key()
+    if views is not None:
+        key = {name: value for name, value in key.items() if name != "views"}
+        key |= {} if views == "none" else {"views": views}
+    identity = [architecture, key or None, *([] if origin is None else [origin.sha256])]
+    return files.sha256_of(json.dumps(identity, sort_keys=True).encode())
+
+
 def open_test(
     dataset: Dataset,
     architecture: str,
@@ -69,12 +80,7 @@ def open_test(
     resumed, whose opening stands there already. Raises StorageError."""
     if dataset.test_fingerprint is None:
         return dataset, Openings(0, 0)
-    key = {} if recipe is None else recipe.plan_key()
-    if views is not None:
-        key = {name: value for name, value in key.items() if name != "views"}
-        key |= {} if views == "none" else {"views": views}
-    identity = [architecture, key or None, *([] if origin is None else [origin.sha256])]
-    plan = files.sha256_of(json.dumps(identity, sort_keys=True).encode())
+    plan = plan_hash(architecture, recipe, origin, views)
     line = LedgerLine(dataset.test_fingerprint, now(), plan=plan, architecture=architecture, seed=seed)
     permit, before = _write(dataset, line, again=again)
     return dataset.with_permit(permit), openings_until(permit.line, before)

@@ -1,0 +1,218 @@
+"""`verify`: whether a report's numbers are those of its model, its data and the ledger.
+
+Owns the comparison. Everything is measured anew: what is written in the report is believed nowhere but where it says
+which model and split it is about.
+"""
+
+import html
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from convlens import files
+from convlens.classifier import Classifier, load
+from convlens.data.packed.dataset import Dataset
+from convlens.data.sources.base import SPLITS, ReadOptions
+from convlens.errors import RecordError, UsageError
+from convlens.evaluation.evaluate import Report, choose_images, measure
+from convlens.evaluation.test_ledger import Ledger, Openings, inspect_test, ledger_path, openings_until, plan_hash
+from convlens.progress import Progress, open_progress
+from convlens.records import json_value
+from convlens.render.pages import notebook
+from convlens.run import MODEL_FILE, REPORT_FILE, RUN_FILE, Run
+from convlens.text import counted, shown
+
+_MAX_REPORT_BYTES, _MAX_VALUES = 64 << 20, 5_000_000
+_TOLERANCE = 1e-6  # relative, of losses and probabilities on another machine; counts must be the same
+_UNCOMPARED = frozenset({"model", "openings"})
+_META = re.compile(r'<meta name="convlens-report" content="([^"]*)">')
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found: what differs, and what could not be looked at; `num_compared` values of the report were."""
+
+    report: Path
+    num_compared: int
+    differs: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether everything was looked at, and nothing differs."""
+        return not self.differs and not self.unknown
+
+    def to_json(self) -> dict[str, Any]:
+        """As `verify --json` prints it."""
+        facts = {"report": str(self.report), "num_compared": self.num_compared, "is_confirmed": self.is_confirmed}
+        return facts | {"differs": list(self.differs), "unknown": list(self.unknown)}
+
+    def lines(self) -> list[str]:
+        """The finding first."""
+        what = f"{shown(self.report, 200)}: {counted(self.num_compared, 'value')} compared"
+        if self.is_confirmed:
+            return [f"confirmed: {what}, all as model, data and ledger say"]
+        first = f"not confirmed: {what}"
+        return [first, *(f"differs: {one}" for one in self.differs), *(f"not known: {one}" for one in self.unknown)]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def _repr_html_(self) -> str:
+        return notebook(lines=self.lines())
+
+
+def verify(
+    report: str | Path | Run,
+    data: Any = None,
+    *,
+    model: Any = None,
+    device: str | None = "auto",
+    data_root: str | Path | None = None,
+    progress: str | Progress = "auto",
+) -> Verification:
+    """Measure the model of a report anew, on its data, and name whatever in the report, the model, the data or the
+    ledger is not as the report says.
+
+    `report` is a report (.html or .json) or a run, whose report and record are looked at. `data` and `model` say where
+    they are now, should that not be where the report has them. The look at test is written down as an inspection.
+    Raises UsageError for what is no report, and as `evaluate` does where nothing can be measured.
+    """
+    run = report if isinstance(report, Run) else Run(Path(report))
+    is_run = isinstance(report, Run) or files.is_file(run.path / RUN_FILE)
+    path = run.path / REPORT_FILE if is_run else Path(str(report))
+    text, said = _read(path)
+    classifier = load(_model(said, path, run if is_run else None) if model is None else model, device, _views(said))
+    found: list[Openings | None] = []
+    unknown: list[str] = []
+
+    def look(dataset: Dataset, opened: Classifier) -> tuple[Dataset, Openings]:
+        openings, doubts = _ledger(said, dataset, opened)
+        unknown.extend(doubts)
+        found.append(openings)
+        return inspect_test(dataset, "verify"), openings or Openings(0, 0)
+
+    with open_progress(progress) as bar:
+        chosen = choose_images(classifier, data, said["split"], ReadOptions(), data_root, bar)
+        again = measure(classifier, chosen, said["split"], look)
+    if found:
+        again = replace(again, openings=found[0])
+    own = json.loads(json.dumps(again.to_json()))
+    differs, num = [], 0
+    for where, here, there in _compared(said, own):
+        num += 1
+        if not _alike(here, there):
+            differs.append(f"{where} is {shown(here, 60)} in the report, {shown(there, 60)} measured anew")
+    if said.get("openings") is not None and found and found[0] is not None:
+        for where, here, there in _compared(said["openings"], own["openings"]):
+            num += 1
+            if here != there:
+                differs.append(f"openings.{where} is {shown(here, 60)} in the report, {shown(there, 60)} in the ledger")
+    if text is not None and not differs and not unknown:
+        differs += _page_differs(text, replace(again, model=Path(said["model"])))
+    if is_run:
+        differs += _record_differs(run, again)
+    return Verification(path, num, tuple(differs), tuple(unknown))
+
+
+def _read(path: Path) -> tuple[str | None, dict[str, Any]]:
+    """The page's text (None of JSON), and the numbers in it. Raises UsageError."""
+    where = shown(path, 200)
+    try:
+        data = files.read_regular(path, _MAX_REPORT_BYTES)
+        text = None if path.suffix.lower() == ".json" else data.decode("utf-8")
+        if text is not None:
+            meta = _META.search(text)
+            if meta is None:
+                raise UsageError(f"{where} is no report of convlens (.html or .json), or of before reports had numbers")
+            data = html.unescape(meta[1]).encode()
+        said = json_value(data, where, _MAX_VALUES)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {where}: {getattr(error, 'strerror', None) or 'it is no text'}") from error
+    except RecordError as error:
+        raise UsageError(f"{where} is no report: {error}") from error
+    needed = {"model": str, "split": str, "weights": dict, "n": int}
+    if not isinstance(said, dict) or not all(isinstance(said.get(name), kind) for name, kind in needed.items()):
+        raise UsageError(f"{where} is no report of convlens")
+    if said["split"] not in SPLITS:
+        raise UsageError(f"{where} is of the split {shown(said['split'])}, which there is not")
+    return text, said
+
+
+def _views(said: dict[str, Any]) -> str | None:
+    views = said["weights"].get("views")
+    return views if isinstance(views, str) else None
+
+
+def _model(said: dict[str, Any], path: Path, run: Run | None) -> Path:
+    """Where the model of a report is: in the run, where the report says, or beside it. Raises UsageError."""
+    places = [run.model] if run is not None else [Path(said["model"]), path.parent / MODEL_FILE]
+    for place in places:
+        if files.is_file(place):
+            return place
+    raise UsageError(f"the model {shown(said['model'], 200)} is not there: say `model`")
+
+
+def _ledger(said: dict[str, Any], dataset: Dataset, classifier: Classifier) -> tuple[Openings | None, list[str]]:
+    """What the ledger says of the report's opening, and what it cannot say."""
+    opened, ledger, where = said.get("openings"), Ledger.read(), shown(ledger_path(), 200)
+    doubts = [
+        f"line {n:,} of {where} does not follow the one before: lines were changed or removed" for n in ledger.broken
+    ]
+    head = opened.get("head") if isinstance(opened, dict) else None
+    line = next((one for one, digest in ledger.lines if digest == head), None)
+    if line is None:
+        return None, [*doubts, f"the report's opening ({shown(head, 16)}) does not stand in {where}"]
+    card = classifier.card
+    plan = plan_hash(card.architecture, card.recipe, card.origin, classifier.views)
+    if (line.plan, line.test_fingerprint) != (plan, dataset.test_fingerprint):
+        doubts.append(f"the report's line in {where} is of another plan or another test set")
+    return openings_until(line, ledger), doubts
+
+
+def _compared(said: Any, own: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(name, value in the report, value measured anew) of every value, down to the single ones."""
+    if isinstance(said, dict) and isinstance(own, dict):
+        for name in sorted({*said, *own}):
+            if where or name not in _UNCOMPARED:
+                yield from _compared(said.get(name), own.get(name), f"{where}.{name}" if where else name)
+    elif isinstance(said, list) and isinstance(own, list) and len(said) == len(own):
+        for number, (here, there) in enumerate(zip(said, own, strict=True)):
+            yield from _compared(here, there, f"{where}[{number}]")
+    else:
+        yield where, said, own
+
+
+def _alike(here: Any, there: Any) -> bool:
+    if isinstance(here, float) and isinstance(there, float):
+        return math.isclose(here, there, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
+    return type(here) is type(there) and bool(here == there)
+
+
+def _page_differs(text: str, again: Report) -> list[str]:
+    """What of a page is not what it would be made of now: its numbers are right, its words or pictures may not be."""
+    own = again.text()
+    if own == text:
+        return []
+    here, there = ([line for line in one.splitlines() if not _META.search(line)] for one in (text, own))
+    for number, (one, other) in enumerate(zip(here, there, strict=False), 1):
+        if one != other:
+            kind = "a picture" if "data:image" in other else "the text"
+            plain = " ".join(re.sub(r"<[^>]*>", " ", re.sub(r"data:[^\"]*", "", one)).split())
+            return [f"{kind} on line {number:,} of the page is another ({shown(plain, 80)})"]
+    return ["the page ends elsewhere"]
+
+
+def _record_differs(run: Run, again: Report) -> list[str]:
+    """Whether the run's own record has the same score."""
+    kept = {"test": run.test, "val": run.val}.get(again.split)
+    if kept is None or again.split == "val":
+        # On validation the record has the loss before calibration.
+        same = kept is None or (kept.accuracy, kept.n) == (again.score.accuracy, again.score.n)
+    else:
+        same = all(_alike(a, b) for _, a, b in _compared(kept.to_json(), again.score.to_json()))
+    return [] if same else [f"{again.split} in {RUN_FILE} is {kept}, measured anew {again.score}"]

@@ -1,0 +1,206 @@
+"""`verify` confirms what is so, and finds what was changed: in the report, the ledger, the model, the data."""
+
+import html
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import convlens
+from convlens.data.packed.pack import open_data
+from convlens.errors import ConvlensError, UsageError
+from convlens.evaluation.test_ledger import ledger_path
+from convlens.evaluation.verify import Verification
+from convlens.modelfile import read_model, write_model
+from convlens.run import Run
+from tests.conftest import QUICK, TINY, Command, shapes
+
+
+@pytest.fixture
+def claim(workplace: Path) -> Run:
+    """A run whose test was opened, after another plan's."""
+    x, y = shapes(900)
+    np.savez("d.npz", x=x, y=y)
+    convlens.pack("d.npz", out="packed")
+    for epochs in (0.5, 1.5):
+        recipe = QUICK.replace(epochs=epochs)
+        run = convlens.train("packed", architecture=TINY, recipe=recipe, val_frac=0.2, test=True, progress="none")
+    return run
+
+
+def found(run: Run) -> Verification | None:
+    """What is found, None where verify refuses with one line."""
+    try:
+        return convlens.verify(run, progress="none")
+    except ConvlensError as error:
+        assert "\n" not in str(error)
+        return None
+
+
+def test_a_claim_is_confirmed(claim: Run, command: Command) -> None:
+    """Run, page and JSON; as often as one likes: to verify is no opening. Exit code 0, and 1 where it is not so."""
+    report = convlens.evaluate(claim, progress="none")
+    for name in ("r.html", "r.json"):
+        report.save(name)
+    for what in (claim, "r.html", "r.json", "r.html"):
+        verified = convlens.verify(what, progress="none")
+        assert verified.is_confirmed, str(verified)
+        assert verified.num_compared > 30
+    again = convlens.evaluate(claim, progress="none").openings
+    assert report.openings is not None and again is not None and again.count == report.openings.count + 1
+    done = command("verify", claim.path)
+    assert done.returncode == 0 and done.stdout.startswith("confirmed: "), done.stderr
+    page = Path("r.html").read_text(encoding="utf-8")
+    Path("r.html").write_text(page.replace("took no part", "took some part"), encoding="utf-8")
+    done = command("verify", "r.html")
+    assert done.returncode == 1 and "the text on line" in done.stdout
+
+
+def _numbers(page: str) -> dict[str, Any]:
+    text = re.search(r'<meta name="convlens-report" content="([^"]*)">', page)
+    assert text is not None
+    numbers: dict[str, Any] = json.loads(html.unescape(text[1]))
+    return numbers
+
+
+def _with_numbers(page: str, numbers: dict[str, Any]) -> str:
+    content = html.escape(json.dumps(numbers, sort_keys=True))
+    return re.sub(r'(<meta name="convlens-report" content=")[^"]*', lambda m: m[1] + content, page)
+
+
+def _changes(run: Run) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Single changes, each with its name."""
+    path = run.path / "report.html"
+    page = path.read_text(encoding="utf-8")
+    numbers = _numbers(page)
+
+    def put(**values: Any) -> Callable[[], object]:
+        return lambda: path.write_text(_with_numbers(page, numbers | values), encoding="utf-8")
+
+    def rewritten(old: str, new: str) -> Callable[[], object]:
+        assert old in page, old
+        return lambda: path.write_text(page.replace(old, new, 1), encoding="utf-8")
+
+    for name in ("accuracy", "loss", "n", "balanced_accuracy", "expected_calibration_error", "num_left_out"):
+        yield f"report: {name}", put(**{name: numbers[name] + (1 if isinstance(numbers[name], int) else 0.001)})
+    yield "report: interval", put(interval=[numbers["interval"][0] + 0.001, numbers["interval"][1]])
+    yield "report: quarantined", put(num_quarantined=1)
+    yield "report: unfamiliar", put(num_unfamiliar=(numbers["num_unfamiliar"] or 0) + 1)
+    yield "report: may have seen", put(may_count_seen=True)
+    for name in ("count", "num_plans"):
+        yield f"report: openings, {name}", put(openings=numbers["openings"] | {name: numbers["openings"][name] - 1})
+    yield "report: head", put(openings=numbers["openings"] | {"head": 64 * "a"})
+    yield "report: no openings", put(openings=None)
+    confusion = [list(row) for row in numbers["confusion"]]
+    confusion[0][1] += 1
+    yield "report: confusion", put(confusion=confusion)
+    yield "report: a class's recall", put(classes=[numbers["classes"][0] | {"recall": 0.5}, *numbers["classes"][1:]])
+    yield "report: class names", put(class_names=["x", *numbers["class_names"][1:]])
+    yield "report: temperature", put(weights=numbers["weights"] | {"temperature": 3.0})
+    yield "report: fingerprint", put(dataset=numbers["dataset"] | {"fingerprint": 64 * "b"})
+    yield "report: notes", put(notes=[*numbers["notes"], "all is well"])
+    yield "report: split", put(split="val")
+    yield "page: the sentence", rewritten("took no part", "took part")
+    yield "page: accuracy in the sentence", rewritten(f"{100 * numbers['accuracy']:.2f} %", "99.99 %")
+    yield "page: openings", rewritten("was opened 2 times", "was opened 1 times")
+    yield "page: plans", rewritten("for 2 plans", "for 1 plan")
+    yield "page: a heading", rewritten("Class by class", "By class")
+    yield "page: the command", rewritten("convlens train", "convlens  train")
+    yield "page: architecture", rewritten("conv(4, 3", "conv(5, 3")
+    yield "page: a chart", rewritten('<path class="line first" d="M', '<path class="line first" d="M1,1 L')
+    yield "page: a picture", rewritten("data:image/jpeg;base64,/9j/4AAQ", "data:image/jpeg;base64,/9j/4AAR")
+    yield "page: something after its end", lambda: path.write_text(page + "<p>more</p>\n", encoding="utf-8")
+    yield "page: cut off", lambda: path.write_text(page[: len(page) * 2 // 3], encoding="utf-8")
+    yield "page: no numbers", rewritten("convlens-report", "report")
+    yield "page: gone", lambda: path.unlink()
+    ledger, lines = ledger_path(), ledger_path().read_bytes().splitlines(keepends=True)
+    assert len(lines) == 2
+    for name, kept in {
+        "its first line is gone": lines[1:],
+        "its last line is gone": lines[:1],
+        "empty": [],
+        "a line twice": [*lines, lines[1]],
+        "the other way round": lines[::-1],
+        "a seed": [lines[0].replace(b'"seed": 0', b'"seed": 1'), lines[1]],
+        "the plan of the first": [re.sub(rb'"plan": "..', b'"plan": "00', lines[0]), lines[1]],
+        "its own plan": [lines[0], re.sub(rb'"plan": "..', b'"plan": "00', lines[1])],
+        "its own time": [lines[0], lines[1].replace(b'"time": "2', b'"time": "1')],
+        "the test set": [lines[0], re.sub(rb'"test_fingerprint": "..', b'"test_fingerprint": "00', lines[1])],
+        "a space": [lines[0].replace(b", ", b",  ", 1), lines[1]],
+    }.items():
+        yield f"ledger: {name}", partial(ledger.write_bytes, b"".join(kept))
+    file = read_model(run.model)
+    for name in list(file.tensors)[:5]:
+        changed = {**file.tensors, name: file.tensors[name] + 1}
+        yield f"model: {name}", partial(write_model, run.model, file.card, changed)
+    assert file.card.calibration is not None
+    cooler = replace(file.card, calibration=file.card.calibration.replace(temperature=7.0))
+    yield "model: temperature", lambda: write_model(run.model, cooler, file.tensors)
+    yield "model: a byte", lambda: _flip(run.model, -5)
+    yield "model: gone", lambda: run.model.unlink()
+    packed = Path("packed")
+    yield "data: a pixel of test", lambda: _flip(packed / "images.npy", 128 + 256 * _test_row())
+    yield "data: a label", lambda: _flip(packed / "labels.npy", -8)
+    yield "data: its card", lambda: _flip(packed / "dataset.json", 300)
+    yield "data: gone", lambda: shutil.rmtree(packed)
+    record = run.path / "run.json"
+    yield "run: its record", lambda: record.write_bytes(record.read_bytes().replace(b'"test"', b'"tost"'))
+
+
+def _test_row() -> int:
+    return int(open_data("packed").rows("test")[0])
+
+
+def _flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def test_each_of_fifty_single_changes_is_found(claim: Run, tmp_path: Path) -> None:
+    """Undone after each: nothing is confirmed that was changed anywhere, and nothing ends in a traceback."""
+    place = Path.cwd()
+    kept, state = tmp_path / "kept", ledger_path().parent
+    shutil.copytree(place, kept)
+    shutil.copytree(state, tmp_path / "kept-state")
+    names, changes = [], list(_changes(claim))
+    assert (one := found(claim)) is not None and one.is_confirmed, str(one)
+
+    def put_back() -> None:
+        for here, there in ((place, kept), (state, tmp_path / "kept-state")):
+            shutil.copytree(there, here, dirs_exist_ok=True)
+
+    for name, change in changes:
+        put_back()
+        change()
+        verified = found(Run(claim.path))
+        assert verified is None or not verified.is_confirmed, name
+        names.append(name)
+    put_back()
+    assert (one := found(Run(claim.path))) is not None and one.is_confirmed, str(one)
+    assert len(names) >= 50
+
+
+def test_what_is_no_report_is_said(workplace: Path) -> None:
+    """One line for pages of others, JSON of others, what is not there."""
+    Path("a.html").write_text("<html></html>")
+    Path("b.json").write_text('{"model": 1}')
+    Path("c.json").write_text('{"model": "x", "split": "sidewise", "weights": {}, "n": 3}')
+    Path("d.json").write_text('{"model": "x", "split": "test", "weights": {}, "n": 3}')
+    for name, words in (
+        ("a.html", "no report"),
+        ("b.json", "no report"),
+        ("c.json", "sidewise"),
+        ("d.json", "not there"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            convlens.verify(name, progress="none")
+    with pytest.raises(UsageError, match="cannot read"):
+        convlens.verify("e.html", progress="none")
