@@ -32,7 +32,7 @@ from convlens.microscope import server
 from convlens.microscope.server import Microscope
 from convlens.microscope.session import Session
 from convlens.microscope.wire import packed, quantised
-from tests.conftest import QUICK, TINY, Command, write_folders
+from tests.conftest import QUICK, TINY, Command, shapes, write_folders
 
 PAGE = Path(server.__file__).parent / "page"
 
@@ -599,3 +599,38 @@ def test_the_answer_over_both_views_stands_beside_the_bars(two_views: convlens.R
     assert seen["mirrored"]["probability"] == pytest.approx(answer.probability, abs=1e-5)
     assert seen["arrays"]["probabilities"].max() == pytest.approx(alone.probability, abs=1e-5)
     assert "mirrored" not in unpacked(Session(single, count(1)).see(data))
+
+
+@pytest.mark.parametrize("views", ["none", "mirror"])
+def test_what_is_unfamiliar_is_said_as_predict_says_it(tmp_path: Path, views: str) -> None:
+    """Drawn and live, of noise and of pictures of the kind; the bars are calibrated."""
+    from itertools import count
+
+    x, y = shapes(1_200)
+    recipe = QUICK.replace(label_smoothing=0.2, flip=views == "mirror", views=views)
+    run = convlens.train((x, y), architecture=TINY, recipe=recipe, out=tmp_path / "run", progress="none", val_frac=0.2)
+    classifier = convlens.load(run)
+    session = Session(classifier, count(1))
+    noise = np.random.default_rng(0).integers(0, 256, (3, 16, 16), dtype=np.uint8)
+    told = set()
+    for image in (*noise, *x[:30]):
+        written = io.BytesIO()
+        Image.fromarray(image).save(written, "PNG")
+        expected = convlens.predict(classifier, written.getvalue())[0]
+        seen, live = (
+            unpacked(session.see(written.getvalue())),
+            unpacked(session.live(written.getvalue(), wants_grad_cam=True)),
+        )
+        assert seen["unfamiliar"] is live["unfamiliar"] is expected.unfamiliar
+        told.add(expected.unfamiliar)
+        if views == "none":
+            assert seen["arrays"]["probabilities"].max() == pytest.approx(expected.probability, abs=1e-5)
+    assert told == {False, True}
+    assert classifier.temperature != 1
+
+
+def test_a_model_that_cannot_tell_says_nothing(run: convlens.Run) -> None:
+    """Too few validation images: null in the answer."""
+    from itertools import count
+
+    assert unpacked(Session(convlens.load(run), count(1)).see(picture_bytes(3)))["unfamiliar"] is None
