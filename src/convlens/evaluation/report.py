@@ -212,9 +212,9 @@ def _by_neighbours(measured: Measured) -> str:
     learned = _spread(np.arange(dataset.counts["train"]), _LEARNED)
     asked = _spread(np.arange(len(measured.labels_N)), _ASKED)
     answers = nearest_neighbours(
-        _small(dataset.images("train")[learned]),
+        _small(dataset.images("train"), learned),
         dataset.labels("train")[learned],
-        _small(measured.images[asked]),
+        _small(measured.images, asked),
         _NEIGHBOURS,
     )
     is_right_N = np.zeros(len(measured.labels_N), bool)
@@ -225,15 +225,18 @@ def _by_neighbours(measured: Measured) -> str:
     return f"{measured.share(is_right_N, asked)}, n = {len(asked):,}{sample}"
 
 
-def _small(images_NHWC: Pixels) -> NDArray[np.float32]:
-    """float32 (N, D): pixels, averaged over blocks so that there are at most 32×32."""
-    n, height, width, channels = images_NHWC.shape
-    step = max(1, -(-max(height, width) // _NEIGHBOUR_SIDE))
+def _small(images: ImageRows, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+    """float32 (N, D): pixels of these images, averaged over blocks so that there are at most 32×32; some are read at a
+    time."""
+    _, height, width, channels = images.shape
+    step = -(-max(height, width) // _NEIGHBOUR_SIDE)
     rows, columns = max(1, height // step), max(1, width // step)
-    if step == 1:
-        return images_NHWC.reshape(n, -1).astype(np.float32)
-    cut = images_NHWC[:, : rows * step, : columns * step].reshape(n, rows, step, columns, step, channels)
-    found: NDArray[np.float32] = cut.mean(axis=(2, 4), dtype=np.float32).reshape(n, -1)
+    tall, wide = height // rows, width // columns
+    found = np.empty((len(positions), rows * columns * channels), np.float32)
+    for start in range(0, len(positions), 256):
+        some = images[positions[start : start + 256]]
+        cut = some[:, : rows * tall, : columns * wide].reshape(len(some), rows, tall, columns, wide, channels)
+        found[start : start + 256] = cut.mean(axis=(2, 4), dtype=np.float32).reshape(len(some), -1)
     return found
 
 

@@ -19,7 +19,7 @@ export function startLook() {
   on("cleared", () => {
     closeValue();
     byId("answer").replaceChildren();
-    byId("mirrored").hidden = byId("unfamiliar").hidden = true;
+    byId("mirrored").hidden = byId("unfamiliar").hidden = byId("badge").hidden = true;
     delete byId("answer").dataset.label;
     byId("seen").width = byId("seen").height = 0;
     byId("seen-note").textContent = "";
@@ -34,7 +34,7 @@ export function openLook() {
   state.picture = null;
   byId("ink").hidden = state.model.input.channels !== 3;
   byId("answer").replaceChildren();
-  byId("mirrored").hidden = byId("unfamiliar").hidden = true;
+  byId("mirrored").hidden = byId("unfamiliar").hidden = byId("badge").hidden = true;
   buildCards();
   sendAgain();
   showMisclassified();
@@ -62,7 +62,7 @@ function showAnswer() {
   list.dataset.id = state.picture.id;
   const mirrored = byId("mirrored"), both = state.picture.mirrored;
   mirrored.hidden = !both;
-  byId("unfamiliar").hidden = !state.picture.unfamiliar;
+  byId("unfamiliar").hidden = byId("badge").hidden = !state.picture.unfamiliar;
   if (both) mirrored.textContent = `With its mirror image, as predict answers: ${state.model.class_names[both.label]}, ${(100 * both.probability).toFixed(1)} %`;
 }
 
