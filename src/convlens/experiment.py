@@ -19,7 +19,7 @@ from convlens.data.packed.pack import is_packed, open_data, reopen
 from convlens.errors import DataError, RecipeError, RunError, SentenceError, TrainingError, UsageError
 from convlens.evaluation.calibration import calibrate
 from convlens.evaluation.cross_validation import cross_validate
-from convlens.evaluation.evaluate import Report, evaluate
+from convlens.evaluation.evaluate import evaluate
 from convlens.evaluation.learning_curve import measure_learning_curve
 from convlens.evaluation.test_ledger import ledger_path, open_test
 from convlens.network.compute import resolve_compute, resolve_device
@@ -32,7 +32,6 @@ from convlens.run import (
     CURVE_FILE,
     INPUTS_FILE,
     LOCK_FILE,
-    REPORT_FILE,
     RUN_FILE,
     RUNS_FOLDER,
     Run,
@@ -171,24 +170,17 @@ def _finished(training_plan: TrainingPlan, run: Run, watch: Watch, *, ended: boo
             if run.status == "complete":
                 calibrate(run.model, training_plan.dataset, training_plan.compute.device, watch.bar)
                 if run.val is not None and not run.val.may_count_seen and not training_plan.test:
-                    _report(run, "val", training_plan.compute.device)
+                    evaluate(run, split="val", device=training_plan.compute.device, progress="none")
         if run.status == "complete" and run.record.learning_curve is None and training_plan.recipe.head != "kept":
             _measure_curve(training_plan, run, watch.bar)
         run = Run(run.path, Contents.of(training_plan.dataset))
         if not training_plan.test or run.status != "complete" or run.test is not None:
             return run
         watch.bar.line("evaluating on the test images")
-        report = _report(run, "test", training_plan.compute.device)
+        report = evaluate(run, split="test", device=training_plan.compute.device, progress="none")
         watch.bar.line(str(report.openings))
         update_record(run.path, test=report.score)
         return Run(run.path, run.contents)
-
-
-def _report(run: Run, split: str, device: str) -> Report:
-    """Measure the model of a run, and leave the report in its folder."""
-    report = evaluate(run, split=split, device=device, progress="none")
-    report.save(run.path / REPORT_FILE, replace=True)  # one that is there is of before it was resumed
-    return report
 
 
 def _measure_curve(training_plan: TrainingPlan, run: Run, bar: Progress) -> None:

@@ -96,6 +96,26 @@ def test_a_report_of_test_says_that_it_took_no_part(hostile: convlens.Run, tmp_p
         report.save(tmp_path / "r.pdf")
 
 
+def test_a_run_s_report_follows_its_test(workplace: Path) -> None:
+    """Sealed until test is opened, by whichever command; a later look at validation, at raw probabilities or at a part
+    leaves it as it is."""
+    recipe = QUICK.replace(label_smoothing=0.2)
+    run = convlens.train(shapes(900), architecture=TINY, recipe=recipe, val_frac=0.2, progress="none")
+    page = run.path / REPORT_FILE
+    assert "test is sealed" in page.read_text(encoding="utf-8")
+    assert run.to_json()["test"] is None
+    convlens.evaluate(run, progress="none")
+    after = page.read_text(encoding="utf-8")
+    assert "test is sealed" not in after and "took no part" in after
+    for others in (
+        {"split": "val"},
+        {"raw": True},
+        {"exclude": ["all/0", "all/1", "all/2", "all/3", "all/4", "all/5"]},
+    ):
+        convlens.evaluate(run, progress="none", **others)
+        assert page.read_text(encoding="utf-8") == after, others
+
+
 def test_the_command_in_it_trains_the_same_model(hostile: convlens.Run, tmp_path: Path, command: Command) -> None:
     """What it says under Again, typed, comes to the same weights."""
     text = (hostile.path / REPORT_FILE).read_text(encoding="utf-8")

@@ -34,7 +34,7 @@ from convlens.modelfile import ModelCard
 from convlens.progress import Progress
 from convlens.recipe import Recipe
 from convlens.render.pages import notebook
-from convlens.run import MODEL_FILE, RUN_FILE, Run, RunRecord, update_record
+from convlens.run import MODEL_FILE, REPORT_FILE, RUN_FILE, Run, RunRecord, update_record
 from convlens.seen import Seen
 from convlens.text import counted, percent, shown
 from convlens.training.warm_start import is_comparable, seen_by
@@ -452,8 +452,9 @@ def _matched(classifier: Classifier, dataset: Dataset) -> NDArray[np.int64]:
 
 
 def _kept(report: Report, card: ModelCard, *, is_part: bool) -> Report:
-    """Leave the report in the run folder that the model belongs to; where it belongs to none there, or nothing can be
-    written, say so. `is_part`: a list left samples out, so that it is not the score of the run's test split."""
+    """Leave the report in the run folder that the model belongs to, as a page too where it is of the run's own data;
+    where it belongs to none there, or nothing can be written, say so. `is_part`: a list left samples out, so that it is
+    not the score of the run's test split."""
     run = Run(report.model.parent)
     if not files.is_file(run.path / RUN_FILE) or report.model.name != MODEL_FILE:  # another model that lies there
         return report
@@ -472,12 +473,21 @@ def _kept(report: Report, card: ModelCard, *, is_part: bool) -> Report:
     if report.weights["views"] != card.views:
         note = f"the report was not kept: the model classifies with views={card.views} unless it is told otherwise"
         return replace(report, notes=(*report.notes, note))
+    if card.calibration is not None and report.weights["temperature"] != card.calibration.temperature:
+        note = "the report was not kept: the model's probabilities are calibrated unless they are asked for raw"
+        return replace(report, notes=(*report.notes, note))
     name = f"evaluation-{report.split}-{report.dataset.name}-{report.dataset.fingerprint[:8]}.json"
     try:
         files.write_json(run.path / name, report.to_json())
         is_own = report.dataset.fingerprint == record.dataset.fingerprint
-        if report.split == "test" and is_own and not is_part:
+        if not is_own or is_part:
+            return report
+        if report.split == "test":
             update_record(run.path, test=report.score)
+        if run.status == "complete" and (report.split == "test" or (report.split == "val" and record.test is None)):
+            report.save(
+                run.path / REPORT_FILE, replace=True
+            )  # of a test that was opened it no longer says that it is sealed
     except (StorageError, RecordError) as error:
         return replace(report, notes=(*report.notes, f"the report was not kept: {error}"))
     return report

@@ -101,7 +101,7 @@ def verify(
         again = measure(classifier, chosen, said["split"], look)
     if found:
         again = replace(again, openings=found[0])
-    own = json.loads(json.dumps(again.to_json()))
+    own = json_value(json.dumps(again.to_json()).encode(), "what was measured", _MAX_VALUES)
     differs, num = [], 0
     for where, here, there in _compared(said, own):
         num += 1
