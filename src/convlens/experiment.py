@@ -32,6 +32,7 @@ from convlens.run import (
     CURVE_FILE,
     INPUTS_FILE,
     LOCK_FILE,
+    REPORT_FILE,
     RUN_FILE,
     RUNS_FOLDER,
     Run,
@@ -167,10 +168,10 @@ def _finished(training_plan: TrainingPlan, run: Run, watch: Watch, *, ended: boo
             watch.bar.line(f"{run.path} is complete: nothing to resume")
         else:
             run = train_run(training_plan, run, watch, ended=ended)
-            if run.status == "complete":
-                calibrate(run.model, training_plan.dataset, training_plan.compute.device, watch.bar)
-                if run.val is not None and not run.val.may_count_seen and not training_plan.test:
-                    evaluate(run, split="val", device=training_plan.compute.device, progress="none")
+        if run.status == "complete" and not files.is_file(run.path / REPORT_FILE):  # the last thing that is written
+            calibrate(run.model, training_plan.dataset, training_plan.compute.device, watch.bar)
+            if run.val is not None and not run.val.may_count_seen and not training_plan.test:
+                evaluate(run, split="val", device=training_plan.compute.device, progress="none")
         if run.status == "complete" and run.record.learning_curve is None and training_plan.recipe.head != "kept":
             _measure_curve(training_plan, run, watch.bar)
         run = Run(run.path, Contents.of(training_plan.dataset))

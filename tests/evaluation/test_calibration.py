@@ -95,3 +95,26 @@ def test_too_few_images_give_no_made_up_value(arrays: Any, tmp_path: Path, capsy
     assert "100 are needed" in capsys.readouterr().err
     (answer,) = convlens.predict(run, x[0], progress="none")
     assert answer.unfamiliar is None and "unfamiliar" not in answer.to_json()
+
+
+def test_a_kill_after_the_last_step_is_made_good_by_resuming(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ended between the weights and their calibration, or between that and the report: resumed, the model has the
+    calibration of one that was never ended, and the report is there."""
+    from convlens import experiment
+
+    wishes: dict[str, Any] = {"architecture": TINY, "recipe": QUICK.replace(label_smoothing=0.2), "val_frac": 0.2}
+    whole = convlens.train(shapes(900), progress="none", **wishes)
+    for name in ("calibrate", "evaluate"):
+
+        def end(*_: Any, **__: Any) -> None:
+            raise MemoryError
+
+        with monkeypatch.context() as patch, pytest.raises(MemoryError):
+            patch.setattr(experiment, name, end)
+            convlens.train(shapes(900), progress="none", out=f"ended-{name}", **wishes)
+        run = convlens.train(shapes(900), resume=f"ended-{name}", progress="none")
+        one, other = read_model(whole.model), read_model(run.model)
+        assert one.card.calibration == other.card.calibration is not None
+        assert one.card.unfamiliarity is not None and other.card.unfamiliarity is not None
+        assert one.card.unfamiliarity.record == other.card.unfamiliarity.record
+        assert (run.path / "report.html").is_file()
