@@ -91,6 +91,7 @@ def test_it_travels_in_the_model_file_and_damage_is_named(run: Run, tmp_path: Pa
     layers = found.record.layers
     for wrong in (
         found.record.replace(layers=(*layers, layers[0])),
+        found.record.replace(layers=layers[::-1]),
         found.record.replace(layers=(layers[0].replace(address="99"),)),
         found.record.replace(layers=(layers[0].replace(statistics=layers[0].statistics + 1),)),
     ):

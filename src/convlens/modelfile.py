@@ -380,12 +380,13 @@ def read_model(path: Path) -> ModelFile:
 
 
 def _fits(look: UnfamiliarityRecord | None, network: Plan) -> bool:
-    """Whether the layers that it names are there, once each, with so many statistics."""
+    """Whether the layers that it names are there, once each, in their order, with so many statistics."""
     if look is None:
         return True
     there = {leaf.address: num_statistics(leaf) for leaf in network.leaves}
     named = {one.address: one.statistics for one in look.layers}
-    return len(named) == len(look.layers) and all(there.get(a) == num for a, num in named.items())
+    in_order = [address for address in there if address in named] == [one.address for one in look.layers]
+    return in_order and all(there[address] == num for address, num in named.items())
 
 
 def check_tensors(network: Plan, shapes: Mapping[str, tuple[str, tuple[int, ...]]], where: str) -> None:

@@ -49,7 +49,9 @@ def test_a_claim_is_confirmed(claim: Run, command: Command) -> None:
     report = convlens.evaluate(claim, progress="none")
     for name in ("r.html", "r.json"):
         report.save(name)
-    for what in (claim, "r.html", "r.json", "r.html"):
+    convlens.evaluate(claim, raw=True, progress="none").save("raw.html")
+    assert "raw, as was asked for" in Path("raw.html").read_text(encoding="utf-8")
+    for what in (claim, "r.html", "r.json", "r.html", "raw.html"):
         verified = convlens.verify(what, progress="none")
         assert verified.is_confirmed, str(verified)
         assert verified.num_compared > 30

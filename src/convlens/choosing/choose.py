@@ -286,11 +286,11 @@ class _Choosing(Choosing):
         """What fits into the time, but not more than teaches something; without a time that was asked for, never less
         than the data needs."""
         counts, seconds = dataset.counts, self.training_s
-        num_images, num_after = counts["train"], num_views * counts["test" if self.request.test else "val"]
-        if counts["val"] >= LEAST_IMAGES:
+        num_images, num_after = counts["train"], num_views * counts["test"] if self.request.test else 0
+        if self.budget_s is not None and counts["val"] >= LEAST_IMAGES:  # calibration, and the report
             num_after += num_views * min(counts["val"], MOST_HELD_OUT) + min(num_images, MOST_LEARNED)
-        if self.request.test or (self.budget_s is not None and counts["val"] >= LEAST_IMAGES):
-            seconds -= num_after / (FASTER[self.draft.compute.precision] * rate)
+            num_after += 0 if self.request.test else num_views * counts["val"]
+        seconds -= num_after / (FASTER[self.draft.compute.precision] * rate)
         fitting = epochs_within(max(0.0, seconds), num_images, rate)
         if self.budget_s is None:
             return min(most_epochs(num_images, is_asked=False), max(least_epochs(num_images), fitting))

@@ -474,8 +474,7 @@ def _kept(report: Report, card: ModelCard, *, is_part: bool) -> Report:
         note = f"the report was not kept: the model classifies with views={card.views} unless it is told otherwise"
         return replace(report, notes=(*report.notes, note))
     if card.calibration is not None and report.weights["temperature"] != card.calibration.temperature:
-        note = "the report was not kept: the model's probabilities are calibrated unless they are asked for raw"
-        return replace(report, notes=(*report.notes, note))
+        return report  # raw, as was asked for: not the model's own
     name = f"evaluation-{report.split}-{report.dataset.name}-{report.dataset.fingerprint[:8]}.json"
     try:
         files.write_json(run.path / name, report.to_json())

@@ -108,7 +108,7 @@ def first_sentence(score: Score, split: str, name: str, *, is_own: bool) -> str:
     if split == "val" and is_own:
         return (
             f"On {pictures} that it did not learn from, but by which it was chosen, {right}: expect a little less on "
-            "new ones; test is sealed."
+            "new ones; test was not opened for it."
         )
     return f"On {pictures} that took no part in making it, {right}."
 
@@ -186,7 +186,7 @@ def _counts(measured: Measured, numbers: dict[str, Any]) -> Section:
         rows.append(("openings", f"this test set was opened {counted(opened['count'], 'time')}, for {plans}"))
         rows.append(("line of the ledger", opened["head"] or "none: there is no test set to open"))
     elif measured.split == "val" and measured.is_own:
-        rows.append(("openings", "test is sealed: none by this report"))
+        rows.append(("openings", "test was not opened for this report"))
     return Section("What was counted", "", ("pictures", "how many"), rows)
 
 
@@ -197,7 +197,7 @@ def _beside(measured: Measured, score: Score) -> Section:
         rows.append(("always the largest class", f"{percent(score.majority, 1)}, n = {score.n:,}"))
     rows.append((f"{_NEIGHBOURS} nearest neighbours, by pixels", _by_neighbours(measured)))
     if score.balanced is not None:
-        num = int((measured.dataset.class_counts(measured.split) > 0).sum())
+        num = len(np.unique(measured.labels_N))
         rows.append(
             ("balanced accuracy of the model", f"{percent(score.balanced, 1)}; by chance {percent(1 / num, 1)}")
         )
@@ -393,11 +393,9 @@ def _charts(measured: Measured) -> list[Chart]:
 def _calibration_note(measured: Measured) -> str:
     after = calibration_error(measured.probabilities, measured.labels_N)
     n, calibration = len(measured.labels_N), measured.classifier.card.calibration
-    if calibration is None:
-        return (
-            f"Expected calibration error {percent(after)} (n = {n:,}). The probabilities are not calibrated: too few "
-            "pictures were held out when it was trained."
-        )
+    if calibration is None or measured.classifier.temperature != calibration.temperature:
+        why = "the model has no calibration" if calibration is None else "they are raw, as was asked for"
+        return f"Expected calibration error {percent(after)} (n = {n:,}). The probabilities are not calibrated: {why}."
     before = calibration_error(softmax(measured.logits_NK), measured.labels_N)
     on_them = " These are the pictures that the temperature was fitted to." if measured.split == "val" else ""
     return (
@@ -456,7 +454,7 @@ def _galleries(measured: Measured) -> list[Gallery]:
 
 def _suspects(p_NK: NDArray[np.float64], labels_N: NDArray[np.int64]) -> NDArray[np.bool_]:
     """bool (N,): labels that confident learning (C. Northcutt et al., JAIR 70, 2021) puts in question: some other
-    class is as likely as it is, on average, for pictures that are labelled so."""
+    class is as likely as it is, on average, for pictures that are labelled so, and likelier than not."""
     num = p_NK.shape[1]
     usual_K = np.array([p_NK[labels_N == k, k].mean() if (labels_N == k).any() else np.inf for k in range(num)])
     others_NK = p_NK.copy()
@@ -469,7 +467,8 @@ def _suspects(p_NK: NDArray[np.float64], labels_N: NDArray[np.int64]) -> NDArray
 def _pictures(measured: Measured, rows: NDArray[np.int64], suspects: NDArray[np.bool_]) -> list[Picture]:
     if not len(rows):
         return []
-    images, maps = np.asarray(measured.images[rows]), _maps(measured.classifier, np.asarray(measured.images[rows]))
+    images = np.asarray(measured.images[rows])
+    maps = _maps(measured.classifier, images, measured.answers[rows])
     names, p_NK = measured.classifier.class_names, measured.probabilities
     try:
         samples = measured.dataset.sample_names()
@@ -487,8 +486,8 @@ def _pictures(measured: Measured, rows: NDArray[np.int64], suspects: NDArray[np.
     return found
 
 
-def _maps(classifier: Classifier, images_NHWC: Pixels) -> NDArray[np.float32] | None:
-    """Grad-CAM of each answer, 0..1 (N, H, W); None where no layer has maps."""
+def _maps(classifier: Classifier, images_NHWC: Pixels, answers_N: NDArray[np.int64]) -> NDArray[np.float32] | None:
+    """Grad-CAM of each answer, which other views may have decided, 0..1 (N, H, W); None where no layer has maps."""
     plan = classifier.network.plan
     last = last_with_maps({address: node.output_shape for address, node in nodes_by_address(plan).items()})
     if last is None:
@@ -496,7 +495,8 @@ def _maps(classifier: Classifier, images_NHWC: Pixels) -> NDArray[np.float32] | 
     chain = folded(classifier.network)
     with settled(resolve_compute(classifier.device, "float32")):
         x_NCHW = classifier.network.normalise(torch.from_numpy(images_NHWC.copy()).to(classifier.device))
-        found = [grad_cam(chain, chain.get_submodule(last), x_NCHW[n : n + 1])[0] for n in range(len(x_NCHW))]
+        labels_N, layer = torch.from_numpy(answers_N.copy()).to(classifier.device), chain.get_submodule(last)
+        found = [grad_cam(chain, layer, x_NCHW[n : n + 1], labels_N[n : n + 1])[0] for n in range(len(x_NCHW))]
     maps = resized(np.concatenate(found), *images_NHWC.shape[1:3])
     scaled: NDArray[np.float32] = maps / np.maximum(maps.max(axis=(1, 2), keepdims=True), 1e-12)
     return scaled

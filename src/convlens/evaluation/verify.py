@@ -86,7 +86,9 @@ def verify(
     is_run = isinstance(report, Run) or files.is_file(run.path / RUN_FILE)
     path = run.path / REPORT_FILE if is_run else Path(str(report))
     text, said = _read(path)
-    classifier = load(_model(said, path, run if is_run else None) if model is None else model, device, _views(said))
+    place = _model(said, path, run if is_run else None) if model is None else model
+    is_raw = said["weights"].get("temperature") == 1  # if that is not so, the probabilities tell
+    classifier = load(place, device, _views(said), raw=is_raw)
     found: list[Openings | None] = []
     unknown: list[str] = []
 
