@@ -114,7 +114,9 @@ def test_one_broken_picture_ends_nothing(run: convlens.Run, command: Command, wo
     assert "1 file in some, no pictures, passed over (1 .txt)" in done.stderr and "HEIC" in done.stdout
     rows = Path("all.csv").read_text(encoding="utf-8").splitlines()
     assert (
-        len(rows) == 7 and rows[0].endswith("probability3,unfamiliar,error") and sum("HEIC" in row for row in rows) == 1
+        len(rows) == 7
+        and rows[0].endswith("probability3,answer,unfamiliar,error")
+        and sum("HEIC" in row for row in rows) == 1
     )
     lines = command("predict", run.path, "-", "--jsonl", input="some/0.png\nsome/broken.jpg\n")
     answers = [json.loads(line) for line in lines.stdout.splitlines()]

@@ -37,16 +37,19 @@ from convlens.recipe import VIEWS
 from convlens.render.pages import notebook
 from convlens.run import Run
 from convlens.text import counted, shown
+from convlens.thresholds import Answers, Thresholds
 
 _BATCH_SIZE = 256
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answer. `top` holds (label, probability) of the likeliest classes, likeliest first, the answer among them.
+    """One answer. `top` holds (label, probability) of the likeliest classes, likeliest first.
 
     `path` names the picture, or is None for one that came as bytes or pixels. `unfamiliar` says whether it is unlike
-    the training images, None where the model cannot tell. Where it could not be read, `error` says why, and there is
+    the training images, None where the model cannot tell, and `uncertain` whether it gives no answer because of what it
+    promises (`label` is then the likeliest), None where it promises nothing; to keep a promise `label` may be another
+    than the likeliest. Where it could not be read, `error` says why, and there is
     no answer: no label, no probability, an empty `top`.
     """
 
@@ -56,6 +59,7 @@ class Prediction:
     top: tuple[tuple[str, float], ...]
     error: str | None = None
     unfamiliar: bool | None = None
+    uncertain: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As `predict --json` prints it."""
@@ -63,13 +67,15 @@ class Prediction:
         if self.error is not None:
             return {"path": self.path, "label": None, "probability": None, "top": [], "error": self.error}
         answer = {"path": self.path, "label": self.label, "probability": self.probability, "top": top}
-        return answer if self.unfamiliar is None else answer | {"unfamiliar": self.unfamiliar}
+        told = {name: getattr(self, name) for name in ("unfamiliar", "uncertain")}
+        return answer | {name: value for name, value in told.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Classifier:
     """A network with its card, in memory. `path` is the file it came from; `views` is what of a picture is classified,
-    as in the recipe; `temperature` is what logits are divided by before they become probabilities."""
+    as in the recipe; `temperature` is what logits are divided by before they become probabilities; `thresholds` what it
+    promises, None where that is nothing, or was set for other views or probabilities."""
 
     path: Path
     card: ModelCard
@@ -77,6 +83,7 @@ class Classifier:
     device: str
     views: str = "none"
     temperature: float = 1.0
+    thresholds: Thresholds | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -130,13 +137,18 @@ class Classifier:
         """What the logits come to, float64 (N, K), each row summing to 1."""
         return softmax(logits_NK, self.temperature)
 
-    def answers(self, images_NHWC: Pixels | ImageRows) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
-        """Probabilities (N, K), and which images are unlike those of the training, bool (N,); None where the model
-        cannot tell."""
+    def labels(self, p_NK: NDArray[np.float64]) -> Answers:
+        """The answers to pictures with these probabilities (N, K), as its promise has it, if there is one."""
+        if self.thresholds is None:
+            return Answers(p_NK.argmax(axis=1), np.zeros(len(p_NK), bool))
+        return self.thresholds.answers(p_NK, self.class_names)
+
+    def are_unfamiliar(self, images_NHWC: Pixels | ImageRows) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+        """The logits (N, K), and which images are unlike those of the training, bool (N,); None where the model cannot
+        tell."""
         known = self.card.unfamiliarity
         logits_NK, found = self.outputs(images_NHWC, () if known is None else known.addresses)
-        unfamiliar = None if known is None else known.are_unfamiliar(found, logits_NK)
-        return self.probabilities(logits_NK), unfamiliar
+        return logits_NK, None if known is None else known.are_unfamiliar(found, logits_NK)
 
     def __str__(self) -> str:
         card = self.card
@@ -169,7 +181,7 @@ def load(
     if isinstance(model, Classifier):
         same = model if device in ("auto", model.device) else load(model.path, device)
         temperature = model.temperature if raw is None else _temperature(model.card, raw=raw)
-        return replace(same, views=model.views if views is None else views, temperature=temperature)
+        return _with_thresholds(replace(same, views=model.views if views is None else views, temperature=temperature))
     file = modelfile.read_model(model_path(model))
     found = resolve_device(device)
     # Weights made in a caller's inference mode could never be explained by gradients.
@@ -180,11 +192,19 @@ def load(
         copy_into(network, file.tensors)
     network.eval()
     temperature = _temperature(file.card, raw=bool(raw))
-    return Classifier(file.path, file.card, network, found, file.card.views if views is None else views, temperature)
+    views = file.card.views if views is None else views
+    return _with_thresholds(Classifier(file.path, file.card, network, found, views, temperature))
 
 
 def _temperature(card: ModelCard, *, raw: bool) -> float:
     return 1.0 if raw or card.calibration is None else card.calibration.temperature
+
+
+def _with_thresholds(classifier: Classifier) -> Classifier:
+    """Thresholds are for the probabilities and views that they were set for."""
+    card = classifier.card
+    fits = (classifier.temperature, classifier.views) == (_temperature(card, raw=False), card.views)
+    return replace(classifier, thresholds=card.thresholds if fits else None)
 
 
 def predict(
@@ -246,20 +266,21 @@ def predictions(
                 if isinstance(one, str):
                     yield Prediction(path, "", 0.0, (), one)
                     continue
-                best, unfamiliar = next(answers)
-                yield Prediction(path, best[0][0], best[0][1], best, unfamiliar=unfamiliar)
+                yield replace(next(answers), path=path)
             bar.advance(len(framed))
 
 
-def _answers(
-    classifier: Classifier, framed: list[Pixels], top: int
-) -> Iterator[tuple[tuple[tuple[str, float], ...], bool | None]]:
-    """The likeliest classes of each framed picture, uint8 (H, W, C), likeliest first, and whether it is unfamiliar."""
-    probabilities_NK, unfamiliar_N = classifier.answers(np.stack(framed))
-    best_NK = np.argsort(-probabilities_NK, axis=1, kind="stable")[:, :top]
-    unknown = [None] * len(framed) if unfamiliar_N is None else unfamiliar_N.tolist()
-    for row, order, unfamiliar in zip(probabilities_NK.tolist(), best_NK.tolist(), unknown, strict=True):
-        yield tuple((classifier.class_names[k], row[k]) for k in order), unfamiliar
+def _answers(classifier: Classifier, framed: list[Pixels], top: int) -> Iterator[Prediction]:
+    """The answer to each framed picture, uint8 (H, W, C)."""
+    logits_NK, unfamiliar_N = classifier.are_unfamiliar(np.stack(framed))
+    p_NK, names = classifier.probabilities(logits_NK), classifier.class_names
+    labels_N, uncertain_N = classifier.labels(p_NK)
+    best_NK = np.argsort(-p_NK, axis=1, kind="stable")[:, :top]
+    for n, (row, order, k) in enumerate(zip(p_NK.tolist(), best_NK.tolist(), labels_N.tolist(), strict=True)):
+        unfamiliar = None if unfamiliar_N is None else bool(unfamiliar_N[n])
+        uncertain = None if classifier.thresholds is None else bool(uncertain_N[n])
+        best = tuple((names[one], row[one]) for one in order)
+        yield Prediction(None, names[k], row[k], best, unfamiliar=unfamiliar, uncertain=uncertain)
 
 
 def _framed(classifier: Classifier, images: list[Any]) -> Iterator[list[Pixels | str]]:

@@ -36,6 +36,33 @@ def _wilson(p: float, n: float, z: float = Z_95) -> tuple[float, float]:
     return (0.0 if p == 0 else centre - half, 1.0 if p == 1 else centre + half)
 
 
+def binomial_cdf(k: int, n: int, p: float) -> float:
+    """P(X <= k) of a binomial distribution of n trials with a chance p of success, to 1e-7 (relative)."""
+    if k < 0 or k >= n or p <= 0 or p >= 1:
+        return float(k >= n or (k >= 0 and p <= 0))
+    i = np.arange(1, k + 1)
+    log_terms = np.concatenate([[0.0], np.cumsum(np.log((n - i + 1) / i) + math.log(p) - math.log1p(-p))])
+    top = float(log_terms.max())
+    return min(1.0, math.exp(n * math.log1p(-p) + top + math.log(float(np.exp(log_terms - top).sum()))))
+
+
+def clopper_pearson_interval(num: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The exact interval of a proportion (C. Clopper and E. Pearson, Biometrika 26, 1934), both ends in 0..1, by
+    bisection. Each end alone holds with (1 + confidence) / 2. Raises ValueError unless 0 <= num <= n and n > 0."""
+    if n <= 0 or not 0 <= num <= n:
+        raise ValueError(f"{num} of {n} is not a proportion")
+    risk = (1 - confidence) / 2
+
+    def highest(wrong: int) -> float:  # the chance at which so few or fewer would be as rare as the risk
+        low, high = 0.0, 1.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if binomial_cdf(wrong, n, middle) > risk else (low, middle)
+        return high
+
+    return (0.0 if num == 0 else 1 - highest(n - num), 1.0 if num == n else highest(num))
+
+
 def grouped_interval(is_right_N: NDArray[np.bool_], groups_N: NDArray[Any]) -> tuple[float, float]:
     """Wilson's interval where samples of one group are not independent: of as many samples as would tell as much.
     `is_right_N` bool (N,), `groups_N` (N,) the same for samples of one group, N > 0; both ends in 0..1.
@@ -56,6 +83,13 @@ def grouped_interval(is_right_N: NDArray[np.bool_], groups_N: NDArray[Any]) -> t
     variance = num_groups / (num_groups - 1) * float((sums_G**2).sum()) / n**2
     effect = max(1.0, variance / (p * (1 - p) / n)) * (_t_975(num_groups - 1) / Z_95) ** 2
     return _wilson(p, n / effect)
+
+
+def interval_of(is_right_N: NDArray[np.bool_], groups_N: NDArray[Any] | None) -> tuple[float, float]:
+    """95 % interval of the share that is right: Wilson's, or that of groups. N > 0."""
+    if groups_N is None:
+        return wilson_interval(int(is_right_N.sum()), len(is_right_N))
+    return grouped_interval(is_right_N, groups_N)
 
 
 def _t_975(degrees: int) -> float:

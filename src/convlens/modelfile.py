@@ -30,9 +30,10 @@ from convlens.recipe import Recipe
 from convlens.records import Amount, Count, Name, Record, Sha256, Text, converted, json_value, versioned
 from convlens.seen import Seen, SeenRecord
 from convlens.text import shown
+from convlens.thresholds import Thresholds
 from convlens.unfamiliarity import Unfamiliarity, UnfamiliarityRecord, num_statistics
 
-FORMAT_VERSION = 4  # 1 has no record of the pictures, 2 knows no origin, 3 no calibration: all are read too
+FORMAT_VERSION = 5  # 1 has no record of the pictures, 2 no origin, 3 no calibration, 4 no thresholds: all are read
 DOCUMENT = "convlens-model"
 MAX_FILE_BYTES = 8 * 1024**3
 _MAX_HEADER_BYTES = 8 << 20
@@ -227,8 +228,9 @@ class Calibration(Record, frozen=True, kw_only=True):
 
 
 class CardRecord(Record, frozen=True, kw_only=True):
-    """A card as it stands in the file, in format version 4; 3 has no `unfamiliarity` and no values in `calibration`, 2
-    no `origin`, 1 no `seen` either. What tells of a training is null where the weights were not trained by convlens."""
+    """A card as it stands in the file, in format version 5; 4 has no `thresholds`, 3 no `unfamiliarity` and no values
+    in `calibration` either, 2 no `origin`, 1 no `seen`. What tells of a training is null where the weights were not
+    trained by convlens."""
 
     kind: Name
     format_version: Count
@@ -247,9 +249,12 @@ class CardRecord(Record, frozen=True, kw_only=True):
     seen: SeenRecord | None = None
     origin: Origin | None = None
     unfamiliarity: UnfamiliarityRecord | None = None
+    thresholds: Thresholds | None = None
 
     def __post_init__(self) -> None:
         check_class_names(self.class_names)
+        if self.thresholds is not None:
+            self.thresholds.check_classes(self.class_names)
         told = [value is not None for value in (self.recipe, self.seed, self.dataset, self.training)]
         if not all(told) and (any(told) or self.origin is None):
             raise ValueError("recipe, seed, dataset and training go together, and only with an origin may be null")
@@ -262,9 +267,9 @@ class ModelCard:
     """Everything about a model but its tensors. All of it is checked when it is read.
 
     `calibration` is the temperature of its probabilities and `unfamiliarity` how it tells what it was not trained on,
-    None where too few images were held out; `seen` which pictures it was made with, None where that is not known;
-    `origin` the weights of others that it began with. Where convlens did no more than take those over, `recipe`,
-    `seed`, `dataset` and `training` are None.
+    None where too few images were held out; `thresholds` what it promises, None where that is nothing; `seen` which
+    pictures it was made with, None where that is not known; `origin` the weights of others that it began with. Where
+    convlens did no more than take those over, `recipe`, `seed`, `dataset` and `training` are None.
     """
 
     architecture: str
@@ -282,6 +287,7 @@ class ModelCard:
     seen: Seen | None = field(default=None, compare=False)
     origin: Origin | None = None
     unfamiliarity: Unfamiliarity | None = field(default=None, compare=False)
+    thresholds: Thresholds | None = None
 
     @property
     def is_adopted(self) -> bool:
@@ -310,7 +316,10 @@ class ModelCard:
             | {"class_names": list(self.class_names), "preset": self.preset, "seed": self.seed}
             | {name: _json(getattr(self, name)) for name in ("recipe", "dataset", "training", "metrics")}
             | {"versions": dict(self.versions), "created": self.created}
-            | {name: _json(getattr(self, name)) for name in ("calibration", "seen", "origin", "unfamiliarity")}
+            | {
+                name: _json(getattr(self, name))
+                for name in ("calibration", "seen", "origin", "unfamiliarity", "thresholds")
+            }
         )
 
     @classmethod
@@ -330,6 +339,7 @@ class ModelCard:
             created=card.created,
             calibration=card.calibration,
             origin=card.origin,
+            thresholds=card.thresholds,
         )
 
 
@@ -355,7 +365,7 @@ def write_model(path: Path, card: ModelCard, tensors: Mapping[str, NDArray[Any]]
 
 def read_model(path: Path) -> ModelFile:
     """Read and check a model file. Raises ModelFileError that says what is wrong with it."""
-    bundle = read_bundle(path, DOCUMENT, dict.fromkeys((1, 2, 3, FORMAT_VERSION), CardRecord))
+    bundle = read_bundle(path, DOCUMENT, dict.fromkeys(range(1, FORMAT_VERSION + 1), CardRecord))
     where = shown(path, 200)
     try:
         card = ModelCard.of(bundle.card)

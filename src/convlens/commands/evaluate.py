@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 
 _DATA = "Other data to measure on; its classes are matched by name."
 _REPORT = "Write the report: .html (pictures, charts, one file), .md, or .json."
+_REQUIRE = (
+    "Promise 'CLASS recall>=0.99' or 'CLASS precision>=0.9' (said several times: all of them): thresholds are set by "
+    "validation and kept in the model. none takes them out."
+)
+_REJECT = "Promise that at most such a share of the answers is wrong (0.01): others are called uncertain."
 _MOST_IN_TABLE = 20  # classes of a confusion matrix that is printed
 
 
@@ -46,6 +51,8 @@ def evaluate(
     device: Device = None,
     views: Views = None,
     raw: Raw = False,
+    require: Annotated[list[str] | None, flag(_REQUIRE, EVALUATION, metavar="PROMISE")] = None,
+    reject: Annotated[float | None, flag(_REJECT, EVALUATION, metavar="SHARE")] = None,
     group: Group = None,
     layout: Layout = None,
     label: Label = None,
@@ -62,6 +69,7 @@ def evaluate(
     terminal.check_new_file(report, "--report", (".html", ".htm", ".md", ".json"))
     with terminal.progress() as bar:
         others: dict[str, Any] = {"group": group, "exclude": exclude, "data_root": data_root, "progress": bar}
+        others |= {"require": require, "reject": reject}
         others |= {"layout": layout, "label": label, "path_column": path_column, "label_column": label_column}
         found = convlens.evaluate(model, data, split=split, device=device, views=views, raw=raw, **others)
         if report is not None:

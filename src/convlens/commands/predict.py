@@ -111,11 +111,12 @@ def _csv_writer(path: str) -> Iterator[Callable[[Prediction, int], None]]:
             if columns == 0:
                 columns = len(answer.top) if answer.error is None else top
                 names = (f"{part}{i + 1}" for i in range(columns) for part in ("label", "probability"))
-                row(["path", *names, "unfamiliar", "error"])
+                row(["path", *names, "answer", "unfamiliar", "error"])
             cells = [v for label, probability in answer.top for v in (table_cell(label), f"{probability:.6f}")]
             cells = [*cells, *[""] * (2 * columns)][: 2 * columns]
             unfamiliar = {None: "", False: "no", True: "yes"}[answer.unfamiliar]
-            row([table_cell(answer.path), *cells, unfamiliar, table_cell(answer.error or "")])
+            said = "uncertain" if answer.uncertain else table_cell(answer.label)
+            row([table_cell(answer.path), *cells, said, unfamiliar, table_cell(answer.error or "")])
 
         yield write
 
@@ -125,7 +126,8 @@ def _print(predictions: list[Prediction]) -> None:
     table = tables.new_table("picture", "label", "likeliest")
     for p in predictions:
         likeliest = "  ".join(f"{shown(label, 40)} {percent(probability, 1)}" for label, probability in p.top)
-        label = f"{shown(p.label)}, but unfamiliar" if p.unfamiliar else shown(p.label)
+        label = f"uncertain, perhaps {shown(p.label)}" if p.uncertain else shown(p.label)
+        label += ", but unfamiliar" if p.unfamiliar else ""
         answer = (label, likeliest) if p.error is None else ("–", f"no answer: {shown(p.error, 200)}")
         tables.add_row(table, shown(p.path, 200), *answer)
     tables.print_table(table)

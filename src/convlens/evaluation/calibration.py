@@ -1,22 +1,30 @@
-"""What a finished model learns from its validation images: how sure it may be, and what it was not trained on.
+"""What a finished model learns from its validation images: how sure it may be, what it was not trained on, and what it
+may promise.
 
-Owns the choice of the images and the decision whether there are enough. The temperature and the score of what is
-unfamiliar then travel in the model file.
+Owns the choice of the images and the decision whether there are enough. Temperature, the score of what is unfamiliar
+and thresholds then travel in the model file.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convlens import thresholds
+from convlens.checks import checked, real
 from convlens.classifier import Classifier, load
 from convlens.data.packed.dataset import Dataset
+from convlens.data.packed.pack import reopen
+from convlens.errors import DataError, UsageError
 from convlens.metrics import best_temperature, cross_entropies, cross_entropy
 from convlens.modelfile import Calibration, ModelCard, read_model, write_model
 from convlens.progress import Progress
 from convlens.seen import Seen
 from convlens.text import counted
+from convlens.thresholds import wishes
 from convlens.training.trainer import MOST_HELD_OUT, MOST_LEARNED
 from convlens.training.warm_start import measured_validation
 from convlens.unfamiliarity import LEAST_IMAGES, Unfamiliarity, layers_to_look_at
@@ -56,7 +64,44 @@ def calibrate(path: Path, dataset: Dataset, device: str, bar: Progress) -> None:
     if addresses:
         _, learned_from = classifier.outputs(dataset.images_at(learned), addresses)
         found = Unfamiliarity.fitted(addresses, learned_from, dataset.labels_at(learned), statistics, logits_NK)
-    _rewrite(classifier, calibration, found)
+    _rewritten(classifier, calibration=calibration, unfamiliarity=found)
+
+
+def promised(
+    classifier: Classifier,
+    require: Sequence[str],
+    reject: float | None,
+    data_root: str | Path | None,
+    progress: str | Progress,
+) -> Classifier:
+    """The classifier with thresholds that keep what is asked of it, set by its own validation images and written into
+    its file; without any where nothing is asked. Raises DataError where it cannot be promised, UsageError."""
+    if require and reject is not None:
+        raise UsageError("`require` and `reject` are two ways to choose thresholds: ask for one of them")
+    card = classifier.card
+    if (classifier.views, classifier.temperature) != (card.views, load(classifier, raw=False).temperature):
+        raise UsageError("what is promised is promised of the model's own answers: leave `raw` and other views away")
+    wanted = wishes(require, card.class_names)
+    if not wanted and reject is None:
+        return _rewritten(classifier, thresholds=None)
+    if reject is not None:
+        reject = checked("reject", reject, real(0, 0.5, open_low=True, open_high=True))
+    if card.dataset is None or card.dataset.is_merged:
+        raise DataError("nothing can be promised: the model has no validation images of its own")
+    dataset = reopen(card.dataset, data_root=data_root, progress=progress)
+    measured, may_be_seen = held_out(card, dataset)
+    if may_be_seen or not measured.any():
+        why = "validation images may be among those that its parent learned from" if may_be_seen else "there are none"
+        raise DataError(f"nothing can be promised by the validation images: {why}")
+    rows = dataset.rows("val")[measured]
+    p_NK = classifier.probabilities(classifier.logits(dataset.images_at(rows)))
+    labels_N, groups_N = dataset.labels_at(rows), dataset.groups_at(rows)
+    found = (
+        thresholds.reject(p_NK, labels_N, reject, groups_N)
+        if reject is not None
+        else thresholds.require(p_NK, labels_N, wanted, card.class_names, groups_N)
+    )
+    return _rewritten(classifier, thresholds=found)
 
 
 def calibration_of(logits_NK: NDArray[np.floating], labels_N: NDArray[np.integer]) -> Calibration:
@@ -98,6 +143,8 @@ def _spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     return rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)] if len(rows) > most else rows
 
 
-def _rewrite(classifier: Classifier, calibration: Calibration, unfamiliarity: Unfamiliarity | None) -> None:
+def _rewritten(classifier: Classifier, **values: Any) -> Classifier:
+    """The model file with other values in its card, loaded anew."""
     file = read_model(classifier.path)
-    write_model(file.path, replace(file.card, calibration=calibration, unfamiliarity=unfamiliarity), file.tensors)
+    write_model(file.path, replace(file.card, **values), file.tensors)
+    return load(file.path, classifier.device)

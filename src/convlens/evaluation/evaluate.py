@@ -19,6 +19,8 @@ from convlens.data.packed.options import PackOptions, exclusions, refuse_unknown
 from convlens.data.packed.pack import is_packed_folder, open_data, reopen
 from convlens.data.sources.base import SPLITS, ReadOptions
 from convlens.errors import ConvlensError, DataError, RecipeError, RecordError, StorageError
+from convlens.evaluation.calibration import promised
+from convlens.evaluation.promises import Promise, promises_kept
 from convlens.evaluation.report import SUFFIXES, Measured, report_text
 from convlens.evaluation.test_ledger import Openings, open_test
 from convlens.metrics import (
@@ -47,6 +49,7 @@ class Report:
 
     `expected_calibration_error` is in 0..1 (15 bins of equal mass). `openings` is None unless the split is test.
     `num_unfamiliar` of the images are unlike those of the training, as the model says; None where it cannot tell.
+    `promises` is what the model promises of its answers, and what came of it.
     """
 
     model: Path
@@ -62,6 +65,7 @@ class Report:
     weights: dict[str, Any]
     notes: tuple[str, ...]
     num_unfamiliar: int | None = None
+    promises: tuple[Promise, ...] = ()
     measured: Measured | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -117,6 +121,7 @@ class Report:
             "classes": self.classes(),
             "class_names": list(self.class_names),
             "confusion": self.confusion_KK.tolist(),
+            "promises": [asdict(one) for one in self.promises],
             "openings": opened,
             "weights": self.weights,
             "notes": list(self.notes),
@@ -155,7 +160,9 @@ class Report:
 
     def remarks(self) -> list[str]:
         """What must be known beside the score."""
-        lines = []
+        lines = list(map(str, self.promises))
+        if self.promises and self.split == "val":
+            lines.append("these are the images that the thresholds were set by: on others it may hold less well")
         if self.num_unfamiliar is not None:
             low, high = wilson_interval(self.num_unfamiliar, self.n)
             lines.append(
@@ -198,6 +205,8 @@ def evaluate(
     device: str | None = "auto",
     views: str | None = None,
     raw: bool = False,
+    require: str | Iterable[str] | None = None,
+    reject: float | None = None,
     group: str | None = None,
     layout: str | None = None,
     label: str | None = None,
@@ -212,11 +221,21 @@ def evaluate(
     Without `data` it is the set the model was trained on, with the very same splits. Other data is framed with the
     model's InputSpec, its classes are matched by name, and where it has no split of its own all of it is test;
     images that the model was made with (its train or val images, pixel for pixel) are left out and counted, and so are
-    those that `exclude` names (a list, or a file of names). `views` and `raw` are what `load` takes. Raises DataError
-    where a class is unknown to the model, nothing is left to measure, or the counts do not add up.
+    those that `exclude` names (a list, or a file of names). `views` and `raw` are what `load` takes.
+
+    `require` asks for a promise, "CLASS recall>=0.99" or "CLASS precision>=0.9", or several; `reject` that at most such
+    a share of its answers is wrong. Thresholds are set for it by the model's own validation images, so that it holds
+    with 90 % confidence, replace those that it had, and are kept in its file: `predict` answers by them.
+    `require="none"` takes them out.
+
+    Raises DataError where a class is unknown to the model, nothing is left to measure, the counts do not add up, or a
+    promise cannot be given.
     """
     checked("split", split, choice(SPLITS), DataError)
     classifier = load(model, device, views, raw=raw or None)
+    if require is not None or reject is not None:
+        asked = [] if require in (None, "none") else [require] if isinstance(require, str) else list(require or ())
+        classifier = promised(classifier, [] if asked == ["none"] else asked, reject, data_root, progress)
     read = ReadOptions(group, layout, label, path_column, label_column)
     excluded = exclusions(exclude)
     chosen = _without(choose_images(classifier, data, split, read, data_root, progress), split, excluded)
@@ -277,6 +296,7 @@ def measure(classifier: Classifier, chosen: "Choice", split: str, open_test_for:
         num_left_out=chosen.num_left_out,
         weights=_weights(classifier),
         notes=(*chosen.notes, *dataset.notes, *(() if (origin := classifier.card.origin) is None else (origin.note,))),
+        promises=promises_kept(classifier, logits, labels, groups_N),
         num_unfamiliar=None if known is None else int(known.are_unfamiliar(statistics, logits).sum()),
         measured=Measured(classifier, dataset, split, images, labels, logits, groups_N, chosen.is_own),
     )

@@ -27,11 +27,10 @@ from convlens.metrics import (
     calibration_error,
     class_scores,
     coverage_curve,
-    grouped_interval,
+    interval_of,
     nearest_neighbours,
     seriated,
     softmax,
-    wilson_interval,
 )
 from convlens.network.compute import MEMORY_FORMATS, resolve_compute, settled
 from convlens.network.frozen import folded
@@ -80,9 +79,8 @@ class Measured:
         right, groups = is_right_N[among], None if self.groups_N is None else self.groups_N[among]
         if len(right) == 0:
             return "–"
-        num = int(right.sum())
-        low, high = wilson_interval(num, len(right)) if groups is None else grouped_interval(right, groups)
-        return f"{100 * num / len(right):.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+        low, high = interval_of(right, groups)
+        return f"{100 * right.mean():.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
     @cached_property
     def run(self) -> Run | None:

@@ -162,14 +162,19 @@ class Session:
             raise ModelFileError("the network gives values that are not finite for this picture")
         arrays["probabilities"] = classifier.probabilities(logits_K[None])[0]
         place = place_of(header.height, header.width, classifier.card.input_spec)
-        unfamiliar = self._is_unfamiliar([array_of(one) for one in statistics], logits_K)
-        about = {"label": int(logits_K.argmax()), "model": self.name, "place": place, "unfamiliar": unfamiliar}
-        return packed(about, arrays)
+        about = {"label": int(logits_K.argmax()), "model": self.name, "place": place}
+        return packed(about | self._judged([array_of(one) for one in statistics], logits_K), arrays)
 
-    def _is_unfamiliar(self, statistics: list[NDArray[np.float32]], logits_K: NDArray[np.float32]) -> bool | None:
-        """Of one picture, from the statistics (1, S) of the layers that tell it; None where none do."""
-        known = self.classifier.card.unfamiliarity
-        return None if known is None else bool(known.are_unfamiliar(statistics, logits_K[None])[0])
+    def _judged(self, statistics: list[NDArray[np.float32]], logits_K: NDArray[np.float32]) -> dict[str, Any]:
+        """Whether one picture is unfamiliar, by the statistics (1, S) of the layers that tell it, None where none do;
+        whether it is uncertain, None where nothing is promised; and the answer that predict gives."""
+        classifier, known = self.classifier, self.classifier.card.unfamiliarity
+        labels_1, uncertain_1 = classifier.labels(classifier.probabilities(logits_K[None]))
+        return {
+            "unfamiliar": None if known is None else bool(known.are_unfamiliar(statistics, logits_K[None])[0]),
+            "uncertain": None if classifier.thresholds is None else bool(uncertain_1[0]),
+            "answer": int(labels_1[0]),
+        }
 
     @cached_property
     def _folded(self) -> tuple[nn.Module, nn.Module | None]:
@@ -201,7 +206,7 @@ class Session:
             about["mirrored"] = {"label": int(both.argmax()), "probability": float(both.max())}
         known = self.classifier.card.unfamiliarity
         values = [recording.values[address] for address in (known.addresses if known else ())]
-        about["unfamiliar"] = self._is_unfamiliar([_statistics_of(one)[None] for one in values], logits_K)
+        about |= self._judged([_statistics_of(one)[None] for one in values], logits_K)
         return packed(about, {"image": framed, "probabilities": probabilities, "logits": recording.logits})
 
     def _record(self, framed: Pixels) -> Recording:

@@ -4,6 +4,7 @@
 import { complain, postBytes, say } from "./api.js";
 import { photograph } from "./colours.js";
 import { byId, element } from "./dom.js";
+import { doubtOf } from "./doubt.js";
 import { on, state, tell } from "./state.js";
 
 const pad = byId("pad");
@@ -157,8 +158,8 @@ async function sendAll() {
       }
       if (!waiting) await Promise.all(state.afterStroke.map((then) => then()));
       if (waiting || !state.picture) continue;
-      const { label, probabilities, unfamiliar } = state.picture;
-      say(`Prediction: ${state.model.class_names[label]}, ${(100 * probabilities.data[label]).toFixed(1)} percent${unfamiliar ? ", but unfamiliar" : ""}`);
+      const { label, probabilities } = state.picture;
+      say(`Prediction: ${state.model.class_names[label]}, ${(100 * probabilities.data[label]).toFixed(1)} percent. ${doubtOf(state.picture)}`);
     } catch (error) {
       if (error.status === 503) { // the worker is busy: the same again, unless there is something newer
         waiting ??= request;

@@ -3,6 +3,7 @@
 import { complain, getArrays } from "./api.js";
 import { fetchThumbnails } from "./blocks.js";
 import { cssOf, photograph } from "./colours.js";
+import { doubtOf } from "./doubt.js";
 import { byId, count, element, number, sizedCanvas } from "./dom.js";
 import { sendAgain, takeValidation, thumbnails } from "./draw.js";
 import { buildCards, choose, fetchMaps } from "./maps.js";
@@ -19,7 +20,7 @@ export function startLook() {
   on("cleared", () => {
     closeValue();
     byId("answer").replaceChildren();
-    byId("mirrored").hidden = byId("unfamiliar").hidden = byId("badge").hidden = true;
+    byId("mirrored").hidden = byId("doubt").hidden = byId("badge").hidden = true;
     delete byId("answer").dataset.label;
     byId("seen").width = byId("seen").height = 0;
     byId("seen-note").textContent = "";
@@ -34,7 +35,7 @@ export function openLook() {
   state.picture = null;
   byId("ink").hidden = state.model.input.channels !== 3;
   byId("answer").replaceChildren();
-  byId("mirrored").hidden = byId("unfamiliar").hidden = byId("badge").hidden = true;
+  byId("mirrored").hidden = byId("doubt").hidden = byId("badge").hidden = true;
   buildCards();
   sendAgain();
   showMisclassified();
@@ -62,7 +63,11 @@ function showAnswer() {
   list.dataset.id = state.picture.id;
   const mirrored = byId("mirrored"), both = state.picture.mirrored;
   mirrored.hidden = !both;
-  byId("unfamiliar").hidden = byId("badge").hidden = !state.picture.unfamiliar;
+  const doubt = doubtOf(state.picture);
+  byId("doubt").hidden = !doubt;
+  byId("doubt").textContent = doubt;
+  byId("badge").textContent = [state.picture.unfamiliar && "unfamiliar", state.picture.uncertain && "uncertain"].filter(Boolean).join(", ");
+  byId("badge").hidden = !byId("badge").textContent;
   if (both) mirrored.textContent = `With its mirror image, as predict answers: ${state.model.class_names[both.label]}, ${(100 * both.probability).toFixed(1)} %`;
 }
 

@@ -4,6 +4,7 @@
 import { complain, getJson, postBytes, postJson, say } from "./api.js";
 import { painted } from "./colours.js";
 import { byId, count, element, percent, sizedCanvas } from "./dom.js";
+import { doubtOf } from "./doubt.js";
 import { state } from "./state.js";
 
 const EVERY_MS = 150; // a picture, while the button is held
@@ -133,7 +134,8 @@ function clearLive() {
   byId("overlay").getContext("2d").clearRect(0, 0, width, height);
 }
 
-function showLive({ label, place, unfamiliar, arrays }, ms) {
+function showLive(answer, ms) {
+  const { label, place, arrays } = answer;
   const data = arrays.probabilities.data;
   const names = state.model.class_names;
   const order = Array.from(data.keys()).sort((a, b) => data[b] - data[a]).slice(0, MOST_BARS);
@@ -145,7 +147,7 @@ function showLive({ label, place, unfamiliar, arrays }, ms) {
       element("span", { class: "track" }, bar), element("span", { class: "share" }, (100 * data[k]).toFixed(1)));
   }));
   byId("live-answer").dataset.label = names[label];
-  byId("live-note").textContent = `${unfamiliar ? "Unfamiliar: unlike the training images. " : ""}${state.model.path}; ${Math.round(ms)} ms a picture`;
+  byId("live-note").textContent = `${doubtOf(answer)} ${state.model.path}; ${Math.round(ms)} ms a picture`;
   const video = byId("video");
   const context = sizedCanvas(byId("overlay"), video.clientWidth, video.clientHeight);
   if (!arrays.map) return;

@@ -1,0 +1,70 @@
+"""What a model promised of its answers, and what came of it on the images that were measured."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlens.classifier import Classifier
+from convlens.metrics import interval_of
+from convlens.text import counted, percent
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What was promised, in words; of `n` images (those of a class, those called so, or those answered) `num_kept` keep
+    it, with its 95 % interval; None where there are none. `others` says what it costs."""
+
+    words: str
+    kept: str
+    num_kept: int
+    n: int
+    interval: tuple[float, float] | None
+    num_others: int
+    others: str
+
+    def __str__(self) -> str:
+        if self.interval is None:
+            return f"promised: {self.words}. There are no images to tell; {self.others}"
+        low, high = self.interval
+        share = f"{percent(self.num_kept / self.n)} (95 % interval {100 * low:.2f} to {100 * high:.2f})"
+        return f"promised: {self.words}. {self.kept} {self.num_kept:,} of {self.n:,}, {share}; {self.others}"
+
+
+def promises_kept(
+    classifier: Classifier,
+    logits_NK: NDArray[np.float32],
+    labels_N: NDArray[np.int64],
+    groups_N: NDArray[np.uint64] | None,
+) -> tuple[Promise, ...]:
+    """One for each thing that the classifier promises, from logits (N, K) and labels (N,)."""
+    made = classifier.thresholds
+    if made is None:
+        return ()
+    answers_N, uncertain_N = classifier.labels(classifier.probabilities(logits_NK))
+    right_N, confidence = answers_N == labels_N, f"with {100 * made.confidence:g} % confidence"
+
+    def promise(words: str, kept: str, among_N: NDArray[np.bool_], num_others: int, others: str) -> Promise:
+        right, groups = right_N[among_N], None if groups_N is None else groups_N[among_N]
+        interval = interval_of(right, groups) if len(right) else None
+        return Promise(f"{words}, {confidence}", kept, int(right.sum()), len(right), interval, num_others, others)
+
+    if made.reject is not None:
+        num = int(uncertain_N.sum())
+        others = f"{counted(num, 'picture')} of {len(labels_N):,} called uncertain"
+        return (promise(str(made.reject), "right", ~uncertain_N, num, others),)
+    found = []
+    for one in made.require:
+        k = classifier.class_names.index(one.class_name)
+        is_class_N, called_N = labels_N == k, (answers_N == k) & ~uncertain_N
+        if one.measure == "recall":
+            num, all_others = int((called_N & ~is_class_N).sum()), int((~is_class_N).sum())
+            others = f"{counted(num, 'false alarm')} in {all_others:,} others"
+            found.append(promise(str(one), "found", is_class_N, num, others))
+        else:
+            num = int((is_class_N & ~called_N).sum())
+            others = f"{num:,} of the {int(is_class_N.sum()):,} of the class not called so"
+            found.append(promise(str(one), "right", called_N, num, others))
+    share = percent(float(right_N[~uncertain_N].mean()) if not uncertain_N.all() else None)
+    others = f"{found[-1].others}; all answers together, as the thresholds have them, are right for {share}"
+    return (*found[:-1], replace(found[-1], others=others))
