@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from convlens.doctor.checking import check
     from convlens.doctor.findings import Findings
     from convlens.errors import ConvlensError
+    from convlens.evaluation.compare import Comparison, compare
     from convlens.evaluation.evaluate import Report, evaluate
     from convlens.evaluation.verify import Verification, verify
     from convlens.experiment import train
@@ -40,6 +41,7 @@ _HOMES = {  # module -> the public names that live there
     "doctor.checking": "check",
     "doctor.findings": "Findings",
     "errors": "ConvlensError",
+    "evaluation.compare": "Comparison compare",
     "evaluation.evaluate": "Report evaluate",
     "evaluation.verify": "Verification verify",
     "experiment": "train",
@@ -55,8 +57,9 @@ _HOMES = {  # module -> the public names that live there
 }
 _HOME_OF = {name: f"convlens.{home}" for home, names in _HOMES.items() for name in names.split()}
 
-__all__ = ["Architecture", "Classifier", "ConvlensError", "Dataset", "Features", "Findings", "InputSpec"]
-__all__ += ["PRESETS", "Prediction", "Recipe", "Report", "Run", "Series", "Verification", "adopt", "check", "evaluate"]
+__all__ = ["Architecture", "Classifier", "Comparison", "ConvlensError", "Dataset", "Features", "Findings", "InputSpec"]
+__all__ += ["PRESETS", "Prediction", "Recipe", "Report", "Run", "Series", "Verification", "adopt", "check"]
+__all__ += ["compare", "evaluate"]
 __all__ += ["explain", "film", "load", "look", "pack", "parse", "predict", "runs", "serve", "train", "verify"]
 
 

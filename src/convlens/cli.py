@@ -16,6 +16,7 @@ import typer
 from convlens.commands import terminal
 from convlens.commands.adopt import adopt
 from convlens.commands.check import check
+from convlens.commands.compare import compare
 from convlens.commands.evaluate import evaluate
 from convlens.commands.explain import explain
 from convlens.commands.look import look
@@ -57,7 +58,7 @@ def _main(
     pass
 
 
-for _command in (train, evaluate, predict, explain, look, serve, check, verify, pack, adopt, runs):
+for _command in (train, evaluate, compare, predict, explain, look, serve, check, verify, pack, adopt, runs):
     app.command()(_command)
 
 

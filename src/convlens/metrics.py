@@ -15,7 +15,6 @@ from convlens.records import Amount, Count, Name, Record, Share
 IMBALANCED = 2.0  # the largest class has so many times the images of the smallest
 SUSPICIOUS_N = 1_000  # so many images, all right, are rarely an honest result
 Z_95 = 1.959963984540054  # the 97.5 % quantile of the standard normal distribution
-_T_975 = (12.706, 4.303, 3.182, 2.776)  # of one to four degrees of freedom
 
 
 def wilson_interval(num_right: int, n: int, z: float = Z_95) -> tuple[float, float]:
@@ -81,7 +80,7 @@ def grouped_interval(is_right_N: NDArray[np.bool_], groups_N: NDArray[Any]) -> t
         return 0.0, 1.0  # whatever other groups would give
     sums_G = np.bincount(group_N, weights=is_right_N - p)
     variance = num_groups / (num_groups - 1) * float((sums_G**2).sum()) / n**2
-    effect = max(1.0, variance / (p * (1 - p) / n)) * (_t_975(num_groups - 1) / Z_95) ** 2
+    effect = max(1.0, variance / (p * (1 - p) / n)) * (t_quantile(num_groups - 1) / Z_95) ** 2
     return _wilson(p, n / effect)
 
 
@@ -92,13 +91,29 @@ def interval_of(is_right_N: NDArray[np.bool_], groups_N: NDArray[Any] | None) ->
     return grouped_interval(is_right_N, groups_N)
 
 
-def _t_975(degrees: int) -> float:
-    """The 97.5 % quantile of Student's distribution: Cornish and Fisher's expansion (Abramowitz and Stegun, 26.7.5),
-    within 0.1 % from five degrees on; below that, tabled."""
-    if degrees <= len(_T_975):
-        return _T_975[degrees - 1]
-    z, d = Z_95, degrees
-    return z + (z**3 + z) / (4 * d) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * d**2)
+def t_two_sided(t: float, degrees: float) -> float:
+    """P(|T| > |t|) of Student's distribution of at least one degree of freedom, whole or not, within 1e-6."""
+    angles, share = _t_shares(degrees)
+    return max(0.0, 1 - float(np.interp(math.atan(abs(t) / math.sqrt(min(degrees, _MOST_DEGREES))), angles, share)))
+
+
+def t_quantile(degrees: float) -> float:
+    """The 97.5 % quantile of Student's distribution, within 0.01 %."""
+    angles, share = _t_shares(degrees)
+    return math.tan(float(np.interp(0.95, share, angles))) * math.sqrt(min(degrees, _MOST_DEGREES))
+
+
+_MOST_DEGREES = 1e5  # beyond them it is the normal distribution
+
+
+def _t_shares(degrees: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Angles a with P(|T| < sqrt(degrees) tan a), by Simpson's rule: over them the density is a power of the cosine."""
+    free = min(degrees, _MOST_DEGREES)
+    reach = math.atan(40 / math.sqrt(free)) if free > 100 else math.pi / 2  # beyond it there is nothing to speak of
+    angles = np.linspace(0, reach, 20_001)
+    density = np.cos(angles).clip(0, 1) ** (free - 1)
+    shares = np.concatenate([[0.0], np.cumsum(density[:-2:2] + 4 * density[1:-1:2] + density[2::2])])
+    return angles[::2], shares / shares[-1]
 
 
 def confusion_matrix(

@@ -239,6 +239,7 @@ def test_command_line_is_the_python_api(name: str) -> None:
         "check": {"out", "write_exclusions", "write_groups"},
         "explain": {"torch", "svg"},
         "evaluate": {"report"},
+        "compare": {"report"},
         "predict": {"csv", "jsonl"},
         "look": {"out", "arrays", "film"},
     }.get(name, set()) | {"json"}

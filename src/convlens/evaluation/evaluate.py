@@ -239,14 +239,15 @@ def evaluate(
     read = ReadOptions(group, layout, label, path_column, label_column)
     excluded = exclusions(exclude)
     chosen = _without(choose_images(classifier, data, split, read, data_root, progress), split, excluded)
-    report = measure(classifier, chosen, split, _opened)
+    report = measure(classifier, chosen, split, opened)
     return _kept(report, classifier.card, is_part=bool(excluded))
 
 
 Opener = Callable[[Dataset, Classifier], tuple[Dataset, Openings]]
 
 
-def _opened(dataset: Dataset, classifier: Classifier) -> tuple[Dataset, Openings]:
+def opened(dataset: Dataset, classifier: Classifier) -> tuple[Dataset, Openings]:
+    """Test, opened for a model: the look is written down."""
     card = classifier.card
     return open_test(dataset, card.architecture, card.recipe, card.seed, card.origin, views=classifier.views)
 

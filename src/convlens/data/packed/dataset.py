@@ -464,6 +464,14 @@ class Dataset:
             raise self._damaged(SAMPLES_FILE, f"it names {len(names):,} images")
         return names
 
+    def source_hashes(self) -> list[str]:
+        """Of each packed sample what is the same in every packing of one source: the SHA-256 of its file, or of all the
+        arrays that it stands in. Raises DataError as `samples` does."""
+        lines = self.samples()
+        if self.card.arrays is not None:
+            return [" ".join(str(line.sha256) for line in lines)] * len(self._index)
+        return [str(line.sha256) for line in lines if line.status == "ok"]
+
     def merged(self) -> Self:
         """The same data with every image counted in train; those of test stay sealed without a permit."""
         return replace(self, is_merged=True)
