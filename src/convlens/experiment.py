@@ -83,6 +83,7 @@ def train(
     label_column: str | None = None,
     region: str | tuple[int, int, int, int] | None = None,
     exclude: str | Path | Iterable[str] | None = None,
+    labels: str | Path | None = None,
     data_root: str | Path | None = None,
     progress: str | Progress = "auto",
     stop: Stop | None = None,
@@ -90,13 +91,14 @@ def train(
     """Train a network and leave a run folder with a model file.
 
     `data` (default "mnist") is a set's name, a path, arrays or a Dataset; `size`, `channels`, `framing`, `region` and
-    `exclude` say how images are packed, `group`, `layout`, `label`, `path_column` and `label_column` how names are
-    read. `preset` gives sentence and recipe, which `architecture` and `recipe` replace; of a `recipe` that is a
-    mapping, those fields alone. For the named sets the preset is "standard". For other data what is not said is chosen,
-    and each choice said with its reason: input size, channels, framing, preset, batch size, epochs, and augmentation
-    ("auto": by the kind of the pictures; "none", or kinds as "flip,shift"). Photographs start from a pretrained network
-    where a trial does not speak against it; `preset="photo"` asks for that, `parent="none"` or another preset for a
-    start from nothing. What was said is never overridden.
+    `exclude` say how images are packed, `labels` is a table of decisions on labels (`review` makes it), `group`,
+    `layout`, `label`, `path_column` and `label_column` say how names are read. `preset` gives sentence and recipe,
+    which `architecture` and `recipe` replace; of a `recipe` that is a mapping, those fields alone. For the named sets
+    the preset is "standard". For other data what is not said is chosen, and each choice said with its reason: input
+    size, channels, framing, preset, batch size, epochs, and augmentation ("auto": by the kind of the pictures; "none",
+    or kinds as "flip,shift"). Photographs start from a pretrained network where a trial does not speak against it;
+    `preset="photo"` asks for that, `parent="none"` or another preset for a start from nothing. What was said is never
+    overridden.
 
     `time` ("5m", seconds) fits the epochs into a time, and the network's size where that is open or the preset is
     natural or accurate. Seed 0, `val_frac` 0.1, device "auto", torch's number of threads
@@ -362,8 +364,10 @@ def _check_data(dataset: Dataset, parent: Parent | None, recipe: Recipe, bar: Pr
             f"{dataset.name} has no training image of class {listed(empty)} once validation is set aside: give more "
             "pictures, another `group`, or a smaller `val_frac`"
         )
-    if sum(map(len, dataset.card.options.exclude)) > MAX_EXCLUDED_CHARACTERS:
-        raise UsageError("the list of exclusions is too long to be kept in a model file: remove those files instead")
+    options = dataset.card.options
+    named = [*options.exclude, *(part for one in options.relabelled for part in (one.path, one.was, one.now))]
+    if sum(map(len, named)) > MAX_EXCLUDED_CHARACTERS:
+        raise UsageError("the list of exclusions (or labels) is too long to be kept in a model file: change the data")
     if parent is not None and (note := check_lineage(parent, dataset)) is not None:
         bar.line(f"note: {note}")
     if opens_test and dataset.counts["test"] == 0:

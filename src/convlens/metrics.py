@@ -272,6 +272,28 @@ def nearest_neighbours(
     return found
 
 
+def suspect_labels(p_NK: NDArray[np.float64], labels_N: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """bool (N,): labels that confident learning (C. Northcutt et al., JAIR 70, 2021) puts in question: some other
+    class is as likely as it is, on average, for pictures that are labelled so, and likelier than not. `p_NK` are
+    probabilities of a classifier that did not learn from the pictures."""
+    num = p_NK.shape[1]
+    usual_K = np.array([p_NK[labels_N == k, k].mean() if (labels_N == k).any() else np.inf for k in range(num)])
+    others_NK = p_NK.copy()
+    others_NK[np.arange(len(labels_N)), labels_N] = 0
+    best_N = others_NK.argmax(axis=1)
+    found: NDArray[np.bool_] = others_NK[np.arange(len(labels_N)), best_N] >= np.maximum(usual_K[best_N], 0.5)
+    return found
+
+
+def label_doubt(logits_NK: NDArray[np.floating], labels_N: NDArray[np.int64]) -> NDArray[np.float64]:
+    """float64 (N,): by how much the likeliest other class is above the label, in logits; the larger, the more a label
+    is in doubt."""
+    own_N, others_NK = logits_NK[np.arange(len(labels_N)), labels_N], logits_NK.astype(np.float64)
+    others_NK[np.arange(len(labels_N)), labels_N] = -np.inf
+    found: NDArray[np.float64] = others_NK.max(axis=1) - own_N
+    return found
+
+
 def seriated(confusion_KK: NDArray[np.int64]) -> NDArray[np.int64]:
     """An order of the classes in which those that are confused stand together: that of the eigenvector to the second
     smallest eigenvalue of the confusions' Laplacian (M. Fiedler, 1973). As they are where nothing is confused."""

@@ -236,7 +236,7 @@ def test_command_line_is_the_python_api(name: str) -> None:
     python_only = {"progress", "stop", "recipe"}
     command_only = {
         "train": {"epochs", "batch_size", "lr", "optimizer", "precision", "balance", "patience", "freeze", "set_"},
-        "check": {"out", "write_exclusions", "write_groups"},
+        "check": {"out", "write_exclusions", "write_groups", "write_labels"},
         "explain": {"torch", "svg"},
         "evaluate": {"report"},
         "compare": {"report"},

@@ -44,6 +44,9 @@ def check(
     write_groups: Annotated[
         str | None, flag("Write a .csv for train, in which samples of one picture are a group.", OUTPUT, metavar="FILE")
     ] = None,
+    write_labels: Annotated[
+        str | None, flag("List the labels in doubt, for review: .csv.", OUTPUT, metavar="FILE")
+    ] = None,
     group: Group = None,
     layout: Layout = None,
     label: Label = None,
@@ -59,6 +62,9 @@ def check(
             "--control",
         ),
     ] = False,
+    labels: Annotated[
+        bool, flag("Train five folds, seconds each, and name the labels that they contradict.", EVALUATION, "--labels")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Look a data set over: broken files, duplicates across splits, what would falsify a score.
@@ -68,9 +74,13 @@ def check(
     terminal.check_new_file(out, "--out", (".html", ".htm"))
     terminal.check_new_file(write_exclusions, "--write-exclusions")
     terminal.check_new_file(write_groups, "--write-groups", (".csv",))
-    places = [Path(place).resolve() for place in (out, write_exclusions, write_groups) if place is not None]
+    terminal.check_new_file(write_labels, "--write-labels", (".csv",))
+    written_to = (out, write_exclusions, write_groups, write_labels)
+    places = [Path(place).resolve() for place in written_to if place is not None]
     if len(set(places)) < len(places):
-        raise UsageError("--out, --write-exclusions and --write-groups must name different files")
+        raise UsageError("--out, --write-exclusions, --write-groups and --write-labels must name different files")
+    if write_labels is not None and not labels:
+        raise UsageError("--write-labels needs --labels, which looks for them")
     import convlens
 
     with terminal.progress() as bar:
@@ -84,6 +94,7 @@ def check(
             exclude=exclude,
             data_root=data_root,
             control=control,
+            labels=labels,
             progress=bar,
         )
     if out is None and not json:
@@ -95,6 +106,9 @@ def check(
     if out is not None:
         findings.save(out)
         written.append(out)
+    if write_labels is not None:
+        findings.write_labels(write_labels)
+        written.append(write_labels)
     if write_groups is not None:  # last: of arrays there are none
         findings.write_groups(write_groups)
         written.append(write_groups)

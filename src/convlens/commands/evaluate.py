@@ -17,6 +17,7 @@ from convlens.commands.options import (
     Json,
     Label,
     LabelColumn,
+    Labels,
     Layout,
     Model,
     PathColumn,
@@ -59,6 +60,7 @@ def evaluate(
     path_column: PathColumn = None,
     label_column: LabelColumn = None,
     exclude: Exclude = None,
+    labels: Labels = None,
     data_root: DataRoot = None,
     report: Annotated[str | None, flag(_REPORT, OUTPUT, metavar="FILE")] = None,
     json: Json = False,
@@ -68,7 +70,13 @@ def evaluate(
 
     terminal.check_new_file(report, "--report", (".html", ".htm", ".md", ".json"))
     with terminal.progress() as bar:
-        others: dict[str, Any] = {"group": group, "exclude": exclude, "data_root": data_root, "progress": bar}
+        others: dict[str, Any] = {
+            "group": group,
+            "exclude": exclude,
+            "labels": labels,
+            "data_root": data_root,
+            "progress": bar,
+        }
         others |= {"require": require, "reject": reject}
         others |= {"layout": layout, "label": label, "path_column": path_column, "label_column": label_column}
         found = convlens.evaluate(model, data, split=split, device=device, views=views, raw=raw, **others)

@@ -67,6 +67,8 @@ Region = Annotated[
     str | None,
     flag("Cut this from every picture first, in its own pixels.", DATA, metavar="X,Y,W,H", show_default="all of it"),
 ]
+_LABELS = "A table of decisions on labels, as check --labels --write-labels makes it and review fills it in."
+Labels = Annotated[str | None, flag(_LABELS, DATA, metavar="FILE")]
 Exclude = Annotated[
     str | None, flag("Samples to leave out, as check --write-exclusions lists them.", DATA, metavar="FILE")
 ]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from convlens.data.image.decode import Pixels, decode, quiet_pillow
 from convlens.data.packed.contents import Contents, reasons
+from convlens.data.packed.corrections import Correction
 from convlens.data.packed.dataset import DEFAULT_VAL_FRAC, Dataset, in_split
 from convlens.data.packed.headers import Headers, read_headers
 from convlens.data.packed.options import PackOptions, exclusions
@@ -53,12 +54,14 @@ def check(
     exclude: str | Path | Iterable[str] | None = None,
     data_root: str | Path | None = None,
     control: bool = False,
+    labels: bool = False,
     progress: str | Progress = "auto",
 ) -> Findings:
     """Look a data set over: what cannot be read, what is there twice, what would falsify a score.
 
     `control` trains three times, to measure what copies across splits are worth: as it is, without them, and with as
-    many others left out. All others are as `train` takes them. Raises DataError where it cannot be listed at all,
+    many others left out. `labels` trains five folds, a few seconds each, and names the labels that they contradict
+    (`Findings.write_labels` lists them, `review` shows them to a person). All others are as `train` takes them. Raises DataError where it cannot be listed at all,
     UsageError, StorageError."""
     with open_progress(progress) as bar:
         problems: list[Finding] = []
@@ -81,14 +84,20 @@ def check(
                 (side, side), 3, "stretch", all_test=True, exclude=exclusions(exclude), **read._asdict()
             )
             dataset = open_listed(source, options, val_frac=DEFAULT_VAL_FRAC, progress=bar)
-        findings = _Check(dataset, source, headers, problems, bar).findings()
+        looked = _Check(dataset, source, headers, problems, bar)
+        findings = looked.findings()
+        said_options = PackOptions(exclude=options.exclude, **options.read._asdict())
+        if labels:
+            from convlens.doctor.labels import suspects  # torch, which nothing else here needs
+
+            found, accuracy = suspects(data, said_options, data_root, bar)
+            findings = looked.with_suspects(findings, found, accuracy)
         if not control:
             return findings
         if source is None:
             raise UsageError("`control` trains on a source: name the folder, not the packed set")
         from convlens.doctor.control import measure_control  # torch, which nothing else here needs
 
-        said_options = PackOptions(exclude=options.exclude, **options.read._asdict())
         copies = [name for name, _ in findings.exclusions]
         scores = measure_control(data, findings.samples, copies, said_options, data_root, bar)
         return replace(findings, control=scores)
@@ -178,6 +187,21 @@ class _Check:
             contents=contents,
             are_small=self.are_small,
         )
+
+    def with_suspects(self, findings: Findings, found: Sequence[Correction], accuracy: float) -> Findings:
+        """With the labels in doubt as a finding, of which the pictures can be shown."""
+        by_name = {sample.name: sample for sample in self.samples}
+        listed = [one for one in found if one.is_suspect and one.path in by_name]
+        about = f"networks that did not learn from them, right for {percent(accuracy, 1)}"
+        title = f"{counted(len(listed), 'label')} to look at again: contradicted by {about}"
+        remedy = "`write_labels=FILE.csv` lists them, and `convlens review FILE.csv DATA` shows them to you one by one"
+        details = [f"labelled {shown(one.label, 40)}, perhaps {shown(one.suggested, 40)}" for one in listed]
+        finding = Finding(
+            "labels", WARNING, title, remedy, tuple((by_name[one.path],) for one in listed), tuple(details)
+        )
+        self.found = [*findings.findings, *([finding] if listed else [])]
+        self.found.sort(key=lambda one: _ORDER[one.severity])
+        return replace(findings, findings=tuple(self.found), views=self.views(), suspects=tuple(found))
 
     def add(
         self, kind: str, severity: str, title: str, remedy: str, sets: Sets = (), details: Iterable[str] = ()

@@ -16,6 +16,7 @@ from convlens import files
 from convlens.data.image.decode import Pixels, quiet_pillow
 from convlens.data.image.framing import InputSpec, picture
 from convlens.data.packed.contents import Contents
+from convlens.data.packed.corrections import Correction, write_corrections
 from convlens.errors import ImageError, UsageError
 from convlens.metrics import Score
 from convlens.render.pages import notebook, page, thumbnail
@@ -83,7 +84,8 @@ class Findings:
     `clusters` the samples that show the same pictures, proposed as groups; `exclusions` what must go for a score to
     mean something, as (name, reason); `views` how samples' files or pixels are read, by number; `unused` the files that
     are not read, by reason; `control` test scores by what was left out of training; `are_small` that copies were looked
-    for among pictures of few pixels."""
+    for among pictures of few pixels; `suspects` labels that a person should look at, the most doubtful first (None:
+    not looked for)."""
 
     name: str
     location: str
@@ -99,6 +101,7 @@ class Findings:
     control: tuple[tuple[str, Score], ...] = ()
     contents: Contents | None = None
     are_small: bool = False
+    suspects: tuple[Correction, ...] | None = None
 
     @property
     def verdict(self) -> str:
@@ -134,6 +137,7 @@ class Findings:
             | {"groups": [[s.name for s in cluster] for cluster in self.clusters]}
             | {"unused": {reason: list(paths) for reason, paths in self.unused.items()}}
             | {"control": {what: score.to_json() for what, score in self.control}}
+            | {"suspect_labels": None if self.suspects is None else [one.to_json() for one in self.suspects]}
             | {"exclusions": [{"path": path, "reason": reason} for path, reason in self.exclusions]}
         )
 
@@ -184,6 +188,15 @@ class Findings:
         files.check_new_file(path)
         lines = [json.dumps({"path": name, "reason": reason}) for name, reason in self.exclusions]
         files.write_text(path, "".join(f"{line}\n" for line in lines))
+
+    def write_labels(self, path: str | Path) -> None:
+        """Write the table of labels to look at, for `review`, and for `labels` of train and evaluate once there are
+        decisions. Raises UsageError where they were not looked for, StorageError."""
+        if self.suspects is None:
+            raise UsageError("labels were not looked at: say `labels` too")
+        path = Path(path)
+        files.check_new_file(path, (".csv",))
+        write_corrections(path, self.suspects)
 
     def write_groups(self, path: str | Path) -> None:
         """Write a table path,label[,split],group that `train` takes in the folder's place: samples that show the same

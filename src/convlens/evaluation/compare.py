@@ -573,8 +573,8 @@ def _comparison(
             )
         if any(one.hashes[name] != told[0].hashes[name] for name in common):
             raise DataError(
-                f"{shown(_where(place), 200)} was trained on other files of the same names: name the data to compare on "
-                "(`data`)"
+                f"{shown(_where(place), 200)} was trained on other files of the same names: name the data to compare "
+                "on (`data`)"
             )
     if not common:
         raise DataError("the models were measured on no common image: name the data to compare on (`data`)")

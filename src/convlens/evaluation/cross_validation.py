@@ -20,10 +20,22 @@ from convlens.training.warm_start import is_comparable
 def cross_validate(plan: TrainingPlan, bar: Progress) -> tuple[Score, int]:
     """Train `plan.folds` times, each time without one fold, and score every image by the network that did not see it.
 
-    `plan.dataset` has every image in train. Images that the plan's parent was made with, and whatever shares a group
-    with one of them, are learned from in every fold and never held out: the second number says how many they are.
-    Raises DataError where too little is left to hold out, or a class is too small; TrainingError where a training
-    diverges.
+    The second number says how many were never held out. Raises as `held_out_logits` does.
+    """
+    dataset = plan.dataset
+    logits_NK, measured_N = held_out_logits(plan, bar)
+    groups_N, labels_N = dataset.split_keys(dataset.rows("train")), dataset.labels("train")
+    found = score(logits_NK[measured_N], labels_N[measured_N], groups_N[measured_N])
+    return found, int((~measured_N).sum())
+
+
+def held_out_logits(plan: TrainingPlan, bar: Progress) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """The logits for each image, float32 (N, K), of a network that did not learn from it, and which images have some,
+    bool (N,): those that the plan's parent was made with, and whatever shares a group with one of them, are learned
+    from in every fold and never held out.
+
+    `plan.dataset` has every image in train. Raises DataError where too little is left to hold out, or a class is too
+    small; TrainingError where a training diverges.
     """
     dataset, folds, bar_name = plan.dataset, plan.folds or 0, plan.dataset.name
     rows, labels_N = dataset.rows("train"), dataset.labels("train")
@@ -47,8 +59,7 @@ def cross_validate(plan: TrainingPlan, bar: Progress) -> tuple[Score, int]:
             )
         logits_NK[out] = trial.logits_NK
         bar.line(f"fold {fold + 1} of {folds}: {percent(trial.accuracy)} of {int(out.sum()):,}")
-    groups_N = dataset.split_keys(rows)[~known_N]
-    return score(logits_NK[~known_N], labels_N[~known_N], groups_N), int(known_N.sum())
+    return logits_NK, ~known_N
 
 
 def _known_to_parent(plan: TrainingPlan, rows: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -3,7 +3,7 @@
 Owns which images a model is measured on, the matching of class names, and the report's numbers.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from convlens import files
 from convlens.checks import checked, choice
 from convlens.classifier import Classifier, load
+from convlens.data.packed.corrections import Correction, check_corrections, labels_of
 from convlens.data.packed.dataset import DEFAULT_VAL_FRAC, DataIdentity, Dataset, are_same_samples
 from convlens.data.packed.options import PackOptions, exclusions, refuse_unknown
 from convlens.data.packed.pack import is_packed_folder, open_data, reopen
@@ -44,6 +45,34 @@ from convlens.unfamiliarity import FALSE_ALARMS
 
 
 @dataclass(frozen=True)
+class Corrected:
+    """What a labels file did to a measurement: the score before it, how many labels it changed, images it dropped, and
+    decisions there are on those that a model contradicted and on others."""
+
+    score: Score
+    num_changed: int
+    num_dropped: int
+    num_suspects: int
+    num_others: int
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it."""
+        return asdict(self) | {"score": self.score.to_json()}
+
+    def lines(self) -> list[str]:
+        """Both scores are told, for who corrects labels by a model makes it look better."""
+        changed = f"{counted(self.num_changed, 'label')} changed, {counted(self.num_dropped, 'image')} dropped"
+        decided = f"decisions on {self.num_suspects:,} that networks contradict and on {self.num_others:,} others"
+        found = [f"before the labels file ({changed}; {decided}): {self.score.text}"]
+        if self.num_suspects > 2 * self.num_others and (self.num_changed or self.num_dropped):
+            found.append(
+                "warning: nearly all that was looked at contradicts a network: the score after it is too good, for "
+                "wrong labels that networks agree with were not looked for"
+            )
+        return found
+
+
+@dataclass(frozen=True)
 class Report:
     """What `evaluate` found. `confusion_KK` int64: row = true class, column = predicted class.
 
@@ -66,6 +95,7 @@ class Report:
     notes: tuple[str, ...]
     num_unfamiliar: int | None = None
     promises: tuple[Promise, ...] = ()
+    before: Corrected | None = None
     measured: Measured | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -121,6 +151,7 @@ class Report:
             "classes": self.classes(),
             "class_names": list(self.class_names),
             "confusion": self.confusion_KK.tolist(),
+            "before_labels_file": None if self.before is None else self.before.to_json(),
             "promises": [asdict(one) for one in self.promises],
             "openings": opened,
             "weights": self.weights,
@@ -160,7 +191,8 @@ class Report:
 
     def remarks(self) -> list[str]:
         """What must be known beside the score."""
-        lines = list(map(str, self.promises))
+        lines = [] if self.before is None else self.before.lines()
+        lines += map(str, self.promises)
         if self.promises and self.split == "val":
             lines.append("these are the images that the thresholds were set by: on others it may hold less well")
         if self.num_unfamiliar is not None:
@@ -213,6 +245,7 @@ def evaluate(
     path_column: str | None = None,
     label_column: str | None = None,
     exclude: str | Path | Iterable[str] | None = None,
+    labels: str | Path | None = None,
     data_root: str | Path | None = None,
     progress: str | Progress = "auto",
 ) -> Report:
@@ -221,7 +254,8 @@ def evaluate(
     Without `data` it is the set the model was trained on, with the very same splits. Other data is framed with the
     model's InputSpec, its classes are matched by name, and where it has no split of its own all of it is test;
     images that the model was made with (its train or val images, pixel for pixel) are left out and counted, and so are
-    those that `exclude` names (a list, or a file of names). `views` and `raw` are what `load` takes.
+    those that `exclude` names (a list, or a file of names). `labels` is a table of decisions on labels (`review` makes
+    it): the score is that after them, and the one before is told too. `views` and `raw` are what `load` takes.
 
     `require` asks for a promise, "CLASS recall>=0.99" or "CLASS precision>=0.9", or several; `reject` that at most such
     a share of its answers is wrong. Thresholds are set for it by the model's own validation images, so that it holds
@@ -238,9 +272,10 @@ def evaluate(
         classifier = promised(classifier, [] if asked == ["none"] else asked, reject, data_root, progress)
     read = ReadOptions(group, layout, label, path_column, label_column)
     excluded = exclusions(exclude)
+    corrections = () if labels is None else tuple(labels_of(labels))
     chosen = _without(choose_images(classifier, data, split, read, data_root, progress), split, excluded)
-    report = measure(classifier, chosen, split, opened)
-    return _kept(report, classifier.card, is_part=bool(excluded))
+    report = measure(classifier, replace(chosen, corrections=corrections), split, opened)
+    return _kept(report, classifier.card, is_part=bool(excluded or corrections))
 
 
 Opener = Callable[[Dataset, Classifier], tuple[Dataset, Openings]]
@@ -279,7 +314,14 @@ def measure(classifier: Classifier, chosen: "Choice", split: str, open_test_for:
     known = classifier.card.unfamiliarity
     logits, statistics = classifier.outputs(images, known.addresses if known else ())
     num_samples = len(dataset)
-    if len(logits) != num_expected or num_samples + dataset.num_quarantined != dataset.num_listed:
+    before = None
+    num_measured = len(logits)
+    if chosen.corrections:
+        old, now, kept, counts = _corrected(dataset, images.rows, chosen.corrections, split)
+        before = Corrected(score(logits / classifier.temperature, mapping[old], groups_N), *counts)
+        labels, logits, images = mapping[now][kept], logits[kept], images.only(kept)
+        groups_N, statistics = None if groups_N is None else groups_N[kept], [one[kept] for one in statistics]
+    if num_measured != num_expected or num_samples + dataset.num_quarantined != dataset.num_listed:
         raise DataError(
             f"{dataset.name}: {num_samples:,} samples and {dataset.num_quarantined:,} quarantined are not the "
             f"{dataset.num_listed:,} that were listed: there is no score"
@@ -297,10 +339,40 @@ def measure(classifier: Classifier, chosen: "Choice", split: str, open_test_for:
         num_left_out=chosen.num_left_out,
         weights=_weights(classifier),
         notes=(*chosen.notes, *dataset.notes, *(() if (origin := classifier.card.origin) is None else (origin.note,))),
+        before=before,
         promises=promises_kept(classifier, logits, labels, groups_N),
         num_unfamiliar=None if known is None else int(known.are_unfamiliar(statistics, logits).sum()),
         measured=Measured(classifier, dataset, split, images, labels, logits, groups_N, chosen.is_own),
     )
+
+
+def _corrected(
+    dataset: Dataset, rows: NDArray[np.int64], corrections: Sequence[Correction], split: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_], tuple[int, int, int, int]]:
+    """The labels of these rows before and after a labels file, as the data set's numbers, int64 (N,), and which are
+    kept, bool (N,); and what the file did. Raises DataError where it is of other data, or drops all of them."""
+    names, classes = dataset.sample_names(), dataset.class_names
+    numbers = {name: k for k, name in enumerate(classes)}
+    labels = [classes[k] for k in dataset.labels_at(np.arange(len(names))).tolist()]
+    hashes = dict(zip(names, dataset.source_hashes(), strict=True))
+    dropped = {one.path for one in corrections if one.decision == "drop"} - set(names)  # of data without them already
+    check_corrections(
+        [one for one in corrections if one.path not in dropped], dict(zip(names, labels, strict=True)), hashes, classes,
+        dataset.name,
+    )  # fmt: skip
+    by_name = {one.path: one for one in corrections}
+    found = [by_name.get(names[row]) for row in rows.tolist()]
+    both = list(zip([labels[row] for row in rows.tolist()], found, strict=True))
+    old = np.array([numbers[label if one is None else one.label] for label, one in both])
+    after = [label if one is None else one.after for label, one in both]
+    kept = np.array([name is not None for name in after])
+    if not kept.any():
+        raise DataError(f"the labels file drops every {split} image that would be measured")
+    now = np.array([0 if name is None else numbers[name] for name in after])
+    decided = [one for one in found if one is not None and one.decision in ("keep", "change", "drop")]
+    num_suspects = sum(one.is_suspect for one in decided)
+    counts = int((now != old)[kept].sum()), int((~kept).sum()), num_suspects, len(decided) - num_suspects
+    return old, now, kept, counts
 
 
 def _weights(classifier: Classifier) -> dict[str, Any]:
@@ -328,6 +400,7 @@ class Choice:
     may_count_seen: bool = False
     is_own: bool = False
     why_left_out: str = "the model was made with"
+    corrections: tuple[Correction, ...] = ()
 
 
 def choose_images(

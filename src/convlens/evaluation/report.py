@@ -31,6 +31,7 @@ from convlens.metrics import (
     nearest_neighbours,
     seriated,
     softmax,
+    suspect_labels,
 )
 from convlens.network.compute import MEMORY_FORMATS, resolve_compute, settled
 from convlens.network.frozen import folded
@@ -434,7 +435,7 @@ def _galleries(measured: Measured) -> list[Gallery]:
     wrong, right = np.flatnonzero(wrong_N), np.flatnonzero(~wrong_N)
     worst = wrong[np.argsort(-sure_N[wrong], kind="stable")][:_PICTURES]
     least = right[np.argsort(sure_N[right], kind="stable")][:_PICTURES]
-    suspects = _suspects(p_NK, labels) & wrong_N
+    suspects = suspect_labels(p_NK, labels) & wrong_N
     shown_rows = np.concatenate([worst, least])
     pictures = dict(zip(shown_rows.tolist(), _pictures(measured, shown_rows, suspects), strict=True))
     num = int(suspects.sum())
@@ -448,18 +449,6 @@ def _galleries(measured: Measured) -> list[Gallery]:
         Gallery("The most confident mistakes", about, tuple(pictures[n] for n in worst.tolist())),
         Gallery("The least certain right answers", "", tuple(pictures[n] for n in least.tolist())),
     ]
-
-
-def _suspects(p_NK: NDArray[np.float64], labels_N: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """bool (N,): labels that confident learning (C. Northcutt et al., JAIR 70, 2021) puts in question: some other
-    class is as likely as it is, on average, for pictures that are labelled so, and likelier than not."""
-    num = p_NK.shape[1]
-    usual_K = np.array([p_NK[labels_N == k, k].mean() if (labels_N == k).any() else np.inf for k in range(num)])
-    others_NK = p_NK.copy()
-    others_NK[np.arange(len(labels_N)), labels_N] = 0
-    best_N = others_NK.argmax(axis=1)
-    found: NDArray[np.bool_] = others_NK[np.arange(len(labels_N)), best_N] >= np.maximum(usual_K[best_N], 0.5)
-    return found
 
 
 def _pictures(measured: Measured, rows: NDArray[np.int64], suspects: NDArray[np.bool_]) -> list[Picture]:

@@ -75,6 +75,7 @@ class TrainRequest:
     label_column: str | None = None
     region: str | tuple[int, int, int, int] | None = None
     exclude: str | Path | Iterable[str] | None = None
+    labels: str | Path | None = None
     data_root: str | Path | None = None
 
     def __post_init__(self) -> None:
@@ -123,9 +124,10 @@ class TrainRequest:
         """How images are packed. Raises UsageError, DataError."""
         size, region = parse_size(self.size), parse_region(self.region)
         read = ReadOptions(self.group, self.layout, self.label, self.path_column, self.label_column)
-        return PackOptions(
+        options = PackOptions(
             size, self.channels, self.framing, region=region, exclude=exclusions(self.exclude), **read._asdict()
         )
+        return options.corrected(self.labels)
 
     @cached_property
     def kinds(self) -> tuple[str, ...] | None:

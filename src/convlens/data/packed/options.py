@@ -6,12 +6,13 @@ JSON object with `path` (and `reason`), as `check` writes it and a person may.
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from msgspec import Meta
 
 from convlens import files
 from convlens.data.image.framing import InputSpec, Region
+from convlens.data.packed.corrections import Corrections, Relabelled, labels_of
 from convlens.data.sources.base import ReadOptions
 from convlens.errors import DataError, RecordError, UsageError
 from convlens.records import Name, Number, Record, Text, parsed
@@ -20,7 +21,7 @@ from convlens.text import listed, shown, whole_numbers
 
 class PackOptions(Record, frozen=True):
     """How names are read and pictures become inputs. None: as found. `all_test` makes every sample of a set without
-    splits test; `exclude` names samples that are left out."""
+    splits test; `exclude` names samples that are left out, `relabelled` those whose label was changed."""
 
     size: tuple[int, int] | None = None
     channels: int | None = None
@@ -35,11 +36,20 @@ class PackOptions(Record, frozen=True):
     label_column: Name | None = None
     value_range: tuple[Number, Number] | None = None
     crop_frac: Number | None = None
+    relabelled: tuple[Relabelled, ...] = ()
 
     @property
     def read(self) -> ReadOptions:
         """How names are read."""
         return ReadOptions(self.group, self.layout, self.label, self.path_column, self.label_column)
+
+    def corrected(self, labels: Any) -> Self:
+        """With the decisions of a labels file (its path, or its rows): samples that it drops are left out. Raises
+        DataError."""
+        if labels is None:
+            return self
+        found = Corrections.of(labels_of(labels))
+        return self.replace(exclude=tuple(sorted({*self.exclude, *found.dropped})), relabelled=found.changed)
 
     @classmethod
     def for_input(cls, spec: InputSpec, read: ReadOptions, *, all_test: bool = False) -> Self:

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice, tee
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -28,6 +28,7 @@ from convlens.data.image.decode import (
 )
 from convlens.data.image.framing import FRAMING_VERSION, InputSpec
 from convlens.data.image.values import BYTES
+from convlens.data.packed.corrections import Relabelled
 from convlens.data.packed.dataset import (
     CARD_FILE,
     DOCUMENT,
@@ -48,7 +49,7 @@ from convlens.data.sources.base import SPLITS, Sample, Source
 from convlens.errors import DataError
 from convlens.progress import Progress, open_progress
 from convlens.records import write_sealed
-from convlens.text import shown
+from convlens.text import counted, listed, shown
 
 _LOOKED_AT = 500  # headers that are read before pictures are packed
 _DARK = 16  # of 255: where even bright pixels are below it, nothing can be told apart by eye
@@ -75,6 +76,7 @@ class _Packed:
     large: dict[int, _Large]  # by row: those that were decoded at a fraction, and others as large
     num_wide: int  # that are no bytes
     notes: tuple[str, ...] = ()
+    relabelled: dict[int, int] = field(default_factory=dict)  # by row: the class that a person changed it to
 
 
 def write_packed(source: Source, options: PackOptions, folder: Path, progress: str | Progress) -> None:
@@ -87,6 +89,7 @@ def write_packed(source: Source, options: PackOptions, folder: Path, progress: s
         packed.index["split"] = SPLITS.index("test")
     elif not source.has_splits:
         draw_test(packed.index, packed.labels_N)
+    packed.labels_N[list(packed.relabelled)] = list(packed.relabelled.values())  # not before: splits stay as they are
     _need_training_images(packed, source, all_test=options.all_test)
     np.save(folder / LABELS_FILE, packed.labels_N.astype(np.uint16))
     np.save(folder / INDEX_FILE, packed.index)
@@ -169,6 +172,8 @@ def _write_framed(
     num_read = num_first = num_wide = 0
     has_lines = source.hashes is None
     numbers = {name: number for number, name in enumerate(source.class_names)}
+    array_hash = next(iter((source.hashes or {}).values()), None)
+    changes, relabelled = {one.path: one for one in options.relabelled}, dict[int, int]()
     expected = None
     if are_expected:
         expected = Expected(None if options.size or options.region else (spec.height, spec.width), spec.channels)
@@ -180,8 +185,10 @@ def _write_framed(
             bar.advance(len(group))
             for sample, (image, status, known) in zip(islice(samples, len(group)), group, strict=True):
                 num_read += 1
+                digest = array_hash or known.get("sha256") or ""
+                now = _label_now(sample, digest, changes.pop(sample.name, None), numbers)
                 if has_lines:
-                    lines.append(_line(sample, status, known))
+                    lines.append(_line(sample, now, status, known))
                 if image is None:
                     continue
                 write(image.pixels)
@@ -189,23 +196,49 @@ def _write_framed(
                 if image.size is not None:
                     large[len(rows)] = _Large(sample.name, image.size, image.is_reduced, image.split_key)
                 num_first += "remark" in known
+                if now != sample.label:
+                    relabelled[len(rows)] = numbers[now]
                 split_key = image.split_key if sample.group is None else split_key_of_group(sample.group)
                 rows.append((SPLITS.index(sample.split or "train"), image.key, split_key))
                 labels.append(numbers[sample.label])
                 groups.append(sample.group)
     if num_read != source.num_samples:
         raise DataError(f"{shown(source.location, 200)} changed while it was read: pack it again")
+    if changes:
+        raise DataError(
+            f"{len(changes):,} samples of the labels file are not in {shown(source.location, 200)}: "
+            f"{listed(changes, 3)}. It is of other data"
+        )
     if source.hashes is not None:
         lines = [{"path": file, "sha256": digest, "status": "ok"} for file, digest in source.hashes.items()]
     notes = _range_notes(spec, num_wide, len(rows))
     notes += (f"{num_first:,} pictures have several frames or pages: the first is used",) if num_first else ()
     index, labels_N = np.array(rows, INDEX_DTYPE), np.array(labels, np.int64)
-    return _Packed(index, labels_N, lines, tuple(groups), large, num_wide, notes)
+    if relabelled:
+        notes += (f"{counted(len(relabelled), 'label')} changed by a labels file",)
+    return _Packed(index, labels_N, lines, tuple(groups), large, num_wide, notes, relabelled)
 
 
-def _line(sample: Sample, status: str, known: dict[str, Any]) -> dict[str, Any]:
+def _label_now(sample: Sample, digest: str, change: Relabelled | None, numbers: dict[str, int]) -> str:
+    """The label that a sample has, changed where a labels file says so. Raises DataError where that is of other data."""
+    if change is None:
+        return sample.label
+    if change.was != sample.label or change.now not in numbers:
+        is_class = change.now in numbers
+        raise DataError(
+            f"the labels file changes {shown(sample.name)!r} from {shown(change.was)!r} to {shown(change.now)!r}, but "
+            + (f"it is labelled {shown(sample.label)!r}: it is of other data" if is_class else "there is no such class")
+        )
+    if digest and not digest.startswith(change.source):
+        raise DataError(
+            f"{shown(sample.name)!r} is not the file that the labels file was made for: it is of other data"
+        )
+    return change.now
+
+
+def _line(sample: Sample, label: str, status: str, known: dict[str, Any]) -> dict[str, Any]:
     """What samples.jsonl says of a file."""
-    line = {"path": sample.name, "sha256": None, "pixels_sha256": None, "label": sample.label}
+    line = {"path": sample.name, "sha256": None, "pixels_sha256": None, "label": label}
     return line | {"group": sample.group, "split": sample.split, "status": status} | known
 
 

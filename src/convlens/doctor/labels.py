@@ -1,0 +1,104 @@
+"""Labels in doubt: those that networks contradict which did not learn from the pictures.
+
+Owns the ranking, and what is put before a person: the suspects, and of test as many others, chosen at random, for
+whoever looks only at what contradicts a model makes the model look better.
+"""
+
+from collections import defaultdict
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlens.data.packed.corrections import Correction
+from convlens.data.packed.dataset import Dataset
+from convlens.data.packed.options import PackOptions
+from convlens.errors import DataError
+from convlens.evaluation.cross_validation import held_out_logits
+from convlens.evaluation.test_ledger import open_test
+from convlens.experiment import resolve
+from convlens.metrics import label_doubt, softmax, suspect_labels
+from convlens.progress import Progress
+from convlens.training.request import TrainRequest
+
+FOLDS, TIME_S = 5, 60.0
+_LEAST = 20  # images a class, on average, below which networks contradict labels by chance
+_LEAST_LISTED, _SHARE = 25, 0.04  # of the images are listed, the most doubtful first, however few are suspects
+_SOURCE = 16  # characters of a file's hash
+
+
+def suspects(data: Any, options: PackOptions, data_root: Any, bar: Progress) -> tuple[list[Correction], float]:
+    """Samples whose labels a person should look at, the most doubtful first, then those of test that are looked at for
+    comparison; and the accuracy of the networks, 0..1. Trains five folds, a few seconds each. Test is opened for it, as
+    for any cross-validation. Raises DataError where there are too few images, and as `train` does."""
+    request = TrainRequest(
+        data=data,
+        folds=FOLDS,
+        time=TIME_S,
+        exclude=options.exclude or None,
+        data_root=data_root,
+        **{name: value for name, value in options.read._asdict().items() if value is not None},
+    )
+    plan, _ = resolve(request, bar)
+    splits, dataset = _splits(plan.dataset), plan.dataset
+    num, num_classes = len(dataset), len(dataset.class_names)
+    if num < _LEAST * num_classes:
+        raise DataError(
+            f"{dataset.name} has {num:,} images of {num_classes} classes: whether a label is wrong can be told from "
+            f"about {_LEAST * num_classes:,} on; look at all of them instead"
+        )
+    dataset, _ = open_test(dataset, str(plan.network.architecture), plan.recipe, plan.seed)
+    plan = replace(plan, dataset=dataset)
+    logits_NK, measured_N = held_out_logits(plan, bar)
+    rows, labels_N = dataset.rows("train"), dataset.labels("train")
+    doubt_N, p_NK = label_doubt(logits_NK, labels_N), softmax(logits_NK)
+    twice_N = _under_two_labels(dataset, labels_N)
+    doubt_N[~measured_N] = -np.inf
+    order = np.lexsort((-doubt_N, ~twice_N))
+    suspect_N = (suspect_labels(p_NK, labels_N) & measured_N & (doubt_N > 0)) | twice_N
+    listed = order[: max(int(suspect_N.sum()), _LEAST_LISTED, round(_SHARE * num))]
+    listed = listed[(doubt_N[listed] > 0) | twice_N[listed]]
+    others = _others(splits[rows], listed)
+    names, hashes, classes = dataset.sample_names(), dataset.source_hashes(), dataset.class_names
+    p_NK[np.arange(len(labels_N)), labels_N] = -1
+    found = [
+        Correction(
+            path=names[rows[n]],
+            label=classes[labels_N[n]],
+            split=str(splits[rows[n]]),
+            suggested=classes[int(p_NK[n].argmax())] if is_suspect else "",
+            doubt="same picture under two labels" if twice_N[n] else f"{doubt_N[n]:.2f}" if is_suspect else "",
+            is_suspect=is_suspect,
+            source=hashes[rows[n]][:_SOURCE],
+        )
+        for part, is_suspect in ((listed, True), (others, False))
+        for n in part.tolist()
+    ]
+    right_N = logits_NK.argmax(axis=1) == labels_N
+    return found, float(right_N[measured_N].mean())
+
+
+def _splits(dataset: Dataset) -> NDArray[np.str_]:
+    """The split of each row, as it is when the folds are not merged."""
+    parted = replace(dataset, is_merged=False)
+    found = np.full(len(dataset), "val", object)  # val holds back what is in train
+    for split in ("train", "test"):
+        found[parted.rows(split)] = split
+    return found.astype(str)
+
+
+def _under_two_labels(dataset: Dataset, labels_N: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Pictures that are there twice, pixel for pixel, under different labels."""
+    labels_of: dict[int, set[int]] = defaultdict(set)
+    keys = dataset.pixel_keys("train").tolist()
+    for key, label in zip(keys, labels_N.tolist(), strict=True):
+        labels_of[key].add(label)
+    return np.array([len(labels_of[key]) > 1 for key in keys])
+
+
+def _others(splits_N: NDArray[np.str_], listed: NDArray[np.int64]) -> NDArray[np.int64]:
+    """As many other test images as are listed, at random."""
+    num = int((splits_N[listed] == "test").sum())
+    rest = np.setdiff1d(np.flatnonzero(splits_N == "test"), listed)
+    return np.sort(np.random.default_rng(0).permutation(rest)[:num])
