@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from convlens.lens.features import Features
     from convlens.lens.film import film
     from convlens.lens.looking import look
+    from convlens.microscope.review import review
     from convlens.microscope.serving import serve
     from convlens.network.adopting import adopt
     from convlens.presets import PRESETS
@@ -49,6 +50,7 @@ _HOMES = {  # module -> the public names that live there
     "lens.features": "Features",
     "lens.film": "film",
     "lens.looking": "look",
+    "microscope.review": "review",
     "microscope.serving": "serve",
     "network.adopting": "adopt",
     "presets": "PRESETS",
@@ -60,7 +62,7 @@ _HOME_OF = {name: f"convlens.{home}" for home, names in _HOMES.items() for name 
 __all__ = ["Architecture", "Classifier", "Comparison", "ConvlensError", "Dataset", "Features", "Findings", "InputSpec"]
 __all__ += ["PRESETS", "Prediction", "Recipe", "Report", "Run", "Series", "Verification", "adopt", "check"]
 __all__ += ["compare", "evaluate"]
-__all__ += ["explain", "film", "load", "look", "pack", "parse", "predict", "runs", "serve", "train", "verify"]
+__all__ += ["explain", "film", "load", "look", "pack", "parse", "predict", "review", "runs", "serve", "train", "verify"]
 
 
 def __getattr__(name: str) -> object:

@@ -22,6 +22,7 @@ from convlens.commands.explain import explain
 from convlens.commands.look import look
 from convlens.commands.pack import pack
 from convlens.commands.predict import predict
+from convlens.commands.review import review
 from convlens.commands.runs import runs
 from convlens.commands.serve import serve
 from convlens.commands.train import train
@@ -58,7 +59,7 @@ def _main(
     pass
 
 
-for _command in (train, evaluate, compare, predict, explain, look, serve, check, verify, pack, adopt, runs):
+for _command in (train, evaluate, compare, predict, explain, look, serve, check, review, verify, pack, adopt, runs):
     app.command()(_command)
 
 

@@ -58,12 +58,13 @@ def unpacked(data: bytes) -> dict[str, Any]:
 
 
 class Server:
-    """A `convlens serve` in a process of its own; with `own_group` in a process group of its own, as a terminal has."""
+    """A `convlens serve` (or another command with a page) in a process of its own; with `own_group` in a process group
+    of its own, as a terminal has."""
 
-    def __init__(self, folder: Path, *arguments: str, own_group: bool = False) -> None:
+    def __init__(self, folder: Path, *arguments: str, own_group: bool = False, command: str = "serve") -> None:
         self.own_group, self.folder = own_group, folder
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "convlens", "serve", *arguments],
+            [sys.executable, "-m", "convlens", command, *arguments],
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

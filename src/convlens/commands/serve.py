@@ -7,16 +7,16 @@ from convlens.commands import terminal
 from convlens.commands.options import Device, Model, flag
 from convlens.signals import ended_by_ctrl_c
 
-_HOST = "Address to listen on: 127.0.0.1 is reached from this machine alone."
-_ALLOW_HOST = "One more name to be reached by, as a notebook's proxy has; repeatable."
+HOST = "Address to listen on: 127.0.0.1 is reached from this machine alone."
+ALLOW_HOST = "One more name to be reached by, as a notebook's proxy has; repeatable."
 
 
 def serve(
     model: Model = "last",
-    host: Annotated[str, flag(_HOST)] = "127.0.0.1",
+    host: Annotated[str, flag(HOST)] = "127.0.0.1",
     port: Annotated[int, flag("Port to listen on; 0: any that is free.")] = 8023,
     open: Annotated[bool, flag("Start the browser.", None, "--open")] = False,
-    allow_host: Annotated[list[str] | None, flag(_ALLOW_HOST, metavar="NAME")] = None,
+    allow_host: Annotated[list[str] | None, flag(ALLOW_HOST, metavar="NAME")] = None,
     token: Annotated[str | None, flag("What a browser must show.", show_default="made by itself")] = None,
     no_token: Annotated[bool, flag("Let every user of this machine in.", None, "--no-token")] = False,
     max_connections: Annotated[int, flag("Connections held at once.")] = 64,

@@ -61,8 +61,8 @@ def check(
 
     `control` trains three times, to measure what copies across splits are worth: as it is, without them, and with as
     many others left out. `labels` trains five folds, a few seconds each, and names the labels that they contradict
-    (`Findings.write_labels` lists them, `review` shows them to a person). All others are as `train` takes them. Raises DataError where it cannot be listed at all,
-    UsageError, StorageError."""
+    (`Findings.write_labels` lists them, `review` shows them to a person). All others are as `train` takes them. Raises
+    DataError where it cannot be listed at all, UsageError, StorageError."""
     with open_progress(progress) as bar:
         problems: list[Finding] = []
         source, headers = None, None

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from importlib.resources import files as package_files
 from itertools import count
 from pathlib import Path
@@ -62,8 +62,6 @@ class Microscope:
         self._worker = ThreadPoolExecutor(1, "convlens")
         self._num_waiting = self._num_held = 0
         self._measuring, self._training = asyncio.Lock(), asyncio.Lock()
-        page = package_files("convlens.microscope").joinpath("page")
-        self._page = {file.name: file.read_bytes() for file in page.iterdir() if file.is_file()}
         get, post = ["GET"], ["POST"]
         self.app = Starlette(
             routes=[
@@ -89,7 +87,7 @@ class Microscope:
                 Route("/api/teach/prepare", self._teach_prepare, methods=post),
                 Route("/api/teach/train", self._teach_train, methods=post),
             ],
-            exception_handlers=dict.fromkeys((*_PROBLEMS, ConvlensError, HTTPException, Exception), _problem),
+            exception_handlers=dict.fromkeys((*PROBLEMS, ConvlensError, HTTPException, Exception), problem),
         )
 
     def close(self) -> None:
@@ -134,16 +132,10 @@ class Microscope:
     # ------------------------------------------------------------ the page
 
     async def _index(self, request: Request) -> Response:
-        return self._page_file("index.html")
+        return page_file("index.html")
 
     async def _file(self, request: Request) -> Response:
-        return self._page_file(request.path_params["name"])
-
-    def _page_file(self, name: str) -> Response:
-        if name not in self._page:
-            raise HTTPException(404, f"there is no page file {shown(name, 60)}")
-        suffix = name[name.rfind(".") :]
-        return Response(self._page[name], media_type=_TYPES.get(suffix, "application/octet-stream"))
+        return page_file(request.path_params["name"])
 
     # ------------------------------------------------------------ looking
 
@@ -204,14 +196,14 @@ class Microscope:
     # ------------------------------------------------------------ the lab
 
     async def _explain(self, request: Request) -> Response:
-        sentence = (await _json(request, SentenceRequest)).sentence
+        sentence = (await body_of(request, SentenceRequest)).sentence
         return JSONResponse(await asyncio.to_thread(explained, self.session.classifier.card, sentence))
 
     async def _lab_status(self, request: Request) -> Response:
         return JSONResponse(await asyncio.to_thread(self.lab.status))
 
     async def _lab_train(self, request: Request) -> Response:
-        asked, classifier, session = await _json(request, LabRequest), self.session.classifier, self.session
+        asked, classifier, session = await body_of(request, LabRequest), self.session.classifier, self.session
         async with self._measuring:
             dataset = await asyncio.to_thread(session.dataset)
         async with self._training:
@@ -245,7 +237,7 @@ class Microscope:
         return JSONResponse({**await asyncio.to_thread(self.teaching.status), "burst": burst})
 
     async def _teach_discard(self, request: Request) -> Response:
-        asked = await _json(request, BurstRequest)
+        asked = await body_of(request, BurstRequest)
         await asyncio.to_thread(self.teaching.discard, asked.name, asked.burst)
         return await self._teach_status(request)
 
@@ -275,7 +267,8 @@ async def _parts(request: Request, most: int) -> AsyncIterator[bytes]:
         yield part
 
 
-async def _json(request: Request, kind: type[R]) -> R:
+async def body_of(request: Request, kind: type[R]) -> R:
+    """What a request says, as JSON of this kind. Raises HTTPException."""
     try:
         return parsed(b"".join([part async for part in _parts(request, MAX_JSON_BYTES)]), kind, "the request")
     except RecordError as error:
@@ -298,18 +291,32 @@ def _whole(text: str, name: str) -> int:
 # ---------------------------------------------------------------- answers
 
 
+@cache
+def _page() -> dict[str, bytes]:
+    page = package_files("convlens.microscope").joinpath("page")
+    return {file.name: file.read_bytes() for file in page.iterdir() if file.is_file()}
+
+
+def page_file(name: str) -> Response:
+    """A file of the page. Raises HTTPException where there is none."""
+    if name not in _page():
+        raise HTTPException(404, f"there is no page file {shown(name, 60)}")
+    suffix = name[name.rfind(".") :]
+    return Response(_page()[name], media_type=_TYPES.get(suffix, "application/octet-stream"))
+
+
 def _binary(data: bytes) -> Response:
     return Response(data, media_type="application/octet-stream")
 
 
-_PROBLEMS: dict[type[Exception], tuple[int, str]] = {
+PROBLEMS: dict[type[Exception], tuple[int, str]] = {
     _BusyError: (503, "too many pictures at once: try again in a moment"),
     ClientDisconnect: (400, "the request broke off"),
     MemoryError: (400, "out of memory: choose a smaller picture"),
 }
 
 
-async def _problem(request: Request, error: Exception) -> Response:
+async def problem(request: Request, error: Exception) -> Response:
     """What went wrong, as one line of JSON. After a mistake of ours the server itself writes the traceback to its
     terminal."""
     if isinstance(error, SentenceError):
@@ -318,5 +325,5 @@ async def _problem(request: Request, error: Exception) -> Response:
         return JSONResponse({"error": error.detail}, error.status_code)
     if isinstance(error, ConvlensError):
         return JSONResponse({"error": str(error)}, 410 if isinstance(error, GoneError) else 400)
-    status, line = _PROBLEMS.get(type(error), (500, "a mistake of convlens: its terminal shows more"))
+    status, line = PROBLEMS.get(type(error), (500, "a mistake of convlens: its terminal shows more"))
     return JSONResponse({"error": line}, status, headers={"Retry-After": "1"} if status == 503 else None)

@@ -13,8 +13,11 @@ import threading
 import webbrowser
 from collections.abc import Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from starlette.types import ASGIApp
 
 from convlens import files
 from convlens.checks import checked, whole
@@ -53,37 +56,56 @@ def serve(
     and the token behind its `#`, goes to `progress`. Raises UsageError where the port is taken, with one that is free;
     and as `load` does.
     """
-    checked("port", port, whole(0, 65_535))
-    checked("max_connections", max_connections, whole(2, 100_000))
-    if token is not None and not (isinstance(token, str) and re.fullmatch(r"[A-Za-z0-9._~-]{8,200}", token)):
-        raise UsageError("a token must have 8 to 200 letters, digits and . _ ~ -")
-    names_given = list(allow_host or ())
-    if not isinstance(host, str) or not all(isinstance(name, str) and name.strip() for name in names_given):
-        raise UsageError("a host must have a name")
-    is_local = _is_loopback(host)
-    if no_token and (token is not None or not is_local):
-        raise UsageError("`no_token` is for this machine's own addresses, and goes with no `token`")
+    door = Door(host, port, open, tuple(allow_host or ()), token, no_token, max_connections)
+    door.check()
     classifier = load(model, device)
-    listener = listen(host, port)
-    token = None if no_token else token or secrets.token_urlsafe(18)
+    with open_progress(progress) as bar, closing(Microscope(classifier, Path(collect))) as microscope:
+        serve_app(microscope.app, door, "the microscope", bar)
+
+
+@dataclass(frozen=True)
+class Door:
+    """Where a page of ours is reached, and by whom: as `serve` takes them."""
+
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+    open: bool = False
+    allow_host: tuple[str, ...] = ()
+    token: str | None = None
+    no_token: bool = False
+    max_connections: int = MAX_CONNECTIONS
+
+    def check(self) -> None:
+        """Raises UsageError for what cannot be."""
+        checked("port", self.port, whole(0, 65_535))
+        checked("max_connections", self.max_connections, whole(2, 100_000))
+        token = self.token
+        if token is not None and not (isinstance(token, str) and re.fullmatch(r"[A-Za-z0-9._~-]{8,200}", token)):
+            raise UsageError("a token must have 8 to 200 letters, digits and . _ ~ -")
+        if not isinstance(self.host, str) or not all(isinstance(n, str) and n.strip() for n in self.allow_host):
+            raise UsageError("a host must have a name")
+        if self.no_token and (token is not None or not _is_loopback(self.host)):
+            raise UsageError("`no_token` is for this machine's own addresses, and goes with no `token`")
+
+
+def serve_app(app: ASGIApp, door: Door, what: str, bar: Progress) -> None:
+    """Serve a page until Ctrl-C, to those who show the token. Raises UsageError where the port is taken."""
+    listener = listen(door.host, door.port)
+    token = None if door.no_token else door.token or secrets.token_urlsafe(18)
     port = listener.getsockname()[1]
-    shown_host = socket.gethostname() if host in ("0.0.0.0", "::") else host
-    allowed = frozenset(name.strip().lower() for name in names_given)
+    shown_host = socket.gethostname() if door.host in ("0.0.0.0", "::") else door.host
+    allowed = frozenset(name.strip().lower() for name in door.allow_host)
     names = {"localhost", "127.0.0.1", "::1", shown_host.lower()} | allowed
     address = f"[{shown_host}]" if ":" in shown_host else shown_host
     url = f"http://{address}:{port}/" + (f"#token={token}" if token else "")
-    limits = Limits(max_connections)
-    with (
-        open_progress(progress) as bar,
-        closing(listener),
-        closing(Microscope(classifier, Path(collect))) as microscope,
-    ):
-        access = Access(microscope.app, frozenset(names), allowed, not is_local, token)
-        redirect = _redirect_to(url, port) if open and token else None
+    limits = Limits(door.max_connections)
+    with closing(listener):
+        access = Access(app, frozenset(names), allowed, not _is_loopback(door.host), token)
+        redirect = _redirect_to(url, port) if door.open and token else None
 
         def started() -> None:
-            bar.line(f"the microscope is open at {url}   (Ctrl-C ends it)")
-            if open:
+            bar.line(f"{what} is open at {url}   (Ctrl-C ends it)")
+            if door.open:
                 page = url if redirect is None else redirect.as_uri()
                 threading.Thread(target=webbrowser.open, args=(page,), daemon=True).start()
 

@@ -220,7 +220,7 @@ def _write_framed(
 
 
 def _label_now(sample: Sample, digest: str, change: Relabelled | None, numbers: dict[str, int]) -> str:
-    """The label that a sample has, changed where a labels file says so. Raises DataError where that is of other data."""
+    """The label that a sample has, changed where a labels file says so. Raises DataError where it is of other data."""
     if change is None:
         return sample.label
     if change.was != sample.label or change.now not in numbers:

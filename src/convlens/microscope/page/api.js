@@ -43,6 +43,8 @@ async function answered(path, read, options, tries = 1) {
 
 export const getJson = (path, options) => answered(path, "json", options);
 
+export const getBlob = (path) => answered(path, "blob");
+
 export const postJson = (path, value = {}) => answered(path, "json", { method: "POST", body: JSON.stringify(value) });
 
 // The header, with `arrays` as {name: {data, shape}}; nothing is copied.
