@@ -315,6 +315,11 @@ def _typical_bytes(images: list[Any]) -> float:
     return median(sizes) if sizes else 0
 
 
+def pictures_of(images: Any) -> list[Any]:
+    """The pictures that a path, a pattern or a folder names, with those in folders below it. Raises ImageError."""
+    return _listed(images, recursive=True)[0]
+
+
 def _listed(images: Any, recursive: bool) -> tuple[list[Any], list[str]]:
     """One picture or several as a list, folders and patterns replaced by the pictures in them, and notes on what is
     passed over. Raises ImageError, UsageError."""

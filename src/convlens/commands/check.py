@@ -29,6 +29,7 @@ from convlens.text import shown
 if TYPE_CHECKING:
     from convlens.doctor.findings import Findings
 
+_AGAINST = "Are these pictures, labelled or not, like what a model was trained on?"
 _SETS_SHOWN = 5  # of a finding, in the terminal; the page and --json have more
 _SEVERITY = {"falsifies": "bold red", "warning": "yellow", "note": "cyan"}
 
@@ -65,6 +66,7 @@ def check(
     labels: Annotated[
         bool, flag("Train five folds, seconds each, and name the labels that they contradict.", EVALUATION, "--labels")
     ] = False,
+    against: Annotated[str | None, flag(_AGAINST, EVALUATION, metavar="MODEL")] = None,
     json: Json = False,
 ) -> None:
     """Look a data set over: broken files, duplicates across splits, what would falsify a score.
@@ -95,9 +97,10 @@ def check(
             data_root=data_root,
             control=control,
             labels=labels,
+            against=against,
             progress=bar,
         )
-    if out is None and not json:
+    if out is None and not json and against is None:
         out = terminal.free_name(f"check-{findings.name}", ".html")
     written = []
     if write_exclusions is not None:
@@ -116,7 +119,8 @@ def check(
         tables.print_json(findings.to_json() | {"files": written})
     else:
         _print(findings)
-        tables.print_text(f"written: {', '.join(terminal.as_argument(path) for path in written)}")
+        if written:
+            tables.print_text(f"written: {', '.join(terminal.as_argument(path) for path in written)}")
     if findings.falsifies:
         raise typer.Exit(1)
 
@@ -124,7 +128,7 @@ def check(
 def _print(findings: Findings) -> None:
     """What the data is, what was found, the gravest first, with a few names each, and what to do."""
     tables.print_rows([("data", shown(findings.location, 200)), *findings.facts])
-    if not findings.findings:
+    if not findings.findings and findings.shift is None:
         tables.print_text("\nnothing was found")
     for finding in findings.findings:
         tables.print_text("")

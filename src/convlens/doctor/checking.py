@@ -55,15 +55,26 @@ def check(
     data_root: str | Path | None = None,
     control: bool = False,
     labels: bool = False,
+    against: Any = None,
     progress: str | Progress = "auto",
 ) -> Findings:
     """Look a data set over: what cannot be read, what is there twice, what would falsify a score.
 
     `control` trains three times, to measure what copies across splits are worth: as it is, without them, and with as
     many others left out. `labels` trains five folds, a few seconds each, and names the labels that they contradict
-    (`Findings.write_labels` lists them, `review` shows them to a person). All others are as `train` takes them. Raises
-    DataError where it cannot be listed at all, UsageError, StorageError."""
+    (`Findings.write_labels` lists them, `review` shows them to a person). `against` is a model: `data`, which needs no
+    labels, is then held against the images that it was validated on, and nothing else is looked for. All others are as
+    `train` takes them. Raises DataError where it cannot be listed at all, UsageError, StorageError."""
     with open_progress(progress) as bar:
+        if against is not None:
+            if control or labels or exclude is not None:
+                raise UsageError(
+                    "`against` compares pictures with a model's: leave `control`, `labels` and `exclude` away"
+                )
+            from convlens.doctor.against import look_against  # torch, which nothing else here needs
+
+            read = ReadOptions(group, layout, label, path_column, label_column)
+            return look_against(data, against, read, data_root, bar)
         problems: list[Finding] = []
         source, headers = None, None
         if isinstance(data, Dataset) or is_packed_folder(data):

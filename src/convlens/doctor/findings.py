@@ -20,9 +20,11 @@ from convlens.data.packed.corrections import Correction, write_corrections
 from convlens.errors import ImageError, UsageError
 from convlens.metrics import Score
 from convlens.render.pages import notebook, page, thumbnail
-from convlens.text import shown
+from convlens.text import counted, percent, shown
+from convlens.text import number as plain
 
 _SETS, _PER_SET, _VIEW_PX = 60, 8, 112  # of a finding that the page draws; the rest are counted
+_ENOUGH, _TOLD = 100, 4  # pictures, below which nothing unlike means little; differences that a line names
 FALSIFIES, WARNING, NOTE = "falsifies", "warning", "note"
 
 
@@ -79,13 +81,82 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """One property held against that of the model's own held-out pictures: its values there and here, how far apart
+    they are (points of shares; standard deviations), the p-value among all that were looked at, and how large a
+    difference would have been seen with a chance of 80 %."""
+
+    what: str
+    there: float
+    here: float
+    apart: float
+    p: float
+    smallest_seen: float
+    is_share: bool
+
+    @property
+    def is_told(self) -> bool:
+        """Whether chance alone does not explain it (5 %, all properties together)."""
+        return self.p < 0.05
+
+    @property
+    def row(self) -> tuple[str, str]:
+        """What and value, for people."""
+        if self.is_share:
+            values = f"{percent(self.here)} here, {percent(self.there)} there"
+            seen = f"{100 * self.smallest_seen:.1f} points would be seen"
+        else:
+            values = f"{plain(self.here, 3)} here, {plain(self.there, 3)} there, {self.apart:+.2f} sd"
+            seen = f"{self.smallest_seen:.2f} sd would be seen"
+        p = f"p = {self.p:.2g}" if self.p >= 1e-6 else "p < 0.000001"
+        return self.what, f"{values} ({p}; {seen} with 80 %)".replace("-", "−")
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything."""
+        facts = {"what": self.what, "there": self.there, "here": self.here, "apart": self.apart, "p": self.p}
+        return facts | {"smallest_seen": self.smallest_seen, "is_share": self.is_share, "is_told": self.is_told}
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Pictures held against those that a model was validated on: `n` of them, against `n_there`."""
+
+    n: int
+    n_there: int
+    differences: tuple[Difference, ...]
+
+    @property
+    def verdict(self) -> str:
+        """One line: like what the model was trained on, how they are not, or that too few can tell."""
+        told = [one for one in self.differences if one.is_told]
+        if told:
+            how = "; ".join(f"{one.what}: {one.row[1].partition(' (')[0]}" for one in told[:_TOLD])
+            more = f"; and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
+            return f"these are not like what the model was trained on. {how}{more}"
+        if self.n < _ENOUGH:
+            least = self.differences[0]
+            share = 100 * min(1.0, least.there + least.smallest_seen)
+            return (
+                f"nothing unlike was found, but {counted(self.n, 'picture')} tell little. The {least.what} would have "
+                f"to be {share:.0f} % to be seen"
+            )
+        sought = "share unfamiliar and of each class, brightness, contrast, sharpness, size"
+        return f"these are like what the model was trained on. Looked at: {sought}; no label was"
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything."""
+        facts: dict[str, Any] = {"n": self.n, "n_there": self.n_there, "verdict": self.verdict}
+        return facts | {"differences": [one.to_json() for one in self.differences]}
+
+
+@dataclass(frozen=True)
 class Findings:
     """All findings on one data set, the gravest first. `facts` are its sizes and counts as (what, value);
     `clusters` the samples that show the same pictures, proposed as groups; `exclusions` what must go for a score to
     mean something, as (name, reason); `views` how samples' files or pixels are read, by number; `unused` the files that
     are not read, by reason; `control` test scores by what was left out of training; `are_small` that copies were looked
     for among pictures of few pixels; `suspects` labels that a person should look at, the most doubtful first (None:
-    not looked for)."""
+    not looked for); `shift` how the pictures differ from those of a model, where they were held against them."""
 
     name: str
     location: str
@@ -102,10 +173,14 @@ class Findings:
     contents: Contents | None = None
     are_small: bool = False
     suspects: tuple[Correction, ...] | None = None
+    shift: Shift | None = None
 
     @property
     def verdict(self) -> str:
-        """Whether a score can be believed, and what was not looked for."""
+        """Whether a score can be believed, and what was not looked for; of pictures held against a model's, whether
+        they are like those."""
+        if self.shift is not None:
+            return self.shift.verdict
         kinds = {finding.kind for finding in self.findings}
         found = "nothing was found that would falsify a score"
         if self.falsifies:
@@ -137,6 +212,7 @@ class Findings:
             | {"groups": [[s.name for s in cluster] for cluster in self.clusters]}
             | {"unused": {reason: list(paths) for reason, paths in self.unused.items()}}
             | {"control": {what: score.to_json() for what, score in self.control}}
+            | {"shift": None if self.shift is None else self.shift.to_json()}
             | {"suspect_labels": None if self.suspects is None else [one.to_json() for one in self.suspects]}
             | {"exclusions": [{"path": path, "reason": reason} for path, reason in self.exclusions]}
         )

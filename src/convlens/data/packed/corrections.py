@@ -71,8 +71,8 @@ def read_corrections(path: str | Path) -> list[Correction]:
     missing = [name for name in _COLUMNS if name not in header]
     if missing or len(set(header)) < len(header):
         raise DataError(
-            f"the labels file {where} needs the columns {', '.join(_COLUMNS)}, once each (check --labels "
-            f"--write-labels makes one); it has {shown(', '.join(header))}"
+            f"the labels file {where} needs the columns {', '.join(_COLUMNS)}, once each (`write_labels` of check "
+            f"makes one); it has {shown(', '.join(header))}"
         )
     found, seen = list[Correction](), dict[str, int]()
     for number, cells in enumerate(table[1:], 2):
