@@ -26,7 +26,7 @@ from convlens.data.prefetch import is_small, prefetch
 from convlens.data.sources.listing import list_tree
 from convlens.data.sources.tree import DiskTree, suffix_of
 from convlens.errors import ConvlensError, ImageError, ModelFileError, UsageError
-from convlens.metrics import softmax
+from convlens.metrics import Scaling, softmax
 from convlens.modelfile import ModelCard
 from convlens.network.build import Network, build, copy_into
 from convlens.network.compute import MEMORY_FORMATS, resolve_compute, resolve_device, settled
@@ -74,7 +74,7 @@ class Prediction:
 @dataclass(frozen=True)
 class Classifier:
     """A network with its card, in memory. `path` is the file it came from; `views` is what of a picture is classified,
-    as in the recipe; `temperature` is what logits are divided by before they become probabilities; `thresholds` what it
+    as in the recipe; `scaling` is what is done to logits before they become probabilities; `thresholds` what it
     promises, None where that is nothing, or was set for other views or probabilities."""
 
     path: Path
@@ -82,7 +82,7 @@ class Classifier:
     network: Network
     device: str
     views: str = "none"
-    temperature: float = 1.0
+    scaling: Scaling = Scaling()
     thresholds: Thresholds | None = None
 
     @property
@@ -135,7 +135,7 @@ class Classifier:
 
     def probabilities(self, logits_NK: NDArray[np.floating]) -> NDArray[np.float64]:
         """What the logits come to, float64 (N, K), each row summing to 1."""
-        return softmax(logits_NK, self.temperature)
+        return softmax(self.scaling.of(logits_NK))
 
     def labels(self, p_NK: NDArray[np.float64]) -> Answers:
         """The answers to pictures with these probabilities (N, K), as its promise has it, if there is one."""
@@ -180,8 +180,8 @@ def load(
         checked("views", views, choice(VIEWS))
     if isinstance(model, Classifier):
         same = model if device in ("auto", model.device) else load(model.path, device)
-        temperature = model.temperature if raw is None else _temperature(model.card, raw=raw)
-        return _with_thresholds(replace(same, views=model.views if views is None else views, temperature=temperature))
+        scaling = model.scaling if raw is None else _scaling(model.card, raw=raw)
+        return _with_thresholds(replace(same, views=model.views if views is None else views, scaling=scaling))
     file = modelfile.read_model(model_path(model))
     found = resolve_device(device)
     # Weights made in a caller's inference mode could never be explained by gradients.
@@ -191,19 +191,19 @@ def load(
         network = build(file.plan, file.card.input_spec, device=found, memory_format=memory_format)
         copy_into(network, file.tensors)
     network.eval()
-    temperature = _temperature(file.card, raw=bool(raw))
+    scaling = _scaling(file.card, raw=bool(raw))
     views = file.card.views if views is None else views
-    return _with_thresholds(Classifier(file.path, file.card, network, found, views, temperature))
+    return _with_thresholds(Classifier(file.path, file.card, network, found, views, scaling))
 
 
-def _temperature(card: ModelCard, *, raw: bool) -> float:
-    return 1.0 if raw or card.calibration is None else card.calibration.temperature
+def _scaling(card: ModelCard, *, raw: bool) -> Scaling:
+    return Scaling() if raw or card.calibration is None else card.calibration.scaling
 
 
 def _with_thresholds(classifier: Classifier) -> Classifier:
     """Thresholds are for the probabilities and views that they were set for."""
     card = classifier.card
-    fits = (classifier.temperature, classifier.views) == (_temperature(card, raw=False), card.views)
+    fits = (classifier.scaling, classifier.views) == (_scaling(card, raw=False), card.views)
     return replace(classifier, thresholds=card.thresholds if fits else None)
 
 

@@ -228,6 +228,62 @@ def best_temperature(
     return math.exp(place), loss
 
 
+class Scaling(NamedTuple):
+    """How logits become those of calibrated probabilities: of a class whose logit lies d below the largest,
+    -(d / temperature + curvature · d²). The order of the classes stays; without curvature it is temperature scaling."""
+
+    temperature: float = 1.0
+    curvature: float = 0.0
+
+    def of(self, logits_NK: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Calibrated logits (N, K): the very same, or float64 with 0 as the largest of each row."""
+        if self == Scaling():
+            return logits_NK
+        below_NK = logits_NK.max(axis=1, keepdims=True) - logits_NK.astype(np.float64)
+        found: NDArray[np.float64] = -(below_NK / self.temperature + self.curvature * below_NK**2)
+        return found
+
+    def __str__(self) -> str:
+        return f"temperature {self.temperature:.2f}" + (f", curvature {self.curvature:.2f}" if self.curvature else "")
+
+
+_NEWTON_STEPS = 50
+
+
+def best_scaling(logits_NK: NDArray[np.floating], labels_N: NDArray[np.integer], smoothing: float = 0.0) -> Scaling:
+    """The scaling with the lowest mean cross-entropy, which is convex in 1 / temperature and curvature (Newton's
+    method); with no curvature where it would be negative, for the order of the classes could then change. `smoothing`
+    as for `best_temperature`."""
+    start = 1 / best_temperature(logits_NK, labels_N, smoothing)[0]
+    n = len(logits_NK)
+    below_NK = logits_NK.max(axis=1, keepdims=True) - logits_NK.astype(np.float64)
+    powers_2NK = np.stack([below_NK, below_NK**2])
+    labelled_2 = powers_2NK[:, np.arange(n), labels_N].mean(axis=1)
+    own_2 = (1 - smoothing) * labelled_2 + smoothing * powers_2NK.mean(axis=(1, 2))
+    here_2 = np.array([start, 0.0])
+
+    def loss_of(at_2: NDArray[np.float64]) -> float:  # infinite beyond what can be computed
+        with np.errstate(over="ignore"):
+            return float(at_2 @ own_2 + np.log(np.exp(-np.tensordot(at_2, powers_2NK, 1)).sum(axis=1)).mean())
+
+    loss = loss_of(here_2)
+    for _ in range(_NEWTON_STEPS):
+        p_NK = softmax(-np.tensordot(here_2, powers_2NK, 1))
+        means_2N = (p_NK * powers_2NK).sum(axis=2)
+        slope_2 = own_2 - means_2N.mean(axis=1)
+        bend_22 = np.einsum("nk,ank,bnk->ab", p_NK, powers_2NK, powers_2NK) / n - means_2N @ means_2N.T / n
+        step_2 = np.linalg.solve(bend_22 + 1e-12 * np.trace(bend_22) * np.eye(2), slope_2)
+        share = 1.0
+        while share > 1e-6 and not (nearer := loss_of(here_2 - share * step_2)) < loss:
+            share /= 2
+        if share <= 1e-6 or loss - nearer < 1e-12:
+            break
+        here_2, loss = here_2 - share * step_2, nearer
+    if here_2[1] <= 0 or here_2[0] < 1e-3:
+        return Scaling(1 / start)
+    return Scaling(float(1 / here_2[0]), float(here_2[1]))
+
+
 class CalibrationBin(NamedTuple):
     """Samples whose top probability lies in low..high: how many, their mean confidence, their accuracy (0..1)."""
 

@@ -25,7 +25,7 @@ from convlens.architecture import Plan, parse, plan
 from convlens.data.image.framing import InputSpec
 from convlens.data.packed.dataset import ClassNames, DataIdentity, check_class_names
 from convlens.errors import ConvlensError, ModelFileError, RecordError
-from convlens.metrics import Score
+from convlens.metrics import Scaling, Score
 from convlens.recipe import Recipe
 from convlens.records import Amount, Count, Name, Record, Sha256, Text, converted, json_value, versioned
 from convlens.seen import Seen, SeenRecord
@@ -217,14 +217,20 @@ class Metrics(Record, frozen=True, kw_only=True):
 
 
 class Calibration(Record, frozen=True, kw_only=True):
-    """What logits are divided by before they become probabilities, fitted to `num_images` of validation, whose mean
-    cross-entropy (nats) it brought from `loss_before` to `loss_after`; a temperature of 1 changes nothing, for none was
-    shown to be better."""
+    """How logits become those of calibrated probabilities (`metrics.Scaling`), fitted to `num_images` of validation,
+    whose mean cross-entropy (nats) it brought from `loss_before` to `loss_after`; a temperature of 1 without curvature
+    changes nothing, for none was shown to be better."""
 
     temperature: Annotated[float, Meta(gt=0, le=1e3)]
+    curvature: Annotated[float, Meta(ge=0, le=1e6)] = 0.0
     num_images: Count
     loss_before: Amount
     loss_after: Amount
+
+    @property
+    def scaling(self) -> Scaling:
+        """What is done to logits."""
+        return Scaling(self.temperature, self.curvature)
 
 
 class CardRecord(Record, frozen=True, kw_only=True):
@@ -266,7 +272,7 @@ class CardRecord(Record, frozen=True, kw_only=True):
 class ModelCard:
     """Everything about a model but its tensors. All of it is checked when it is read.
 
-    `calibration` is the temperature of its probabilities and `unfamiliarity` how it tells what it was not trained on,
+    `calibration` is how its probabilities are scaled and `unfamiliarity` how it tells what it was not trained on,
     None where too few images were held out; `thresholds` what it promises, None where that is nothing; `seen` which
     pictures it was made with, None where that is not known; `origin` the weights of others that it began with. Where
     convlens did no more than take those over, `recipe`, `seed`, `dataset` and `training` are None.

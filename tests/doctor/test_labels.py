@@ -32,7 +32,7 @@ def test_planted_labels_are_found_from_the_command_line(
 ) -> None:
     """Of 8 wrong labels among 400, 7 at least are among the first 12; the table, the page and JSON have them; as many
     of test that nobody doubts stand behind them."""
-    monkeypatch.setattr(labels, "TIME_S", 8.0)
+    monkeypatch.setattr(labels, "_SHARE_OF_EPOCHS", 0.15)
     x, y, wrong = planted(400)
     np.savez(workplace / "toy.npz", x=x, y=y)
     assert main(["check", "toy.npz", "--labels", "--write-labels", "t.csv", "--out", "check.html", "--json"]) == 0

@@ -8,7 +8,7 @@ import pytest
 
 import convlens
 from convlens.evaluation.calibration import calibration_of
-from convlens.metrics import calibration_error, cross_entropy, softmax
+from convlens.metrics import Scaling, best_scaling, best_temperature, calibration_error, cross_entropy, softmax
 from convlens.modelfile import read_model
 from tests.conftest import QUICK, TINY, shapes
 
@@ -118,3 +118,45 @@ def test_a_kill_after_the_last_step_is_made_good_by_resuming(workplace: Path, mo
         assert one.card.unfamiliarity is not None and other.card.unfamiliarity is not None
         assert one.card.unfamiliarity.record == other.card.unfamiliarity.record
         assert (run.path / "report.html").is_file()
+
+
+def test_a_curvature_where_no_temperature_does() -> None:
+    """Logits whose truth has one: it is found, new images are calibrated by it, the order of classes stays; of logits
+    that a temperature calibrates, none in 50 sets of 300 gets one."""
+    rng, truth = np.random.default_rng(0), Scaling(1.5, 0.25)
+
+    def draw(num: int) -> tuple[np.ndarray, np.ndarray]:
+        logits = rng.normal(0, 2, (num, 5))
+        return logits, np.array([rng.choice(5, p=row) for row in softmax(truth.of(logits))])
+
+    logits, labels = draw(12_000)
+    found = calibration_of(logits, labels).scaling
+    assert found.curvature == pytest.approx(0.25, rel=0.3)
+    logits, labels = draw(10_000)
+    cooled = Scaling(best_temperature(*draw(12_000))[0])
+    errors = [calibration_error(softmax(one.of(logits)), labels) for one in (found, cooled)]
+    assert errors[0] < 0.015 < errors[1]
+    assert (found.of(logits).argmax(axis=1) == logits.argmax(axis=1)).all()
+    assert sum(calibration_of(*drawn(300, seed, 0.5)).curvature > 0 for seed in range(50)) <= 3
+
+
+def test_the_scaling_is_the_best_there_is() -> None:
+    """Newton's method finds what SciPy's minimiser does, smoothed labels included; where the best curvature is negative
+    it is none."""
+    from scipy.optimize import minimize
+
+    logits, labels = drawn(800, 4, 0.6)
+    labels[:60] = (labels[:60] + 1) % 5
+    shares = np.full((800, 5), 0.02) + 0.9 * np.eye(5)[labels]
+
+    def loss(at: np.ndarray) -> float:
+        below = logits.max(axis=1, keepdims=True) - logits
+        p = softmax(-(at[0] * below + at[1] * below**2))
+        return float(-(shares * np.log(p)).sum(axis=1).mean())
+
+    best = minimize(loss, [1.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-12, "maxiter": 4_000})
+    found = best_scaling(logits, labels, 0.1)
+    if best.x[1] <= 0:
+        assert found.curvature == 0
+    else:
+        assert (1 / found.temperature, found.curvature) == pytest.approx(tuple(best.x), rel=1e-3)

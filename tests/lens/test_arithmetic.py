@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from convlens.errors import SentenceError
 from convlens.lens.arithmetic import SOFTMAX, working
 from convlens.lens.hooks import record
 from convlens.lens.recording import Recording
+from convlens.metrics import Scaling
 from convlens.network.build import Network, build
 from convlens.presets import PRESETS
 from tests.helpers import FROM_NOTHING
@@ -111,6 +113,17 @@ def test_arithmetic_at_both_ends(preset: str) -> None:
     for k in range(5):
         assert working(recording, SOFTMAX, (k,)).agrees
     assert sum(working(recording, SOFTMAX, (k,)).result for k in range(5)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("scaling", [Scaling(), Scaling(0.5), Scaling(1.5, 0.25)])
+def test_the_softmax_of_calibrated_logits(scaling: Scaling) -> None:
+    """With a temperature, and a curvature, the line says what is done to the logit, and comes to the probability."""
+    recording = replace(recording_of("flatten linear(4)"), scaling=scaling)
+    found = working(recording, "softmax", (1,))
+    assert found.result == pytest.approx(recording.probabilities[1]) and found.value == recording.probabilities[1]
+    assert ("/ 1.5" in found.lines[0]) == (scaling.temperature == 1.5) and ("²" in found.lines[0]) == bool(
+        scaling.curvature
+    )
 
 
 def test_a_wrong_value_does_not_agree() -> None:

@@ -627,7 +627,7 @@ def test_what_is_unfamiliar_is_said_as_predict_says_it(tmp_path: Path, views: st
         if views == "none":
             assert seen["arrays"]["probabilities"].max() == pytest.approx(expected.probability, abs=1e-5)
     assert told == {False, True}
-    assert classifier.temperature != 1
+    assert classifier.scaling.temperature != 1
 
 
 def test_a_model_that_cannot_tell_says_nothing(run: convlens.Run) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convlens.choosing.budget import batch_size_for, growth_for, least_epochs
 from convlens.data.packed.corrections import Correction
 from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.options import PackOptions
@@ -20,27 +21,37 @@ from convlens.evaluation.test_ledger import open_test
 from convlens.experiment import resolve
 from convlens.metrics import label_doubt, softmax, suspect_labels
 from convlens.progress import Progress
+from convlens.text import percent
 from convlens.training.request import TrainRequest
 
-FOLDS, TIME_S = 5, 60.0
+FOLDS = 5
 _LEAST = 20  # images a class, on average, below which networks contradict labels by chance
 _LEAST_LISTED, _SHARE = 25, 0.04  # of the images are listed, the most doubtful first, however few are suspects
+_SHARE_OF_EPOCHS = 0.5  # of those that the data needs: labels are contradicted as well by networks that are nearly done
+_LEAST_SKILL = 0.25  # of the way from always the largest class to all right, below which contradictions say nothing
 _SOURCE = 16  # characters of a file's hash
 
 
 def suspects(data: Any, options: PackOptions, data_root: Any, bar: Progress) -> tuple[list[Correction], float]:
     """Samples whose labels a person should look at, the most doubtful first, then those of test that are looked at for
-    comparison; and the accuracy of the networks, 0..1. Trains five folds, a few seconds each. Test is opened for it, as
-    for any cross-validation. Raises DataError where there are too few images, and as `train` does."""
+    comparison; and the accuracy of the networks, 0..1. Trains five folds of preset natural, a few seconds to half a
+    minute each. Test is opened for it, as for any cross-validation. Raises DataError where there are too few images, or
+    networks learn too little, and as `train` does."""
     request = TrainRequest(
         data=data,
         folds=FOLDS,
-        time=TIME_S,
+        preset="natural",
+        augment="auto",
         exclude=options.exclude or None,
         data_root=data_root,
         **{name: value for name, value in options.read._asdict().items() if value is not None},
     )
     plan, _ = resolve(request, bar)
+    # No clock decides: a busy machine must not make networks that contradict labels because they learned too little.
+    num_learned = (FOLDS - 1) * len(plan.dataset) // FOLDS
+    epochs, batch_size = _SHARE_OF_EPOCHS * least_epochs(num_learned), batch_size_for(num_learned)
+    growth = growth_for(*plan.dataset.input_spec.shape[1:])
+    plan = replace(plan, recipe=plan.recipe.replace(epochs=epochs, batch_size=batch_size, grow_from=growth))
     splits, dataset = _splits(plan.dataset), plan.dataset
     num, num_classes = len(dataset), len(dataset.class_names)
     if num < _LEAST * num_classes:
@@ -52,6 +63,13 @@ def suspects(data: Any, options: PackOptions, data_root: Any, bar: Progress) -> 
     plan = replace(plan, dataset=dataset)
     logits_NK, measured_N = held_out_logits(plan, bar)
     rows, labels_N = dataset.rows("train"), dataset.labels("train")
+    accuracy = float((logits_NK.argmax(axis=1) == labels_N)[measured_N].mean())
+    majority = float(np.bincount(labels_N[measured_N]).max() / measured_N.sum())
+    if accuracy < majority + _LEAST_SKILL * (1 - majority):
+        raise DataError(
+            f"{dataset.name}: networks are right for {percent(accuracy, 1)} of what they did not learn from (always "
+            f"the largest class: {percent(majority, 1)}), so that what they contradict says nothing of labels"
+        )
     doubt_N, p_NK = label_doubt(logits_NK, labels_N), softmax(logits_NK)
     twice_N = _under_two_labels(dataset, labels_N)
     doubt_N[~measured_N] = -np.inf
@@ -75,8 +93,7 @@ def suspects(data: Any, options: PackOptions, data_root: Any, bar: Progress) -> 
         for part, is_suspect in ((listed, True), (others, False))
         for n in part.tolist()
     ]
-    right_N = logits_NK.argmax(axis=1) == labels_N
-    return found, float(right_N[measured_N].mean())
+    return found, accuracy
 
 
 def _splits(dataset: Dataset) -> NDArray[np.str_]:

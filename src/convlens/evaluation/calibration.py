@@ -19,7 +19,7 @@ from convlens.classifier import Classifier, load
 from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.pack import reopen
 from convlens.errors import DataError, UsageError
-from convlens.metrics import best_temperature, cross_entropies, cross_entropy
+from convlens.metrics import Scaling, best_scaling, best_temperature, cross_entropies, cross_entropy
 from convlens.modelfile import Calibration, ModelCard, read_model, write_model
 from convlens.progress import Progress
 from convlens.seen import Seen
@@ -30,7 +30,7 @@ from convlens.training.warm_start import measured_validation
 from convlens.unfamiliarity import LEAST_IMAGES, Unfamiliarity, layers_to_look_at
 
 _LEAST, _MULTIPLY_ADDS = 500, 4e11  # of either, however large the network is, and what they may take of it: seconds
-_SURE = 1.645  # standard errors, by which a temperature must lower the loss on the half that it was not fitted to
+_SURE = 1.645  # standard errors, by which a scaling must lower the loss on the half that it was not fitted to
 
 
 def held_out(card: ModelCard, dataset: Dataset) -> tuple[NDArray[np.bool_], bool]:
@@ -79,7 +79,7 @@ def promised(
     if require and reject is not None:
         raise UsageError("`require` and `reject` are two ways to choose thresholds: ask for one of them")
     card = classifier.card
-    if (classifier.views, classifier.temperature) != (card.views, load(classifier, raw=False).temperature):
+    if (classifier.views, classifier.scaling) != (card.views, load(classifier, raw=False).scaling):
         raise UsageError("what is promised is promised of the model's own answers: leave `raw` and other views away")
     wanted = wishes(require, card.class_names)
     if not wanted and reject is None:
@@ -105,24 +105,41 @@ def promised(
 
 
 def calibration_of(logits_NK: NDArray[np.floating], labels_N: NDArray[np.integer]) -> Calibration:
-    """The temperature with the lowest loss on these held-out images; 1 unless, fitted to either half, it clearly lowers
-    the loss on the other.
+    """The scaling with the lowest loss on these held-out images: none unless a temperature, fitted to either half,
+    clearly lowers the loss on the other, and no curvature unless that does so once more.
 
     A share 1 / (N + 2) of each label is spread over all classes (as in J. Platt, 1999), so that images that are all
     right do not ask for certainty.
     """
-    smoothing = 1 / (len(labels_N) + 2)
-    gains = np.empty(len(labels_N))
-    for half in (0, 1):
-        here, there = slice(half, None, 2), slice(1 - half, None, 2)
-        temperature, _ = best_temperature(logits_NK[there], labels_N[there], smoothing)
-        before, after = (cross_entropies(logits_NK[here] / t, labels_N[here]) for t in (1.0, temperature))
-        gains[here] = before - after
-    is_better = gains.mean() > _SURE * gains.std() / np.sqrt(len(gains))
-    temperature = best_temperature(logits_NK, labels_N, smoothing)[0] if is_better else 1.0
-    losses = [cross_entropy(logits_NK / t, labels_N) for t in (1.0, temperature)]
-    num = len(labels_N)
-    return Calibration(temperature=temperature, num_images=num, loss_before=losses[0], loss_after=losses[1])
+    smoothing, num = 1 / (len(labels_N) + 2), len(labels_N)
+
+    def cooled(rows: slice) -> Scaling:
+        return Scaling(best_temperature(logits_NK[rows], labels_N[rows], smoothing)[0])
+
+    def curved(rows: slice) -> Scaling:
+        return best_scaling(logits_NK[rows], labels_N[rows], smoothing)
+
+    def none(rows: slice) -> Scaling:
+        return Scaling()
+
+    found, before = Scaling(), none
+    for fitted in (cooled, curved):
+        gains = np.empty(num)
+        for half in (0, 1):
+            here, there = slice(half, None, 2), slice(1 - half, None, 2)
+            losses = [cross_entropies(way(there).of(logits_NK[here]), labels_N[here]) for way in (before, fitted)]
+            gains[here] = losses[0] - losses[1]
+        if not gains.mean() > _SURE * gains.std() / np.sqrt(num):
+            break
+        found, before = fitted(slice(None)), fitted
+    before_after = [cross_entropy(way.of(logits_NK), labels_N) for way in (Scaling(), found)]
+    return Calibration(
+        temperature=found.temperature,
+        curvature=found.curvature,
+        num_images=num,
+        loss_before=before_after[0],
+        loss_after=before_after[1],
+    )
 
 
 def _few(num: int) -> str:
@@ -130,11 +147,11 @@ def _few(num: int) -> str:
 
 
 def _said(found: Calibration) -> str:
-    if found.temperature == 1:
-        return f"probabilities stay as they are: no temperature was better on {found.num_images:,} validation images"
+    if found.scaling == Scaling():
+        return f"probabilities stay as they are: none was better on {found.num_images:,} validation images"
     return (
-        f"calibrated: temperature {found.temperature:.2f}, loss {found.loss_before:.4f} to {found.loss_after:.4f} on "
-        f"the {found.num_images:,} validation images that it was fitted to"
+        f"calibrated: {found.scaling}, loss {found.loss_before:.4f} to {found.loss_after:.4f} on the "
+        f"{found.num_images:,} validation images that it was fitted to"
     )
 
 

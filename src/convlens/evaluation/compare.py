@@ -622,7 +622,7 @@ def _losses(report: Report | None, told: _Told, common: list[str]) -> tuple[floa
         return None, None
     measured, place_of = report.measured, {name: n for n, name in enumerate(told.truth)}
     at = np.array([place_of[name] for name in common])
-    logits_NK, labels_N = measured.logits_NK[at] / measured.classifier.temperature, measured.labels_N[at]
+    logits_NK, labels_N = measured.classifier.scaling.of(measured.logits_NK[at]), measured.labels_N[at]
     return cross_entropy(logits_NK, labels_N), calibration_error(measured.probabilities[at], labels_N)
 
 

@@ -26,6 +26,7 @@ from convlens.evaluation.report import SUFFIXES, Measured, report_text
 from convlens.evaluation.test_ledger import Openings, open_test
 from convlens.metrics import (
     MAY_COUNT_SEEN,
+    Scaling,
     Score,
     calibration_error,
     class_scores,
@@ -184,7 +185,8 @@ class Report:
         lines += [f"most often confused: {worst}"] if worst else []
         steps = f" weights of step {w['step']:,} of {w['num_steps']:,}" if "step" in w else ""
         mirrored = ", each picture and its mirror image averaged" if w["views"] == "mirror" else ""
-        cooled = f", probabilities at temperature {w['temperature']:.2f}" if w["temperature"] != 1 else ""
+        scaling = Scaling(w["temperature"], w["curvature"])
+        cooled = f", probabilities at {scaling}" if scaling != Scaling() else ""
         lines.append(f"{w['which']}{steps}, measured in {w['precision']} on {w['device']}{mirrored}{cooled}")
         lines += [str(self.openings)] if self.openings else []
         return [*lines, *self.remarks()]
@@ -318,7 +320,7 @@ def measure(classifier: Classifier, chosen: "Choice", split: str, open_test_for:
     num_measured = len(logits)
     if chosen.corrections:
         old, now, kept, counts = _corrected(dataset, images.rows, chosen.corrections, split)
-        before = Corrected(score(logits / classifier.temperature, mapping[old], groups_N), *counts)
+        before = Corrected(score(classifier.scaling.of(logits), mapping[old], groups_N), *counts)
         labels, logits, images = mapping[now][kept], logits[kept], images.only(kept)
         groups_N, statistics = None if groups_N is None else groups_N[kept], [one[kept] for one in statistics]
     if num_measured != num_expected or num_samples + dataset.num_quarantined != dataset.num_listed:
@@ -330,7 +332,7 @@ def measure(classifier: Classifier, chosen: "Choice", split: str, open_test_for:
         model=classifier.path,
         dataset=dataset.identity(),
         split=split,
-        score=score(logits / classifier.temperature, labels, groups_N).replace(may_count_seen=chosen.may_count_seen),
+        score=score(classifier.scaling.of(logits), labels, groups_N).replace(may_count_seen=chosen.may_count_seen),
         class_names=classifier.class_names,
         confusion_KK=confusion_matrix(labels, logits.argmax(axis=1), len(classifier.class_names)),
         expected_calibration_error=calibration_error(classifier.probabilities(logits), labels),
@@ -379,7 +381,7 @@ def _weights(classifier: Classifier) -> dict[str, Any]:
     """Which weights the numbers come from, and the compute they were measured in."""
     training, origin = classifier.card.training, classifier.card.origin
     measured_in: dict[str, Any] = {"precision": "float32", "device": classifier.device, "views": classifier.views}
-    measured_in["temperature"] = classifier.temperature
+    measured_in |= classifier.scaling._asdict()
     if files.is_file(classifier.path):
         measured_in["model_sha256"] = files.sha256_of_file(classifier.path)
     if training is None:

@@ -22,6 +22,7 @@ from convlens.data.packed.dataset import DEFAULT_VAL_FRAC, Dataset
 from convlens.data.packed.image_rows import ImageRows
 from convlens.errors import ConvlensError
 from convlens.metrics import (
+    Scaling,
     Score,
     calibration_bins,
     calibration_error,
@@ -52,7 +53,7 @@ _NEIGHBOURS, _LEARNED, _ASKED, _NEIGHBOUR_SIDE = 5, 5_000, 1_000, 32
 @dataclass(frozen=True)
 class Measured:
     """What an evaluation saw: images uint8 (N, H, W, C) of a split of a data set, labels int64 (N,), logits (N, K) that
-    no temperature has touched; `groups_N` are the same for images that are not independent. `is_own`: it is the data
+    no calibration has touched; `groups_N` are the same for images that are not independent. `is_own`: it is the data
     that the model was trained on."""
 
     classifier: Classifier
@@ -66,7 +67,7 @@ class Measured:
 
     @cached_property
     def probabilities(self) -> NDArray[np.float64]:
-        """At the model's temperature, float64 (N, K)."""
+        """Calibrated as the model has it, float64 (N, K)."""
         return self.classifier.probabilities(self.logits_NK)
 
     @cached_property
@@ -372,8 +373,8 @@ def _charts(measured: Measured) -> list[Chart]:
         if len(right) > 1:
             title = "Accuracy on validation while it was trained"
             found.append(chart(title, [Series("", right, "first")], "epoch", "accuracy in %"))
-    temperature = measured.classifier.temperature
-    versions = [("as the network gives them", softmax(measured.logits_NK), "second")] if temperature != 1 else []
+    is_scaled = measured.classifier.scaling != Scaling()
+    versions = [("as the network gives them", softmax(measured.logits_NK), "second")] if is_scaled else []
     for words, p_NK, style in [*versions, ("calibrated", measured.probabilities, "first")]:
         bins = calibration_bins(p_NK, measured.labels_N)
         points = [(100 * one.confidence, 100 * one.accuracy) for one in bins]
@@ -392,14 +393,14 @@ def _charts(measured: Measured) -> list[Chart]:
 def _calibration_note(measured: Measured) -> str:
     after = calibration_error(measured.probabilities, measured.labels_N)
     n, calibration = len(measured.labels_N), measured.classifier.card.calibration
-    if calibration is None or measured.classifier.temperature != calibration.temperature:
+    if calibration is None or measured.classifier.scaling != calibration.scaling:
         why = "the model has no calibration" if calibration is None else "they are raw, as was asked for"
         return f"Expected calibration error {percent(after)} (n = {n:,}). The probabilities are not calibrated: {why}."
     before = calibration_error(softmax(measured.logits_NK), measured.labels_N)
-    on_them = " These are the pictures that the temperature was fitted to." if measured.split == "val" else ""
+    on_them = " These are the pictures that it was fitted to." if measured.split == "val" else ""
     return (
-        f"Expected calibration error {percent(before)} before, {percent(after)} after calibration (temperature "
-        f"{calibration.temperature:.2f}, fitted to {calibration.num_images:,} validation pictures; n = {n:,} here). "
+        f"Expected calibration error {percent(before)} before, {percent(after)} after calibration "
+        f"({calibration.scaling}, fitted to {calibration.num_images:,} validation pictures; n = {n:,} here). "
         f"On the line, 90 % sure is right nine times in ten.{on_them}"
     )
 

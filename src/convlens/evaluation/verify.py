@@ -87,7 +87,8 @@ def verify(
     path = run.path / REPORT_FILE if is_run else Path(str(report))
     text, said = _read(path)
     place = _model(said, path, run if is_run else None) if model is None else model
-    is_raw = said["weights"].get("temperature") == 1  # if that is not so, the probabilities tell
+    w = said["weights"]
+    is_raw = (w.get("temperature"), w.get("curvature", 0)) == (1, 0)  # if that is not so, the probabilities tell
     classifier = load(place, device, _views(said), raw=is_raw)
     found: list[Openings | None] = []
     unknown: list[str] = []

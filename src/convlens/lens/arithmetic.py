@@ -27,6 +27,7 @@ from convlens.architecture.windows import (
 )
 from convlens.lens.activations import activation_terms
 from convlens.lens.recording import Recording
+from convlens.metrics import Scaling
 from convlens.text import by, number
 
 TOLERANCE = 1e-5
@@ -325,13 +326,13 @@ def _of_input(recording: Recording, unit: Unit) -> Working:
 
 
 def _of_softmax(recording: Recording, unit: Unit) -> Working:
-    """A probability: e^(logit / temperature) over the sum of all of them, the largest logit taken off first."""
-    temperature, logits = recording.temperature, recording.logits.astype(np.float64)
+    """A probability: e^(calibrated logit) over the sum of all of them (`metrics.Scaling`)."""
+    logits = recording.logits.astype(np.float64)
     check_place(logits.shape, unit, SOFTMAX)
-    powers = np.exp((logits - logits.max()) / temperature)
+    powers = np.exp(recording.scaling.of(logits[None])[0])
     own, total = float(powers[unit[0]]), float(powers.sum())
     lines = (
-        f"e^{_in_brackets(float(logits[unit[0]]), float(logits.max()), temperature)} = {number(own)}",
+        f"e^{_in_brackets(float(logits[unit[0]]), float(logits.max()), recording.scaling)} = {number(own)}",
         f"over the sum of all {len(logits)}: {number(total)}",
         f"{number(own)} / {number(total)} = {number(own / total)}",
     )
@@ -340,7 +341,10 @@ def _of_softmax(recording: Recording, unit: Unit) -> Working:
     return Working(SOFTMAX, unit, "share", lines, np.array([own / total]), own / total, value, source, arrays)
 
 
-def _in_brackets(logit: float, largest: float, temperature: float) -> str:
-    """The exponent, in brackets: over the temperature that was fitted on validation, where there is one."""
+def _in_brackets(logit: float, largest: float, scaling: Scaling) -> str:
+    """The exponent, in brackets: scaled as was fitted on validation, where that was done."""
     difference = f"({number(logit)} − {number(largest)})"
-    return difference if temperature == 1 else f"({difference} / {number(temperature)})"
+    if scaling == Scaling():
+        return difference
+    line = f"{difference} / {number(scaling.temperature)}"
+    return f"({line} − {number(scaling.curvature)} · {difference}²)" if scaling.curvature else f"({line})"

@@ -75,7 +75,7 @@ def _look_into_classifier(
     seen = None if unit is None else parse_unit(str(unit), plan)
     number = None if label is None else class_number(label, classifier.class_names)
     framed = classifier.frame(image)
-    recording = replace(record(network, framed), temperature=classifier.temperature)
+    recording = replace(record(network, framed), scaling=classifier.scaling)
     probabilities = recording.probabilities
     explained = int(probabilities.argmax()) if number is None else number
     nodes = nodes_by_address(plan)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from convlens.architecture.plan import Plan
 from convlens.data.image.decode import Pixels
-from convlens.metrics import softmax
+from convlens.metrics import Scaling, softmax
 
 Values = NDArray[np.float32]
 
@@ -22,7 +22,7 @@ class Recording:
 
     `mean` and `std` are those of the normalisation, per channel. `values` holds float32 arrays without N by address:
     `INPUT` is the normalised picture (C, H, W), a layer's maps are (C, h, w), its vector (K,); residuals stand for
-    their sums. `tensors` are the network's own, as in a model file; `temperature` is what its logits are divided by.
+    their sums. `tensors` are the network's own, as in a model file; `scaling` is what is done to its logits.
     """
 
     plan: Plan
@@ -31,12 +31,12 @@ class Recording:
     image: Pixels
     values: Mapping[str, Values]
     tensors: Mapping[str, NDArray[np.float32]]
-    temperature: float = 1.0
+    scaling: Scaling = Scaling()
 
     @property
     def probabilities(self) -> NDArray[np.float64]:
-        """float64 (K,), of the logits over the temperature."""
-        found: NDArray[np.float64] = softmax(self.logits[None], self.temperature)[0]
+        """float64 (K,), of the calibrated logits."""
+        found: NDArray[np.float64] = softmax(self.scaling.of(self.logits[None]))[0]
         return found
 
     @property

@@ -212,7 +212,7 @@ class Session:
     def _record(self, framed: Pixels) -> Recording:
         with settled(resolve_compute(self.classifier.device, "float32")):
             found = record(self.classifier.network, framed, self.tensors)
-        return replace(found, temperature=self.classifier.temperature)
+        return replace(found, scaling=self.classifier.scaling)
 
     def _kept_bytes(self) -> int:
         # At most: of each recording its tensors, and an array of each that was asked for.
@@ -302,7 +302,7 @@ class Session:
         if done + slice_ < len(images):
             return False
         is_unsure = self._measured_rows()[1]
-        logits = np.concatenate(self._logits) / self.classifier.temperature
+        logits = self.classifier.scaling.of(np.concatenate(self._logits))
         dataset = self.dataset()
         groups = dataset.groups_at(dataset.rows("val")[self._measured_rows()[0]])
         self._validation = _validation_of(logits, labels, groups, is_unsure)
