@@ -118,7 +118,7 @@ def test_arithmetic_at_both_ends(preset: str) -> None:
 @pytest.mark.parametrize("scaling", [Scaling(), Scaling(0.5), Scaling(1.5, 0.25)])
 def test_the_softmax_of_calibrated_logits(scaling: Scaling) -> None:
     """With a temperature, and a curvature, the line says what is done to the logit, and comes to the probability."""
-    recording = replace(recording_of("flatten linear(4)"), scaling=scaling)
+    recording = replace(recording_of("flatten linear(classes)"), scaling=scaling)
     found = working(recording, "softmax", (1,))
     assert found.result == pytest.approx(recording.probabilities[1]) and found.value == recording.probabilities[1]
     assert ("/ 1.5" in found.lines[0]) == (scaling.temperature == 1.5) and ("²" in found.lines[0]) == bool(

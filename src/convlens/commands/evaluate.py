@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from convlens.evaluation.evaluate import Report
 
 _DATA = "Other data to measure on; its classes are matched by name."
-_REPORT = "Write the report: .html (pictures, charts, one file), .md, or .json."
+_REPORT = "Write the report: .html (pictures, charts, one file), .pdf (printed by a browser), .md, or .json."
 _REQUIRE = (
     "Promise 'CLASS recall>=0.99' or 'CLASS precision>=0.9' (said several times: all of them): thresholds are set by "
     "validation and kept in the model. none takes them out."
@@ -68,7 +68,7 @@ def evaluate(
     """Measure a model: accuracy with its interval, per class, confusion, calibration."""
     import convlens
 
-    terminal.check_new_file(report, "--report", (".html", ".htm", ".md", ".json"))
+    terminal.check_new_file(report, "--report", (".html", ".htm", ".pdf", ".md", ".json"))
     with terminal.progress() as bar:
         others: dict[str, Any] = {
             "group": group,

@@ -38,6 +38,7 @@ from convlens.modelfile import ModelCard
 from convlens.progress import Progress
 from convlens.recipe import Recipe
 from convlens.render.pages import notebook
+from convlens.render.printing import pdf_of
 from convlens.run import MODEL_FILE, REPORT_FILE, RUN_FILE, Run, RunRecord, update_record
 from convlens.seen import Seen
 from convlens.text import counted, percent, shown
@@ -160,12 +161,16 @@ class Report:
         }
 
     def save(self, path: str | Path, *, replace: bool = False) -> None:
-        """Write the report: .html with its pictures, one file that needs nothing beside it; .md; or .json, the numbers
-        alone. A file that is there is replaced only if `replace`. Raises UsageError, StorageError."""
+        """Write the report: .html with its pictures, one file that needs nothing beside it; .pdf, printed by a browser;
+        .md; or .json, the numbers alone. A file that is there is replaced only if `replace`. Raises UsageError,
+        StorageError."""
         path = Path(path)
         if not replace:
             files.check_new_file(path, SUFFIXES)
-        files.write_text(path, self.text(path.suffix.lower()))
+        if path.suffix.lower() == ".pdf":
+            files.write_bytes(path, pdf_of(self.text(".html")))
+        else:
+            files.write_text(path, self.text(path.suffix.lower()))
 
     def text(self, suffix: str = ".html") -> str:
         """The report as it is written under this suffix."""

@@ -44,7 +44,7 @@ from convlens.run import Run
 from convlens.text import counted, percent, shown
 
 _PACKED_BY = ("size", "channels", "framing", "region", "group", "layout", "label", "path_column", "label_column")
-SUFFIXES = (".html", ".htm", ".md", ".json")
+SUFFIXES = (".html", ".htm", ".pdf", ".md", ".json")
 _PICTURES, _SIDE = 12, 112  # of each kind, and their pixels
 _MOST_IN_TABLE, _MOST_PAIRS, _FEW_PAIRS = 30, 40, 10  # classes of a whole confusion matrix; pairs without and with one
 _NEIGHBOURS, _LEARNED, _ASKED, _NEIGHBOUR_SIDE = 5, 5_000, 1_000, 32

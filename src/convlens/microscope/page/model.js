@@ -49,12 +49,15 @@ export async function enterModel() {
   }
 }
 
+const MOST_IN_TABLE = 30;
+const MOST_PAIRS = 40;
+
 function showConfusion(report) {
   const names = state.model.class_names;
   const { data } = report.arrays.confusion;
   const num = names.length;
-  if (num > 60) {
-    byId("confusion").replaceChildren(element("caption", {}, `${num} classes: too many for a table; convlens evaluate --json has it`));
+  if (num > MOST_IN_TABLE) {
+    showWorstPairs(names, data);
     return;
   }
   const head = element("tr", {}, element("td"), ...names.map((name) => element("th", { scope: "col", title: name }, name)));
@@ -70,6 +73,22 @@ function showConfusion(report) {
     }));
   });
   byId("confusion").replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));
+}
+
+// Of many classes the pairs that are confused most, for a table of all could not be read.
+function showWorstPairs(names, data) {
+  const num = names.length;
+  const wrong = Array.from(data.keys()).filter((i) => data[i] && Math.floor(i / num) !== i % num);
+  const worst = wrong.sort((a, b) => data[b] - data[a] || a - b).slice(0, MOST_PAIRS);
+  const head = element("tr", {}, ...["class", "taken for", "times", "of"].map((title) => element("th", { scope: "col" }, title)));
+  const rows = worst.map((i) => {
+    const [t, p] = [Math.floor(i / num), i % num];
+    const total = data.subarray(t * num, (t + 1) * num).reduce((a, b) => a + b, 0);
+    const button = element("button", { onclick: () => showCell(t, p).catch(complain), "aria-label": `${data[i]} of class ${names[t]} answered ${names[p]}` }, count(data[i]));
+    return element("tr", {}, element("th", { scope: "row", title: names[t] }, names[t]), element("td", {}, names[p]), element("td", {}, button), element("td", {}, count(total)));
+  });
+  const more = wrong.length > worst.length ? `The ${worst.length} most frequent of ${count(wrong.length)} confusions of ${num} classes` : `Every confusion of ${num} classes`;
+  byId("confusion").replaceChildren(element("caption", {}, more), element("thead", {}, head), element("tbody", {}, ...rows));
 }
 
 async function showCell(label, answer) {
