@@ -23,6 +23,7 @@ from PIL import Image, ImageDraw
 DOCS = Path(__file__).resolve().parent
 PICTURES = DOCS / "pictures"
 SEVEN = [(0.25, 0.27), (0.74, 0.25), (0.50, 0.80)]  # in shares of a side
+A4 = {"width": 794, "height": 1123}  # at 96 dots an inch
 VIEWPORTS: dict[str, Any] = {"desktop": {"width": 1440, "height": 1000}, "phone": {"width": 390, "height": 844}}
 LAB_SENTENCE = (
     "conv(8, 5, stride=2, padding=2) relu residual(conv(8, 3, padding=1) relu) maxpool(2) flatten linear(classes)"
@@ -112,10 +113,28 @@ def screenshots(folder: Path) -> None:
                     shoot(page, url, f"{size}-{scheme}", train=is_first)
                     page.close()
                     is_first = False
+            shoot_report(browser, folder / "runs" / "mnist-1" / "report.html")
             browser.close()
     finally:
         server.terminate()
         server.wait()
+
+
+def shoot_report(browser: Any, path: Path) -> None:
+    """The report of a run: its beginning on a desktop and a phone, light and dark, and as it is printed."""
+    looks: list[tuple[str, dict[str, int], dict[str, str]]] = [
+        (f"{size}-{scheme}", viewport, {"color_scheme": scheme})
+        for scheme in ("light", "dark")
+        for size, viewport in VIEWPORTS.items()
+    ]
+    for name, viewport, media in [*looks, ("print", A4, {"media": "print"})]:
+        page = browser.new_page(viewport=viewport)
+        page.emulate_media(**media)
+        page.goto(path.absolute().as_uri())
+        target = PICTURES / f"report-{name}.png"
+        page.screenshot(path=target, full_page=True, clip={"x": 0, "y": 0, "width": viewport["width"], "height": 2_000})
+        make_smaller(target)
+        page.close()
 
 
 def shoot(page: Any, url: str, name: str, *, train: bool) -> None:
