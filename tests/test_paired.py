@@ -149,3 +149,17 @@ def test_of_a_plan_with_one_seed_the_spread_is_the_others() -> None:
     spread = float(ten.mean(axis=1).std(ddof=1))
     found = compared(one, ten)
     assert found.high - found.low > 2 * 1.96 * spread
+
+
+def test_few_images_or_groups_name_no_winner() -> None:
+    """Two groups that agree to the image, two seeds of which one plan is right for both images: no spread was seen, and
+    still nothing is told, as McNemar's test has it for two images."""
+    group_N = np.repeat([0, 1], 10)
+    worse = np.ones(20, bool)
+    worse[[0, 10]] = False
+    found = compared(np.ones((1, 20), bool), worse[None], group_N)
+    assert found.p > 0.05 and found.spans_zero
+    found = compared(np.ones((2, 2), bool), np.zeros((2, 2), bool))
+    assert found.p > 0.05 and found.spans_zero
+    same = compared(np.ones((3, 50), bool), np.ones((3, 50), bool))
+    assert same.estimate == 0 and same.p == 1 and same.low < 0 < same.high

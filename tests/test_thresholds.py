@@ -3,6 +3,7 @@
 from dataclasses import replace
 from math import sqrt
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 import convlens
 from convlens import thresholds
 from convlens.errors import DataError, ModelFileError, UsageError
+from convlens.evaluation.promises import promises_kept
 from convlens.metrics import binomial_cdf, clopper_pearson_interval, softmax
 from convlens.modelfile import read_model, write_model
 from convlens.thresholds import Thresholds, wishes
@@ -97,6 +99,26 @@ def test_images_of_one_group_count_once() -> None:
         thresholds.require(p_NK, labels_N, wishes(["b recall>=0.99"], NAMES), NAMES, groups_N)
 
 
+def test_promises_of_groups_are_said_and_measured_by_group(tmp_path: Path) -> None:
+    """Wrong groups are ten times as large as right ones: of groups it can be promised, and is; of images it would be
+    false, and is not what is said."""
+    rng = np.random.default_rng(0)
+    sizes = np.where(rng.random(600) < 0.03, 10, 1)
+    groups_N, labels_N = np.repeat(np.arange(600), sizes), np.ones(sizes.sum(), np.int64)
+    answers_N = np.where(np.repeat(sizes, sizes) == 10, 0, 1)
+    made = thresholds.reject(softmax(8.0 * np.eye(3)[answers_N]), labels_N, 0.1, groups_N)
+    assert made.by_group and "counted by groups" in str(made)
+    assert (answers_N != labels_N).mean() > 0.15
+    fake = SimpleNamespace(
+        thresholds=made,
+        class_names=NAMES,
+        labels=lambda p: made.answers(p, NAMES),
+        probabilities=softmax,
+    )
+    promise = promises_kept(fake, 8.0 * np.eye(3)[answers_N], labels_N, groups_N)[0]  # type: ignore[arg-type]
+    assert promise.n == 600 and promise.num_kept == (sizes == 1).sum() and "groups" in str(promise)
+
+
 def test_answers_follow_the_thresholds() -> None:
     """The first class whose threshold is reached, else the likeliest of the others, else uncertain."""
     one = thresholds.Requirement("b", "recall", 0.9, 0.2, 100, 0)
@@ -117,14 +139,15 @@ def replace_class(one: thresholds.Requirement, name: str, threshold: float) -> t
     ("texts", "words"),
     [
         (["b recall=0.9"], "must be as"),
-        (["b recall>=1"], "below 1"),
+        (["b recall>=1"], "a number from"),
         (["b recall>=ninety"], "must be as"),
-        (["b recall>=0"], "above 0"),
+        (["b recall>=0"], "a number from"),
         (["bb recall>=0.9"], "does not know class 'bb'"),
         (["b recall>=0.9", "b recall>=0.8"], "twice"),
         (["recall>=0.9"], "must be as"),
-        (["b recall>=1e400"], "below 1"),
-        (["b recall>=e"], "number above 0"),
+        (["b recall>=1e400"], "a number from"),
+        (["b recall>=e"], "a number from"),
+        ([5], "must be texts"),
     ],
 )
 def test_a_requirement_that_cannot_be_read_is_refused(texts: list[str], words: str) -> None:
@@ -207,6 +230,8 @@ def test_a_required_class_is_called_from_its_threshold_on(trained: convlens.Run)
         ({"reject": 0.1, "require": "1 recall>=0.9"}, UsageError, "ask for one of them"),
         ({"reject": 0.1, "raw": True}, UsageError, "leave `raw`"),
         ({"reject": 0.7}, UsageError, "reject must be"),
+        ({"reject": 1e-310}, UsageError, "reject must be"),
+        ({"require": 0.99}, UsageError, "must be texts"),
         ({"require": "1 recall>=0.9999"}, DataError, "without a miss are needed"),
     ],
 )

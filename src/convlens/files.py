@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -223,6 +224,13 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     except BaseException:
         remove_folder(temporary)
         raise
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for files that another program reads or writes; it is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="convlens-") as folder:
+        yield Path(folder)
 
 
 def is_file(path: str | Path) -> bool:

@@ -247,7 +247,7 @@ class Scaling(NamedTuple):
         return f"temperature {self.temperature:.2f}" + (f", curvature {self.curvature:.2f}" if self.curvature else "")
 
 
-_NEWTON_STEPS = 50
+_NEWTON_STEPS, _MOST_CURVATURE, _LEAST_SLOPE = 50, 1e5, 1e-2
 
 
 def best_scaling(logits_NK: NDArray[np.floating], labels_N: NDArray[np.integer], smoothing: float = 0.0) -> Scaling:
@@ -279,7 +279,7 @@ def best_scaling(logits_NK: NDArray[np.floating], labels_N: NDArray[np.integer],
         if share <= 1e-6 or loss - nearer < 1e-12:
             break
         here_2, loss = here_2 - share * step_2, nearer
-    if here_2[1] <= 0 or here_2[0] < 1e-3:
+    if not (0 < here_2[1] < _MOST_CURVATURE and here_2[0] > _LEAST_SLOPE):
         return Scaling(1 / start)
     return Scaling(float(1 / here_2[0]), float(here_2[1]))
 

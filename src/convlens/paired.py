@@ -90,8 +90,6 @@ def compared(
             twice += shared / seeds
     total = max(sum(variance for variance, _ in parts) - twice, *(variance for variance, _ in parts))
     of_seeds = max(0.0, total - of_images)
-    if total == 0:
-        return Difference(estimate, estimate, estimate, 1.0 if estimate == 0 else 0.0, gained, lost, None, None)
     free = max(_LEAST_DEGREES, total**2 / sum(variance**2 / own for variance, own in parts if variance))
     reach, p = t_quantile(free) * math.sqrt(total), t_two_sided(estimate / math.sqrt(total), free)
     num_images = _num_images(estimate, of_images * num, of_seeds, num)
@@ -112,15 +110,17 @@ def _bonett_price(gained: int, lost: int, num: int) -> tuple[float, float]:
 
 
 def _variance_over_images(apart_N: NDArray[np.float64], groups_N: NDArray[Any] | None) -> tuple[float, float]:
-    """The variance of the mean over images that are drawn anew, or groups of them, and its degrees of freedom."""
+    """The variance of the mean over images that are drawn anew, or groups of them, and its degrees of freedom. It is no
+    smaller than where one of them more had each of the two models right alone (as Bonett and Price count)."""
     num = len(apart_N)
     if groups_N is None:
-        return float(apart_N.var(ddof=1)) / num if num > 1 else 1.0, max(_LEAST_DEGREES, num - 1)
+        return max(float(apart_N.var(ddof=1)) / num if num > 1 else 1.0, 2 / (num + 2) ** 2), max(1.0, num - 1)
     _, group_N = np.unique(groups_N, return_inverse=True)
     sums_G = np.bincount(group_N, weights=apart_N - apart_N.mean())
     if len(sums_G) == 1:
         return 1.0, _LEAST_DEGREES  # whatever another group would give
-    return len(sums_G) / (len(sums_G) - 1) * float((sums_G**2).sum()) / num**2, len(sums_G) - 1
+    found = len(sums_G) / (len(sums_G) - 1) * float((sums_G**2).sum()) / num**2
+    return max(found, 2 / (len(sums_G) + 2) ** 2), len(sums_G) - 1
 
 
 def _spread_of_seeds(right_SN: NDArray[np.bool_]) -> tuple[float, float] | None:

@@ -2,7 +2,8 @@
 
 Owns the words of a requirement, how thresholds are set by held-out images, and how they change answers. A promise holds
 with 90 % confidence: were the held-out images drawn anew again and again, and thresholds set by each, nine in ten would
-keep it. Images of one group are not independent: a group counts once, as wrong where one image of it is.
+keep it. Images of one group are not independent: where there are groups, groups are what is promised of and counted, a
+group being wrong where one image of it is.
 """
 
 import math
@@ -25,6 +26,7 @@ _RISK = 1 - CONFIDENCE
 _MOST_STARTS, _STEPS = 5, 100  # of the tests in a fixed order, which go on by a hundredth of the images at a time
 _ROUND = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)  # of the error rates that are offered instead
 _MOST_IMAGES = 10_000_000  # beyond which a number of images is no help
+_SHARE = real(1e-6, 1 - 1e-6)
 _WISH = re.compile(r"\s*(?P<name>.*\S)\s+(?P<measure>recall|precision)\s*>=\s*(?P<least>[0-9.eE+-]+)\s*(?P<sign>%?)\s*")
 
 Measure = Literal["recall", "precision"]
@@ -69,9 +71,11 @@ class Answers(NamedTuple):
 
 
 class Thresholds(Record, frozen=True, kw_only=True):
-    """What was promised, with which confidence: a rejection, or requirements of classes."""
+    """What was promised, with which confidence: a rejection, or requirements of classes; `by_group`: not of images but
+    of groups of them, each of which counts as wrong where one image of it is."""
 
     confidence: Share
+    by_group: bool = False
     reject: Rejection | None = None
     require: Annotated[tuple[Requirement, ...], Meta(max_length=100)] = ()
 
@@ -106,7 +110,13 @@ class Thresholds(Record, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         what = [self.reject] if self.reject is not None else self.require
-        return f"{', '.join(map(str, what))} (with {100 * self.confidence:g} % confidence)"
+        return f"{', '.join(map(str, what))} ({'each ' if len(what) > 1 else ''}{self.terms})"
+
+    @property
+    def terms(self) -> str:
+        """With which confidence, and what is counted."""
+        counted_by = ", counted by groups: one is wrong where one picture of it is" if self.by_group else ""
+        return f"with {100 * self.confidence:g} % confidence{counted_by}"
 
 
 class Wish(NamedTuple):
@@ -122,6 +132,8 @@ def wishes(texts: Sequence[str], class_names: Sequence[str]) -> list[Wish]:
     """Requirements from texts like `scratch recall>=0.99` or `scratch recall>=99%`. Raises UsageError."""
     found: list[Wish] = []
     for text in texts:
+        if not isinstance(text, str):
+            raise UsageError(f"require must be texts like 'CLASS recall>=0.99', not {shown(text)!r}")
         match = _WISH.fullmatch(text)
         if match is None:
             raise UsageError(f"require must be as 'CLASS recall>=0.99' or 'CLASS precision>=0.9', not {shown(text)!r}")
@@ -135,7 +147,7 @@ def wishes(texts: Sequence[str], class_names: Sequence[str]) -> list[Wish]:
             least: Any = float(match["least"]) / (100 if match["sign"] else 1)
         except ValueError:
             least = match["least"]
-        share = checked(f"{measure} of {shown(name, 40)}", least, real(0, 1, open_low=True, open_high=True))
+        share = checked(f"{measure} of {shown(name, 40)}", least, _SHARE)
         number = list(class_names).index(name)
         kind: Measure = "recall" if measure == "recall" else "precision"
         wish = Wish(number, kind, share, 1 / len(class_names))
@@ -181,7 +193,7 @@ def reject(
         raise DataError(f"that at most {100 * at_most:g} % of the answers are wrong {instead}")
     num = int(found.units_N[-1])
     kept = Rejection(at_most, float(found.values_N[place]), num, int(found.units_N[place]), int(found.wrong_N[place]))
-    return Thresholds(confidence=CONFIDENCE, reject=kept)
+    return Thresholds(confidence=CONFIDENCE, by_group=groups_N is not None, reject=kept)
 
 
 def require(
@@ -214,7 +226,7 @@ def require(
             Requirement(class_names[k], w.measure, w.at_least, lowest, *kept[w.measure][1:]) for w in own.values()
         ]
         taken_N |= score_N >= lowest
-    return Thresholds(confidence=CONFIDENCE, require=tuple(found))
+    return Thresholds(confidence=CONFIDENCE, by_group=groups_N is not None, require=tuple(found))
 
 
 def _recall(

@@ -133,11 +133,25 @@ def test_evaluate_tells_both_scores(folders: Path, tmp_path: Path) -> None:
     assert run.record.test == plain.score
 
 
+def test_a_labels_file_of_other_data_is_refused_in_evaluation(folders: Path, tmp_path: Path) -> None:
+    """One that only drops what is not there, and one of a class that there is not: neither passes as no change."""
+    run = convlens.train(folders, architecture="flatten linear(classes)", recipe=QUICK, out=tmp_path / "run",
+                         progress="none")  # fmt: skip
+    for row, words in (
+        (Correction("other/1.png", "circle", "drop"), "has not"),
+        (Correction("circle/000.png", "round", "change", "circle"), "no class of"),
+    ):
+        write_corrections(tmp_path / "l.csv", [row])
+        with pytest.raises(DataError, match=words):
+            convlens.evaluate(run, labels=tmp_path / "l.csv", progress="none")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("", "needs the columns"),
         ("path,label\na,b\n", "needs the columns"),
+        ("path,label,decision,new_label,note\na,b,keep,,x\n", "unknown column 'note'"),
         ("path,label,decision,new_label\ncircle/000.png,circle,maybe,\n", "line 2: unknown decision 'maybe'"),
         ("path,label,decision,new_label\ncircle/000.png,circle,change,\n", "line 2: a new label goes with"),
         ("path,label,decision,new_label\ncircle/000.png,circle,keep,square\n", "line 2: a new label goes with"),
@@ -174,7 +188,7 @@ def test_a_labels_file_that_does_not_fit_is_refused(folders: Path, tmp_path: Pat
 def test_a_table_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     """Names with commas, quotes, line breaks and formulas, decisions and all."""
     rows = [
-        Correction('a, "b"\n=c.png', "x,y", "change", "=1+1", "test", "z", "1.25", True, "ab12"),
+        Correction('a, "b"\r\n=c\udcff.png', "x,y", "change", "=1+1", "test", "z", "1.25", True, "ab12"),
         Correction("-d.png", "x,y", "", "", "train", "", "", False, ""),
     ]
     write_corrections(tmp_path / "t.csv", rows)

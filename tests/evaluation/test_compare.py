@@ -138,6 +138,15 @@ def test_predictions_that_do_not_fit_are_refused(
         convlens.compare([trained["good0"], table], progress="none")
 
 
+def test_a_column_that_may_be_the_truth_is_not_taken_for_the_prediction(
+    trained: dict[str, convlens.Run], tmp_path: Path
+) -> None:
+    """path,label,pred: the true class must not be read as what was predicted."""
+    (tmp_path / "p.csv").write_text("path,label,pred\nhorizontal/000.png,circle,vertical\n", encoding="utf-8")
+    with pytest.raises(DataError, match="which of its columns label and pred is the prediction"):
+        convlens.compare([trained["good0"], tmp_path / "p.csv"], progress="none")
+
+
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", 'path,label\n"unended', "\xff\xfe"])
 def test_what_is_no_table_is_refused(trained: dict[str, convlens.Run], tmp_path: Path, text: str) -> None:
     """Empty, without columns, broken, no text."""

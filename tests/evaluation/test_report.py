@@ -93,7 +93,7 @@ def test_a_report_of_test_says_that_it_took_no_part(hostile: convlens.Run, tmp_p
     with pytest.raises(UsageError, match="exists already"):
         report.save(tmp_path / "r.html")
     with pytest.raises(UsageError, match=r"must end in \.html"):
-        report.save(tmp_path / "r.pdf")
+        report.save(tmp_path / "r.docx")
 
 
 def test_a_run_s_report_follows_its_test(workplace: Path) -> None:

@@ -97,6 +97,15 @@ def test_a_table_of_other_data_is_refused(folders: Path, tmp_path: Path) -> None
         Review.opened(path, folders, ReadOptions(), None)
 
 
+def test_a_file_that_somebody_else_changed_is_not_overwritten(review: Review) -> None:
+    """A second review, or a spreadsheet, has written into it: refused, and what it wrote stays."""
+    rows = read_corrections(review.path)
+    write_corrections(review.path, [rows[0].replace(decision="drop"), *rows[1:]])
+    with pytest.raises(UsageError, match="changed by somebody else"):
+        review.decide(1, "is", "circle")
+    assert read_corrections(review.path)[0].decision == "drop"
+
+
 def test_the_server_guards_and_answers(folders: Path, tmp_path: Path) -> None:
     """A token for all that is asked; pictures as PNG; refusals are one line."""
     table(folders, tmp_path / "labels.csv")
@@ -144,10 +153,12 @@ def test_keys_decide_and_test_is_blind(folders: Path, tmp_path: Path, browser: B
         assert "The data says circle; networks that did not learn from it say square" in page.inner_text("#about")
         assert overflow(page) <= 0
         for key, num in (("t", 1), ("k", 2)):
+            page.wait_for_selector("body[data-shown]")
             page.keyboard.press(key)
             page.wait_for_selector(f"#count:has-text('{num} of 6 decided')")
         assert page.inner_text("#about") == "" and page.inner_text("#name") == ""
         assert not page.is_visible("#keep") and not page.is_visible("#take")
+        page.wait_for_selector("body[data-shown]")
         page.keyboard.press("2")
         page.wait_for_selector("#count:has-text('3 of 6 decided')")
         assert "you said square. The data says circle" in page.inner_text("#outcome")

@@ -6,6 +6,7 @@ Owns the values and their texts. Looks at no data.
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -84,7 +85,7 @@ class Finding:
 class Difference:
     """One property held against that of the model's own held-out pictures: its values there and here, how far apart
     they are (points of shares; standard deviations), the p-value among all that were looked at, and how large a
-    difference would have been seen with a chance of 80 %."""
+    difference would have been seen with a chance of 80 % (infinite: none)."""
 
     what: str
     there: float
@@ -104,25 +105,31 @@ class Difference:
         """What and value, for people."""
         if self.is_share:
             values = f"{percent(self.here)} here, {percent(self.there)} there"
-            seen = f"{100 * self.smallest_seen:.1f} points would be seen"
+            size = f"{100 * self.smallest_seen:.1f} points more"
         else:
             values = f"{plain(self.here, 3)} here, {plain(self.there, 3)} there, {self.apart:+.2f} sd"
-            seen = f"{self.smallest_seen:.2f} sd would be seen"
+            size = f"{self.smallest_seen:.2f} sd"
+        seen = (
+            f"{size} would be seen with 80 %" if math.isfinite(self.smallest_seen) else "too few to see any difference"
+        )
         p = f"p = {self.p:.2g}" if self.p >= 1e-6 else "p < 0.000001"
-        return self.what, f"{values} ({p}; {seen} with 80 %)".replace("-", "−")
+        return self.what, f"{values} ({p}; {seen})".replace("-", "−")
 
     def to_json(self) -> dict[str, Any]:
         """Everything."""
         facts = {"what": self.what, "there": self.there, "here": self.here, "apart": self.apart, "p": self.p}
-        return facts | {"smallest_seen": self.smallest_seen, "is_share": self.is_share, "is_told": self.is_told}
+        seen = self.smallest_seen if math.isfinite(self.smallest_seen) else None
+        return facts | {"smallest_seen": seen, "is_share": self.is_share, "is_told": self.is_told}
 
 
 @dataclass(frozen=True)
 class Shift:
-    """Pictures held against those that a model was validated on: `n` of them, against `n_there`."""
+    """Pictures held against those that a model was validated on: `n` of them, against `n_there`; `num_unread` more
+    could not be read."""
 
     n: int
     n_there: int
+    num_unread: int
     differences: tuple[Difference, ...]
 
     @property
@@ -133,19 +140,33 @@ class Shift:
             how = "; ".join(f"{one.what}: {one.row[1].partition(' (')[0]}" for one in told[:_TOLD])
             more = f"; and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
             return f"these are not like what the model was trained on. {how}{more}"
+        first = self.differences[0]
+        share = first.there + first.smallest_seen
+        seen = f"a {first.what} from {100 * share:.0f} % on" if share <= 1 else f"no {first.what}, however large,"
         if self.n < _ENOUGH:
-            least = self.differences[0]
-            share = 100 * min(1.0, least.there + least.smallest_seen)
             return (
-                f"nothing unlike was found, but {counted(self.n, 'picture')} tell little. The {least.what} would have "
-                f"to be {share:.0f} % to be seen"
+                f"nothing unlike was found, but {counted(self.n, 'picture')} tell little. {seen} would have been seen"
             )
-        sought = "share unfamiliar and of each class, brightness, contrast, sharpness, size"
-        return f"these are like what the model was trained on. Looked at: {sought}; no label was"
+        classes = [one for one in self.differences if one.what.startswith("share called")]
+        sought = [one.what for one in self.differences if one not in classes] + ["the share of each class"]
+        unread = (
+            f"; of {counted(self.num_unread, 'picture')} that cannot be read nothing is known"
+            if self.num_unread
+            else ""
+        )
+        return (
+            "these are like what the model was trained on, as far as was looked. "
+            f"Looked at: {', '.join(sought)}; {seen} would have been seen{unread}"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Everything."""
-        facts: dict[str, Any] = {"n": self.n, "n_there": self.n_there, "verdict": self.verdict}
+        facts: dict[str, Any] = {
+            "n": self.n,
+            "n_there": self.n_there,
+            "num_unread": self.num_unread,
+            "verdict": self.verdict,
+        }
         return facts | {"differences": [one.to_json() for one in self.differences]}
 
 

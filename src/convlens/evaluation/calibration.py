@@ -85,7 +85,7 @@ def promised(
     if not wanted and reject is None:
         return _rewritten(classifier, thresholds=None)
     if reject is not None:
-        reject = checked("reject", reject, real(0, 0.5, open_low=True, open_high=True))
+        reject = checked("reject", reject, real(1e-6, 0.5, open_high=True))
     if card.dataset is None or card.dataset.is_merged:
         raise DataError("nothing can be promised: the model has no validation images of its own")
     dataset = reopen(card.dataset, data_root=data_root, progress=progress)

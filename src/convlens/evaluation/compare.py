@@ -42,6 +42,7 @@ SUFFIXES = (".html", ".htm", ".json")
 _MAX_CSV_BYTES = 256 << 20
 _PATHS = ("path", "file", "filename", "image", "name")
 _LABELS = ("label1", "prediction", "predicted", "label", "class")  # label1: as `predict --csv` writes it
+_VAGUE = ("label", "class")  # which may as well be the truth
 _TIMED, _ROUNDS = 64, 5  # images in a batch, and how often each model has its turn
 _PICTURES, _SIDE = 24, 112
 _SIGNIFICANT = 0.05
@@ -514,6 +515,14 @@ def _table_rows(data: bytes, where: str, dataset: Dataset) -> list[tuple[str, st
             f"{where} needs a column `path` and one `label` or `prediction`; it has {shown(', '.join(header))}"
         )
     at_path, at_label = (header.index(str(name)) for name in columns)
+    others = [n for n in range(len(header)) if n not in (at_path, at_label)] if columns[1] in _VAGUE else []
+    full = [row for row in table[1:] if len(row) == len(header)]
+    both = [n for n in others if full and all(row[n] in dataset.class_names for row in full)]
+    if both:
+        raise DataError(
+            f"{where}: which of its columns {header[at_label]} and {shown(header[both[0]])} is the prediction? Call "
+            "that one prediction"
+        )
     found = []
     for number, row in enumerate(table[1:], 2):
         if not row:

@@ -274,8 +274,8 @@ def evaluate(
     """
     checked("split", split, choice(SPLITS), DataError)
     classifier = load(model, device, views, raw=raw or None)
-    if require is not None or reject is not None:
-        asked = [] if require in (None, "none") else [require] if isinstance(require, str) else list(require or ())
+    asked = [require] if isinstance(require, str) or not isinstance(require, Iterable | None) else list(require or ())
+    if asked or reject is not None:
         classifier = promised(classifier, [] if asked == ["none"] else asked, reject, data_root, progress)
     read = ReadOptions(group, layout, label, path_column, label_column)
     excluded = exclusions(exclude)
@@ -362,7 +362,7 @@ def _corrected(
     numbers = {name: k for k, name in enumerate(classes)}
     labels = [classes[k] for k in dataset.labels_at(np.arange(len(names))).tolist()]
     hashes = dict(zip(names, dataset.source_hashes(), strict=True))
-    dropped = {one.path for one in corrections if one.decision == "drop"} - set(names)  # of data without them already
+    dropped = {one.path for one in corrections if one.decision == "drop"} & set(dataset.card.options.exclude)  # already
     check_corrections(
         [one for one in corrections if one.path not in dropped], dict(zip(names, labels, strict=True)), hashes, classes,
         dataset.name,

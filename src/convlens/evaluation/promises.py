@@ -42,12 +42,16 @@ def promises_kept(
     if made is None:
         return ()
     answers_N, uncertain_N = classifier.labels(classifier.probabilities(logits_NK))
-    right_N, confidence = answers_N == labels_N, f"with {100 * made.confidence:g} % confidence"
+    right_N, terms = answers_N == labels_N, made.terms
 
     def promise(words: str, kept: str, among_N: NDArray[np.bool_], num_others: int, others: str) -> Promise:
         right, groups = right_N[among_N], None if groups_N is None else groups_N[among_N]
+        if made.by_group and groups is not None and len(right):  # a group is right where all of it is
+            _, number_N = np.unique(groups, return_inverse=True)
+            right, groups = np.bincount(number_N, weights=~right) == 0, None
+            kept = f"{kept} (groups)"
         interval = interval_of(right, groups) if len(right) else None
-        return Promise(f"{words}, {confidence}", kept, int(right.sum()), len(right), interval, num_others, others)
+        return Promise(f"{words}, {terms}", kept, int(right.sum()), len(right), interval, num_others, others)
 
     if made.reject is not None:
         num = int(uncertain_N.sum())

@@ -86,6 +86,12 @@ def verify(
     is_run = isinstance(report, Run) or files.is_file(run.path / RUN_FILE)
     path = run.path / REPORT_FILE if is_run else Path(str(report))
     text, said = _read(path)
+    if said.get("before_labels_file") is not None:
+        raise UsageError(
+            f"{shown(path, 200)} is of labels that a file changed, which it does not have: it is not verified"
+        )
+    said["weights"].setdefault("curvature", 0.0)  # of reports of before
+    said.setdefault("promises", [])
     place = _model(said, path, run if is_run else None) if model is None else model
     w = said["weights"]
     is_raw = (w.get("temperature"), w.get("curvature", 0)) == (1, 0)  # if that is not so, the probabilities tell

@@ -329,7 +329,8 @@ def _of_softmax(recording: Recording, unit: Unit) -> Working:
     """A probability: e^(calibrated logit) over the sum of all of them (`metrics.Scaling`)."""
     logits = recording.logits.astype(np.float64)
     check_place(logits.shape, unit, SOFTMAX)
-    powers = np.exp(recording.scaling.of(logits[None])[0])
+    scaled = recording.scaling.of(logits[None])[0]
+    powers = np.exp(scaled - scaled.max())
     own, total = float(powers[unit[0]]), float(powers.sum())
     lines = (
         f"e^{_in_brackets(float(logits[unit[0]]), float(logits.max()), recording.scaling)} = {number(own)}",

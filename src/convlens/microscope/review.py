@@ -94,7 +94,7 @@ class Review:
         value_range: Range = BYTES,
     ) -> None:
         self.path, self.classes, self._read, self._range = path, tuple(classes), read, value_range
-        self.rows = [*rows]
+        self.rows, self._written = [*rows], files.sha256_of_file(path)
         tests = [n for n, row in enumerate(rows) if row.split == "test"]
         rest = [n for n, row in enumerate(rows) if row.split != "test"]
         self.order = [*rest, *sorted(tests, key=lambda n: _mixed(rows[n].path))]
@@ -166,8 +166,10 @@ class Review:
         else:
             raise UsageError(f"unknown decision {shown(decision)!r}: there are is, drop and skip")
         rows = [*self.rows[:number], row, *self.rows[number + 1 :]]
+        if files.is_file(self.path) and files.sha256_of_file(self.path) != self._written:
+            raise UsageError(f"{shown(self.path, 200)} was changed by somebody else: end this review and begin it anew")
         write_corrections(self.path, rows)
-        self.rows = rows
+        self.rows, self._written = rows, files.sha256_of_file(self.path)
 
     async def _status(self, request: Request) -> Response:
         rows = [self.told(number) for number in self.order]

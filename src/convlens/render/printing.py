@@ -6,7 +6,6 @@ Owns how Chromium, Chrome or Edge is found and asked. The PDF is what the browse
 import os
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 from convlens import files
@@ -29,8 +28,8 @@ def pdf_of(page: str) -> bytes:
     program = found or next((place for place in _PLACES if Path(place).is_file()), None)
     if program is None:
         raise UsageError("a PDF is printed by Chromium, Chrome or Edge, and none is here: write .html and print it")
-    with tempfile.TemporaryDirectory() as folder:
-        source, printed = Path(folder) / "page.html", Path(folder) / "page.pdf"
+    with files.temporary_folder() as folder:
+        source, printed = folder / "page.html", folder / "page.pdf"
         files.write_text(source, page)
         words = [program, "--headless", "--disable-gpu", "--no-pdf-header-footer", f"--user-data-dir={folder}/profile"]
         words += ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # root has none to be in

@@ -48,12 +48,12 @@ _FILE_COLUMNS = (*_COLUMNS, "split", "suggested", "doubt", "suspect", "source")
 def write_corrections(path: Path, rows: Iterable[Correction]) -> None:
     """Write or replace the table, durably. Raises StorageError."""
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)  # names may have anything in them
     writer.writerow(_FILE_COLUMNS)
     for r in rows:
         suspect = "yes" if r.is_suspect else "no"
         writer.writerow([r.path, r.label, r.decision, r.new_label, r.split, r.suggested, r.doubt, suspect, r.source])
-    files.write_text(path, text.getvalue())
+    files.write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def read_corrections(path: str | Path) -> list[Correction]:
@@ -61,7 +61,7 @@ def read_corrections(path: str | Path) -> list[Correction]:
     new label, or an image stands there twice."""
     where = shown(path, 200)
     try:
-        text = files.read_regular(Path(path), _MAX_BYTES).decode("utf-8-sig")
+        text = files.read_regular(Path(path), _MAX_BYTES).decode("utf-8-sig", "surrogateescape")
         table = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except OSError as error:
         raise DataError(f"cannot read the labels file {where}: {error.strerror or error}") from error
@@ -69,6 +69,10 @@ def read_corrections(path: str | Path) -> list[Correction]:
         raise DataError(f"the labels file {where} is no table of UTF-8 text ({shown(error)})") from error
     header = [cell.strip() for cell in table[0]] if table else []
     missing = [name for name in _COLUMNS if name not in header]
+    if unknown := [name for name in header if name not in _FILE_COLUMNS]:
+        raise DataError(
+            f"the labels file {where} has an unknown column {shown(unknown[0])!r}: it would be lost in review"
+        )
     if missing or len(set(header)) < len(header):
         raise DataError(
             f"the labels file {where} needs the columns {', '.join(_COLUMNS)}, once each (`write_labels` of check "
@@ -136,6 +140,8 @@ def check_corrections(
             "data"
         )
     for row in rows:
+        if row.label not in classes:
+            raise DataError(f"the labels file has {shown(row.path)!r} as {shown(row.label)!r}, no class of {data}")
         if row.new_label and row.new_label not in classes:
             near = did_you_mean(row.new_label, classes)
             raise DataError(f"the labels file changes {shown(row.path)!r} to {shown(row.new_label)!r}, no class{near}")

@@ -9,11 +9,16 @@ let classes = [];
 let at = 0;
 let isSending = false;
 let shownUrl = null;
+let isSeen = false; // nothing is decided on a picture that is not there yet
 
 async function showPicture(number) {
   const url = URL.createObjectURL(await getBlob(`api/review/picture?number=${number}`));
   if (rows[at].number !== number) { URL.revokeObjectURL(url); return; }
   byId("picture").src = url;
+  await byId("picture").decode();
+  if (rows[at].number !== number) return;
+  isSeen = true;
+  document.body.dataset.shown = number;
   if (shownUrl) URL.revokeObjectURL(shownUrl);
   shownUrl = url;
 }
@@ -28,6 +33,9 @@ function words(row) {
 
 function show() {
   const row = rows[at];
+  isSeen = false;
+  delete document.body.dataset.shown;
+  byId("picture").removeAttribute("src");
   byId("question").textContent = `What is it? ${at + 1} of ${rows.length}${row.split ? ` (${row.split})` : ""}`;
   byId("about").textContent = words(row);
   byId("name").textContent = row.path ?? "";
@@ -55,7 +63,7 @@ function count(decided) {
 }
 
 async function decide(decision, label = "") {
-  if (isSending || !rows.length) return;
+  if (isSending || !isSeen) return;
   isSending = true;
   const wasBlind = rows[at].blind;
   try {
@@ -76,7 +84,7 @@ const take = () => { if (!byId("take").hidden) decide("is", rows[at].suggested);
 const KEYS = { k: keep, t: take, d: () => decide("drop"), s: () => decide("skip"), ArrowLeft: () => go(-1), ArrowRight: () => go(1) };
 
 function press(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target === byId("find")) return;
+  if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || event.target === byId("find")) return;
   const key = /^[0-9]$/.test(event.key) ? classes[(Number(event.key) + 9) % 10] : null;
   if (key && classes.length <= MOST_BUTTONS) decide("is", key);
   else if (KEYS[event.key]) KEYS[event.key]();
