@@ -147,3 +147,16 @@ def test_evaluate_writes_it_and_says_where(hostile: convlens.Run, command: Comma
     assert done.returncode == 0 and "written: r.html" in done.stderr and Path("r.html").is_file()
     done = command("evaluate", hostile.path, "--report", "r.html")
     assert done.returncode == 2 and "exists already" in done.stderr and not done.stdout
+
+
+def test_suspected_labels_are_shown_as_pictures(tmp_path: Path) -> None:
+    """Test labels that are wrong, of a network that learned from right ones: a gallery of their own, with Grad-CAM."""
+    x, y = shapes(900)
+    y_test = y[700:].copy()
+    y_test[::20] = (y_test[::20] + 1) % 3
+    np.savez(tmp_path / "toy.npz", x_train=x[:700], y_train=y[:700], x_test=x[700:], y_test=y_test)
+    run = convlens.train(tmp_path / "toy.npz", architecture=TINY, recipe=QUICK.replace(epochs=6), out=tmp_path / "run",
+                         progress="none")  # fmt: skip
+    page = convlens.evaluate(run, progress="none").text(".html")
+    gallery = page.partition("Labels to look at again")[2].partition("<section>")[0]
+    assert gallery.count("check the label") >= 8 and gallery.count("Grad-CAM of the answer") >= 8

@@ -29,6 +29,7 @@ from convlens.metrics import (
     class_scores,
     coverage_curve,
     interval_of,
+    label_doubt,
     nearest_neighbours,
     seriated,
     softmax,
@@ -437,19 +438,22 @@ def _galleries(measured: Measured) -> list[Gallery]:
     worst = wrong[np.argsort(-sure_N[wrong], kind="stable")][:_PICTURES]
     least = right[np.argsort(sure_N[right], kind="stable")][:_PICTURES]
     suspects = suspect_labels(p_NK, labels) & wrong_N
-    shown_rows = np.concatenate([worst, least])
+    doubtful = np.flatnonzero(suspects)
+    doubtful = doubtful[np.argsort(-label_doubt(measured.logits_NK, labels)[doubtful], kind="stable")][:_PICTURES]
+    shown_rows = np.unique(np.concatenate([worst, least, doubtful]))
     pictures = dict(zip(shown_rows.tolist(), _pictures(measured, shown_rows, suspects), strict=True))
-    num = int(suspects.sum())
     about = f"The surest of {counted(len(wrong), 'mistake')}; warm colours mark what spoke for the answer (Grad-CAM)."
-    if num:
-        about += (
-            f" In {counted(num, 'mistake')} the label itself should be looked at: the model is surer of another class "
-            "than it usually is where that one is right."
-        )
-    return [
+    doubt = (
+        f"In {counted(int(suspects.sum()), 'mistake')} the label may be what is wrong: the model is surer of another "
+        "class than it usually is where that one is right. convlens check DATA --labels asks networks that did not "
+        "learn from any of them."
+    )
+    found = [
         Gallery("The most confident mistakes", about, tuple(pictures[n] for n in worst.tolist())),
         Gallery("The least certain right answers", "", tuple(pictures[n] for n in least.tolist())),
+        Gallery("Labels to look at again", doubt, tuple(pictures[n] for n in doubtful.tolist())),
     ]
+    return found if len(doubtful) else found[:2]
 
 
 def _pictures(measured: Measured, rows: NDArray[np.int64], suspects: NDArray[np.bool_]) -> list[Picture]:
