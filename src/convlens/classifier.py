@@ -90,6 +90,11 @@ class Classifier:
         """The classes in the order of the logits."""
         return self.card.class_names
 
+    @property
+    def is_as_trained(self) -> bool:
+        """Whether views and scaling are those of the model file, so that its answers are the model's own."""
+        return (self.scaling, self.views) == (_scaling(self.card, raw=False), self.card.views)
+
     def predict(self, images: Any, top: int = 3) -> list[Prediction]:
         """Alias of `convlens.predict`."""
         return predict(self, images, top=top)
@@ -202,9 +207,7 @@ def _scaling(card: ModelCard, *, raw: bool) -> Scaling:
 
 def _with_thresholds(classifier: Classifier) -> Classifier:
     """Thresholds are for the probabilities and views that they were set for."""
-    card = classifier.card
-    fits = (classifier.scaling, classifier.views) == (_scaling(card, raw=False), card.views)
-    return replace(classifier, thresholds=card.thresholds if fits else None)
+    return replace(classifier, thresholds=classifier.card.thresholds if classifier.is_as_trained else None)
 
 
 def predict(

@@ -138,6 +138,17 @@ def test_predictions_that_do_not_fit_are_refused(
         convlens.compare([trained["good0"], table], progress="none")
 
 
+def test_refused_predictions_open_nothing(
+    trained: dict[str, convlens.Run], folder: Path, tmp_path: Path, workplace: Path
+) -> None:
+    """Of a table that does not fit no look at test is written down: none was taken."""
+    table = predictions(trained["good0"], folder, tmp_path / "p.csv", lambda rows: rows[:-200])
+    other = predictions(trained["weak0"], folder, tmp_path / "q.csv")
+    with pytest.raises(DataError, match="has no answer for"):
+        convlens.compare([other, table], data=folder, progress="none")
+    assert len(Ledger.read().lines) == 0
+
+
 def test_a_column_that_may_be_the_truth_is_not_taken_for_the_prediction(
     trained: dict[str, convlens.Run], tmp_path: Path
 ) -> None:

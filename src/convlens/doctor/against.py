@@ -19,12 +19,13 @@ from convlens import files
 from convlens.classifier import Classifier, load, pictures_of
 from convlens.data.image.decode import SUFFIXES, Pixels, quiet_pillow, read_bytes, read_header
 from convlens.data.packed.dataset import Dataset
+from convlens.data.packed.image_rows import evenly
 from convlens.data.packed.options import PackOptions
 from convlens.data.packed.pack import open_data, reopen
 from convlens.data.sources.base import ReadOptions
 from convlens.data.sources.recognise import open_source
 from convlens.data.sources.tree import suffix_of
-from convlens.doctor.findings import NOTE, WARNING, Difference, Finding, Findings, Shift
+from convlens.doctor.findings import NOTE, WARNING, Finding, Findings, PropertyShift, Shift
 from convlens.errors import ConvlensError, DataError, ImageError
 from convlens.evaluation.calibration import held_out
 from convlens.evaluation.test_ledger import inspect_test
@@ -65,7 +66,7 @@ def look_against(data: Any, model: Any, read: ReadOptions, data_root: str | Path
             f"{shown(classifier.path, 200)} has {counted(num, 'validation image')} that it did not learn from: "
             f"{LEAST_IMAGES} are needed to compare with"
         )
-    rows = rows[np.linspace(0, len(rows) - 1, min(_MOST, len(rows))).astype(int)]
+    rows = evenly(rows, _MOST)
     bar.line(f"looking at {counted(len(rows), 'validation image')} of the model")
     images = own.images_at(rows)
     there = _seen(classifier, (np.asarray(images[n : n + _BATCH]) for n in range(0, len(rows), _BATCH)))
@@ -104,11 +105,11 @@ def _new(
         dataset = open_data(data, PackOptions.for_input(spec, read, all_test=True), data_root=data_root, progress=bar)
         dataset = inspect_test(dataset, "check").merged()
         rows = dataset.rows("train")
-        rows = rows[np.linspace(0, len(rows) - 1, min(_MOST, len(rows))).astype(int)]
+        rows = evenly(rows, _MOST)
         images = dataset.images_at(rows)
         seen = _seen(classifier, (np.asarray(images[n : n + _BATCH]) for n in range(0, len(rows), _BATCH)))
         return seen._replace(sides=_sides_of(dataset, rows)), dataset.name, dataset.num_quarantined
-    paths = [paths[n] for n in np.linspace(0, len(paths) - 1, min(_MOST, len(paths))).astype(int)]
+    paths = evenly(np.array(paths, object), _MOST).tolist()
     sides: list[float] = []
     num_unread = 0
 
@@ -206,7 +207,7 @@ def _sides_of(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.array(sides)
 
 
-def _differences(class_names: tuple[str, ...], here: _Seen, there: _Seen) -> Iterator[Difference]:
+def _differences(class_names: tuple[str, ...], here: _Seen, there: _Seen) -> Iterator[PropertyShift]:
     """Every property, the share of unfamiliar ones first; p-values are adjusted for their number."""
     shares = []
     if here.unfamiliar_N is not None and there.unfamiliar_N is not None:
@@ -229,7 +230,7 @@ def _differences(class_names: tuple[str, ...], here: _Seen, there: _Seen) -> Ite
         apart = float(middle(x_N) - middle(y_M))
         seen = _share_seen(x_N, y_M, risk) if is_share else _shift_seen(len(x_N), len(y_M), risk)
         here_is, there_is = float(middle(x_N)), float(middle(y_M))
-        yield Difference(what, there_is, here_is, apart if is_share else apart / spread, p, seen, is_share)
+        yield PropertyShift(what, there_is, here_is, apart if is_share else apart / spread, p, seen, is_share)
 
 
 def _share_seen(x_N: NDArray[np.float64], y_M: NDArray[np.float64], risk: float) -> float:

@@ -82,7 +82,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Difference:
+class PropertyShift:
     """One property held against that of the model's own held-out pictures: its values there and here, how far apart
     they are (points of shares; standard deviations), the p-value among all that were looked at, and how large a
     difference would have been seen with a chance of 80 % (infinite: none)."""
@@ -130,7 +130,7 @@ class Shift:
     n: int
     n_there: int
     num_unread: int
-    differences: tuple[Difference, ...]
+    differences: tuple[PropertyShift, ...]
 
     @property
     def verdict(self) -> str:

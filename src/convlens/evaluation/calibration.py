@@ -17,6 +17,7 @@ from convlens import thresholds
 from convlens.checks import checked, real
 from convlens.classifier import Classifier, load
 from convlens.data.packed.dataset import Dataset
+from convlens.data.packed.image_rows import evenly
 from convlens.data.packed.pack import reopen
 from convlens.errors import DataError, UsageError
 from convlens.metrics import Scaling, best_scaling, best_temperature, cross_entropies, cross_entropy
@@ -54,8 +55,8 @@ def calibrate(path: Path, dataset: Dataset, device: str, bar: Progress) -> None:
         bar.line(f"probabilities stay as they are, and what is unfamiliar is not told: {why}")
         return
     most = _MULTIPLY_ADDS / max(1, classifier.network.plan.multiply_adds)
-    rows = _spread(dataset.rows("val")[measured], min(MOST_HELD_OUT, max(_LEAST, int(most))))
-    learned = _spread(dataset.rows("train"), min(MOST_LEARNED, max(_LEAST, int(most))))
+    rows = evenly(dataset.rows("val")[measured], min(MOST_HELD_OUT, max(_LEAST, int(most))))
+    learned = evenly(dataset.rows("train"), min(MOST_LEARNED, max(_LEAST, int(most))))
     addresses = layers_to_look_at(classifier.network.plan, len(learned))
     logits_NK, statistics = classifier.outputs(dataset.images_at(rows), addresses)
     calibration = calibration_of(logits_NK, dataset.labels_at(rows))
@@ -79,7 +80,7 @@ def promised(
     if require and reject is not None:
         raise UsageError("`require` and `reject` are two ways to choose thresholds: ask for one of them")
     card = classifier.card
-    if (classifier.views, classifier.scaling) != (card.views, load(classifier, raw=False).scaling):
+    if not classifier.is_as_trained:
         raise UsageError("what is promised is promised of the model's own answers: leave `raw` and other views away")
     wanted = wishes(require, card.class_names)
     if not wanted and reject is None:
@@ -153,11 +154,6 @@ def _said(found: Calibration) -> str:
         f"calibrated: {found.scaling}, loss {found.loss_before:.4f} to {found.loss_after:.4f} on the "
         f"{found.num_images:,} validation images that it was fitted to"
     )
-
-
-def _spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """At most so many rows, evenly spread."""
-    return rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)] if len(rows) > most else rows
 
 
 def _rewritten(classifier: Classifier, **values: Any) -> Classifier:

@@ -4,8 +4,6 @@ Owns which images those are, which models are seeds of one plan, and the verdict
 `paired.py`'s. No winner is named where the interval of the difference spans zero.
 """
 
-import csv
-import io
 import itertools
 import json
 import time
@@ -24,10 +22,11 @@ from convlens.checks import checked, choice
 from convlens.classifier import Classifier, load
 from convlens.data.image.framing import InputSpec
 from convlens.data.packed.dataset import Dataset
-from convlens.data.packed.image_rows import ImageRows
+from convlens.data.packed.image_rows import ImageRows, evenly
 from convlens.data.packed.options import PackOptions
 from convlens.data.packed.pack import open_data
 from convlens.data.sources.base import SPLITS, ReadOptions
+from convlens.data.sources.strict_csv import read_csv
 from convlens.errors import DataError, UsageError
 from convlens.evaluation.evaluate import Report, choose_images, measure, opened
 from convlens.evaluation.test_ledger import open_test, plan_hash
@@ -39,7 +38,6 @@ from convlens.run import MODEL_FILE, RUN_FILE, Run, runs
 from convlens.text import counted, did_you_mean, percent, shown
 
 SUFFIXES = (".html", ".htm", ".json")
-_MAX_CSV_BYTES = 256 << 20
 _PATHS = ("path", "file", "filename", "image", "name")
 _LABELS = ("label1", "prediction", "predicted", "label", "class")  # label1: as `predict --csv` writes it
 _VAGUE = ("label", "class")  # which may as well be the truth
@@ -222,16 +220,8 @@ class Comparison:
                                                      f"{cost.ms:.3f}", f"{cost.file_bytes / 1e6:.1f} MB"]),
                 ]
             )  # fmt: skip
-        header = [
-            "model",
-            "accuracy",
-            "loss",
-            "calibration error",
-            "parameters",
-            "multiply-adds",
-            "ms an image",
-            "file",
-        ]
+        header = ["model", "accuracy", "loss", "calibration error", "parameters", "multiply-adds"]
+        header += ["ms an image", "file"]
         found = [("Models", header, rows)]
         rows = [
             [
@@ -280,9 +270,9 @@ class Comparison:
         if path.suffix.lower() == ".json":
             files.write_text(path, json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
             return
-        verdicts = [(str(p), p.winner is not None) for p in self.pairs]
+        verdicts = list(map(str, self.pairs))
         values = {"title": "Comparison on " + shown(self.data, 80), "tables": self.tables(), "verdicts": verdicts}
-        lines = [line for line in self.lines() if line not in dict(verdicts)]
+        lines = [line for line in self.lines() if line not in verdicts]
         files.write_text(path, page("compare.html", lines=lines, galleries=self._galleries(), **values))
 
     def _galleries(self) -> list[tuple[str, str, list[tuple[str, str, str]]]]:
@@ -294,8 +284,7 @@ class Comparison:
         for other in self.contenders[1:]:
             for better, worse in ((other, first), (first, other)):
                 won = (better.right.mean(axis=0) > 0.5) & (worse.right.mean(axis=0) <= 0.5)
-                rows = np.flatnonzero(won)
-                rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _PICTURES)).astype(int)]
+                rows = evenly(np.flatnonzero(won), _PICTURES)
                 pictures = [
                     (
                         thumbnail(np.asarray(self.images[row]), _SIDE),
@@ -373,12 +362,16 @@ def compare(
             base = _only_data(data, read, data_root, bar)
         else:
             base = next(report.measured.dataset for report in reports if report is not None and report.measured)
-        for place, report in zip(places, reports, strict=True):
-            if report is None and split == "test":  # a plan of its own, of which only the answers are known
-                base, _ = open_test(base, f"predictions {files.sha256_of(_table_bytes(_where(place)))}", None, None)
+        answers = {
+            number: _answers_of(_where(places[number]), base, split)
+            for number, report in enumerate(reports)
+            if report is None
+        }
+        for number in answers if split == "test" else ():  # a plan of its own, of which only the answers are known
+            base, _ = open_test(base, f"predictions {files.sha256_of_file(_where(places[number]))}", None, None)
         told = [
-            _of_table(_where(place), base, split) if report is None else _of_report(report)
-            for place, report in zip(places, reports, strict=True)
+            _of_table(answers[number], base, split) if report is None else _of_report(report)
+            for number, report in enumerate(reports)
         ]
         bar.line("comparing")
         return _comparison(base, split, places, classifiers, reports, told)
@@ -472,70 +465,56 @@ def _of_report(report: Report) -> _Told:
     return _Told(truth, answers, dict(zip(shown_N, (hashes[row] for row in rows), strict=True)))
 
 
-def _of_table(path: Path, dataset: Dataset, split: str) -> _Told:
-    """A file of predictions, for the images of a split. Raises DataError where it has no answer for one of them, or
-    names others than the data has."""
+def _answers_of(path: Path, dataset: Dataset, split: str) -> dict[str, str]:
+    """What a file of predictions says of each image of a split, by the sample's name. Looks at no label. Raises
+    DataError where it has no answer for one of them, or names others than the data has."""
     where, samples = shown(path, 200), dataset.sample_names()
-    answers, place_of = _table_rows(_table_bytes(path), where, dataset), _finder(samples)
-    found: dict[str, str] = {}
-    for path_said, label in answers:
+    place_of, found = _finder(samples), dict[str, str]()
+    for path_said, label in _table_rows(path, dataset):
         name = place_of(path_said)
         if name is None:
             raise DataError(f"{where} names {shown(path_said)!r}, no picture of {dataset.name}: is it of other data?")
         if found.setdefault(name, label) != label:
             raise DataError(f"{where} has two different answers for {shown(path_said)!r}")
-    labels = [dataset.class_names[k] for k in dataset.labels(split).tolist()]
-    truth = dict(zip([samples[row] for row in dataset.rows(split).tolist()], labels, strict=True))
-    missing = [name for name in truth if name not in found]
+    wanted = [samples[row] for row in dataset.rows(split).tolist()]
+    missing = [name for name in wanted if name not in found]
     if missing:
         raise DataError(
-            f"{where} has no answer for {len(missing):,} of the {len(truth):,} {split} images of {dataset.name}, "
+            f"{where} has no answer for {len(missing):,} of the {len(wanted):,} {split} images of {dataset.name}, "
             f"{shown(missing[0])!r} among them"
         )
-    return _Told(truth, {name: found[name] for name in truth}, dict(zip(samples, dataset.source_hashes(), strict=True)))
+    return {name: found[name] for name in wanted}
 
 
-def _table_bytes(path: Path) -> bytes:
-    try:
-        return files.read_regular(path, _MAX_CSV_BYTES)
-    except OSError as error:
-        raise DataError(f"cannot read {shown(path, 200)}: {error.strerror or error}") from error
+def _of_table(answers: dict[str, str], dataset: Dataset, split: str) -> _Told:
+    labels = [dataset.class_names[k] for k in dataset.labels(split).tolist()]
+    hashes = dict(zip(dataset.sample_names(), dataset.source_hashes(), strict=True))
+    return _Told(dict(zip(answers, labels, strict=True)), answers, hashes)
 
 
-def _table_rows(data: bytes, where: str, dataset: Dataset) -> list[tuple[str, str]]:
+def _table_rows(path: Path, dataset: Dataset) -> list[tuple[str, str]]:
     """(path, predicted class) of each row. Raises DataError."""
-    try:
-        table = list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{where} is no table of UTF-8 text ({shown(error)})") from error
-    header = [cell.strip().lower() for cell in table[0]] if table else []
+    where, classes = shown(path, 200), dataset.class_names
+    header, table = read_csv(path, where)
+    header = [cell.lower() for cell in header]
     columns = [next((name for name in names if name in header), None) for names in (_PATHS, _LABELS)]
     if None in columns:
-        raise DataError(
-            f"{where} needs a column `path` and one `label` or `prediction`; it has {shown(', '.join(header))}"
-        )
+        raise DataError(f"{where} needs a column path and one label or prediction; it has {shown(', '.join(header))}")
     at_path, at_label = (header.index(str(name)) for name in columns)
     others = [n for n in range(len(header)) if n not in (at_path, at_label)] if columns[1] in _VAGUE else []
-    full = [row for row in table[1:] if len(row) == len(header)]
-    both = [n for n in others if full and all(row[n] in dataset.class_names for row in full)]
+    both = [n for n in others if table and all(row[n] in classes for _, row in table)]
     if both:
         raise DataError(
             f"{where}: which of its columns {header[at_label]} and {shown(header[both[0]])} is the prediction? Call "
             "that one prediction"
         )
-    found = []
-    for number, row in enumerate(table[1:], 2):
-        if not row:
-            continue
-        if len(row) != len(header):
-            raise DataError(f"{where}, line {number:,}: {counted(len(row), 'cell')}, the header has {len(header)}")
-        label = row[at_label]
-        if label not in dataset.class_names:
-            known = ", ".join(map(repr, dataset.class_names[:10]))
-            near = did_you_mean(label, dataset.class_names)
-            raise DataError(f"{where}, line {number:,}: unknown class {shown(label)!r}{near}; there are {known}")
-        found.append((row[at_path], label))
-    return found
+    for number, row in table:
+        if row[at_label] not in classes:
+            near, known = did_you_mean(row[at_label], classes), ", ".join(map(repr, classes[:10]))
+            raise DataError(
+                f"{where}, line {number:,}: unknown class {shown(row[at_label])!r}{near}; there are {known}"
+            )
+    return [(row[at_path], row[at_label]) for _, row in table]
 
 
 def _finder(names: Sequence[str]) -> Callable[[str], str | None]:

@@ -19,7 +19,7 @@ from convlens.classifier import Classifier
 from convlens.data.image.decode import Pixels
 from convlens.data.packed.contents import Contents
 from convlens.data.packed.dataset import DEFAULT_VAL_FRAC, Dataset
-from convlens.data.packed.image_rows import ImageRows
+from convlens.data.packed.image_rows import ImageRows, evenly
 from convlens.errors import ConvlensError
 from convlens.metrics import (
     Scaling,
@@ -210,8 +210,8 @@ def _by_neighbours(measured: Measured) -> str:
     if not measured.is_own or measured.split == "train":
         return "not known: the training images are not part of this data"
     dataset = measured.dataset
-    learned = _spread(np.arange(dataset.counts["train"]), _LEARNED)
-    asked = _spread(np.arange(len(measured.labels_N)), _ASKED)
+    learned = evenly(np.arange(dataset.counts["train"]), _LEARNED)
+    asked = evenly(np.arange(len(measured.labels_N)), _ASKED)
     answers = nearest_neighbours(
         _small(dataset.images("train"), learned),
         dataset.labels("train")[learned],
@@ -239,10 +239,6 @@ def _small(images: ImageRows, positions: NDArray[np.int64]) -> NDArray[np.float3
         cut = some[:, : rows * tall, : columns * wide].reshape(len(some), rows, tall, columns, wide, channels)
         found[start : start + 256] = cut.mean(axis=(2, 4), dtype=np.float32).reshape(len(some), -1)
     return found
-
-
-def _spread(positions: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    return positions if len(positions) <= most else positions[np.linspace(0, len(positions) - 1, most).astype(int)]
 
 
 def _classes(measured: Measured, numbers: dict[str, Any]) -> Section:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from convlens import files
+from convlens.data.sources.strict_csv import read_csv
 from convlens.errors import DataError
 from convlens.records import Name, Record
 from convlens.text import did_you_mean, listed, shown
 
 DECISIONS = ("keep", "change", "drop", "skip")
 _COLUMNS = ("path", "label", "decision", "new_label")
-_MAX_BYTES = 256 << 20
 
 
 class Correction(Record, frozen=True):
@@ -60,14 +60,7 @@ def read_corrections(path: str | Path) -> list[Correction]:
     """The rows of a table. Raises DataError where it is none, a decision is none of those there are, a change has no
     new label, or an image stands there twice."""
     where = shown(path, 200)
-    try:
-        text = files.read_regular(Path(path), _MAX_BYTES).decode("utf-8-sig", "surrogateescape")
-        table = list(csv.reader(io.StringIO(text, newline=""), strict=True))
-    except OSError as error:
-        raise DataError(f"cannot read the labels file {where}: {error.strerror or error}") from error
-    except (UnicodeDecodeError, csv.Error, ValueError) as error:
-        raise DataError(f"the labels file {where} is no table of UTF-8 text ({shown(error)})") from error
-    header = [cell.strip() for cell in table[0]] if table else []
+    header, table = read_csv(path, f"the labels file {where}")
     missing = [name for name in _COLUMNS if name not in header]
     if unknown := [name for name in header if name not in _FILE_COLUMNS]:
         raise DataError(
@@ -79,12 +72,8 @@ def read_corrections(path: str | Path) -> list[Correction]:
             f"makes one); it has {shown(', '.join(header))}"
         )
     found, seen = list[Correction](), dict[str, int]()
-    for number, cells in enumerate(table[1:], 2):
-        if not cells:
-            continue
+    for number, cells in table:
         place = f"{where}, line {number:,}"
-        if len(cells) != len(header):
-            raise DataError(f"{place}: {len(cells):,} cells, the header has {len(header)}")
         row = dict(zip(header, cells, strict=True))
         decision, name = row["decision"].strip().lower(), row["path"]
         if decision not in ("", *DECISIONS):

@@ -78,6 +78,11 @@ class ImageRows:
             )
 
 
+def evenly(values: NDArray[Any], most: int) -> NDArray[Any]:
+    """At most so many of some values (N,), evenly spread, the first and the last among them."""
+    return values if len(values) <= most else values[np.linspace(0, len(values) - 1, most).astype(np.int64)]
+
+
 def key_of(image: Pixels) -> int:
     """An image's key: the first eight bytes of the SHA-256 of its pixels."""
     return int.from_bytes(hashlib.sha256(np.ascontiguousarray(image).data).digest()[:8], "little")
