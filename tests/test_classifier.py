@@ -166,11 +166,11 @@ def test_mirrored_views(two_views: convlens.Run, arrays: Any, workplace: Path) -
 def test_views_of_one_s_own_choice_are_not_the_run_s_score(two_views: convlens.Run, workplace: Path) -> None:
     """evaluate with other views than the model's leaves no report, and counts as another plan's opening."""
     report = convlens.evaluate(two_views, views="none")
-    assert any("was not kept" in note for note in report.notes) and two_views.test is None
+    assert any("was not kept" in note for note in report.asides) and two_views.test is None
     assert report.openings is not None and report.openings.num_plans == 1
     own = convlens.evaluate(two_views)
     assert own.openings is not None and own.openings.num_plans == 2
-    assert not any("was not kept" in note for note in own.notes)
+    assert not any("was not kept" in note for note in own.asides)
     with pytest.raises(UsageError, match="unknown views"):
         convlens.evaluate(two_views, views="all")
 

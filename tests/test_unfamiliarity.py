@@ -8,6 +8,7 @@ import pytest
 from sklearn.covariance import EmpiricalCovariance
 
 from convlens.architecture import parse, plan
+from convlens.architecture.layers import Activation
 from convlens.errors import ModelFileError
 from convlens.modelfile import ModelFile, read_model, write_model
 from convlens.presets import PRESETS
@@ -37,7 +38,7 @@ def test_the_distance_is_mahalanobis_to_the_nearest_class() -> None:
     found = Unfamiliarity.fitted(("2",), [means], labels, [means], np.zeros((len(means), 3)))
     centres = np.stack([means[labels == k].mean(axis=0) for k in range(3)])
     shared = EmpiricalCovariance(assume_centered=True).fit(means - centres[labels])
-    far = np.stack([shared.mahalanobis(means - centre) for centre in centres]).min(axis=0)
+    far = np.sqrt(np.stack([shared.mahalanobis(means - centre) for centre in centres]).min(axis=0))
     scores = found.scores([means], np.zeros((len(means), 3)))
     assert np.corrcoef(scores, far)[0, 1] > 0.9999
 
@@ -77,7 +78,7 @@ def test_layers_fit_into_a_tenth_of_the_weights_or_64_kb() -> None:
 def test_it_travels_in_the_model_file_and_damage_is_named(run: Run, tmp_path: Path) -> None:
     """Written and read again it gives the same scores; a file whose layers are not those of its network is refused."""
     file = read_model(run.model)
-    addresses = layers_to_look_at(file.plan, 4_000)
+    addresses = [leaf.address for leaf in file.plan.leaves if isinstance(leaf.layer, Activation)][:2]
     sizes = {leaf.address: num_statistics(leaf) for leaf in file.plan.leaves}
     rng = np.random.default_rng(0)
     k = file.plan.num_classes
@@ -85,9 +86,14 @@ def test_it_travels_in_the_model_file_and_damage_is_named(run: Run, tmp_path: Pa
     logits = rng.normal(size=(400, k))
     found = Unfamiliarity.fitted(addresses, means, rng.integers(0, k, 400), means, logits)
     _write(file, tmp_path / "m.safetensors", found)
+    assert found.record.to_json()["power"] == 1
     again = read_model(tmp_path / "m.safetensors").card.unfamiliarity
     assert again is not None and again.record == found.record
     assert np.array_equal(again.scores(means, logits), found.scores(means, logits))
+    squared = replace(found, record=found.record.replace(power=2.0))
+    _write(file, tmp_path / "2.safetensors", squared)
+    before = read_model(tmp_path / "2.safetensors").card.unfamiliarity
+    assert before is not None and not np.allclose(before.scores(means, logits), found.scores(means, logits))
     layers = found.record.layers
     for wrong in (
         found.record.replace(layers=(*layers, layers[0])),
@@ -109,7 +115,9 @@ def _write(file: ModelFile, path: Path, found: Unfamiliarity) -> None:
 
 
 def test_residual_networks_are_looked_into() -> None:
-    """Activations inside residuals and repeats count too."""
+    """Activations inside residuals and repeats count too; not those that see less than 3×3 pixels."""
     sentence = f"repeat(2, residual(conv(3, 3, padding=1) batchnorm relu)) {TINY_COLOUR}"
     found = layers_to_look_at(plan(parse(sentence), (3, 32, 32), 4), 4_000)
-    assert len(found) == 2 and found[0].count(".") == 2, found
+    assert len(found) == 1 and found[0].count(".") == 2, found
+    network = plan(parse(f"conv(8, 2) gelu {TINY_COLOUR}"), (3, 32, 32), 4)
+    assert layers_to_look_at(network, 4_000) == ("4",)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from convlens.errors import ConvlensError
     from convlens.evaluation.compare import Comparison, compare
     from convlens.evaluation.evaluate import Report, evaluate
-    from convlens.evaluation.verify import Verification, verify
     from convlens.experiment import train
     from convlens.explaining import explain
     from convlens.lens.features import Features
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from convlens.presets import PRESETS
     from convlens.recipe import Recipe
     from convlens.run import Run, Series, runs
+    from convlens.verification import Verification, verify
 
 _HOMES = {  # module -> the public names that live there
     "architecture.parser": "Architecture parse",
@@ -44,7 +44,7 @@ _HOMES = {  # module -> the public names that live there
     "errors": "ConvlensError",
     "evaluation.compare": "Comparison compare",
     "evaluation.evaluate": "Report evaluate",
-    "evaluation.verify": "Verification verify",
+    "verification": "Verification verify",
     "experiment": "train",
     "explaining": "explain",
     "lens.features": "Features",

@@ -9,6 +9,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from convlens import files
 from convlens.architecture import Plan, parse, plan
 from convlens.architecture.layers import Linear
@@ -17,10 +20,11 @@ from convlens.data.packed.contents import Contents
 from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.pack import is_packed, open_data, reopen
 from convlens.errors import DataError, RecipeError, RunError, SentenceError, TrainingError, UsageError
-from convlens.evaluation.calibration import calibrate
-from convlens.evaluation.cross_validation import cross_validate
+from convlens.evaluation.calibration import calibrate, calibrate_by_folds
+from convlens.evaluation.cross_validation import cross_validate, keep_held_out
 from convlens.evaluation.evaluate import evaluate
 from convlens.evaluation.learning_curve import measure_learning_curve
+from convlens.evaluation.report import FOLDS
 from convlens.evaluation.test_ledger import ledger_path, open_test
 from convlens.network.compute import resolve_compute, resolve_device
 from convlens.network.memory import check_memory
@@ -140,11 +144,14 @@ def _train_new(request: TrainRequest, out: str | Path | None, watch: Watch) -> R
     for number, place in enumerate(places):
         training_plan = replace(first, seed=first.seed + number)
         measured: dict[str, Any] = {}
+        logits_NK = None
         if training_plan.folds is not None:
-            training_plan, measured = _cross_validated(training_plan, watch.bar)
+            training_plan, measured, logits_NK = _cross_validated(training_plan, watch.bar)
         # From here on there is a run to end well: whoever handles signals hears it by being asked.
         ended = watch.is_stopped()
         runs.append(_new_folder(training_plan, place, measured))
+        if logits_NK is not None:
+            keep_held_out(runs[-1], logits_NK)
         if previews and number == 0:
             _draw_previews(previews, runs[0].path / INPUTS_FILE, watch.bar)
         runs[-1] = _finished(training_plan, runs[-1], watch, ended=ended)
@@ -171,9 +178,7 @@ def _finished(training_plan: TrainingPlan, run: Run, watch: Watch, *, ended: boo
         else:
             run = train_run(training_plan, run, watch, ended=ended)
         if run.status == "complete" and not files.is_file(run.path / REPORT_FILE):  # the last thing that is written
-            calibrate(run.model, training_plan.dataset, training_plan.compute.device, watch.bar)
-            if run.val is not None and not run.val.may_count_seen and not training_plan.test:
-                evaluate(run, split="val", device=training_plan.compute.device, progress="none")
+            _calibrated_and_reported(training_plan, Run(run.path), watch.bar)
         if run.status == "complete" and run.record.learning_curve is None and training_plan.recipe.head != "kept":
             _measure_curve(training_plan, run, watch.bar)
         run = Run(run.path, Contents.of(training_plan.dataset))
@@ -184,6 +189,18 @@ def _finished(training_plan: TrainingPlan, run: Run, watch: Watch, *, ended: boo
         watch.bar.line(str(report.openings))
         update_record(run.path, test=report.score)
         return Run(run.path, run.contents)
+
+
+def _calibrated_and_reported(training_plan: TrainingPlan, run: Run, bar: Progress) -> None:
+    """Calibrate the model, and write the report of what is known of it without opening test for it."""
+    device = training_plan.compute.device
+    if run.record.held_out_sha256 is not None:
+        calibrate_by_folds(run, training_plan.dataset, bar)
+        evaluate(run, split=FOLDS, device=device, progress="none")
+        return
+    calibrate(run.model, training_plan.dataset, device, bar)
+    if run.val is not None and not run.val.may_count_seen and not training_plan.test:
+        evaluate(run, split="val", device=device, progress="none")
 
 
 def _measure_curve(training_plan: TrainingPlan, run: Run, bar: Progress) -> None:
@@ -209,8 +226,10 @@ def _measure_curve(training_plan: TrainingPlan, run: Run, bar: Progress) -> None
     )
 
 
-def _cross_validated(training_plan: TrainingPlan, bar: Progress) -> tuple[TrainingPlan, dict[str, Any]]:
-    """The plan with its data open, test among it, and what cross-validation adds to the run's record."""
+def _cross_validated(
+    training_plan: TrainingPlan, bar: Progress
+) -> tuple[TrainingPlan, dict[str, Any], NDArray[np.float32]]:
+    """The plan with its data open, test among it, what cross-validation adds to the run's record, and its logits."""
     dataset, _ = open_test(
         training_plan.dataset,
         str(training_plan.network.architecture),
@@ -219,13 +238,13 @@ def _cross_validated(training_plan: TrainingPlan, bar: Progress) -> tuple[Traini
         None if training_plan.parent is None else training_plan.parent.card.origin,
     )
     training_plan = replace(training_plan, dataset=dataset)
-    score, num_known = cross_validate(training_plan, bar)
-    if num_known:
+    score, logits_NK = cross_validate(training_plan, bar)
+    if num_known := int(np.isnan(logits_NK[:, 0]).sum()):
         bar.line(
             f"note: {num_known:,} images that the parent was made with, or that share a group with one, were learned "
             "from in every fold and are not counted"
         )
-    return training_plan, {"cross_validation": score, "num_not_held_out": num_known}
+    return training_plan, {"cross_validation": score, "num_not_held_out": num_known}, logits_NK
 
 
 # ---------------------------------------------------------------- from request to plan

@@ -89,6 +89,7 @@ class RunRecord(Record, frozen=True, kw_only=True):
     folds: Count | None = None
     cross_validation: Score | None = None
     num_not_held_out: Count | None = None
+    held_out_sha256: Name | None = None
     ended: Name | None = None
     series: tuple[Name, ...] | None = None
     learning_curve: LearningCurve | None = None

@@ -1,10 +1,9 @@
 """How unlike a network's training images a picture is: an out-of-distribution score that travels in the model file.
 
-Owns the score, how it is fitted, and its bounds. The maps of the first two activations are reduced to mean and
-standard deviation of each channel; of either it takes the squared Mahalanobis distance to the nearest class mean under
-the covariance that the classes share (K. Lee et al., NeurIPS 2018), adds them over the root of their number, and takes
-off the largest logit (D. Hendrycks et al., ICML 2022), each in standard deviations of validation images.
-docs/decisions.md says what it was chosen over.
+Owns the score, how it is fitted, and its bounds. The maps of the first activation that sees 3×3 pixels are reduced to
+mean and standard deviation of each channel; of these it takes the Mahalanobis distance to the nearest class mean under
+the covariance that the classes share (K. Lee et al., NeurIPS 2018), and takes off the largest logit (D. Hendrycks et
+al., ICML 2022), each in standard deviations of validation images. docs/decisions.md says what it was chosen over.
 """
 
 import math
@@ -22,7 +21,7 @@ from convlens.records import Count, Name, Number, Record, Share
 
 LEAST_IMAGES = 100  # held out, below which no threshold can be promised
 FALSE_ALARMS = 0.01  # of pictures like the training images, that the threshold calls unfamiliar
-_MOST_LAYERS = 2
+_LEAST_SEEN = 3  # pixels across: to a network like those of Keller Jordan's airbench, 2×2 of them are a whitening
 _LEAST_VALUES, _SHARE = 16_384, 10  # that are kept: 64 KB, or a tenth of the weights
 _SHRUNK = 1e-3  # of the mean variance, added to each: channels that never fired have none
 _IMAGES_A_STATISTIC = 4  # from which on a covariance can be told
@@ -48,13 +47,15 @@ class LayerFacts(Record, frozen=True):
 
 class UnfamiliarityRecord(Record, frozen=True, kw_only=True):
     """What a card says of it; the rest are the tensors `unfamiliar.ADDRESS.centres` (K, S) and `.whitening` (S, S).
-    A score above `threshold` is had by a share `false_alarms` of pictures like the `num_images` of validation."""
+    A score above `threshold` is had by a share `false_alarms` of pictures like the `num_images` of validation. Models
+    of before add up two layers' distances, to the `power` of 2, over the root of two."""
 
     layers: Annotated[tuple[LayerFacts, ...], Meta(min_length=1, max_length=100)]
     max_logit: Measured
     threshold: Number
     false_alarms: Share
     num_images: Count
+    power: Number = 2.0
 
     def shapes(self, num_classes: int) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Type and shape of each of its tensors."""
@@ -103,12 +104,12 @@ class Unfamiliarity:
         num, num_classes = logits_MK.shape
         layers = tuple(_fitted_layer(x_NS, labels_N, num_classes) for x_NS in learned)
         facts = tuple(
-            LayerFacts(address, x_MS.shape[1], _measured(_distance(layer, x_MS)))
+            LayerFacts(address, x_MS.shape[1], _measured(_distance(layer, x_MS, power=1)))
             for address, layer, x_MS in zip(addresses, layers, held_out, strict=True)
         )
         max_logit = _measured(logits_MK.max(axis=1))
         record = UnfamiliarityRecord(
-            layers=facts, max_logit=max_logit, threshold=0.0, false_alarms=FALSE_ALARMS, num_images=num
+            layers=facts, max_logit=max_logit, threshold=0.0, false_alarms=FALSE_ALARMS, num_images=num, power=1.0
         )
         scores_M = np.sort(cls(record, layers).scores(held_out, logits_MK))
         # The rank that a new picture exceeds so rarely (V. Vovk et al., 2005): conformal, whatever the distribution.
@@ -119,7 +120,8 @@ class Unfamiliarity:
         """float64 (N,), larger for what is less like the training images."""
         scores_N = -_standard(logits_NK.max(axis=1), self.record.max_logit)
         for one, layer, x_NS in zip(self.record.layers, self.layers, statistics, strict=True):
-            scores_N += _standard(_distance(layer, x_NS), one.distance) / math.sqrt(len(self.layers))
+            distances_N = _distance(layer, x_NS, self.record.power)
+            scores_N += _standard(distances_N, one.distance) / math.sqrt(len(self.layers))
         return scores_N
 
     def are_unfamiliar(self, statistics: Statistics, logits_NK: NDArray[np.floating]) -> NDArray[np.bool_]:
@@ -146,17 +148,16 @@ def num_statistics(node: Node) -> int:
 
 
 def layers_to_look_at(network: Plan, num_images: int) -> tuple[str, ...]:
-    """The addresses of the first two activations that fit into a tenth of the weights, or 64 KB, and whose covariance
-    so many training images can tell. Early layers see how a picture is made; what it shows, the largest logit says."""
-    left, num_classes = max(_LEAST_VALUES, network.num_parameters // _SHARE), network.num_classes
-    found: list[str] = []
+    """The address of the first activation that sees 3×3 pixels, fits into a tenth of the weights, or 64 KB, and whose
+    covariance so many training images can tell; none where there is none. Early layers see how a picture is made; what
+    it shows, the largest logit says."""
+    most, num_classes = max(_LEAST_VALUES, network.num_parameters // _SHARE), network.num_classes
     for node in network.leaves:
-        num = num_statistics(node)
+        num, seen = num_statistics(node), min(axis.size for axis in node.receptive)
         size, needed = num * (num + num_classes), _IMAGES_A_STATISTIC * num + num_classes
-        if isinstance(node.layer, Activation) and size <= left and needed <= num_images:
-            found.append(node.address)
-            left -= size
-    return tuple(found[:_MOST_LAYERS])
+        if isinstance(node.layer, Activation) and seen >= _LEAST_SEEN and size <= most and needed <= num_images:
+            return (node.address,)
+    return ()
 
 
 def _fitted_layer(statistics_NS: NDArray[np.floating], labels_N: NDArray[np.int64], num_classes: int) -> _Layer:
@@ -173,11 +174,11 @@ def _fitted_layer(statistics_NS: NDArray[np.floating], labels_N: NDArray[np.int6
     return _Layer((centres_KS @ whitening_SS).astype(np.float32), whitening_SS.astype(np.float32))
 
 
-def _distance(layer: _Layer, x_NS: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The squared distance to the nearest class mean, float64 (N,)."""
+def _distance(layer: _Layer, x_NS: NDArray[np.floating], power: float) -> NDArray[np.float64]:
+    """The distance to the nearest class mean to this power, float64 (N,)."""
     z_NS, centres_KS = x_NS.astype(np.float64) @ layer.whitening_SS, layer.centres_KS.astype(np.float64)
     squares_NK = (z_NS**2).sum(axis=1)[:, None] - 2 * z_NS @ centres_KS.T + (centres_KS**2).sum(axis=1)
-    nearest_N: NDArray[np.float64] = np.maximum(squares_NK.min(axis=1), 0.0)
+    nearest_N: NDArray[np.float64] = np.maximum(squares_NK.min(axis=1), 0.0) ** (power / 2)
     return nearest_N
 
 

@@ -15,7 +15,7 @@ from convlens.errors import DataError, UsageError
 from convlens.evaluation.test_ledger import ledger_path
 from convlens.modelfile import read_model
 from convlens.recipe import Recipe
-from tests.conftest import QUICK, shapes
+from tests.conftest import QUICK, Command, shapes
 from tests.helpers import NET, PLAIN, folder, read_lines, trained, trained_on
 
 HARDLY = Recipe(lr=1e-6, epochs=0.1, batch_size=32, precision="float32", schedule="constant", warmup_frac=0.0)
@@ -71,11 +71,43 @@ def test_folds_measure_every_image_once_and_train_on_all(workplace: Path) -> Non
     assert read_model(run.model).card.metrics.cross_validation == run.cross_validation
     assert len(read_lines(ledger_path())) == 1
     assert any(what == "3 folds" for what, _ in run.summary())
-    with pytest.raises(DataError, match="cross-validation"):
+    with pytest.raises(DataError, match="split=folds"):
         convlens.evaluate(run, progress="none")
     stopped = convlens.train(root, architecture=NET, recipe=PLAIN, folds=3, progress="none", stop=lambda: True)
     resumed = convlens.train(resume=stopped.path, progress="none")
     assert resumed.status == "complete" and resumed.cross_validation is not None
+
+
+def test_what_the_folds_answered_is_kept_and_reported(workplace: Path, command: Command) -> None:
+    """Each class and pair is told of folds too, as often as one likes: the look at test was written down when they were
+    trained. `verify` confirms the report, and answers that were changed are not taken."""
+    run = trained_on(shapes(400, 2), recipe=QUICK.replace(epochs=4), folds=3)
+    assert run.cross_validation is not None
+    report = convlens.evaluate(run, split="folds", progress="none")
+    assert report.n == 400 == report.confusion_KK.sum() and report.accuracy == run.cross_validation.accuracy
+    assert report.openings is not None and report.openings.count == 1 == len(read_lines(ledger_path()))
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    assert "each answered by a network that did not learn from it" in page and "Grad-CAM of the answer" not in page
+    calibration = read_model(run.model).card.calibration
+    assert calibration is not None and calibration.num_images == 400
+    assert convlens.verify(run, progress="none").is_confirmed
+    done = command("evaluate", run.path, "--split", "folds")
+    assert done.returncode == 0 and "confusion matrix" in done.stdout and "folds accuracy" in done.stdout
+    with pytest.raises(DataError, match="leave `views` away"):
+        convlens.evaluate(run, split="folds", views="mirror", progress="none")
+    with pytest.raises(DataError, match="leave `data` away"):
+        convlens.evaluate(run, shapes(400, 3), split="folds", progress="none")
+    kept = run.path / "held-out.npy"
+    damaged = bytearray(kept.read_bytes())
+    damaged[-1] ^= 1
+    kept.write_bytes(damaged)
+    with pytest.raises(DataError, match="is damaged"):
+        convlens.evaluate(run, split="folds", progress="none")
+    kept.unlink()
+    with pytest.raises(DataError, match="cannot read the answers of the folds"):
+        convlens.verify(run, progress="none")
+    with pytest.raises(DataError, match="trained with `folds`"):
+        convlens.evaluate(trained_on(shapes(100, 4), recipe=HARDLY), split="folds", progress="none")
 
 
 def test_folds_keep_groups_together_and_classes_even() -> None:

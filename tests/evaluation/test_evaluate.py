@@ -224,7 +224,7 @@ def test_a_run_of_before_keeps_its_score(workplace: Path) -> None:
         del document["recipe"][name]
     write_sealed(run.path / "run.json", document)
     report = convlens.evaluate(run.path, progress="none")
-    assert not any("was not kept" in note for note in report.notes) and convlens.Run(run.path).test == report.score
+    assert not any("was not kept" in note for note in report.asides) and convlens.Run(run.path).test == report.score
 
 
 def test_intervals_count_groups(tmp_path: Path, workplace: Path) -> None:

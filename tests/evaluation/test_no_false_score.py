@@ -143,7 +143,7 @@ def test_another_runs_model_leaves_the_record_alone(workplace: Path) -> None:
     one, other = train(root, out="one"), train(root, seed=5, out="other")
     shutil.copy(one.model, other.model)
     report = convlens.evaluate(other, progress="none")
-    assert "tells of another model" in report.notes[-1]
+    assert "tells of another model" in report.asides[-1]
     assert convlens.runs(workplace)[-1].test is None
 
 
@@ -153,7 +153,7 @@ def test_a_test_score_ends_with_the_weights_that_it_was_measured_with(workplace:
     run = train(root, test=True, stop=lambda: next(asked))
     assert run.status == "interrupted"
     early = convlens.evaluate(run, progress="none")
-    assert any("unfinished" in note for note in early.notes) and convlens.runs()[0].test == early.score
+    assert any("unfinished" in note for note in early.asides) and convlens.runs()[0].test == early.score
     finished = convlens.train(resume=run, progress="none")
     dataset, _ = open_test(pack(root), TINY, _QUICK, 0)
     logits = convlens.load(finished).logits(dataset.images("test"))

@@ -91,7 +91,7 @@ def test_what_frozen_layers_cannot_do_is_not_inherited(workplace: Path) -> None:
     head = convlens.train(data, parent=parent.path, recipe={"freeze": "head", "epochs": 1}, progress="none")
     assert (head.record.recipe["grow_from"], head.record.recipe["views"]) == (1.0, "none")
     report = convlens.evaluate(head, views="mirror", progress="none")  # measured so, though not trained so
-    assert report.n and any("was not kept" in note for note in report.notes)
+    assert report.n and any("was not kept" in note for note in report.asides)
     on = convlens.train(data, parent=parent.path, recipe={"epochs": 1}, progress="none")
     assert (on.record.recipe["grow_from"], on.record.recipe["views"]) == (0.5, "mirror")
     for field, value in (("grow_from", 0.5), ("views", "mirror")):

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from convlens.evaluation.evaluate import Report
 
 _DATA = "Other data to measure on; its classes are matched by name."
+_SPLIT = "test (each opening is written down), val, train, or folds (what the networks of --folds answered)."
 _REPORT = "Write the report: .html (pictures, charts, one file), .pdf (printed by a browser), .md, or .json."
 _REQUIRE = (
     "Promise 'CLASS recall>=0.99' or 'CLASS precision>=0.9' (said several times: all of them): thresholds are set by "
@@ -48,7 +49,7 @@ def evaluate(
         str | None,
         typer.Argument(metavar="DATA", help=_DATA, show_default="what it was trained on", autocompletion=complete_data),
     ] = None,
-    split: Annotated[str, flag("test (each opening is written down), val or train.", EVALUATION)] = "test",
+    split: Annotated[str, flag(_SPLIT, EVALUATION)] = "test",
     device: Device = None,
     views: Views = None,
     raw: Raw = False,
@@ -84,7 +85,7 @@ def evaluate(
             bar.line("writing the report")
             found.save(report)
     if json:
-        tables.print_json(found.to_json())
+        tables.print_json(found.to_json() | {"asides": list(found.asides)})
     else:
         _print(found)
     if report is not None:

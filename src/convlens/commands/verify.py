@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from convlens.commands import terminal
-from convlens.commands.options import DataRoot, Device, Json, complete_data
+from convlens.commands.options import DataRoot, Device, Exclude, Json, Labels, complete_data
 from convlens.render import tables
 
 
@@ -23,6 +23,8 @@ def verify(
         str | None,
         typer.Option(metavar="MODEL", help="Its model.", show_default="where the report has it"),
     ] = None,
+    exclude: Exclude = None,
+    labels: Labels = None,
     device: Device = None,
     data_root: DataRoot = None,
     json: Json = False,
@@ -34,7 +36,14 @@ def verify(
     import convlens
 
     with terminal.progress() as bar:
-        found = convlens.verify(report, data, model=model, device=device, data_root=data_root, progress=bar)
+        others: dict[str, Any] = {
+            "exclude": exclude,
+            "labels": labels,
+            "device": device,
+            "data_root": data_root,
+            "progress": bar,
+        }
+        found = convlens.verify(report, data, model=model, **others)
     if json:
         tables.print_json(found.to_json())
     else:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlens.data.image.decode import Pixels, decode, quiet_pillow
+from convlens.data.packed.checked import keep_checked
 from convlens.data.packed.contents import Contents, reasons
 from convlens.data.packed.corrections import Correction
 from convlens.data.packed.dataset import DEFAULT_VAL_FRAC, Dataset, in_split
@@ -97,6 +98,9 @@ def check(
             dataset = open_listed(source, options, val_frac=DEFAULT_VAL_FRAC, progress=bar)
         looked = _Check(dataset, source, headers, problems, bar)
         findings = looked.findings()
+        if source is not None:
+            lines = [(one.severity, one.title) for one in findings.findings]
+            keep_checked(dataset, lines, findings.verdict)
         said_options = PackOptions(exclude=options.exclude, **options.read._asdict())
         if labels:
             from convlens.doctor.labels import suspects  # torch, which nothing else here needs

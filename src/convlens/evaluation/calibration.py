@@ -20,9 +20,11 @@ from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.image_rows import evenly
 from convlens.data.packed.pack import reopen
 from convlens.errors import DataError, UsageError
+from convlens.evaluation.cross_validation import read_held_out
 from convlens.metrics import Scaling, best_scaling, best_temperature, cross_entropies, cross_entropy
 from convlens.modelfile import Calibration, ModelCard, read_model, write_model
 from convlens.progress import Progress
+from convlens.run import Run
 from convlens.seen import Seen
 from convlens.text import counted
 from convlens.thresholds import wishes
@@ -66,6 +68,20 @@ def calibrate(path: Path, dataset: Dataset, device: str, bar: Progress) -> None:
         _, learned_from = classifier.outputs(dataset.images_at(learned), addresses)
         found = Unfamiliarity.fitted(addresses, learned_from, dataset.labels_at(learned), statistics, logits_NK)
     _rewritten(classifier, calibration=calibration, unfamiliarity=found)
+
+
+def calibrate_by_folds(run: Run, dataset: Dataset, bar: Progress) -> None:
+    """The same for a model that learned from all of its images: the scaling is fitted to the answers that the networks
+    of its folds gave to images that they did not learn from, and taken over (as scikit-learn's CalibratedClassifierCV
+    does with `ensemble=False`). What is unfamiliar is not told: no image was held out from this very network."""
+    logits_NK = read_held_out(run)
+    measured = ~np.isnan(logits_NK[:, 0])
+    if (num := int(measured.sum())) < LEAST_IMAGES:
+        bar.line(f"probabilities stay as they are: {_few(num)}")
+        return
+    calibration = calibration_of(logits_NK[measured], dataset.labels("train")[measured])
+    bar.line(f"{_said(calibration)}; what is unfamiliar is not told: every image was learned from")
+    _rewritten(load(run.model), calibration=calibration)
 
 
 def promised(
@@ -144,15 +160,15 @@ def calibration_of(logits_NK: NDArray[np.floating], labels_N: NDArray[np.integer
 
 
 def _few(num: int) -> str:
-    return f"{counted(num, 'image')} held out for validation, and {LEAST_IMAGES} are needed"
+    return f"{counted(num, 'image')} held out, and {LEAST_IMAGES} are needed"
 
 
 def _said(found: Calibration) -> str:
     if found.scaling == Scaling():
-        return f"probabilities stay as they are: none was better on {found.num_images:,} validation images"
+        return f"probabilities stay as they are: none was better on {found.num_images:,} images that were held out"
     return (
         f"calibrated: {found.scaling}, loss {found.loss_before:.4f} to {found.loss_after:.4f} on the "
-        f"{found.num_images:,} validation images that it was fitted to"
+        f"{found.num_images:,} held-out images that it was fitted to"
     )
 
 

@@ -4,29 +4,63 @@ Owns how images are dealt into folds. Where a test split would have a few dozen 
 all folds each image counts. All of test is looked at: the data set comes with the permit for it.
 """
 
+import io
+
 import numpy as np
 from numpy.typing import NDArray
 
+from convlens import files
 from convlens.data.packed.splits import deal
 from convlens.errors import DataError, TrainingError
 from convlens.metrics import Score, score
 from convlens.progress import Progress
+from convlens.run import Run, update_record
 from convlens.text import percent, shown
 from convlens.training.plan import TrainingPlan
 from convlens.training.trial import run_trial
 from convlens.training.warm_start import is_comparable
 
+HELD_OUT_FILE = "held-out.npy"  # in the run folder; nothing is known of an image whose row has no numbers
+_MOST_BYTES = 4 << 30
 
-def cross_validate(plan: TrainingPlan, bar: Progress) -> tuple[Score, int]:
+
+def cross_validate(plan: TrainingPlan, bar: Progress) -> tuple[Score, NDArray[np.float32]]:
     """Train `plan.folds` times, each time without one fold, and score every image by the network that did not see it.
 
-    The second number says how many were never held out. Raises as `held_out_logits` does.
+    With the score the logits, float32 (N, K) in the order of the data set, NaN for images that were never held out.
+    Raises as `held_out_logits` does.
     """
     dataset = plan.dataset
     logits_NK, measured_N = held_out_logits(plan, bar)
     groups_N, labels_N = dataset.split_keys(dataset.rows("train")), dataset.labels("train")
     found = score(logits_NK[measured_N], labels_N[measured_N], groups_N[measured_N])
-    return found, int((~measured_N).sum())
+    logits_NK[~measured_N] = np.nan
+    return found, logits_NK
+
+
+def keep_held_out(run: Run, logits_NK: NDArray[np.float32]) -> None:
+    """Write the logits of a cross-validation into its run, and their SHA-256 into its record. Raises StorageError."""
+    written = io.BytesIO()
+    np.save(written, logits_NK, allow_pickle=False)
+    files.write_bytes(run.path / HELD_OUT_FILE, written.getvalue())
+    update_record(run.path, held_out_sha256=files.sha256_of(written.getvalue()))
+
+
+def read_held_out(run: Run) -> NDArray[np.float32]:
+    """The logits of a run's cross-validation, float32 (N, K), NaN for images that were never held out. Raises DataError
+    where there are none, or others than those that were written."""
+    path = run.path / HELD_OUT_FILE
+    where, expected = shown(path, 200), run.record.held_out_sha256
+    if expected is None:
+        raise DataError(f"{shown(run.path, 200)} has no answers of folds: train with `folds` to have some")
+    try:
+        data = files.read_regular(path, _MOST_BYTES)
+    except OSError as error:
+        raise DataError(f"cannot read the answers of the folds in {where}: {error.strerror or error}") from error
+    if files.sha256_of(data) != expected:
+        raise DataError(f"{where} is damaged: it is not what the run's record has")
+    logits_NK: NDArray[np.float32] = np.load(io.BytesIO(data), allow_pickle=False)
+    return logits_NK
 
 
 def held_out_logits(plan: TrainingPlan, bar: Progress) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

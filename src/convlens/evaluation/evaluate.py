@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from convlens import files
 from convlens.checks import checked, choice
 from convlens.classifier import Classifier, load
+from convlens.data.packed.checked import Checked, what_was_checked
 from convlens.data.packed.corrections import Correction, check_corrections, labels_of
 from convlens.data.packed.dataset import DEFAULT_VAL_FRAC, DataIdentity, Dataset, are_same_samples
 from convlens.data.packed.options import PackOptions, exclusions, refuse_unknown
@@ -21,9 +22,10 @@ from convlens.data.packed.pack import is_packed_folder, open_data, reopen
 from convlens.data.sources.base import SPLITS, ReadOptions
 from convlens.errors import ConvlensError, DataError, RecipeError, RecordError, StorageError
 from convlens.evaluation.calibration import promised
+from convlens.evaluation.cross_validation import HELD_OUT_FILE, read_held_out
 from convlens.evaluation.promises import Promise, promises_kept
-from convlens.evaluation.report import SUFFIXES, Measured, report_text
-from convlens.evaluation.test_ledger import Openings, open_test
+from convlens.evaluation.report import FOLDS, SUFFIXES, Measured, report_text
+from convlens.evaluation.test_ledger import Openings, inspect_test, open_test
 from convlens.metrics import (
     MAY_COUNT_SEEN,
     Scaling,
@@ -80,7 +82,8 @@ class Report:
 
     `expected_calibration_error` is in 0..1 (15 bins of equal mass). `openings` is None unless the split is test.
     `num_unfamiliar` of the images are unlike those of the training, as the model says; None where it cannot tell.
-    `promises` is what the model promises of its answers, and what came of it.
+    `promises` is what the model promises of its answers, and what came of it; `checked` what `check` found in the data,
+    None where it has not looked.
     """
 
     model: Path
@@ -98,6 +101,8 @@ class Report:
     num_unfamiliar: int | None = None
     promises: tuple[Promise, ...] = ()
     before: Corrected | None = None
+    checked: Checked | None = None
+    asides: tuple[str, ...] = field(default=(), compare=False)  # of the run that it lies in: no page has them
     measured: Measured | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -156,6 +161,7 @@ class Report:
             "before_labels_file": None if self.before is None else self.before.to_json(),
             "promises": [asdict(one) for one in self.promises],
             "openings": opened,
+            "data_check": None if self.checked is None else self.checked.to_json(),
             "weights": self.weights,
             "notes": list(self.notes),
         }
@@ -194,7 +200,7 @@ class Report:
         cooled = f", probabilities at {scaling}" if scaling != Scaling() else ""
         lines.append(f"{w['which']}{steps}, measured in {w['precision']} on {w['device']}{mirrored}{cooled}")
         lines += [str(self.openings)] if self.openings else []
-        return [*lines, *self.remarks()]
+        return [*lines, *self.remarks(), *self.asides]
 
     def remarks(self) -> list[str]:
         """What must be known beside the score."""
@@ -256,7 +262,8 @@ def evaluate(
     data_root: str | Path | None = None,
     progress: str | Progress = "auto",
 ) -> Report:
-    """Measure a model on a split: "test" (each opening is written down), "val" or "train".
+    """Measure a model on a split: "test" (each opening is written down), "val", "train", or "folds": the answers that
+    the networks of a run's folds gave to what they did not learn from.
 
     Without `data` it is the set the model was trained on, with the very same splits. Other data is framed with the
     model's InputSpec, its classes are matched by name, and where it has no split of its own all of it is test;
@@ -272,7 +279,7 @@ def evaluate(
     Raises DataError where a class is unknown to the model, nothing is left to measure, the counts do not add up, or a
     promise cannot be given.
     """
-    checked("split", split, choice(SPLITS), DataError)
+    checked("split", split, choice((*SPLITS, FOLDS)), DataError)
     classifier = load(model, device, views, raw=raw or None)
     asked = [require] if isinstance(require, str) or not isinstance(require, Iterable | None) else list(require or ())
     if asked or reject is not None:
@@ -280,7 +287,7 @@ def evaluate(
     read = ReadOptions(group, layout, label, path_column, label_column)
     excluded = exclusions(exclude)
     corrections = () if labels is None else tuple(labels_of(labels))
-    chosen = _without(choose_images(classifier, data, split, read, data_root, progress), split, excluded)
+    chosen = without(choose_images(classifier, data, split, read, data_root, progress), split, excluded)
     report = measure(classifier, replace(chosen, corrections=corrections), split, opened)
     return _kept(report, classifier.card, is_part=bool(excluded or corrections))
 
@@ -289,9 +296,11 @@ Opener = Callable[[Dataset, Classifier], tuple[Dataset, Openings]]
 
 
 def opened(dataset: Dataset, classifier: Classifier) -> tuple[Dataset, Openings]:
-    """Test, opened for a model: the look is written down."""
-    card = classifier.card
-    return open_test(dataset, card.architecture, card.recipe, card.seed, card.origin, views=classifier.views)
+    """Test, opened for a model: the look is written down; that of folds was when they were trained."""
+    card, again = classifier.card, dataset.is_merged
+    return open_test(
+        dataset, card.architecture, card.recipe, card.seed, card.origin, views=classifier.views, again=again
+    )
 
 
 def measure(classifier: Classifier, chosen: "Choice", split: str, open_test_for: Opener) -> Report:
@@ -307,19 +316,22 @@ def measure(classifier: Classifier, chosen: "Choice", split: str, open_test_for:
         trained_on = classifier.card.dataset
         if dataset.is_merged or (trained_on is not None and trained_on.is_merged):
             raise DataError(
-                f"the model was trained on all images of {dataset.name}: evaluate it on other data (a score of its own "
-                "is that of its cross-validation)"
+                f"the model was trained on all images of {dataset.name}: evaluate it on other data, or with "
+                "`split=folds`, as the networks of its folds answered"
             )
         raise DataError(f"{dataset.name} has no {split} images{left_out}")
     openings = None
-    if split == "test":
+    if split in ("test", FOLDS):
         dataset, openings = open_test_for(dataset, classifier)
-    images, labels = dataset.images(split), dataset.labels(split)
-    images, labels = images.only(chosen.keep), mapping[labels[chosen.keep]]
+    rows = dataset.rows("train" if split == FOLDS else split)[chosen.keep]
+    images, labels = dataset.images_at(rows), mapping[dataset.labels_at(rows)]
     images.check()
-    groups_N = dataset.groups_at(dataset.rows(split)[chosen.keep])
-    known = classifier.card.unfamiliarity
-    logits, statistics = classifier.outputs(images, known.addresses if known else ())
+    groups_N = dataset.groups_at(rows)
+    known = classifier.card.unfamiliarity if chosen.logits_NK is None else None
+    if chosen.logits_NK is None:
+        logits, statistics = classifier.outputs(images, known.addresses if known else ())
+    else:
+        logits, statistics = chosen.logits_NK[chosen.keep], []
     num_samples = len(dataset)
     before = None
     num_measured = len(logits)
@@ -347,6 +359,7 @@ def measure(classifier: Classifier, chosen: "Choice", split: str, open_test_for:
         weights=_weights(classifier),
         notes=(*chosen.notes, *dataset.notes, *(() if (origin := classifier.card.origin) is None else (origin.note,))),
         before=before,
+        checked=what_was_checked(dataset),
         promises=promises_kept(classifier, logits, labels, groups_N),
         num_unfamiliar=None if known is None else int(known.are_unfamiliar(statistics, logits).sum()),
         measured=Measured(classifier, dataset, split, images, labels, logits, groups_N, chosen.is_own),
@@ -358,6 +371,8 @@ def _corrected(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_], tuple[int, int, int, int]]:
     """The labels of these rows before and after a labels file, as the data set's numbers, int64 (N,), and which are
     kept, bool (N,); and what the file did. Raises DataError where it is of other data, or drops all of them."""
+    if split != "test":
+        dataset = inspect_test(dataset, "evaluate")  # each label that the file names is held against the data's
     names, classes = dataset.sample_names(), dataset.class_names
     numbers = {name: k for k, name in enumerate(classes)}
     labels = [classes[k] for k in dataset.labels_at(np.arange(len(names))).tolist()]
@@ -408,6 +423,7 @@ class Choice:
     is_own: bool = False
     why_left_out: str = "the model was made with"
     corrections: tuple[Correction, ...] = ()
+    logits_NK: NDArray[np.float32] | None = None  # of folds, whose networks are gone
 
 
 def choose_images(
@@ -421,6 +437,8 @@ def choose_images(
     """Which images of a split a model is measured on. Raises DataError."""
     card = classifier.card
     trained_on = card.dataset
+    if split == FOLDS:
+        return _of_folds(classifier, data, data_root, progress)
     val_frac = DEFAULT_VAL_FRAC if trained_on is None else trained_on.val_frac
     if data is None:
         if trained_on is None:
@@ -459,6 +477,28 @@ def _of_own(dataset: Dataset, classifier: Classifier, split: str) -> Choice:
         chosen = _leaving_out(dataset, seen)
         return replace(chosen, may_count_seen=True, notes=(*chosen.notes, note))
     return _by_record(dataset, keys, before, seen)
+
+
+def _of_folds(classifier: Classifier, data: Any, data_root: str | Path | None, progress: str | Progress) -> Choice:
+    """All images that were held out once, and what the networks of the folds answered."""
+    card, run = classifier.card, Run(classifier.path.parent)
+    if card.dataset is None or not card.dataset.is_merged or not files.is_file(run.path / RUN_FILE):
+        raise DataError(f"{shown(classifier.path, 200)} is no model of a run that was trained with `folds`")
+    if not _is_model_of(card, run.record):
+        raise DataError(f"run.json in {shown(run.path, 200)} tells of another model: its folds are not this one's")
+    if classifier.views != card.views:
+        raise DataError(f"the networks of the folds are gone, and answered with views={card.views}: leave `views` away")
+    logits_NK = read_held_out(run)
+    if data is None:
+        dataset = reopen(card.dataset, data_root=data_root, progress=progress)
+    else:
+        dataset = open_data(data, card.dataset.options, data_root=data_root, progress=progress).merged()
+    if not card.dataset.is_of(dataset.card) or len(logits_NK) != len(dataset.rows("train")):
+        raise DataError(f"{dataset.name} is not the data that the folds were made of: leave `data` away")
+    measured_N = ~np.isnan(logits_NK[:, 0])
+    note = f"the answers are those of the {run.record.folds} networks of the folds, as {HELD_OUT_FILE} keeps them"
+    num_left_out = int((~measured_N).sum())
+    return Choice(dataset, measured_N, num_left_out, (note,), is_own=True, logits_NK=logits_NK)
 
 
 def _of_other(dataset: Dataset, classifier: Classifier, split: str) -> Choice:
@@ -523,7 +563,7 @@ def _leaving_out(dataset: Dataset, seen: NDArray[np.bool_]) -> Choice:
 _BY_CHANCE = "; of pictures that it never saw, one in 10,000 is taken for one"
 
 
-def _without(choice: Choice, split: str, exclude: tuple[str, ...]) -> Choice:
+def without(choice: Choice, split: str, exclude: tuple[str, ...]) -> Choice:
     """The choice without the samples that a list names. Raises DataError where it names others."""
     if not exclude:
         return choice
@@ -531,7 +571,8 @@ def _without(choice: Choice, split: str, exclude: tuple[str, ...]) -> Choice:
     names, excluded = dataset.sample_names(), set(exclude)
     unreadable = [line.path for line in dataset.samples() if line.status != "ok"]
     refuse_unknown(exclude, [*names, *unreadable], dataset.name)
-    out = np.array([names[row] in excluded for row in dataset.rows(split)], bool) & choice.keep
+    rows = dataset.rows("train" if split == FOLDS else split)
+    out = np.array([names[row] in excluded for row in rows], bool) & choice.keep
     note = f"{int(out.sum()):,} {split} images are left out by the list of exclusions"
     return replace(
         choice,
@@ -563,17 +604,17 @@ def _kept(report: Report, card: ModelCard, *, is_part: bool) -> Report:
         record = run.record
         if not _is_model_of(card, record):
             note = f"the report was not kept: run.json in {shown(run.path, 200)} tells of another model"
-            return replace(report, notes=(*report.notes, note))
+            return replace(report, asides=(note,))
         if run.status != "complete":
             note = (
                 f"the training is unfinished ({run.status}): `resume={shown(run.path, 200)}` of train goes on with it"
             )
-            report = replace(report, notes=(note, *report.notes))
+            report = replace(report, asides=(note,))
     except RecordError as error:
-        return replace(report, notes=(*report.notes, f"the report was not kept: {error}"))
+        return replace(report, asides=(f"the report was not kept: {error}",))
     if report.weights["views"] != card.views:
         note = f"the report was not kept: the model classifies with views={card.views} unless it is told otherwise"
-        return replace(report, notes=(*report.notes, note))
+        return replace(report, asides=(note,))
     if card.calibration is not None and report.weights["temperature"] != card.calibration.temperature:
         return report  # raw, as was asked for: not the model's own
     name = f"evaluation-{report.split}-{report.dataset.name}-{report.dataset.fingerprint[:8]}.json"
@@ -584,12 +625,13 @@ def _kept(report: Report, card: ModelCard, *, is_part: bool) -> Report:
             return report
         if report.split == "test":
             update_record(run.path, test=report.score)
-        if run.status == "complete" and (report.split == "test" or (report.split == "val" and record.test is None)):
+        is_best = report.split in ("test", FOLDS) or (report.split == "val" and record.test is None)
+        if run.status == "complete" and is_best:
             report.save(
                 run.path / REPORT_FILE, replace=True
             )  # of a test that was opened it no longer says that it is sealed
     except (StorageError, RecordError) as error:
-        return replace(report, notes=(*report.notes, f"the report was not kept: {error}"))
+        return replace(report, asides=(f"the report was not kept: {error}",))
     return report
 
 

@@ -45,6 +45,7 @@ from convlens.run import Run
 from convlens.text import counted, percent, shown
 
 _PACKED_BY = ("size", "channels", "framing", "region", "group", "layout", "label", "path_column", "label_column")
+FOLDS = "folds"  # in the place of a split: all images, each answered by a network of a fold that it was not in
 SUFFIXES = (".html", ".htm", ".pdf", ".md", ".json")
 _PICTURES, _SIDE = 12, 112  # of each kind, and their pixels
 _MOST_IN_TABLE, _MOST_PAIRS, _FEW_PAIRS = 30, 40, 10  # classes of a whole confusion matrix; pairs without and with one
@@ -106,6 +107,11 @@ def first_sentence(score: Score, split: str, name: str, *, is_own: bool) -> str:
         return f"On {pictures}, some of which it may have learned from, {right}: the true number may be lower."
     if split == "train":
         return f"On {pictures} that it learned from, {right}: this says nothing of new pictures."
+    if split == FOLDS:
+        return (
+            f"On {pictures}, each answered by a network that did not learn from it, {right}. The model itself learned "
+            "from all of them, and is about as good, or a little better."
+        )
     if split == "val" and is_own:
         return (
             f"On {pictures} that it did not learn from, but by which it was chosen, {right}: expect a little less on "
@@ -147,7 +153,7 @@ def report_text(measured: Measured, numbers: dict[str, Any], score: Score, lines
     if suffix == ".json":
         return json.dumps(numbers, indent=1, sort_keys=True, allow_nan=False) + "\n"
     sections = [_counts(measured, numbers), _beside(measured, score), _classes(measured, numbers), _pairs(measured)]
-    about = [_data(measured), _made(measured, numbers)]
+    about = [_checked(numbers), _data(measured), _made(measured, numbers)]
     values: dict[str, Any] = {
         "title": f"{shown(measured.dataset.name, 80)}: {measured.classifier.path.parent.name or 'model'}",
         "sentence": first_sentence(score, measured.split, measured.dataset.name, is_own=measured.is_own),
@@ -177,7 +183,7 @@ def _counts(measured: Measured, numbers: dict[str, Any]) -> Section:
     opened = numbers["openings"]
     rows = [
         ("measured", f"{numbers['n']:,}"),
-        (f"in the {measured.split} split", f"{counts[measured.split]:,}"),
+        *([] if measured.split == FOLDS else [(f"in the {measured.split} split", f"{counts[measured.split]:,}")]),
         ("left out", f"{numbers['num_left_out']:,} (learned from by the model, or named to be left out)"),
         ("quarantined", f"{measured.dataset.num_quarantined:,} files of the whole data that could not be read"),
         ("listed", f"{measured.dataset.num_listed:,} in the whole data: {sum(counts.values()):,} in splits"),
@@ -207,6 +213,8 @@ def _beside(measured: Measured, score: Score) -> Section:
 
 
 def _by_neighbours(measured: Measured) -> str:
+    if measured.split == FOLDS:
+        return "not known: every picture was learned from"
     if not measured.is_own or measured.split == "train":
         return "not known: the training images are not part of this data"
     dataset = measured.dataset
@@ -279,6 +287,17 @@ def _pairs(measured: Measured) -> Section:
     return Section("What is taken for what", note, ("class", "taken for", "times", "rate"), rows)
 
 
+def _checked(numbers: dict[str, Any]) -> Section:
+    """What `check` found in the data, where it has looked."""
+    title, found = "What the check of the data found", numbers["data_check"]
+    if found is None:
+        note = "It was not checked: whether pictures are there twice, across splits too, or betray their class by how "
+        note += "they were made, convlens check DATA tells. The next report has it then."
+        return Section(title, note, ("", ""), [("checked", "no")])
+    rows = [(one["severity"], one["title"]) for one in found["findings"]]
+    return Section(title, f"{found['verdict'][:1].upper()}{found['verdict'][1:]}.", ("", ""), rows)
+
+
 def _data(measured: Measured) -> Section:
     spec, dataset = measured.dataset.input_spec, measured.dataset
     size = f"{spec.height}×{spec.width} px, {'grey' if spec.channels == 1 else 'colour'}, framing {spec.framing}"
@@ -286,7 +305,6 @@ def _data(measured: Measured) -> Section:
     rows.append(("fingerprint", dataset.fingerprint))
     if dataset.test_fingerprint is not None:
         rows.append(("fingerprint of test", dataset.test_fingerprint))
-    rows.append(("not looked for here", "near-duplicates across splits, shortcuts: convlens check DATA"))
     return Section("The data", "", ("", ""), rows)
 
 
@@ -394,10 +412,11 @@ def _calibration_note(measured: Measured) -> str:
         why = "the model has no calibration" if calibration is None else "they are raw, as was asked for"
         return f"Expected calibration error {percent(after)} (n = {n:,}). The probabilities are not calibrated: {why}."
     before = calibration_error(softmax(measured.logits_NK), measured.labels_N)
-    on_them = " These are the pictures that it was fitted to." if measured.split == "val" else ""
+    is_fitted = measured.is_own and measured.split in ("val", FOLDS)
+    on_them = " These are the pictures that it was fitted to." if is_fitted else ""
     return (
         f"Expected calibration error {percent(before)} before, {percent(after)} after calibration "
-        f"({calibration.scaling}, fitted to {calibration.num_images:,} validation pictures; n = {n:,} here). "
+        f"({calibration.scaling}, fitted to {calibration.num_images:,} held-out pictures; n = {n:,} here). "
         f"On the line, 90 % sure is right nine times in ten.{on_them}"
     )
 
@@ -438,7 +457,8 @@ def _galleries(measured: Measured) -> list[Gallery]:
     doubtful = doubtful[np.argsort(-label_doubt(measured.logits_NK, labels)[doubtful], kind="stable")][:_PICTURES]
     shown_rows = np.unique(np.concatenate([worst, least, doubtful]))
     pictures = dict(zip(shown_rows.tolist(), _pictures(measured, shown_rows, suspects), strict=True))
-    about = f"The surest of {counted(len(wrong), 'mistake')}; warm colours mark what spoke for the answer (Grad-CAM)."
+    about = f"The surest of {counted(len(wrong), 'mistake')}"
+    about += "." if measured.split == FOLDS else "; warm colours mark what spoke for the answer (Grad-CAM)."
     doubt = (
         f"In {counted(int(suspects.sum()), 'mistake')} the label may be what is wrong: the model is surer of another "
         "class than it usually is where that one is right. convlens check DATA --labels asks networks that did not "
@@ -456,7 +476,8 @@ def _pictures(measured: Measured, rows: NDArray[np.int64], suspects: NDArray[np.
     if not len(rows):
         return []
     images = np.asarray(measured.images[rows])
-    maps = _maps(measured.classifier, images, measured.answers[rows])
+    # The networks of folds are gone.
+    maps = None if measured.split == FOLDS else _maps(measured.classifier, images, measured.answers[rows])
     names, p_NK = measured.classifier.class_names, measured.probabilities
     try:
         samples = measured.dataset.sample_names()

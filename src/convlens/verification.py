@@ -8,17 +8,22 @@ import html
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from convlens import files
 from convlens.classifier import Classifier, load
+from convlens.data.packed.corrections import labels_of
 from convlens.data.packed.dataset import Dataset
+from convlens.data.packed.options import exclusions
+from convlens.data.packed.pack import is_packed_folder
 from convlens.data.sources.base import SPLITS, ReadOptions
-from convlens.errors import RecordError, UsageError
-from convlens.evaluation.evaluate import Report, choose_images, measure
+from convlens.doctor.checking import check
+from convlens.errors import ConvlensError, RecordError, UsageError
+from convlens.evaluation.evaluate import Report, choose_images, measure, without
+from convlens.evaluation.report import FOLDS
 from convlens.evaluation.test_ledger import Ledger, Openings, inspect_test, ledger_path, openings_until, plan_hash
 from convlens.progress import Progress, open_progress
 from convlens.records import json_value
@@ -71,6 +76,8 @@ def verify(
     data: Any = None,
     *,
     model: Any = None,
+    exclude: str | Path | Iterable[str] | None = None,
+    labels: str | Path | None = None,
     device: str | None = "auto",
     data_root: str | Path | None = None,
     progress: str | Progress = "auto",
@@ -79,25 +86,27 @@ def verify(
     ledger is not as the report says.
 
     `report` is a report (.html or .json) or a run, whose report and record are looked at. `data` and `model` say where
-    they are now, should that not be where the report has them. The look at test is written down as an inspection.
+    they are now, should that not be where the report has them, `exclude` and `labels` are the files that were given to
+    `evaluate`. Where the report has what `check` found, the data is checked anew. The look at test is written down as
+    an inspection.
     Raises UsageError for what is no report, and as `evaluate` does where nothing can be measured.
     """
     run = report if isinstance(report, Run) else Run(Path(report))
     is_run = isinstance(report, Run) or files.is_file(run.path / RUN_FILE)
     path = run.path / REPORT_FILE if is_run else Path(str(report))
     text, said = _read(path)
-    if said.get("before_labels_file") is not None:
-        raise UsageError(
-            f"{shown(path, 200)} is of labels that a file changed, which it does not have: it is not verified"
-        )
+    unknown: list[str] = []
+    if (said.get("before_labels_file") is None) != (labels is None):
+        has = "no labels file" if labels is not None else "labels that a file changed: say which with `labels`"
+        raise UsageError(f"{shown(path, 200)} is of {has}")
     said["weights"].setdefault("curvature", 0.0)  # of reports of before
     said.setdefault("promises", [])
+    said.setdefault("data_check", None)
     place = _model(said, path, run if is_run else None) if model is None else model
     w = said["weights"]
     is_raw = (w.get("temperature"), w.get("curvature", 0)) == (1, 0)  # if that is not so, the probabilities tell
     classifier = load(place, device, _views(said), raw=is_raw)
     found: list[Openings | None] = []
-    unknown: list[str] = []
 
     def look(dataset: Dataset, opened: Classifier) -> tuple[Dataset, Openings]:
         openings, doubts = _ledger(said, dataset, opened)
@@ -107,7 +116,12 @@ def verify(
 
     with open_progress(progress) as bar:
         chosen = choose_images(classifier, data, said["split"], ReadOptions(), data_root, bar)
+        chosen = without(chosen, said["split"], exclusions(exclude))
+        chosen = replace(chosen, corrections=() if labels is None else tuple(labels_of(labels)))
+        if said["data_check"] is not None:
+            unknown += _check_again(chosen.dataset, data, data_root, bar)
         again = measure(classifier, chosen, said["split"], look)
+    again = again if said["data_check"] is not None else replace(again, checked=None)
     if found:
         again = replace(again, openings=found[0])
     own = json_value(json.dumps(again.to_json()).encode(), "what was measured", _MAX_VALUES)
@@ -126,6 +140,18 @@ def verify(
     if is_run:
         differs += _record_differs(run, again)
     return Verification(path, num, tuple(differs), tuple(unknown))
+
+
+def _check_again(dataset: Dataset, data: Any, data_root: str | Path | None, bar: Progress) -> list[str]:
+    """Look the data over as `check` did, so that what it finds is known; and why that could not be done."""
+    options, place = dataset.card.options, dataset.source if data is None else data
+    if isinstance(place, Dataset) or is_packed_folder(place):
+        return ["what the check of the data found: the set is packed, and its source is what is checked"]
+    try:
+        check(place, exclude=options.exclude or None, data_root=data_root, progress=bar, **options.read._asdict())
+    except ConvlensError as error:
+        return [f"what the check of the data found: {error}"]
+    return []
 
 
 def _read(path: Path) -> tuple[str | None, dict[str, Any]]:
@@ -147,7 +173,7 @@ def _read(path: Path) -> tuple[str | None, dict[str, Any]]:
     needed = {"model": str, "split": str, "weights": dict, "n": int}
     if not isinstance(said, dict) or not all(isinstance(said.get(name), kind) for name, kind in needed.items()):
         raise UsageError(f"{where} is no report of convlens")
-    if said["split"] not in SPLITS:
+    if said["split"] not in (*SPLITS, FOLDS):
         raise UsageError(f"{where} is of the split {shown(said['split'])}, which there is not")
     return text, said
 
@@ -218,9 +244,9 @@ def _page_differs(text: str, again: Report) -> list[str]:
 
 def _record_differs(run: Run, again: Report) -> list[str]:
     """Whether the run's own record has the same score."""
-    kept = {"test": run.test, "val": run.val}.get(again.split)
-    if kept is None or again.split == "val":
-        # On validation the record has the loss before calibration.
+    kept = {"test": run.test, "val": run.val, FOLDS: run.cross_validation}.get(again.split)
+    if kept is None or again.split != "test":
+        # Of others than test the record has the loss before calibration.
         same = kept is None or (kept.accuracy, kept.n) == (again.score.accuracy, again.score.n)
     else:
         same = all(_alike(a, b) for _, a, b in _compared(kept.to_json(), again.score.to_json()))

@@ -14,13 +14,16 @@ import numpy as np
 import pytest
 
 import convlens
-from convlens.data.packed.pack import open_data
+from convlens.data.packed.dataset import Dataset
+from convlens.data.packed.pack import open_data, reopen
 from convlens.errors import ConvlensError, UsageError
 from convlens.evaluation.test_ledger import ledger_path
-from convlens.evaluation.verify import Verification
+from convlens.files import cache_folder
 from convlens.modelfile import read_model, write_model
 from convlens.run import Run
+from convlens.verification import Verification
 from tests.conftest import QUICK, TINY, Command, shapes
+from tests.helpers import SHORT, folder, splits, trained
 
 
 @pytest.fixture
@@ -42,6 +45,62 @@ def found(run: Run) -> Verification | None:
     except ConvlensError as error:
         assert "\n" not in str(error)
         return None
+
+
+def test_what_check_found_stands_in_reports_and_is_confirmed(workplace: Path) -> None:
+    """A report says that the data was not checked, or what was found in these samples, whatever the input's size is;
+    `verify` checks the data anew, and does not take what the report says for it."""
+    root = folder(workplace / "data", range(120))
+    shutil.copy(root / "ant" / "0.png", root / "ant" / "copy.png")
+    run = trained(root, size=16, val_frac=0.3)
+    assert "It was not checked" in (run.path / "report.html").read_text(encoding="utf-8")
+    findings = convlens.check(root, progress="none")
+    report = convlens.evaluate(run, split="val", progress="none")
+    assert report.checked is not None
+    assert [one.title for one in report.checked.findings] == [one.title for one in findings.findings] != []
+    report.save("r.html")
+    assert findings.findings[0].title in Path("r.html").read_text(encoding="utf-8")
+    report.save("r.json")
+    assert convlens.verify("r.html", progress="none").is_confirmed
+    shutil.rmtree(cache_folder() / "checked")
+    assert convlens.verify("r.json", progress="none").is_confirmed
+    said = json.loads(Path("r.json").read_text(encoding="utf-8"))
+    said["data_check"]["findings"] = []
+    Path("none.json").write_text(json.dumps(said), encoding="utf-8")
+    verified = convlens.verify("none.json", progress="none")
+    assert "data_check.findings" in str(verified) and not verified.is_confirmed
+    Path("gone").mkdir()
+    (root / "ant" / "copy.png").unlink()
+    assert convlens.evaluate(run, root, split="test", progress="none").checked is None, "of other samples"
+
+
+def test_reports_with_exclusions_labels_and_views_are_confirmed(workplace: Path) -> None:
+    """Whoever gives `verify` what `evaluate` was given has the same numbers; whoever does not is told that they are not
+    the same."""
+    root = folder(workplace / "data", range(120))
+    run = trained(root, size=16, val_frac=0.3, recipe=SHORT.replace(flip=True))
+    names = {split: [n for n, s in splits(open_again(run)).items() if s == split] for split in ("val",)}["val"]
+    Path("out.txt").write_text("\n".join(names[:3]) + "\n", encoding="utf-8")
+    label = Path(names[4]).parts[0]
+    other = {"ant": "bee", "bee": "ant"}[label]
+    Path("labels.csv").write_text(
+        f"path,label,decision,new_label\n{names[4]},{label},change,{other}\n", encoding="utf-8"
+    )
+    convlens.evaluate(run, split="val", exclude="out.txt", progress="none").save("excluded.html")
+    convlens.evaluate(run, split="val", labels="labels.csv", progress="none").save("labels.html")
+    convlens.evaluate(run, split="val", views="mirror", progress="none").save("views.html")
+    assert convlens.verify("excluded.html", exclude="out.txt", progress="none").is_confirmed
+    assert convlens.verify("labels.html", labels="labels.csv", progress="none").is_confirmed
+    assert (found := convlens.verify("views.html", progress="none")).is_confirmed, str(found)
+    assert "num_left_out" in str(convlens.verify("excluded.html", progress="none"))
+    with pytest.raises(UsageError, match="say which with `labels`"):
+        convlens.verify("labels.html", progress="none")
+    with pytest.raises(UsageError, match="is of no labels file"):
+        convlens.verify("views.html", labels="labels.csv", progress="none")
+
+
+def open_again(run: Run) -> Dataset:
+    return reopen(run.record.dataset)
 
 
 def test_a_claim_is_confirmed(claim: Run, command: Command) -> None:
