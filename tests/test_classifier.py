@@ -115,7 +115,7 @@ def test_one_broken_picture_ends_nothing(run: convlens.Run, command: Command, wo
     rows = Path("all.csv").read_text(encoding="utf-8").splitlines()
     assert (
         len(rows) == 7
-        and rows[0].endswith("probability3,answer,unfamiliar,error")
+        and rows[0].endswith("probability3,answer,unfamiliar,seen,error")
         and sum("HEIC" in row for row in rows) == 1
     )
     lines = command("predict", run.path, "-", "--jsonl", input="some/0.png\nsome/broken.jpg\n")

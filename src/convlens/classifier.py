@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 
 from convlens import files, modelfile
-from convlens.checks import checked, choice, whole
+from convlens.checks import checked, choice, real, whole
 from convlens.data.image.decode import Pixels, pixels_of, quiet_pillow, read_bytes
 from convlens.data.image.framing import fit, picture
-from convlens.data.packed.image_rows import ImageRows
+from convlens.data.packed.image_rows import ImageRows, key_of
 from convlens.data.prefetch import is_small, prefetch
 from convlens.data.sources.listing import list_tree
 from convlens.data.sources.tree import DiskTree, suffix_of
@@ -48,8 +48,10 @@ class Prediction:
 
     `path` names the picture, or is None for one that came as bytes or pixels. `unfamiliar` says whether it is unlike
     the training images, None where the model cannot tell, and `uncertain` whether it gives no answer because of what it
-    promises (`label` is then the likeliest), None where it promises nothing; to keep a promise `label` may be another
-    than the likeliest. Where it could not be read, `error` says why, and there is
+    promises (`label` is then the likeliest), or of the probability that was asked for, None where neither is said; to
+    keep a promise `label` may be another than the likeliest. `seen` says whether the model was made with this very
+    picture, so that its being right says nothing of new ones, None where that is not known; `remark` is what else must
+    be known of it. Where it could not be read, `error` says why, and there is
     no answer: no label, no probability, an empty `top`.
     """
 
@@ -60,6 +62,8 @@ class Prediction:
     error: str | None = None
     unfamiliar: bool | None = None
     uncertain: bool | None = None
+    seen: bool | None = None
+    remark: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As `predict --json` prints it."""
@@ -67,7 +71,7 @@ class Prediction:
         if self.error is not None:
             return {"path": self.path, "label": None, "probability": None, "top": [], "error": self.error}
         answer = {"path": self.path, "label": self.label, "probability": self.probability, "top": top}
-        told = {name: getattr(self, name) for name in ("unfamiliar", "uncertain")}
+        told = {name: getattr(self, name) for name in ("unfamiliar", "uncertain", "seen", "remark")}
         return answer | {name: value for name, value in told.items() if value is not None}
 
 
@@ -219,17 +223,19 @@ def predict(
     views: str | None = None,
     raw: bool = False,
     recursive: bool = False,
+    min_probability: float = 0.0,
     progress: str | Progress = "auto",
 ) -> list[Prediction]:
     """Classify pictures, in order.
 
     `model`, `views` and `raw` are what `load` takes. `images` is one picture or several: paths, patterns with `*`,
     folders (of the pictures in them; with `recursive` also of those in folders below), bytes, open files, arrays (H, W)
-    or (H, W, C) of numbers in the range that the model was trained in or in that of their own kind, PIL images. One
-    that cannot be read has an `error` in the answer's place. Raises ImageError where all cannot, UsageError, and as
-    `load` does.
+    or (H, W, C) of numbers in the range that the model was trained in or in that of their own kind, PIL images. Answers
+    less probable than `min_probability` (0..1) are `uncertain`. One that cannot be read has an `error` in the answer's
+    place. Raises ImageError where all cannot, UsageError, and as `load` does.
     """
-    found = list(predictions(load(model, device, views, raw=raw or None), images, top, recursive, progress))
+    asked = Asked(top, min_probability, recursive)
+    found = list(predictions(load(model, device, views, raw=raw or None), images, asked, progress))
     if all(one.error is not None for one in found):
         raise unreadable(found[0], len(found))
     return found
@@ -242,15 +248,26 @@ def unreadable(first: Prediction, num: int) -> ImageError:
     return ImageError(f"{many}{path}{first.error}")
 
 
-def predictions(
-    classifier: Classifier, images: Any, top: int, recursive: bool, progress: str | Progress
-) -> Iterator[Prediction]:
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of each picture: how many classes, from which probability on an answer counts, and whether of
+    folders those below are looked at too. Raises UsageError for values out of range."""
+
+    top: int = 3
+    min_probability: float = 0.0
+    recursive: bool = False
+
+    def __post_init__(self) -> None:
+        checked("top", self.top, whole(1))
+        checked("min_probability", self.min_probability, real(0, 1))
+
+
+def predictions(classifier: Classifier, images: Any, asked: Asked, progress: str | Progress) -> Iterator[Prediction]:
     """The answers of `predict` one after the other, as soon as they are there. Pictures that cannot be read raise
     nothing; else raises as `predict` does."""
-    checked("top", top, whole(1))
     with quiet_pillow(), open_progress(progress) as bar:
         try:
-            listed, notes = _listed(images, recursive)
+            listed, notes = _listed(images, asked.recursive)
         except (ConvlensError, MemoryError):
             raise
         except Exception as error:  # whatever a stranger's object raises
@@ -262,7 +279,7 @@ def predictions(
         waiting = iter(listed)
         for framed in _framed(classifier, listed):
             pixels = [one for one in framed if not isinstance(one, str)]
-            answers = _answers(classifier, pixels, top) if pixels else iter(())
+            answers = _answers(classifier, pixels, asked) if pixels else iter(())
             for one in framed:
                 image = next(waiting)
                 path = str(image) if isinstance(image, str | Path) else None
@@ -273,17 +290,30 @@ def predictions(
             bar.advance(len(framed))
 
 
-def _answers(classifier: Classifier, framed: list[Pixels], top: int) -> Iterator[Prediction]:
+def _answers(classifier: Classifier, framed: list[Pixels], asked: Asked) -> Iterator[Prediction]:
     """The answer to each framed picture, uint8 (H, W, C)."""
     logits_NK, unfamiliar_N = classifier.are_unfamiliar(np.stack(framed))
     p_NK, names = classifier.probabilities(logits_NK), classifier.class_names
     labels_N, uncertain_N = classifier.labels(p_NK)
-    best_NK = np.argsort(-p_NK, axis=1, kind="stable")[:, :top]
+    best_NK = np.argsort(-p_NK, axis=1, kind="stable")[:, : asked.top]
+    record, spec = classifier.card.seen, classifier.card.input_spec
+    seen_N = None if record is None else record.has(np.array([key_of(one) for one in framed], np.uint64))
     for n, (row, order, k) in enumerate(zip(p_NK.tolist(), best_NK.tolist(), labels_N.tolist(), strict=True)):
+        is_blank = spec.framing == "ink" and not framed[n].any()
         unfamiliar = None if unfamiliar_N is None else bool(unfamiliar_N[n])
         uncertain = None if classifier.thresholds is None else bool(uncertain_N[n])
-        best = tuple((names[one], row[one]) for one in order)
-        yield Prediction(None, names[k], row[k], best, unfamiliar=unfamiliar, uncertain=uncertain)
+        if asked.min_probability:
+            uncertain = bool(uncertain) or row[k] < asked.min_probability
+        yield Prediction(
+            None,
+            names[k],
+            row[k],
+            tuple((names[one], row[one]) for one in order),
+            unfamiliar=is_blank or unfamiliar,
+            uncertain=uncertain,
+            seen=None if seen_N is None else bool(seen_N[n]),
+            remark="no ink found" if is_blank else None,
+        )
 
 
 def _framed(classifier: Classifier, images: list[Any]) -> Iterator[list[Pixels | str]]:

@@ -49,7 +49,7 @@ from convlens.text import by, counted, listed, short_sentence, shown
 from convlens.training.plan import TrainingPlan
 from convlens.training.request import Draft, TrainRequest
 from convlens.training.trainer import Stop, Watch, train_run
-from convlens.training.warm_start import Parent, check_lineage, parent_again, read_parent
+from convlens.training.warm_start import Parent, check_lineage, class_changes, parent_again, read_parent
 
 CHECKPOINT_EVERY_S = 30.0
 MAX_EXCLUDED_CHARACTERS = 500_000  # of names, which the card of the model repeats
@@ -199,8 +199,11 @@ def _calibrated_and_reported(training_plan: TrainingPlan, run: Run, bar: Progres
         evaluate(run, split=FOLDS, device=device, progress="none")
         return
     calibrate(run.model, training_plan.dataset, device, bar)
-    if run.val is not None and not run.val.may_count_seen and not training_plan.test:
-        evaluate(run, split="val", device=device, progress="none")
+    if run.val is not None and not training_plan.test:
+        try:
+            evaluate(run, split="val", device=device, progress="none")
+        except DataError as error:  # of a parent that knew them all, say
+            bar.line(f"no report: {error}")
 
 
 def _measure_curve(training_plan: TrainingPlan, run: Run, bar: Progress) -> None:
@@ -387,8 +390,10 @@ def _check_data(dataset: Dataset, parent: Parent | None, recipe: Recipe, bar: Pr
     named = [*options.exclude, *(part for one in options.relabelled for part in (one.path, one.was, one.now))]
     if sum(map(len, named)) > MAX_EXCLUDED_CHARACTERS:
         raise UsageError("the list of exclusions (or labels) is too long to be kept in a model file: change the data")
-    if parent is not None and (note := check_lineage(parent, dataset)) is not None:
-        bar.line(f"note: {note}")
+    if parent is not None:
+        for note in (class_changes(parent, dataset.class_names), check_lineage(parent, dataset)):
+            if note is not None:
+                bar.line(f"note: {note}")
     if opens_test and dataset.counts["test"] == 0:
         raise DataError(f"{dataset.name} has no test images: leave `test` away")
     if recipe.patience and dataset.counts["val"] == 0:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlens.records import Amount, Count, Name, Record, Share
+from convlens.text import percent, shown
 
 IMBALANCED = 2.0  # the largest class has so many times the images of the smallest
 SUSPICIOUS_N = 1_000  # so many images, all right, are rarely an honest result
@@ -402,7 +403,8 @@ class Score(Record, frozen=True, rename=_JSON_NAMES):
     `balanced` is the mean recall of the classes there are, `majority` the accuracy of always answering the largest
     class, `imbalance` how many times larger that is than the smallest. None in scores written before they were kept.
     `may_count_seen`: pictures that the model was made with may be among those measured. `num_groups`: how many groups
-    they are of, whose pictures are not independent; the interval is then theirs (`grouped_interval`).
+    they are of, whose pictures are not independent; the interval is then theirs (`grouped_interval`). `num_classes` of
+    which there are pictures.
     """
 
     accuracy: Share
@@ -414,6 +416,29 @@ class Score(Record, frozen=True, rename=_JSON_NAMES):
     imbalance: Amount | None = None
     may_count_seen: bool = False
     num_groups: Count | None = None
+    num_classes: Count | None = None
+
+    @property
+    def is_chance(self) -> bool:
+        """Whether it may be no better than to look at no picture: always to answer the largest class, or, where the
+        classes differ much in size, any class as often as another (within two standard errors at the most)."""
+        if self.majority is None or self.interval[0] > self.majority:
+            return False
+        if not self.is_imbalanced or not self.balanced or not self.num_classes or not self.imbalance:
+            return True
+        fewest = max(1.0, self.majority * self.n / self.imbalance)
+        return self.balanced - 1 / self.num_classes <= 1 / math.sqrt(self.num_classes * fewest)
+
+    def chance_warning(self, largest: str | None = None) -> str | None:
+        """One line where it `is_chance`; `largest` is the name of the largest class."""
+        if not self.is_chance or self.majority is None:
+            return None
+        always = "the largest class" if largest is None else shown(largest, 40)
+        return (
+            f"no better than always answering {always} ({percent(self.majority)}): the network has learned nothing "
+            "that shows. Try another learning rate, more epochs, or more pictures, and look whether labels and "
+            "pictures belong together (convlens check DATA)"
+        )
 
     @property
     def is_imbalanced(self) -> bool:
@@ -443,8 +468,9 @@ class Score(Record, frozen=True, rename=_JSON_NAMES):
         )
         if not self.is_imbalanced or self.balanced is None or self.majority is None:
             return line
-        first = f"balanced accuracy {100 * self.balanced:.2f} %, majority baseline {100 * self.majority:.2f} %"
-        return f"{first}, accuracy {line}"
+        by_chance = f" (by chance {percent(1 / self.num_classes)})" if self.num_classes else ""
+        first = f"balanced accuracy {percent(self.balanced)}{by_chance}"
+        return f"{first}, accuracy {line}, always the largest class {percent(self.majority)}"
 
 
 def score(
@@ -458,7 +484,10 @@ def score(
     present = counts > 0
     recalls = np.bincount(labels_N, weights=is_right)[present] / counts[present]
     balance = float(recalls.mean()), float(counts.max() / n), float(counts.max() / counts[present].min())
-    found = Score(num_right / n, wilson_interval(num_right, n), n, cross_entropy(logits_NK, labels_N), *balance)
+    found = Score(
+        *(num_right / n, wilson_interval(num_right, n), n, cross_entropy(logits_NK, labels_N), *balance),
+        num_classes=int(present.sum()),
+    )
     if groups_N is None or (num_groups := len(np.unique(groups_N))) == n:
         return found
     return found.replace(interval=grouped_interval(is_right, groups_N), num_groups=num_groups)

@@ -6,6 +6,7 @@ not at all and is never overwritten.
 
 import glob
 import os
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -212,8 +213,16 @@ class Run:
         report = self.path / REPORT_FILE
         rows += [("report", str(report))] if files.is_file(report) else []
         rows += [("learning curve", f"of the head alone: {record.learning_curve}")] if record.learning_curve else []
-        warning = next((w for s in (self.val, self.test, self.cross_validation) if s and (w := s.leak_warning)), None)
-        return [*rows, ("warning", warning)] if warning else rows
+        return [*rows, ("warning", warning)] if (warning := self.warning) else rows
+
+    @property
+    def warning(self) -> str | None:
+        """What makes its best score doubtful: it is that of chance, or too good to be believed."""
+        scores = [score for score in (self.test, self.cross_validation, self.val) if score is not None]
+        classes = {} if self.contents is None else self.contents.classes
+        largest = max(classes, key=lambda name: sum(classes[name].values()), default=None)
+        chance = scores[0].chance_warning(largest) if scores else None
+        return chance or next((warning for one in scores if (warning := one.leak_warning)), None)
 
     def __str__(self) -> str:
         return "\n".join(f"{what:<14}{value}" for what, value in self.summary())
@@ -245,13 +254,27 @@ class Series:
         """What a person wants to see first, as (what, value)."""
         rows = [(str(run.path), f"seed {run.record.seed}, {_short(run)}") for run in self.runs]
         for which, words in (("val", "validation"), ("test", "test"), ("cross_validation", "folds")):
-            values = self.accuracies(which)
-            if values:
-                spread = f" ± {100 * sd:.2f}" if (sd := _sd(values)) is not None else ""
-                rows.append(
-                    (words, f"{100 * mean(values):.2f}{spread} % (mean ± sd over {counted(len(values), 'seed')})")
-                )
-        return rows
+            scores = [score for run in self.runs if (score := getattr(run, which)) is not None]
+            if len(scores) == len(self.runs):
+                rows.append((words, over_seeds(scores)))
+        warnings = [warning for run in self.runs if (warning := run.warning)]
+        return [*rows, ("warning", warnings[0])] if warnings else rows
+
+
+def over_seeds(scores: Sequence[Score]) -> str:
+    """The scores of some seeds on the same images in one line: mean and standard deviation over the seeds."""
+    parts = [("accuracy", [one.accuracy for one in scores])]
+    if scores[0].is_imbalanced:
+        by_chance = f" (by chance {percent(1 / scores[0].num_classes)})" if scores[0].num_classes else ""
+        parts.insert(0, (f"balanced accuracy{by_chance}", [one.balanced or 0.0 for one in scores]))
+    said = []
+    for name, values in parts:
+        spread = f" ± {100 * sd:.2f}" if (sd := _sd(values)) is not None else ""
+        said.append(f"{name} {100 * mean(values):.2f}{spread} %")
+    always = f", always the largest class {percent(scores[0].majority)}" if scores[0].is_imbalanced else ""
+    few = "" if len(scores) > 1 else ", one seed: no spread is known"
+    num = f"{counted(len(scores), 'seed')}, n = {scores[0].n:,} images each{few}"
+    return f"{', '.join(said)}{always} (mean ± sd over {num})"
 
 
 def _sd(values: list[float]) -> float | None:
@@ -261,11 +284,18 @@ def _sd(values: list[float]) -> float | None:
 def _short(run: Run) -> str:
     names = (("validation", run.val), ("test", run.test), ("folds", run.cross_validation))
     parts = [
-        f"{name} {percent(score.accuracy)}{f' ({MAY_COUNT_SEEN})' if score.may_count_seen else ''}"
+        f"{name} {_main(score)}{f' ({MAY_COUNT_SEEN})' if score.may_count_seen else ''}"
         for name, score in names
         if score
     ]
     return ", ".join([run.status, *parts])
+
+
+def _main(score: Score) -> str:
+    """The number that a reader should look at first."""
+    if score.is_imbalanced and score.balanced is not None:
+        return f"balanced accuracy {percent(score.balanced)}"
+    return percent(score.accuracy)
 
 
 def now() -> str:

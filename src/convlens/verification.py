@@ -102,6 +102,7 @@ def verify(
     said["weights"].setdefault("curvature", 0.0)  # of reports of before
     said.setdefault("promises", [])
     said.setdefault("data_check", None)
+    is_old = "num_classes" not in said
     place = _model(said, path, run if is_run else None) if model is None else model
     w = said["weights"]
     is_raw = (w.get("temperature"), w.get("curvature", 0)) == (1, 0)  # if that is not so, the probabilities tell
@@ -125,12 +126,16 @@ def verify(
     if found:
         again = replace(again, openings=found[0])
     own = json_value(json.dumps(again.to_json()).encode(), "what was measured", _MAX_VALUES)
+    if is_old:
+        del own["num_classes"]
     differs, num = [], 0
     for where, here, there in _compared(said, own):
         num += 1
         if not _alike(here, there):
             differs.append(f"{where} is {shown(here, 60)} in the report, {shown(there, 60)} measured anew")
     if said.get("openings") is not None and found and found[0] is not None:
+        if "since" not in said["openings"]:  # of before
+            own["openings"] = {n: v for n, v in own["openings"].items() if n not in ("since", "num_own")}
         for where, here, there in _compared(said["openings"], own["openings"]):
             num += 1
             if here != there:

@@ -177,7 +177,8 @@ def test_imbalance_stands_first() -> None:
     found = score(logits, labels)
     assert found.balanced == pytest.approx(metrics.balanced_accuracy_score(labels, logits.argmax(axis=1)))
     assert (found.majority, found.imbalance) == (0.75, 7.5)
-    assert str(found).startswith("balanced accuracy") and "majority baseline 75.00 %" in str(found)
+    assert str(found).startswith("balanced accuracy") and "always the largest class 75.00 %" in str(found)
+    assert "(by chance 33.33 %), accuracy" in str(found), "each beside what it is to be held against"
     even = np.arange(400) % 2
     assert not score(logits, even).is_imbalanced and str(score(logits, even))[0].isdigit()
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convlens import files
-from convlens.checks import checked, whole
 from convlens.commands import terminal
 from convlens.commands.options import DATA, OUTPUT, Device, Json, Model, Raw, Views, flag
 from convlens.errors import UsageError
@@ -36,6 +35,9 @@ def predict(
     device: Device = None,
     views: Views = None,
     raw: Raw = False,
+    min_probability: Annotated[
+        float, flag("Call answers that are less probable uncertain (0.9).", OUTPUT, metavar="SHARE")
+    ] = 0.0,
     recursive: Annotated[bool, flag("Of folders also the folders below.", DATA, "--recursive")] = False,
     csv: Annotated[str | None, flag("Write path, labels and probabilities as CSV.", OUTPUT, metavar="FILE")] = None,
     jsonl: Annotated[bool, flag("Print a line of JSON for each answer, as it comes.", OUTPUT, "--jsonl")] = False,
@@ -46,22 +48,21 @@ def predict(
     A picture that cannot be read has its reason in the answer's place; exit code 1 where there was one, 2 where none
     could be read.
     """
-    from convlens.classifier import load, predictions, unreadable
+    from convlens.classifier import Asked, load, predictions, unreadable
 
     terminal.check_new_file(csv, "--csv")
     if json and jsonl:
         raise UsageError("--json and --jsonl exclude one another")
-    checked("top", top, whole(1))
+    asked = Asked(top, min_probability, recursive)
     found: list[Prediction] = []
-    num = num_unread = 0
+    num = num_unread = num_seen = 0
     first_error: Prediction | None = None
     with terminal.progress() as bar, ExitStack() as stack:
         write = stack.enter_context(_csv_writer(csv)) if csv is not None else None
-        answers = predictions(
-            load(model, device, views, raw=raw or None), _with_standard_input(images), top, recursive, bar
-        )
-        for answer in answers:
+        classifier = load(model, device, views, raw=raw or None)
+        for answer in predictions(classifier, _with_standard_input(images), asked, bar):
             num += 1
+            num_seen += bool(answer.seen)
             if answer.error is not None:
                 num_unread += 1
                 first_error = first_error or answer
@@ -77,6 +78,11 @@ def predict(
         _print(found)
         if num > len(found):
             tables.print_text(f"… and {num - len(found):,} more in {shown(csv, 200)}")
+    if num_seen and not (json or jsonl):
+        terminal.note(
+            f"{num_seen:,} of {counted(num, 'picture')} the model was made with (*): how many of them are right says "
+            "nothing of new pictures; convlens evaluate measures on others"
+        )
     if first_error is not None and num_unread == num:
         raise unreadable(first_error, num)
     if num_unread:
@@ -111,12 +117,12 @@ def _csv_writer(path: str) -> Iterator[Callable[[Prediction, int], None]]:
             if columns == 0:
                 columns = len(answer.top) if answer.error is None else top
                 names = (f"{part}{i + 1}" for i in range(columns) for part in ("label", "probability"))
-                row(["path", *names, "answer", "unfamiliar", "error"])
+                row(["path", *names, "answer", "unfamiliar", "seen", "error"])
             cells = [v for label, probability in answer.top for v in (table_cell(label), f"{probability:.6f}")]
             cells = [*cells, *[""] * (2 * columns)][: 2 * columns]
-            unfamiliar = {None: "", False: "no", True: "yes"}[answer.unfamiliar]
+            unfamiliar, seen = ({None: "", False: "no", True: "yes"}[one] for one in (answer.unfamiliar, answer.seen))
             said = "uncertain" if answer.uncertain else table_cell(answer.label)
-            row([table_cell(answer.path), *cells, said, unfamiliar, table_cell(answer.error or "")])
+            row([table_cell(answer.path), *cells, said, unfamiliar, seen, table_cell(answer.error or "")])
 
         yield write
 
@@ -127,7 +133,8 @@ def _print(predictions: list[Prediction]) -> None:
     for p in predictions:
         likeliest = "  ".join(f"{shown(label, 40)} {percent(probability, 1)}" for label, probability in p.top)
         label = f"uncertain, perhaps {shown(p.label)}" if p.uncertain else shown(p.label)
-        label += ", but unfamiliar" if p.unfamiliar else ""
+        label += f", but {p.remark or 'unfamiliar'}" if p.unfamiliar else ""
+        label += " *" if p.seen else ""
         answer = (label, likeliest) if p.error is None else ("–", f"no answer: {shown(p.error, 200)}")
         tables.add_row(table, shown(p.path, 200), *answer)
     tables.print_table(table)

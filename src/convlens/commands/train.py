@@ -1,7 +1,7 @@
 """train: a network trained, a run folder left behind."""
 
 import inspect
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,6 +35,9 @@ from convlens.errors import UsageError
 from convlens.render import tables
 from convlens.signals import stopping_signals
 from convlens.text import shown
+
+if TYPE_CHECKING:
+    from convlens.run import Run
 
 _DATA: dict[str, Any] = {
     "metavar": "DATA",
@@ -125,13 +128,25 @@ def train(
     elif stopping.signal is None:
         tables.print_rows((together or run).summary())
         path, program = terminal.as_argument(run.path), terminal.program()
-        if run.test is None and run.cross_validation is None:
-            tables.print_text(f"\nNext: {program} evaluate {path}   (on the test images, sealed so far)")
+        if run.warning is not None and together is None:
+            tables.print_text(f"\nNext: {program} check DATA   (do labels and pictures belong together?)")
+        elif run.test is None and run.cross_validation is None:
+            tables.print_text(f"\nNext: {program} evaluate {path}   (on the test images{_openings(run)})")
+        elif run.cross_validation is not None:
+            tables.print_text(f"\nNext: {program} evaluate {path} --split folds   (class by class)")
         else:
             tables.print_text(f"\nNext: {program} predict {path} MY-PICTURE.png")
             tables.print_text(f"  or: {program} serve {path} --open   (look inside, on your own drawing)")
     if stopping.signal is not None:
         raise typer.Exit(128 + stopping.signal)
+
+
+def _openings(run: "Run") -> str:
+    """Whether the test images were looked at before, by whichever plan."""
+    from convlens.evaluation.test_ledger import openings_of
+
+    openings = openings_of(run.record.dataset.test_fingerprint)
+    return ", sealed so far" if openings.count == 0 else f"; {openings}"
 
 
 def _recipe(flags: dict[str, Any], settings: list[str]) -> dict[str, Any] | None:

@@ -217,7 +217,9 @@ class Report:
             )
         if self.num_quarantined:
             lines.append(f"not counted: {counted(self.num_quarantined, 'file')} of the data set that could not be read")
-        warning = self.score.leak_warning if self.split != "train" else None
+        largest = self.class_names[int(self.confusion_KK.sum(axis=1).argmax())]
+        warning = self.score.chance_warning(largest)
+        warning = warning or (self.score.leak_warning if self.split != "train" else None)
         lines += [f"warning: {warning}"] if warning else []
         return [*lines, *self.notes]
 

@@ -21,6 +21,7 @@ from convlens.data.packed.contents import Contents
 from convlens.data.packed.dataset import DEFAULT_VAL_FRAC, Dataset
 from convlens.data.packed.image_rows import ImageRows, evenly
 from convlens.errors import ConvlensError
+from convlens.evaluation.test_ledger import Openings
 from convlens.metrics import (
     Scaling,
     Score,
@@ -104,7 +105,10 @@ def first_sentence(score: Score, split: str, name: str, *, is_own: bool) -> str:
         pictures += f" in {counted(score.num_groups, 'group')}"
     right = f"it is right for {100 * score.accuracy:.2f} %, between {low} and {high} with 95 % confidence"
     if score.may_count_seen:
-        return f"On {pictures}, some of which it may have learned from, {right}: the true number may be lower."
+        return (
+            f"On {pictures}, some of which it, or the model that it began with, may have learned from, {right}: the "
+            "true number may be lower."
+        )
     if split == "train":
         return f"On {pictures} that it learned from, {right}: this says nothing of new pictures."
     if split == FOLDS:
@@ -189,8 +193,7 @@ def _counts(measured: Measured, numbers: dict[str, Any]) -> Section:
         ("listed", f"{measured.dataset.num_listed:,} in the whole data: {sum(counts.values()):,} in splits"),
     ]
     if opened is not None:
-        plans = counted(opened["num_plans"], "plan")
-        rows.append(("openings", f"this test set was opened {counted(opened['count'], 'time')}, for {plans}"))
+        rows.append(("openings", Openings(**opened).text))
         rows.append(("line of the ledger", opened["head"] or "none: there is no test set to open"))
     elif measured.split == "val" and measured.is_own:
         rows.append(("openings", "test was not opened for this report"))
@@ -383,7 +386,8 @@ def _charts(measured: Measured) -> list[Chart]:
         smoothed = measured.classifier.card.recipe is not None and measured.classifier.card.recipe.label_smoothing > 0
         words = "training, of smoothed labels" if smoothed else "training"
         series = [Series(words, losses, "second"), Series("validation", val, "first")]
-        found.append(chart("Loss while it was trained", series, "epoch", "loss"))
+        if len(losses) > 1 or len(val) > 1:
+            found.append(chart("Loss while it was trained", series, "epoch", "loss"))
         right = [(line["epoch"], 100 * line["val"]["accuracy"]) for line in history if line.get("val")]
         if len(right) > 1:
             title = "Accuracy on validation while it was trained"

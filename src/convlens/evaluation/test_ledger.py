@@ -29,23 +29,36 @@ _BEGINNING = 64 * "0"  # what the first line carries in the place of a hash
 @dataclass(frozen=True)
 class Openings:
     """How often a test set was opened, this time included, and for how many different (sentence, recipe) pairs; `head`
-    is the SHA-256 of this opening's line."""
+    is the SHA-256 of this opening's line, `num_own` how many were for this plan, `since` the day of the first."""
 
     count: int
     num_plans: int
     num_unreadable: int = 0  # lines of the ledger, about this test set or another
     broken: tuple[int, ...] = ()  # numbers of the lines that do not follow the one before
     head: str | None = None
+    num_own: int | None = None
+    since: str | None = None
+
+    @property
+    def text(self) -> str:
+        """How often, since when and for what, without where that is written."""
+        line = f"this test set was opened {_times(self.count)}"
+        if self.since is not None and self.count > 1:
+            line += f" since {self.since}"
+        line += f", for {counted(self.num_plans, 'plan')}"
+        return line if self.num_own is None or self.num_plans == 1 else f"{line}: {_times(self.num_own)} for this one"
 
     def __str__(self) -> str:
-        times = "once" if self.count == 1 else f"{self.count} times"
-        line = f"this test set was opened {times}, for {self.num_plans} plan{'s' if self.num_plans != 1 else ''}"
-        doubts = []
+        line, doubts = f"{self.text} (by you, as {shown(ledger_path(), 200)} has it)", []
         if self.num_unreadable:
             doubts.append(f"{counted(self.num_unreadable, 'line')} cannot be read")
         if self.broken:
             doubts.append(f"line {self.broken[0]:,} does not follow the one before: lines were changed or removed")
-        return f"{line}, or more: in {shown(ledger_path(), 200)} {'; '.join(doubts)}" if doubts else line
+        return f"{line}, or more: {'; '.join(doubts)}" if doubts else line
+
+
+def _times(num: int) -> str:
+    return "once" if num == 1 else f"{num:,} times"
 
 
 def ledger_path() -> Path:
@@ -134,9 +147,26 @@ def openings_until(line: LedgerLine, ledger: Ledger) -> Openings:
     if at is None:
         raise DataError("this look at test is not written down in the ledger")
     same = [one for one, _ in ledger.lines[: at + 1] if one.test_fingerprint == line.test_fingerprint]
-    opened = [one for one in same if one.kind != _INSPECTION]
-    plans = len({one.plan for one in opened})
-    return Openings(len(opened), plans, ledger.num_unreadable, ledger.broken, ledger.lines[at][1])
+    return _counted(same, ledger, line.plan, ledger.lines[at][1])
+
+
+def openings_of(test_fingerprint: str | None) -> Openings:
+    """What the ledger says of a test set so far. Raises RecordError where it cannot be read."""
+    ledger = Ledger.read()
+    return _counted([one for one, _ in ledger.lines if one.test_fingerprint == test_fingerprint], ledger)
+
+
+def _counted(lines: list[LedgerLine], ledger: Ledger, plan: str | None = None, head: str | None = None) -> Openings:
+    opened = [one for one in lines if one.kind != _INSPECTION]
+    return Openings(
+        len(opened),
+        len({one.plan for one in opened}),
+        ledger.num_unreadable,
+        ledger.broken,
+        head,
+        num_own=None if plan is None else sum(one.plan == plan for one in opened),
+        since=opened[0].time[:10] if opened else None,
+    )
 
 
 def _write(dataset: Dataset, line: LedgerLine, *, again: bool) -> tuple[Permit, Ledger]:

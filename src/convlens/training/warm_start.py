@@ -26,7 +26,7 @@ from convlens.modelfile import ModelCard, ParentFacts, read_model
 from convlens.network.build import Network, tensors_of
 from convlens.network.pretrained import model_path
 from convlens.seen import MAX_PARTS, Seen
-from convlens.text import counted, shown
+from convlens.text import counted, listed, shown
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,26 @@ def check_lineage(parent: Parent, dataset: Dataset) -> str | None:
             "measured on validation counts them"
         )
     return "; ".join(notes) or None
+
+
+def class_changes(parent: Parent, class_names: tuple[str, ...]) -> str | None:
+    """A line on what becomes of the classes of a model that a training begins with, where they are others; None of
+    weights that convlens only took over, whose classes nobody trained for."""
+    before = parent.card.class_names
+    if parent.card.is_adopted or class_names == before:
+        return None
+    kept = [name for name in class_names if name in before]
+    added = [name for name in class_names if name not in before]
+    dropped = [name for name in before if name not in class_names]
+    said = [
+        f"{what} {listed(names)}" for what, names in (("kept", kept), ("added", added), ("dropped", dropped)) if names
+    ]
+    line = f"the classes of the parent: {'; '.join(said) or 'in another order'}. The last layer is learned anew"
+    if dropped:
+        line += (
+            f", and the model will not know {listed(dropped)}: to keep all, put pictures of every class into the data"
+        )
+    return line
 
 
 def measured_validation(
