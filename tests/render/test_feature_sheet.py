@@ -63,6 +63,7 @@ def test_sheet_of_a_damaged_picture(toy: convlens.Run, command: Command, workpla
     assert sorted(path.name for path in workplace.iterdir()) == ["bad.png"]
 
 
+@pytest.mark.slow
 def test_a_deep_network_has_one_landscape_sheet(tmp_path: Path) -> None:
     """More than forty layers: one layer a resolution, without integrated gradients, on one sheet wider than high; a
     module of somebody's own likewise; layers that are named are drawn as ever."""
