@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 import convlens
 from convlens.errors import ImageError, UsageError
-from convlens.lens.features import dead_maps
+from convlens.lens.features import all_zero_maps
 from convlens.network.build import tensors_of
 
 
 def test_features(toy: convlens.Run, picture: NDArray[np.uint8]) -> None:
-    """Layers, answer, filters, attributions and a unit's field are those of the network; the text names dead maps."""
+    """Layers, answer, filters, attributions and a unit's field are those of the network; maps of zeros are counted."""
     features = convlens.look(toy.path, picture, unit="4:3,2,5", label="0")
     classifier = convlens.load(toy.path)
     assert features.label == classifier.predict(picture)[0].label
@@ -36,10 +36,16 @@ def test_features(toy: convlens.Run, picture: NDArray[np.uint8]) -> None:
     assert np.array_equal(features.arrays()["kernels"], tensors_of(classifier.network)["0.weight"])
     assert "unit 4:3,2,5" in str(features) and json.dumps(features.to_json())
     empty = replace(features.layers[2], values=np.zeros((5, 2, 2), np.float32))
-    assert "5 of 5 maps dead" in str(replace(features, layers=(empty,)))
+    assert "5 of 5 maps all zero for this picture" in str(replace(features, layers=(empty,)))
+    assert ("explained: 0 (" in str(features) and "is not the answer" in str(features)) or features.label == "0"
+    assert all("0" in panel.name for panel in features._content().panels[2:5]), "each says what it explains"
+    nothing = replace(features, grad_cam=np.full((16, 16), 1e-12, np.float32))
+    assert "nothing in the maps of layer 5 speaks for it" in str(nothing)
+    (cam,) = [panel for panel in nothing._content().panels if panel.name.startswith("Grad-CAM")]
+    assert cam.values is not nothing.grad_cam and "nothing speaks for it" in cam.under
     some = convlens.look(toy.path, picture, layers=["2", "0"])
     assert [layer.address for layer in some.layers] == ["0", "2"]
-    assert dead_maps(np.stack([np.zeros((2, 2)), np.ones((2, 2))]).astype(np.float32)).tolist() == [True, False]
+    assert all_zero_maps(np.stack([np.zeros((2, 2)), np.ones((2, 2))]).astype(np.float32)).tolist() == [True, False]
 
 
 @pytest.mark.parametrize(

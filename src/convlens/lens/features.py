@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 
 
 MOST_ON_A_SHEET = 40
+_GRAD_CAM = "Grad-CAM"
+_LEAST_EVIDENCE = 1e-6  # of Grad-CAM, in units of the logit: below is what rounding leaves of nothing
 
 
-def dead_maps(values: Values) -> NDArray[np.bool_]:
+def all_zero_maps(values: Values) -> NDArray[np.bool_]:
     """bool (C,): the maps (C, h, w) that are zero everywhere; none where maps are 1×1, or in a vector."""
     if values.ndim != 3 or values[0].size == 1:
         return np.zeros(len(values), bool)
@@ -51,16 +53,16 @@ class LayerValues:
     values: Values
 
     @property
-    def dead(self) -> NDArray[np.bool_]:
-        """bool (C,), as `dead_maps` says."""
-        return dead_maps(self.values)
+    def all_zero(self) -> NDArray[np.bool_]:
+        """bool (C,), as `all_zero_maps` says."""
+        return all_zero_maps(self.values)
 
     def to_json(self) -> dict[str, Any]:
-        """Shape, range, and which maps are dead."""
+        """Shape, range, and which maps are zero everywhere."""
         return (
             {"address": self.address, "layer": self.name, "shape": list(self.values.shape)}
             | {"min": float(self.values.min()), "max": float(self.values.max())}
-            | {"dead": np.flatnonzero(self.dead).tolist()}
+            | {"all_zero": np.flatnonzero(self.all_zero).tolist()}
         )
 
 
@@ -118,6 +120,19 @@ class Features:
         """The likeliest class."""
         return self.class_names[int(self.probabilities.argmax())]
 
+    @property
+    def said_explained(self) -> str:
+        """Which class is explained, in words."""
+        name = shown(self.class_names[self.explained], 40)
+        if self.class_names[self.explained] == self.label:
+            return f"explained: {name}, the answer"
+        return f"explained: {name} ({100 * self.probabilities[self.explained]:.1f} %), which is not the answer"
+
+    @property
+    def has_evidence(self) -> bool:
+        """Whether Grad-CAM found anything that speaks for the class, more than rounding does."""
+        return self.grad_cam is not None and float(self.grad_cam.max()) > _LEAST_EVIDENCE
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything as arrays, under the names that `--arrays` gives them: `layer/ADDRESS` for the layers."""
         found = (
@@ -150,10 +165,11 @@ class Features:
         content = self._content()
         if self.overview_of is None or self.grad_cam is None:
             return figure_of(content)
-        cam = next(panel for panel in content.panels if panel.values is self.grad_cam)
+        cam = next(panel for panel in content.panels if panel.name.startswith(_GRAD_CAM))
+        cam = cam._replace(values=self.grad_cam)
         photograph = content.image if self.original is None else self.original
         place = self.place or (0.0, 0.0, float(photograph.shape[1]), float(photograph.shape[0]))
-        others = [panel for panel in content.panels if panel is not cam and panel.values is not self.original]
+        others = [one for one in content.panels if one.name != cam.name and one.values is not self.original]
         content = content._replace(panels=[cam, *others])
         return overview_of(content, photograph, place, num_layers=self.overview_of)
 
@@ -171,28 +187,32 @@ class Features:
             words += f",\nreceptive field {by((box[2] - box[0], box[3] - box[1]))} pixels" if box is not None else ""
         panels.append(Panel("as the network sees it", f"{by(image.shape[:2])} pixels", image, False, box, words))
         if self.grad_cam is not None:
-            under = f"maps of layer {shown(self.grad_cam_layer, 20)}"
-            panels.append(Panel(f"Grad-CAM for {explained}", under, self.grad_cam))
+            layer = f"maps of layer {shown(self.grad_cam_layer, 20)}"
+            under = layer if self.has_evidence else f"nothing speaks for it in the {layer}"
+            panels.append(Panel(f"{_GRAD_CAM} for {explained}", under, self.grad_cam if self.has_evidence else image))
         if self.integrated_gradients is not None:
             summed = self.integrated_gradients.sum(axis=0)
-            panels.append(Panel("integrated gradients", f"baseline: {self.baseline}", summed, True))
+            panels.append(Panel(f"int. gradients for {explained}", f"baseline: {self.baseline}", summed, True))
         if self.occlusion is not None:
-            panels.append(Panel("occlusion", "logit lost where covered", self.occlusion, True))
-        rows = [MapRow(f"{one.address}  {one.name}", one.formula, one.values, one.dead) for one in self.layers]
+            panels.append(Panel(f"occlusion for {explained}", "logit lost where covered", self.occlusion, True))
+        rows = [MapRow(f"{one.address}  {one.name}", one.formula, one.values, one.all_zero) for one in self.layers]
+        below = "; ".join(filter(None, [self.mirrored, self.said_explained]))
         return Content(
-            (self.title, self.mirrored), image, panels, self.class_names, self.probabilities, self.explained,
+            (self.title, below), image, panels, self.class_names, self.probabilities, self.explained,
             self.kernels, rows,
         )  # fmt: skip
 
     def lines(self) -> list[str]:
         """The answer and what is remarkable, as text."""
-        lines = [self.title, *filter(None, [self.mirrored])]
+        lines = [self.title, *filter(None, [self.mirrored]), self.said_explained]
+        if not self.has_evidence and self.grad_cam is not None:
+            lines.append(f"Grad-CAM: nothing in the maps of layer {self.grad_cam_layer} speaks for it")
         for layer in self.layers:
-            num_dead = int(layer.dead.sum())
-            dead = f", {num_dead} of {len(layer.values)} maps dead" if num_dead else ""
+            num_all_zero = int(layer.all_zero.sum())
+            words = f", {num_all_zero} of {len(layer.values)} maps all zero for this picture" if num_all_zero else ""
             low, high = float(layer.values.min()), float(layer.values.max())
             lines.append(
-                f"{layer.address:<6} {by(layer.values.shape):<12} {low:9.3f} to {high:9.3f}{dead}  {layer.name}"
+                f"{layer.address:<6} {by(layer.values.shape):<12} {low:9.3f} to {high:9.3f}{words}  {layer.name}"
             )
         if self.unit is not None:
             box = self.unit.box

@@ -31,7 +31,7 @@ from convlens.errors import ConvlensError, DataError, ModelFileError, RecordErro
 from convlens.evaluation.calibration import held_out
 from convlens.lens.arithmetic import SOFTMAX, Working, working
 from convlens.lens.attribution import METHODS, attribution
-from convlens.lens.features import dead_maps
+from convlens.lens.features import all_zero_maps
 from convlens.lens.hooks import array_of, evaluating, record
 from convlens.lens.looking import subject_of
 from convlens.lens.recording import Recording, Values
@@ -236,13 +236,13 @@ class Session:
             values = recording.values[address]
             part = values[: MAX_MAPS if values.ndim == 3 and values[0].size > 1 else MAX_VECTOR]
             arrays[address], low, high = quantised(part)
-            dead = dead_maps(values)
+            all_zero = all_zero_maps(values)
             about[address] = {
                 "low": low,
                 "high": high,
                 "total": len(values),
-                "num_dead": int(dead.sum()),
-                "dead": np.flatnonzero(dead[:MAX_MAPS]).tolist(),
+                "num_all_zero": int(all_zero.sum()),
+                "all_zero": np.flatnonzero(all_zero[:MAX_MAPS]).tolist(),
             }
         return packed({"id": number, "maps": about}, arrays)
 

@@ -42,12 +42,12 @@ class Panel(NamedTuple):
 
 class MapRow(NamedTuple):
     """A layer: its name, how its size follows, its values, float32 maps (C, h, w) or a vector (K,), and which of them
-    are dead, bool (C,)."""
+    are zero everywhere, bool (C,)."""
 
     name: str
     formula: str
     values: Values
-    dead: NDArray[np.bool_]
+    all_zero: NDArray[np.bool_]
 
 
 class Content(NamedTuple):
@@ -95,7 +95,7 @@ def pages_of(content: Content) -> Iterator[Figure]:
     for layer in content.layers:
         for first in range(0, len(layer.values), _PER_PAGE):
             part = slice(first, first + _PER_PAGE)
-            piece = layer._replace(values=layer.values[part], dead=layer.dead[part])
+            piece = layer._replace(values=layer.values[part], all_zero=layer.all_zero[part])
             height = _layer_height(piece, _PER_PAGE)
             if sheet is None or sheet.y + height > _PAGE:
                 if sheet is not None:
@@ -237,8 +237,8 @@ def _draw_layer(
     lines += [layer.formula] if layer.formula else []
     is_vector = values.ndim != 3 or values[0].size == 1
     most = _MOST_IN_VECTOR if is_vector else most_maps
-    num_dead = int(layer.dead.sum())
-    lines += [f"{num_dead} dead (zero everywhere), crossed out"] if num_dead else []
+    num_all_zero = int(layer.all_zero.sum())
+    lines += [f"{num_all_zero} all zero for this picture, crossed out"] if num_all_zero else []
     lines += [f"the first {most} of {len(values):,} are shown"] if len(values) > most else []
     lines += [f"{first:,} to {first + len(values) - 1:,} here"] if num_all > len(values) else []
     top = 0.30 + 0.15 * wrapped(layer.name, 34).count("\n")
@@ -251,7 +251,7 @@ def _draw_layer(
     else:
         shown_maps = list(values[:most])
         numbers = range(first, first + len(shown_maps))
-        draw_grid(sheet, Grid(shown_maps, (low, high), layer.dead[:most], numbers))
+        draw_grid(sheet, Grid(shown_maps, (low, high), layer.all_zero[:most], numbers))
 
 
 def limits_of(values: Values) -> tuple[float, float]:
@@ -262,25 +262,25 @@ def limits_of(values: Values) -> tuple[float, float]:
 
 
 class Grid(NamedTuple):
-    """Maps (h, w) or (h, w, 3) that are drawn together: the scale that they share, which of them are dead, and the
+    """Maps (h, w) or (h, w, 3) that are drawn together: the scale that they share, which are zero everywhere, and the
     number under which each stands."""
 
     maps: Sequence[NDArray[Any]]
     scale: tuple[float, float]
-    dead: NDArray[np.bool_]
+    all_zero: NDArray[np.bool_]
     numbers: Sequence[int]
 
 
 def draw_grid(sheet: Sheet, grid: Grid, *, scale: bool = True) -> None:
     """Maps in rows, each under its number, all on one scale, which stands at the right."""
     drawn = mosaic(sheet, (MARGIN + _LABELS, sheet.y + 0.1), grid, _PER_ROW, _unit())
-    if scale and not grid.dead.all():
+    if scale and not grid.all_zero.all():
         _scale(sheet, drawn, sheet.y + 0.25, min(1.6, max(0.5, grid_height(len(grid.maps)) - 0.17)), *grid.scale)
 
 
 def mosaic(sheet: Sheet, at: tuple[float, float], grid: Grid, per_row: int, unit: float) -> Any:
-    """The maps in rows as one image, from (x, y) on, each under its number; those that are dead crossed out. Returns
-    what a scale is drawn for. One image for each map would take most of the time that a sheet takes."""
+    """The maps in rows as one image, from (x, y) on, each under its number; those that are zero everywhere crossed out.
+    Returns what a scale is drawn for. One image for each map would take most of the time that a sheet takes."""
     maps, (low, high) = grid.maps, grid.scale
     rows, columns = math.ceil(len(maps) / per_row), min(per_row, len(maps))
     fine = max(3 if len(maps) <= MAX_SHOWN else 1, math.ceil(max(maps[0].shape[:2]) / _CELL))  # elements a unit
@@ -288,9 +288,9 @@ def mosaic(sheet: Sheet, at: tuple[float, float], grid: Grid, per_row: int, unit
     field = np.full((rows * step_y, columns * step_x, *maps[0].shape[2:]), np.nan, np.float32)
     place = np.arange(cell)
     corners = [((i // per_row) * step_y + _GAP_Y * fine, (i % per_row) * step_x) for i in range(len(maps))]
-    for values, (top, left), is_dead in zip(maps, corners, grid.dead, strict=True):
+    for values, (top, left), is_all_zero in zip(maps, corners, grid.all_zero, strict=True):
         picked = values[place * values.shape[0] // cell][:, place * values.shape[1] // cell]
-        field[top : top + cell, left : left + cell] = np.nan if is_dead else picked
+        field[top : top + cell, left : left + cell] = np.nan if is_all_zero else picked
     axes = sheet.axes(*at, columns * (_CELL + _GAP_X) * unit, rows * (_CELL + _GAP_Y) * unit)
     axes.set_axis_off()
     if field.ndim == 3:
@@ -305,10 +305,10 @@ def mosaic(sheet: Sheet, at: tuple[float, float], grid: Grid, per_row: int, unit
         extent=(0, field.shape[1], field.shape[0], 0),
     )
     frames: list[float] = []
-    for (top, left), is_dead, written in zip(corners, grid.dead, grid.numbers, strict=True):
+    for (top, left), is_all_zero, written in zip(corners, grid.all_zero, grid.numbers, strict=True):
         right, bottom = left + cell, top + cell
         axes.text(left, top - 0.5 * fine, str(written), fontsize=6, color=DIM)
-        if is_dead:
+        if is_all_zero:
             axes.fill([left, right, right, left], [top, top, bottom, bottom], color="#e6e9ed")
             axes.plot([left, right, math.nan, left, right], [top, bottom, math.nan, bottom, top], color="#9aa2ab", lw=1)
         frames += [left, top, right, top, right, bottom, left, bottom, left, top, math.nan, math.nan]

@@ -94,7 +94,7 @@ def _draw_row(sheet: Sheet, row: MapRow, x: float, y: float) -> None:
     sheet.text(x, y + 0.1, wrapped(shown(row.name, 60), 26), fontsize=8, weight="bold")
     sheet.text(x, y + 0.42, f"{by(values.shape)} values", fontsize=7.5, color=DIM)
     low, high = limits_of(values)
-    grid = Grid([values[k] for k in order], (low, high), row.dead[order], order.tolist())
+    grid = Grid([values[k] for k in order], (low, high), row.all_zero[order], order.tolist())
     drawn = mosaic(sheet, (x + _WORDS, y), grid, _SHOWN, _UNIT)
-    if not row.dead[order].all():
+    if not row.all_zero[order].all():
         draw_scale(sheet, drawn, WIDTH - MARGIN - 0.42, y + 0.2, 0.46, low, high)

@@ -11,6 +11,7 @@ import { on, state, tell } from "./state.js";
 import { closeValue } from "./value.js";
 
 const MOST_BARS = 10;
+const LEAST_EVIDENCE = 1e-6; // of Grad-CAM, in units of the logit: below is what rounding leaves of nothing
 let overlay = null;
 
 export function startLook() {
@@ -97,13 +98,18 @@ function showSeen() {
   const values = overlay.arrays.map.data;
   const reach = values.reduce((a, b) => Math.max(a, Math.abs(b)), 1e-12);
   const low = overlay.method === "grad_cam" ? 0 : -1;
+  const name = state.model.class_names[overlay.label];
+  if (!low && reach <= LEAST_EVIDENCE) {
+    byId("seen-note").textContent = `Grad-CAM: nothing speaks for ${name} in these maps`;
+    return;
+  }
   context.globalAlpha = 0.75;
   values.forEach((value, i) => {
     context.fillStyle = cssOf(low, low ? 127.5 * (1 + value / reach) : (255 * value) / reach).background;
     context.fillRect((i % width) * size, Math.floor(i / width) * size, Math.ceil(size), Math.ceil(size));
   });
   const ends = low ? `blue −${number(reach, 2)}, white 0, red +${number(reach, 2)}` : `dark 0, bright ${number(reach, 2)}`;
-  byId("seen-note").textContent = `for ${state.model.class_names[overlay.label]}, in units of its logit: ${ends}`;
+  byId("seen-note").textContent = `for ${name}, in units of its logit: ${ends}`;
 }
 
 async function showMisclassified() {

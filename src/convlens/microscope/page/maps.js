@@ -103,7 +103,7 @@ function drawCard(known) {
   const [numShown, total] = [maps.shape[0], maps.total];
   const parts = [];
   if (numShown < total) parts.push(`the first ${count(numShown)} of ${count(total)} are shown`);
-  if (maps.num_dead) parts.push(`${maps.num_dead} dead on this picture (zero everywhere, crossed out)`);
+  if (maps.num_all_zero) parts.push(`${maps.num_all_zero} all zero for this picture, crossed out`);
   known.note.textContent = parts.join("; ");
   if (known.legend.dataset.ends !== `${maps.low} ${maps.high}`) {
     known.legend.dataset.ends = `${maps.low} ${maps.high}`;
@@ -121,7 +121,7 @@ function drawVector(context, grid, maps) {
 
 function drawMaps(context, grid, maps, ink) {
   const [num, rows, cols] = maps.shape;
-  const dead = new Set(maps.dead);
+  const allZero = new Set(maps.all_zero);
   context.font = "9px system-ui, sans-serif";
   for (let i = 0; i < num; i++) {
     const [y, x] = corner(grid, i);
@@ -130,7 +130,7 @@ function drawMaps(context, grid, maps, ink) {
     context.globalAlpha = 0.7;
     context.fillText(String(i), x, y - 2);
     context.globalAlpha = 1;
-    if (!dead.has(i)) context.drawImage(painted(maps.data, i * rows * cols, rows, cols, maps.low), x, y, width, height);
+    if (!allZero.has(i)) context.drawImage(painted(maps.data, i * rows * cols, rows, cols, maps.low), x, y, width, height);
     else {
       context.strokeStyle = "#8a929b";
       context.strokeRect(x + 0.5, y + 0.5, width - 1, height - 1);

@@ -5,7 +5,7 @@ const listeners = {};
 export const state = {
   model: null, // as api/model says
   picture: null, // {id, label, image, probabilities, logits}
-  maps: {}, // address -> {shape, data, low, high, total, dead}
+  maps: {}, // address -> {shape, data, low, high, total, all_zero}
   chosen: null, // {address, unit}
   working: null, // the arithmetic of the chosen value
   afterAnswer: [], // what is fetched for a new picture once its bars are shown: functions that give promises
