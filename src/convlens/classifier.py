@@ -36,10 +36,11 @@ from convlens.progress import Progress, open_progress
 from convlens.recipe import VIEWS
 from convlens.render.pages import notebook
 from convlens.run import Run
-from convlens.text import counted, shown
+from convlens.text import counted, percent, shown
 from convlens.thresholds import Answers, Thresholds
 
 _BATCH_SIZE = 256
+_ROWS_SHOWN = 100
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,15 @@ class Prediction:
     seen: bool | None = None
     remark: str | None = None
 
+    @property
+    def answer(self) -> str:
+        """The answer in words, with what must be known of it."""
+        if self.error is not None:
+            return f"no answer: {shown(self.error, 200)}"
+        words = f"uncertain, perhaps {shown(self.label)}" if self.uncertain else shown(self.label)
+        words += f", but {self.remark or 'unfamiliar'}" if self.unfamiliar else ""
+        return f"{words} *" if self.seen else words
+
     def to_json(self) -> dict[str, Any]:
         """As `predict --json` prints it."""
         top = [{"label": label, "probability": probability} for label, probability in self.top]
@@ -73,6 +83,22 @@ class Prediction:
         answer = {"path": self.path, "label": self.label, "probability": self.probability, "top": top}
         told = {name: getattr(self, name) for name in ("unfamiliar", "uncertain", "seen", "remark")}
         return answer | {name: value for name, value in told.items() if value is not None}
+
+
+class Predictions(list[Prediction]):
+    """Answers in order; a notebook shows them as a table."""
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [shown(one.path or f"picture {number}", 200), one.answer, *_likeliest(one)]
+            for number, one in enumerate(self[:_ROWS_SHOWN], 1)
+        ]
+        more = [f"… and {len(self) - len(rows):,} more"] if len(self) > len(rows) else []
+        return notebook(lines=more, header=["picture", "answer", "likeliest"], rows=rows)
+
+
+def _likeliest(one: Prediction) -> list[str]:
+    return ["  ".join(f"{shown(label, 40)} {percent(probability, 1)}" for label, probability in one.top)]
 
 
 @dataclass(frozen=True)
@@ -99,7 +125,7 @@ class Classifier:
         """Whether views and scaling are those of the model file, so that its answers are the model's own."""
         return (self.scaling, self.views) == (_scaling(self.card, raw=False), self.card.views)
 
-    def predict(self, images: Any, top: int = 3) -> list[Prediction]:
+    def predict(self, images: Any, top: int = 3) -> Predictions:
         """Alias of `convlens.predict`."""
         return predict(self, images, top=top)
 
@@ -225,7 +251,7 @@ def predict(
     recursive: bool = False,
     min_probability: float = 0.0,
     progress: str | Progress = "auto",
-) -> list[Prediction]:
+) -> Predictions:
     """Classify pictures, in order.
 
     `model`, `views` and `raw` are what `load` takes. `images` is one picture or several: paths, patterns with `*`,
@@ -235,7 +261,7 @@ def predict(
     place. Raises ImageError where all cannot, UsageError, and as `load` does.
     """
     asked = Asked(top, min_probability, recursive)
-    found = list(predictions(load(model, device, views, raw=raw or None), images, asked, progress))
+    found = Predictions(predictions(load(model, device, views, raw=raw or None), images, asked, progress))
     if all(one.error is not None for one in found):
         raise unreadable(found[0], len(found))
     return found

@@ -45,7 +45,7 @@ from convlens.run import (
     new_run,
     update_record,
 )
-from convlens.text import by, counted, listed, short_sentence, shown
+from convlens.text import by, counted, did_you_mean, listed, short_sentence, shown
 from convlens.training.plan import TrainingPlan
 from convlens.training.request import Draft, TrainRequest
 from convlens.training.trainer import Stop, Watch, train_run
@@ -91,13 +91,15 @@ def train(
     data_root: str | Path | None = None,
     progress: str | Progress = "auto",
     stop: Stop | None = None,
+    **recipe_fields: Any,
 ) -> Run:
     """Train a network and leave a run folder with a model file.
 
     `data` (default "mnist") is a set's name, a path, arrays or a Dataset; `size`, `channels`, `framing`, `region` and
     `exclude` say how images are packed, `labels` is a table of decisions on labels (`review` makes it), `group`,
     `layout`, `label`, `path_column` and `label_column` say how names are read. `preset` gives sentence and recipe,
-    which `architecture` and `recipe` replace; of a `recipe` that is a mapping, those fields alone. For the named sets
+    which `architecture` and `recipe` replace; of a `recipe` that is a mapping, those fields alone, which may also be
+    given by name (`epochs=1, lr=0.01`). For the named sets
     the preset is "standard". For other data what is not said is chosen, and each choice said with its reason: input
     size, channels, framing, preset, batch size, epochs, and augmentation ("auto": by the kind of the pictures; "none",
     or kinds as "flip,shift"). Photographs start from a pretrained network where a trial does not speak against it;
@@ -122,6 +124,7 @@ def train(
     TrainingError (too little memory), DivergedError.
     """
     said = dict(locals())
+    said["recipe"] = _with_fields(recipe, recipe_fields, list(said))
     every = checked("checkpoint_every", checkpoint_every, real(0, 1e9))
     request = TrainRequest(**{field.name: said[field.name] for field in fields(TrainRequest)})
     with open_progress(progress) as bar:
@@ -132,6 +135,22 @@ def train(
             raise UsageError("a resumed run keeps its folder: leave `out` away")
         run = find_run(resume)
         return _finished(plan_of(run, request, bar), run, watch, ended=watch.is_stopped())
+
+
+def _with_fields(recipe: Any, named: Mapping[str, Any], parameters: list[str]) -> Any:
+    """The recipe with the fields that were given by name. Raises UsageError for names that there are not, or twice."""
+    known = Recipe().to_json()
+    for name in named:
+        if name not in known:
+            near = did_you_mean(name, [*parameters, *known])
+            raise UsageError(f"train has no parameter {shown(name)!r}, and a recipe no such field{near}")
+    if not named:
+        return recipe
+    if recipe is None or isinstance(recipe, Mapping):
+        if twice := sorted(set(named) & set(recipe or {})):
+            raise UsageError(f"{twice[0]} is given by name and in `recipe`: leave one away")
+        return {**(recipe or {}), **named}
+    return recipe.replace(**named) if isinstance(recipe, Recipe) else recipe
 
 
 def _train_new(request: TrainRequest, out: str | Path | None, watch: Watch) -> Run:

@@ -258,18 +258,27 @@ def names_in(folder: Path) -> list[str]:
 
 
 @contextmanager
-def streamed_text(path: Path) -> Iterator[Callable[[str], None]]:
-    """A function that adds text to a new file, at once: whoever ends early keeps what is there. Raises StorageError."""
+def streamed_text(path: Path, *, replace: bool = False) -> Iterator[Callable[[str], None]]:
+    """A function that adds text to a new file, at once: whoever ends early keeps what is there. With `replace` a file
+    that is there is replaced once all is written, and stays what it was if that does not come. Raises StorageError."""
+    place = _temporary_beside(path) if replace else path
     with _storage(path):
-        file = path.open("x", encoding="utf-8", newline="")
+        file = place.open("x", encoding="utf-8", newline="")
 
     def write(text: str) -> None:
         with _storage(path):
             file.write(text)
             file.flush()
 
-    with file:
-        yield write
+    try:
+        with file:
+            yield write
+        if replace:
+            with _storage(path):
+                place.replace(path)
+    finally:
+        if replace:
+            place.unlink(missing_ok=True)
 
 
 def refuse_existing(path: Path) -> None:

@@ -394,14 +394,13 @@ def seriated(confusion_KK: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 MAY_COUNT_SEEN = "may count pictures it was made with"
-_JSON_NAMES = {"balanced": "balanced_accuracy", "majority": "majority_baseline"}
 
 
-class Score(Record, frozen=True, rename=_JSON_NAMES):
+class Score(Record, frozen=True):
     """An accuracy that can be trusted: never without its interval and its n.
 
-    `balanced` is the mean recall of the classes there are, `majority` the accuracy of always answering the largest
-    class, `imbalance` how many times larger that is than the smallest. None in scores written before they were kept.
+    `balanced_accuracy` is the mean recall of the classes there are, `majority_baseline` the accuracy of always
+    answering the largest class, `imbalance` how many times larger that is than the smallest. None in scores of before.
     `may_count_seen`: pictures that the model was made with may be among those measured. `num_groups`: how many groups
     they are of, whose pictures are not independent; the interval is then theirs (`grouped_interval`). `num_classes` of
     which there are pictures.
@@ -411,8 +410,8 @@ class Score(Record, frozen=True, rename=_JSON_NAMES):
     interval: tuple[Share, Share]
     n: Count
     loss: Amount
-    balanced: Share | None = None
-    majority: Share | None = None
+    balanced_accuracy: Share | None = None
+    majority_baseline: Share | None = None
     imbalance: Amount | None = None
     may_count_seen: bool = False
     num_groups: Count | None = None
@@ -422,21 +421,21 @@ class Score(Record, frozen=True, rename=_JSON_NAMES):
     def is_chance(self) -> bool:
         """Whether it may be no better than to look at no picture: always to answer the largest class, or, where the
         classes differ much in size, any class as often as another (within two standard errors at the most)."""
-        if self.majority is None or self.interval[0] > self.majority:
+        if self.majority_baseline is None or self.interval[0] > self.majority_baseline:
             return False
-        if not self.is_imbalanced or not self.balanced or not self.num_classes or not self.imbalance:
+        if not self.is_imbalanced or not self.balanced_accuracy or not self.num_classes or not self.imbalance:
             return True
-        fewest = max(1.0, self.majority * self.n / self.imbalance)
-        return self.balanced - 1 / self.num_classes <= 1 / math.sqrt(self.num_classes * fewest)
+        fewest = max(1.0, self.majority_baseline * self.n / self.imbalance)
+        return self.balanced_accuracy - 1 / self.num_classes <= 1 / math.sqrt(self.num_classes * fewest)
 
     def chance_warning(self, largest: str | None = None) -> str | None:
         """One line where it `is_chance`; `largest` is the name of the largest class."""
-        if not self.is_chance or self.majority is None:
+        if not self.is_chance or self.majority_baseline is None:
             return None
         always = "the largest class" if largest is None else shown(largest, 40)
         return (
-            f"no better than always answering {always} ({percent(self.majority)}): the network has learned nothing "
-            "that shows. Try another learning rate, more epochs, or more pictures, and look whether labels and "
+            f"no better than always answering {always} ({percent(self.majority_baseline)}): the network has learned "
+            "nothing that shows. Try another learning rate, more epochs, or more pictures, and look whether labels and "
             "pictures belong together (convlens check DATA)"
         )
 
@@ -466,11 +465,11 @@ class Score(Record, frozen=True, rename=_JSON_NAMES):
         line = (
             f"{100 * self.accuracy:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}, n = {self.n:,}{groups})"
         )
-        if not self.is_imbalanced or self.balanced is None or self.majority is None:
+        if not self.is_imbalanced or self.balanced_accuracy is None or self.majority_baseline is None:
             return line
         by_chance = f" (by chance {percent(1 / self.num_classes)})" if self.num_classes else ""
-        first = f"balanced accuracy {percent(self.balanced)}{by_chance}"
-        return f"{first}, accuracy {line}, always the largest class {percent(self.majority)}"
+        first = f"balanced accuracy {percent(self.balanced_accuracy)}{by_chance}"
+        return f"{first}, accuracy {line}, always the largest class {percent(self.majority_baseline)}"
 
 
 def score(

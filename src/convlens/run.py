@@ -261,17 +261,25 @@ class Series:
         return [*rows, ("warning", warnings[0])] if warnings else rows
 
 
+def is_one_plan(found: Sequence[Run]) -> bool:
+    """Whether runs differ in nothing but their seed."""
+    plans = {
+        (r.architecture, str(sorted(r.recipe.items())), r.dataset.fingerprint) for r in (run.record for run in found)
+    }
+    return len(plans) == 1
+
+
 def over_seeds(scores: Sequence[Score]) -> str:
     """The scores of some seeds on the same images in one line: mean and standard deviation over the seeds."""
     parts = [("accuracy", [one.accuracy for one in scores])]
     if scores[0].is_imbalanced:
         by_chance = f" (by chance {percent(1 / scores[0].num_classes)})" if scores[0].num_classes else ""
-        parts.insert(0, (f"balanced accuracy{by_chance}", [one.balanced or 0.0 for one in scores]))
+        parts.insert(0, (f"balanced accuracy{by_chance}", [one.balanced_accuracy or 0.0 for one in scores]))
     said = []
     for name, values in parts:
         spread = f" ± {100 * sd:.2f}" if (sd := _sd(values)) is not None else ""
         said.append(f"{name} {100 * mean(values):.2f}{spread} %")
-    always = f", always the largest class {percent(scores[0].majority)}" if scores[0].is_imbalanced else ""
+    always = f", always the largest class {percent(scores[0].majority_baseline)}" if scores[0].is_imbalanced else ""
     few = "" if len(scores) > 1 else ", one seed: no spread is known"
     num = f"{counted(len(scores), 'seed')}, n = {scores[0].n:,} images each{few}"
     return f"{', '.join(said)}{always} (mean ± sd over {num})"
@@ -293,8 +301,8 @@ def _short(run: Run) -> str:
 
 def _main(score: Score) -> str:
     """The number that a reader should look at first."""
-    if score.is_imbalanced and score.balanced is not None:
-        return f"balanced accuracy {percent(score.balanced)}"
+    if score.is_imbalanced and score.balanced_accuracy is not None:
+        return f"balanced accuracy {percent(score.balanced_accuracy)}"
     return percent(score.accuracy)
 
 

@@ -205,12 +205,12 @@ def test_names_that_look_like_markup(workplace: Path, tmp_path: Path, command: C
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
-    """--version prints it; no arguments print the help."""
+    """--version prints it; --help lists the commands."""
     from convlens.cli import main
 
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("convlens 0.")
-    main([])
+    main(["--help"])
     assert "Commands" in capsys.readouterr().out
 
 
@@ -233,14 +233,14 @@ def test_command_line_is_the_python_api(name: str) -> None:
     What cannot be typed (progress, stop, a Recipe) is Python's alone; recipe flags and formats the command line's.
     """
     function, command = getattr(convlens, name), getattr(cli, name)
-    python_only = {"progress", "stop", "recipe"}
+    python_only = {"progress", "stop", "recipe", "recipe_fields"}
     command_only = {
         "train": {"epochs", "batch_size", "lr", "optimizer", "precision", "balance", "patience", "freeze", "set_"},
         "check": {"out", "write_exclusions", "write_groups", "write_labels"},
         "explain": {"torch", "svg"},
-        "evaluate": {"report"},
+        "evaluate": {"report", "csv", "overwrite"},
         "compare": {"report"},
-        "predict": {"csv", "jsonl"},
+        "predict": {"csv", "jsonl", "overwrite"},
         "look": {"out", "arrays", "film"},
     }.get(name, set()) | {"json"}
     of_function = {k: p for k, p in inspect.signature(function).parameters.items() if k not in python_only}

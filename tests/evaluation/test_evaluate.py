@@ -175,8 +175,8 @@ def test_imbalance_stands_first() -> None:
     labels = np.concatenate([np.zeros(300, int), np.ones(60, int), np.full(40, 2)])
     logits = rng.normal(size=(400, 3)).astype(np.float32) + 2 * np.eye(3, dtype=np.float32)[labels]
     found = score(logits, labels)
-    assert found.balanced == pytest.approx(metrics.balanced_accuracy_score(labels, logits.argmax(axis=1)))
-    assert (found.majority, found.imbalance) == (0.75, 7.5)
+    assert found.balanced_accuracy == pytest.approx(metrics.balanced_accuracy_score(labels, logits.argmax(axis=1)))
+    assert (found.majority_baseline, found.imbalance) == (0.75, 7.5)
     assert str(found).startswith("balanced accuracy") and "always the largest class 75.00 %" in str(found)
     assert "(by chance 33.33 %), accuracy" in str(found), "each beside what it is to be held against"
     even = np.arange(400) % 2

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from convlens import files
 from convlens.commands import terminal
 from convlens.commands.options import (
     EVALUATION,
@@ -20,19 +22,23 @@ from convlens.commands.options import (
     Labels,
     Layout,
     Model,
+    Overwrite,
     PathColumn,
     Raw,
     Views,
     complete_data,
     flag,
 )
+from convlens.errors import UsageError
 from convlens.render import tables
 from convlens.text import shown
 
 if TYPE_CHECKING:
     from convlens.evaluation.evaluate import Report
+    from convlens.run import Run
 
 _DATA = "Other data to measure on; its classes are matched by name."
+_CSV = "Write a row for each image: path, true class, answer, probability, whether the model was made with it."
 _SPLIT = "test (each opening is written down), val, train, or folds (what the networks of --folds answered)."
 _REPORT = "Write the report: .html (pictures, charts, one file), .pdf (printed by a browser), .md, or .json."
 _REQUIRE = (
@@ -64,12 +70,17 @@ def evaluate(
     labels: Labels = None,
     data_root: DataRoot = None,
     report: Annotated[str | None, flag(_REPORT, OUTPUT, metavar="FILE")] = None,
+    csv: Annotated[str | None, flag(_CSV, OUTPUT, metavar="FILE")] = None,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Measure a model: accuracy with its interval, per class, confusion, calibration."""
     import convlens
 
-    terminal.check_new_file(report, "--report", (".html", ".htm", ".pdf", ".md", ".json"))
+    terminal.check_new_file(report, "--report", (".html", ".htm", ".pdf", ".md", ".json"), overwrite=overwrite)
+    terminal.check_new_file(csv, "--csv", (".csv",), overwrite=overwrite)
+    if report is not None and csv is not None and Path(report).absolute() == Path(csv).absolute():
+        raise UsageError("--report and --csv must name different files")
     with terminal.progress() as bar:
         others: dict[str, Any] = {
             "group": group,
@@ -80,16 +91,55 @@ def evaluate(
         }
         others |= {"require": require, "reject": reject}
         others |= {"layout": layout, "label": label, "path_column": path_column, "label_column": label_column}
-        found = convlens.evaluate(model, data, split=split, device=device, views=views, raw=raw, **others)
+        others |= {"split": split, "device": device, "views": views, "raw": raw}
+        seeds = _seeds(model)
+        if seeds:
+            if report is not None or csv is not None:
+                raise UsageError(f"{shown(model, 200)} holds several seeds: --report and --csv are of one of them")
+            _print_seeds([convlens.evaluate(run, data, **others) for run in seeds], json=json)
+            return
+        found = convlens.evaluate(model, data, **others)
         if report is not None:
             bar.line("writing the report")
-            found.save(report)
+        for path in (report, csv):
+            if path is not None:
+                found.save(path, replace=overwrite)
     if json:
         tables.print_json(found.to_json() | {"asides": list(found.asides)})
     else:
         _print(found)
-    if report is not None:
-        terminal.note(f"written: {shown(report, 200)}")
+    for path in (report, csv):
+        if path is not None:
+            terminal.note(f"written: {terminal.as_argument(path)}")
+
+
+def _seeds(model: str) -> list[Run]:
+    """The runs of a folder that holds those of several seeds of one plan; empty of anything else. Raises UsageError
+    where they are of different plans."""
+    from convlens.run import RUN_FILE, is_one_plan, runs
+
+    if not files.is_folder(model) or files.is_file(Path(model) / RUN_FILE):
+        return []
+    found = runs(model)
+    if found and not is_one_plan(found):
+        raise UsageError(f"{shown(model, 200)} holds runs of different plans: name one of them, or see compare")
+    return found
+
+
+def _print_seeds(reports: list[Report], *, json: bool) -> None:
+    """The score of each seed, and mean and standard deviation over them."""
+    from convlens.run import over_seeds
+
+    summary = over_seeds([report.score for report in reports])
+    if json:
+        tables.print_json({"reports": [report.to_json() for report in reports], "summary": summary})
+        return
+    for report in reports:
+        tables.print_text(f"{terminal.as_argument(report.model.parent)}: {report.score}")
+    tables.print_text(summary)
+    for line in dict.fromkeys(line for report in reports for line in report.remarks()):
+        tables.print_text(line)
+    tables.print_text("Class by class: evaluate one of them")
 
 
 def _print(report: Report) -> None:

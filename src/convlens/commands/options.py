@@ -49,6 +49,7 @@ Json = Annotated[bool, flag("Print one JSON document on standard output.", OUTPU
 Device = Annotated[str | None, flag("auto, cpu, cuda or mps.", MACHINE, show_default="auto")]
 _VIEWS = "Classify each picture alone (none), or by the mean over it and its mirror image (mirror)."
 Views = Annotated[str | None, flag(_VIEWS, EVALUATION, metavar="VIEWS", show_default="as it was trained to")]
+Overwrite = Annotated[bool, flag("Replace a file that is there, as jobs do that run again.", OUTPUT, "--overwrite")]
 Raw = Annotated[bool, flag("Leave probabilities as they were before calibration.", EVALUATION, "--raw")]
 DataRoot = Annotated[str | None, flag("Folder of a named set that does not ship with convlens.", DATA)]
 Group = Annotated[str | None, flag(_GROUP, DATA)]

@@ -14,7 +14,7 @@ import typer
 
 from convlens import files
 from convlens.commands import terminal
-from convlens.commands.options import DATA, OUTPUT, Device, Json, Model, Raw, Views, flag
+from convlens.commands.options import DATA, OUTPUT, Device, Json, Model, Overwrite, Raw, Views, flag
 from convlens.errors import UsageError
 from convlens.render import tables
 from convlens.text import counted, percent, shown, table_cell
@@ -40,6 +40,7 @@ def predict(
     ] = 0.0,
     recursive: Annotated[bool, flag("Of folders also the folders below.", DATA, "--recursive")] = False,
     csv: Annotated[str | None, flag("Write path, labels and probabilities as CSV.", OUTPUT, metavar="FILE")] = None,
+    overwrite: Overwrite = False,
     jsonl: Annotated[bool, flag("Print a line of JSON for each answer, as it comes.", OUTPUT, "--jsonl")] = False,
     json: Json = False,
 ) -> None:
@@ -50,7 +51,7 @@ def predict(
     """
     from convlens.classifier import Asked, load, predictions, unreadable
 
-    terminal.check_new_file(csv, "--csv")
+    terminal.check_new_file(csv, "--csv", overwrite=overwrite)
     if json and jsonl:
         raise UsageError("--json and --jsonl exclude one another")
     asked = Asked(top, min_probability, recursive)
@@ -58,7 +59,7 @@ def predict(
     num = num_unread = num_seen = 0
     first_error: Prediction | None = None
     with terminal.progress() as bar, ExitStack() as stack:
-        write = stack.enter_context(_csv_writer(csv)) if csv is not None else None
+        write = stack.enter_context(_csv_writer(csv, replace=overwrite)) if csv is not None else None
         classifier = load(model, device, views, raw=raw or None)
         for answer in predictions(classifier, _with_standard_input(images), asked, bar):
             num += 1
@@ -83,6 +84,8 @@ def predict(
             f"{num_seen:,} of {counted(num, 'picture')} the model was made with (*): how many of them are right says "
             "nothing of new pictures; convlens evaluate measures on others"
         )
+    if csv is not None:
+        terminal.note(f"written: {terminal.as_argument(csv)}")
     if first_error is not None and num_unread == num:
         raise unreadable(first_error, num)
     if num_unread:
@@ -102,9 +105,9 @@ def _lines() -> Iterator[str]:
 
 
 @contextmanager
-def _csv_writer(path: str) -> Iterator[Callable[[Prediction, int], None]]:
+def _csv_writer(path: str, *, replace: bool) -> Iterator[Callable[[Prediction, int], None]]:
     """Writes a row for each answer as it comes: whoever stops has those until then. Raises StorageError."""
-    with files.streamed_text(Path(path)) as add:
+    with files.streamed_text(Path(path), replace=replace) as add:
         columns = 0
 
         def row(cells: list[str]) -> None:
@@ -132,9 +135,6 @@ def _print(predictions: list[Prediction]) -> None:
     table = tables.new_table("picture", "label", "likeliest")
     for p in predictions:
         likeliest = "  ".join(f"{shown(label, 40)} {percent(probability, 1)}" for label, probability in p.top)
-        label = f"uncertain, perhaps {shown(p.label)}" if p.uncertain else shown(p.label)
-        label += f", but {p.remark or 'unfamiliar'}" if p.unfamiliar else ""
-        label += " *" if p.seen else ""
-        answer = (label, likeliest) if p.error is None else ("–", f"no answer: {shown(p.error, 200)}")
+        answer = (p.answer, likeliest) if p.error is None else ("–", p.answer)
         tables.add_row(table, shown(p.path, 200), *answer)
     tables.print_table(table)

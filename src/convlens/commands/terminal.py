@@ -77,12 +77,15 @@ def as_argument(path: object) -> str:
     return f'"{text}"' if " " in text else text
 
 
-def check_new_file(path: str | None, option: str, suffixes: tuple[str, ...] = ()) -> None:
-    """Raises UsageError unless a new file may be made where an option says. None passes."""
+def check_new_file(path: str | None, option: str, suffixes: tuple[str, ...] = (), *, overwrite: bool = False) -> None:
+    """Raises UsageError unless a new file, or with `overwrite` one in the place of another, may be made where an option
+    says. None passes."""
     if path is None:
         return
     if not path:
         raise UsageError(f"{option} needs the name of a file")
+    if overwrite and files.is_file(path) and Path(path).suffix.lower() in (suffixes or (Path(path).suffix.lower(),)):
+        return
     files.check_new_file(Path(path), suffixes, option)
 
 

@@ -146,7 +146,7 @@ def _openings(run: "Run") -> str:
     from convlens.evaluation.test_ledger import openings_of
 
     openings = openings_of(run.record.dataset.test_fingerprint)
-    return ", sealed so far" if openings.count == 0 else f"; {openings}"
+    return ", sealed so far" if openings.count == 0 else f"; {openings.text}"
 
 
 def _recipe(flags: dict[str, Any], settings: list[str]) -> dict[str, Any] | None:

@@ -3,6 +3,8 @@
 Owns which images a model is measured on, the matching of class names, and the report's numbers.
 """
 
+import csv
+import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -43,9 +45,11 @@ from convlens.render.pages import notebook
 from convlens.render.printing import pdf_of
 from convlens.run import MODEL_FILE, REPORT_FILE, RUN_FILE, Run, RunRecord, update_record
 from convlens.seen import Seen
-from convlens.text import counted, percent, shown
+from convlens.text import counted, percent, shown, table_cell
 from convlens.training.warm_start import is_comparable, seen_by
 from convlens.unfamiliarity import FALSE_ALARMS
+
+_MOST_IN_TABLE = 20  # classes of a confusion matrix in a notebook
 
 
 @dataclass(frozen=True)
@@ -168,12 +172,14 @@ class Report:
 
     def save(self, path: str | Path, *, replace: bool = False) -> None:
         """Write the report: .html with its pictures, one file that needs nothing beside it; .pdf, printed by a browser;
-        .md; or .json, the numbers alone. A file that is there is replaced only if `replace`. Raises UsageError,
-        StorageError."""
+        .md; .json, the numbers alone; or .csv, a row for each image (`table`). A file that is there is replaced only if
+        `replace`. Raises UsageError, StorageError."""
         path = Path(path)
         if not replace:
             files.check_new_file(path, SUFFIXES)
-        if path.suffix.lower() == ".pdf":
+        if path.suffix.lower() == ".csv":
+            files.write_text(path, self.table())
+        elif path.suffix.lower() == ".pdf":
             files.write_bytes(path, pdf_of(self.text(".html")))
         else:
             files.write_text(path, self.text(path.suffix.lower()))
@@ -182,6 +188,22 @@ class Report:
         """The report as it is written under this suffix."""
         assert self.measured is not None, "every report of `evaluate` has it"
         return report_text(self.measured, self.to_json(), self.score, self.remarks(), suffix)
+
+    def table(self) -> str:
+        """A row for each image as CSV: `path`, `label` (the true class), `prediction`, its `probability`, whether it is
+        `right`, and `seen`, whether the model was made with it (empty: not known)."""
+        measured = self.measured
+        assert measured is not None, "every report of `evaluate` has it"
+        samples, names = measured.dataset.sample_names(), self.class_names
+        seen = "yes" if self.split == "train" else "" if self.may_count_seen else "no"
+        rows = [["path", "label", "prediction", "probability", "right", "seen"]]
+        for n, row in enumerate(measured.images.rows.tolist()):
+            true, answer = int(measured.labels_N[n]), int(measured.answers[n])
+            cells = [samples[row], names[true], names[answer], f"{measured.probabilities[n, answer]:.6f}"]
+            rows.append([*map(table_cell, cells), "yes" if true == answer else "no", seen])
+        written = io.StringIO(newline="")
+        csv.writer(written, lineterminator="\n").writerows(rows)
+        return written.getvalue()
 
     def lines(self) -> list[str]:
         """What stands around the table of classes: score first."""
@@ -237,7 +259,14 @@ class Report:
 
     def _repr_html_(self) -> str:
         header, rows = self.class_rows()
-        return notebook(lines=self.lines(), header=header, rows=rows)
+        names = [shown(name, 20) for name in self.class_names]
+        if len(names) > _MOST_IN_TABLE:
+            return notebook(lines=self.lines(), header=header, rows=rows)
+        counts = [
+            [name, *(f"{n:,}" if n else "·" for n in row)] for name, row in zip(names, self.confusion_KK, strict=True)
+        ]
+        confusion = (["true class ↓, answer →", *names], counts)
+        return notebook(lines=self.lines(), header=header, rows=rows, more=[confusion])
 
 
 def _number(value: float) -> float | None:

@@ -47,7 +47,7 @@ from convlens.text import counted, percent, shown
 
 _PACKED_BY = ("size", "channels", "framing", "region", "group", "layout", "label", "path_column", "label_column")
 FOLDS = "folds"  # in the place of a split: all images, each answered by a network of a fold that it was not in
-SUFFIXES = (".html", ".htm", ".pdf", ".md", ".json")
+SUFFIXES = (".html", ".htm", ".pdf", ".md", ".json", ".csv")
 _PICTURES, _SIDE = 12, 112  # of each kind, and their pixels
 _MOST_IN_TABLE, _MOST_PAIRS, _FEW_PAIRS = 30, 40, 10  # classes of a whole confusion matrix; pairs without and with one
 _NEIGHBOURS, _LEARNED, _ASKED, _NEIGHBOUR_SIDE = 5, 5_000, 1_000, 32
@@ -203,13 +203,16 @@ def _counts(measured: Measured, numbers: dict[str, Any]) -> Section:
 def _beside(measured: Measured, score: Score) -> Section:
     is_right_N = measured.answers == measured.labels_N
     rows = [("the model", f"{measured.share(is_right_N, np.ones(score.n, bool))}, n = {score.n:,}")]
-    if score.majority is not None:
-        rows.append(("always the largest class", f"{percent(score.majority, 1)}, n = {score.n:,}"))
+    if score.majority_baseline is not None:
+        rows.append(("always the largest class", f"{percent(score.majority_baseline, 1)}, n = {score.n:,}"))
     rows.append((f"{_NEIGHBOURS} nearest neighbours, by pixels", _by_neighbours(measured)))
-    if score.balanced is not None:
+    if score.balanced_accuracy is not None:
         num = len(np.unique(measured.labels_N))
         rows.append(
-            ("balanced accuracy of the model", f"{percent(score.balanced, 1)}; by chance {percent(1 / num, 1)}")
+            (
+                "balanced accuracy of the model",
+                f"{percent(score.balanced_accuracy, 1)}; by chance {percent(1 / num, 1)}",
+            )
         )
     note = "An accuracy means little alone: this is what much simpler things have on the same pictures."
     return Section("Compared with simpler things", note, ("", "accuracy (95 % interval)"), rows)

@@ -1,0 +1,208 @@
+"""What whoever sits down for the first time reads, and must not misread: numbers beside what they are to be held
+against, what was learned from, and the next step."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import convlens
+from convlens.cli import main
+from convlens.errors import UsageError
+from convlens.evaluation.test_ledger import openings_of
+from convlens.metrics import Score, score
+from convlens.modelfile import read_model
+from convlens.run import over_seeds
+from tests.conftest import QUICK, TINY, shapes
+from tests.helpers import SHORT, folder, trained, trained_on
+
+NOTHING = QUICK.replace(lr=1e-7, epochs=0.3)
+
+
+def said(capfd: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    code = main(list(map(str, words)))
+    out, err = capfd.readouterr()
+    return code, " ".join(out.split()), " ".join(err.split())
+
+
+def test_a_training_at_chance_does_not_end_like_a_success(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What it is no better than stands in the summary, with what to try; the next step is not to open test. The report
+    and every later look say so too; a network that has learned something is spared."""
+    x, y = shapes(400)
+    np.savez("d.npz", x=x, y=y)
+    flags = ["--architecture", TINY, "--augment", "none", "--lr", "1e-7", "--epochs", "0.3"]
+    code, out, _ = said(capfd, "train", "d.npz", *flags)
+    assert code == 0 and "no better than always answering" in out and "another learning rate" in out
+    assert "Next: convlens check DATA" in out.replace("python -m convlens", "convlens") and "evaluate" not in out
+    assert "no better than always answering" in Path("runs/d-1/report.html").read_text(encoding="utf-8")
+    code, out, _ = said(capfd, "evaluate", "last", "--split", "val")
+    assert "no better than always answering" in out
+    good = trained_on((x, y))
+    assert good.warning is None and "no better" not in str(good)
+
+
+def test_chance_among_classes_that_differ_in_size() -> None:
+    """Of a set in which one class has nine in ten, an accuracy like that class's share is no chance where the other is
+    found as well; it is where each is answered alike."""
+    labels = np.array([0] * 900 + [1] * 100)
+    found = np.where(np.random.default_rng(0).random(1000) < 0.12, 1 - labels, labels)
+    skilled, blind = score(np.eye(2)[found], labels), score(np.eye(2)[np.zeros(1000, int)], labels)
+    assert skilled.accuracy < 0.9 and not skilled.is_chance and skilled.chance_warning() is None
+    assert (
+        blind.is_chance
+        and "answering '?" not in str(blind.chance_warning("a"))
+        and "a (90.00 %)" in str(blind.chance_warning("a"))
+    )
+    assert not Score(0.5, (0.4, 0.6), 100, 1.0).is_chance, "of a score of before nothing is known"
+
+
+def test_several_seeds_are_told_by_what_was_promised_first(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Balanced accuracy where classes differ in size, with what guessing has, what ± is, and both n; a folder of seeds
+    can be evaluated, and one of different plans cannot."""
+    x, y = shapes(500)
+    keep = (y != 2) | (np.arange(500) % 5 == 0)
+    np.savez("d.npz", x=x[keep], y=y[keep])
+    flags = ["--architecture", TINY, "--augment", "none", "--epochs", "2", "--out", "seeds", "--seeds", "2"]
+    code, out, _ = said(capfd, "train", "d.npz", *flags)
+    assert code == 0 and "balanced accuracy (by chance 33.33 %)" in out and "mean ± sd over 2 seeds, n = " in out
+    code, out, _ = said(capfd, "evaluate", "seeds")
+    assert code == 0 and "mean ± sd over 2 seeds" in out and "images each" in out and "seeds/2" in out
+    code, out, _ = said(capfd, "evaluate", "seeds", "--json")
+    assert len(json.loads(out)["reports"]) == 2
+    code, _, err = said(capfd, "evaluate", "seeds", "--csv", "a.csv")
+    assert code == 2 and "several seeds" in err and not Path("a.csv").exists()
+    convlens.train("d.npz", architecture=TINY, recipe=QUICK.replace(epochs=1), out="seeds/3", progress="none")
+    code, _, err = said(capfd, "evaluate", "seeds")
+    assert code == 2 and "different plans" in err
+    assert "no spread is known" in over_seeds([score(np.eye(2), np.arange(2))])
+
+
+def test_pictures_learned_from_are_marked(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Their answers say nothing of new pictures: a mark, a column, a count in the last line; others have none."""
+    root = folder(workplace / "data", range(60))
+    run = trained(root, size=16)
+    code, out, err = said(capfd, "predict", run.path, root / "ant", "--csv", "a.csv")
+    rows = list(csv.DictReader(Path("a.csv").read_text(encoding="utf-8").splitlines()))
+    num_seen = sum(row["seen"] == "yes" for row in rows)
+    assert code == 0 and 15 < num_seen < 30 and out.count(" * ") == num_seen
+    assert f"{num_seen} of 30 pictures the model was made with" in err and "written: a.csv" in err
+    new = folder(workplace / "new", range(100, 110))
+    code, out, err = said(capfd, "predict", run.path, new / "ant")
+    assert code == 0 and " * " not in out and "made with" not in err
+    assert [one.seen for one in convlens.predict(run, new / "ant", progress="none")] == [False] * 5
+    bare = trained(root, size=16, omit_record=True)
+    assert convlens.predict(bare, root / "ant", progress="none")[0].seen is None
+
+
+def test_files_that_jobs_make_anew(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """`--overwrite` replaces a table or a report once the new one is whole, and nothing before."""
+    root = folder(workplace / "data", range(60))
+    run = trained(root, size=16)
+    Path("a.csv").write_text("old", encoding="utf-8")
+    assert said(capfd, "predict", run.path, root / "ant", "--csv", "a.csv")[0] == 2
+    assert said(capfd, "predict", run.path, "none.png", "--csv", "a.csv", "--overwrite")[0] == 2
+    assert said(capfd, "predict", run.path, root / "ant", "--csv", "a.csv", "--overwrite")[0] == 0
+    assert len(Path("a.csv").read_text(encoding="utf-8").splitlines()) == 31
+    assert said(capfd, "evaluate", run.path, "--report", "a.csv")[0] == 2
+    code, _, err = said(capfd, "evaluate", run.path, "--csv", "a.csv", "--overwrite", "--report", "r.html")
+    assert code == 0 and "written: a.csv" in err and "written: r.html" in err
+    assert sorted(path.name for path in workplace.iterdir() if path.name.startswith((".", "a.csv"))) == ["a.csv"]
+
+
+def test_which_pictures_are_wrong(workplace: Path) -> None:
+    """A row for each image that was measured: where it lies, what it is, what was answered; `compare` reads it."""
+    root = folder(workplace / "data", range(90))
+    run = trained(root, size=16, val_frac=0.3)
+    report = convlens.evaluate(run, progress="none")
+    report.save("a.csv")
+    rows = list(csv.DictReader(Path("a.csv").read_text(encoding="utf-8").splitlines()))
+    assert len(rows) == report.n and all((root / row["path"]).is_file() for row in rows)
+    assert all(Path(row["path"]).parts[0] == row["label"] for row in rows)
+    assert sum(row["right"] == "yes" for row in rows) == round(report.accuracy * report.n)
+    assert {row["seen"] for row in rows} == {"no"}
+    found = convlens.compare([run, "a.csv"], progress="none")
+    assert found.pairs[0].difference.estimate == 0 and found.pairs[0].winner is None
+
+
+def test_an_empty_page_has_no_ink(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Whatever a network answers to it: nothing was written there. Answers that are less probable than was asked for
+    are uncertain."""
+    x, y = shapes(300)
+    np.savez("d.npz", x=x, y=y)
+    run = convlens.train("d.npz", architecture=TINY, recipe=QUICK, framing="ink", progress="none")
+    assert read_model(run.model).card.input_spec.framing == "ink"
+    page = np.full((40, 40), 255, np.uint8)
+    written = page.copy()
+    written[5:35, 18:22] = 0
+    blank, drawn = convlens.predict(run, [page, written], progress="none")
+    assert blank.remark == "no ink found" and blank.unfamiliar and "no ink found" in blank.answer
+    assert drawn.remark is None
+    asked = convlens.predict(run, list(x[:50]), min_probability=0.9, progress="none")
+    assert [one.uncertain for one in asked] == [one.probability < 0.9 for one in asked]
+    with pytest.raises(UsageError, match="min_probability"):
+        convlens.predict(run, list(x[:1]), min_probability=1.5, progress="none")
+
+
+def test_what_becomes_of_a_parents_classes_is_said(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Kept, added and dropped ones by name, and how to keep all; nothing where they are the same."""
+    parent = trained(folder(workplace / "six", range(60), ("a", "b", "c", "d")), size=16)
+    folder(workplace / "three", range(100, 160), ("b", "new"))
+    code, _, err = said(capfd, "train", "three", "--from", parent.path, "--epochs", "0.5")
+    assert code == 0 and "kept 'b'; added 'new'; dropped 'a', 'c', 'd'" in err and "to keep all" in err
+    folder(workplace / "same", range(200, 260), ("a", "b", "c", "d"))
+    code, _, err = said(capfd, "train", "same", "--from", parent.path, "--epochs", "0.5")
+    assert code == 0 and "classes of the parent" not in err
+
+
+def test_whose_openings_they_are(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A test set that another plan opened is not called sealed; of several openings it is said which are this plan's,
+    since when, and where that is written."""
+    root = folder(workplace / "data", range(60))
+    flags = ["--architecture", TINY, "--augment", "none", "--size", "16", "--channels", "1"]
+    code, _, _ = said(capfd, "train", root, *flags, "--epochs", "9", "--lr", "0.02")
+    fingerprint = convlens.runs()[-1].record.dataset.test_fingerprint
+    assert code == 0 and openings_of(fingerprint).count == 0
+    for epochs in (0.5, 1):
+        run = trained(root, size=16, channels=1, architecture=TINY, recipe=SHORT.replace(epochs=epochs))
+        convlens.evaluate(run, progress="none")
+    report = convlens.evaluate(run, progress="none")
+    text = str(report.openings)
+    assert "opened 3 times since 20" in text and "for 2 plans: 2 times for this one" in text
+    assert "by you, as " in text and "openings.jsonl" in text
+    assert openings_of(fingerprint).text in said(capfd, "train", root, *flags, "--epochs", "9", "--lr", "0.02")[1] or (
+        convlens.runs()[-1].warning is not None
+    )
+
+
+def test_fields_of_the_recipe_by_name(workplace: Path) -> None:
+    """`train(data, epochs=1, lr=0.01)` just works; a name that there is not comes with the nearest."""
+    data = shapes(200)
+    run = convlens.train(data, architecture=TINY, epochs=1, lr=0.01, augment="none", progress="none")
+    assert (run.record.recipe["epochs"], run.record.recipe["lr"]) == (1, 0.01)
+    assert {"epochs", "lr"} <= set(run.record.pinned)
+    for wrong, words in (({"epoch": 1}, "epochs"), ({"learning_rate": 1}, "no parameter 'learning_rate'")):
+        with pytest.raises(UsageError, match=words):
+            convlens.train(data, progress="none", **wrong)
+    with pytest.raises(UsageError, match="by name and in `recipe`"):
+        convlens.train(data, recipe={"lr": 0.1}, lr=0.2, progress="none")
+
+
+def test_notebooks_show_answers_and_confusion(toy: convlens.Run) -> None:
+    """Lists of answers are tables there, and a report has its confusion matrix; Python and JSON have the same names."""
+    found = convlens.predict(toy, list(shapes(3)[0]), progress="none")
+    assert isinstance(found, list) and found._repr_html_().count("<tr>") == 4
+    report = convlens.evaluate(toy, split="val", progress="none")
+    assert "true class" in report._repr_html_()
+    told = report.score.to_json()
+    assert all(getattr(report.score, name) == told[name] for name in ("accuracy", "n", "balanced_accuracy"))
+
+
+def test_three_ways_to_begin(capfd: pytest.CaptureFixture[str]) -> None:
+    """`convlens` alone names them; help ends with where the words are explained."""
+    code, out, _ = said(capfd)
+    assert code == 0 and all(word in out for word in ("convlens train", "MY-FOLDER", "convlens serve --open"))
+    assert "glossary.md" in said(capfd, "--help")[1]
