@@ -29,6 +29,8 @@ from convlens.records import (
     Number,
     Record,
     Text,
+    json_value,
+    raw_lines,
     read_document,
     read_lines,
     write_sealed,
@@ -380,9 +382,34 @@ def _last_file() -> Path:
 
 
 def _remember(place: Path) -> None:
-    """Note the newest run started from this working folder, wherever `--out` put it."""
+    """Note a run started from this working folder, wherever `--out` put it: the newest, and all that are elsewhere."""
     with suppress(StorageError):  # a convenience; `last` then is the newest run under ./runs
         files.write_text(_last_file(), str(place.absolute()))
+        if place.parent != RUNS_FOLDER:
+            files.append_line(_elsewhere_file(), str(place.absolute()))
+
+
+def _elsewhere_file() -> Path:
+    return _last_file().with_suffix(".jsonl")
+
+
+def runs_elsewhere() -> list[Run]:
+    """The runs started from this working folder that lie outside ./runs and are still there, oldest first."""
+    with suppress(RecordError):
+        known = [json_value(line, "", 1) for line in raw_lines(_elsewhere_file()) if line.strip()]
+        places = dict.fromkeys(Path(one) for one in known if isinstance(one, str))
+        here = Path.cwd()
+        there = [place for place in places if files.is_file(place / RUN_FILE)]
+        found = [Run(place.relative_to(here) if place.is_relative_to(here) else place) for place in there]
+        return [run for run in found if _is_readable(run)]
+    return []
+
+
+def _is_readable(run: Run) -> bool:
+    try:
+        return bool(run.record)
+    except RecordError:
+        return False
 
 
 def last_run() -> Run:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -184,7 +185,8 @@ def test_fields_of_the_recipe_by_name(workplace: Path) -> None:
     run = convlens.train(data, architecture=TINY, epochs=1, lr=0.01, augment="none", progress="none")
     assert (run.record.recipe["epochs"], run.record.recipe["lr"]) == (1, 0.01)
     assert {"epochs", "lr"} <= set(run.record.pinned)
-    for wrong, words in (({"epoch": 1}, "epochs"), ({"learning_rate": 1}, "no parameter 'learning_rate'")):
+    cases: list[tuple[dict[str, Any], str]] = [({"epoch": 1}, "epochs"), ({"learning_rate": 1}, "no parameter 'learn")]
+    for wrong, words in cases:
         with pytest.raises(UsageError, match=words):
             convlens.train(data, progress="none", **wrong)
     with pytest.raises(UsageError, match="by name and in `recipe`"):
@@ -206,3 +208,29 @@ def test_three_ways_to_begin(capfd: pytest.CaptureFixture[str]) -> None:
     code, out, _ = said(capfd)
     assert code == 0 and all(word in out for word in ("convlens train", "MY-FOLDER", "convlens serve --open"))
     assert "glossary.md" in said(capfd, "--help")[1]
+
+
+def test_runs_show_what_they_differ_in(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Rows that look alike are told apart: a learning rate is named, and chance is marked; parameters, intervals,
+    balanced accuracy, and runs that `out` put elsewhere are there too."""
+    x, y = shapes(400)
+    keep = (y != 2) | (np.arange(400) % 5 == 0)
+    good = trained_on((x[keep], y[keep]))
+    bad = trained_on((x[keep], y[keep]), recipe=QUICK.replace(lr=1e-8), out="elsewhere/bad")
+    code, out, _ = said(capfd, "runs")
+    assert code == 0 and "lr=1e-08" in out and f"lr={QUICK.lr:g}" in out and "elsewhere/bad" in out
+    assert f"{good.record.num_parameters:,}" in out and "balanced" in out and "(" in out
+    assert bad.val is not None and bad.val.is_chance and "!: no better than always answering" in out
+    code, out, _ = said(capfd, "runs", "runs")
+    assert "elsewhere/bad" in out
+    code, out, _ = said(capfd, "runs", "elsewhere")
+    assert "elsewhere/bad" in out and good.path.name not in out
+
+
+def test_models_that_learned_for_different_lengths(workplace: Path) -> None:
+    """As two settings get them in the same time: the comparison says so."""
+    data = shapes(300)
+    runs = [trained_on(data, recipe=QUICK.replace(epochs=epochs)) for epochs in (1.0, 2.0)]
+    assert "different numbers of epochs" in str(convlens.compare([run.path for run in runs], progress="none"))
+    same = [runs[0], trained_on(data, recipe=QUICK.replace(epochs=1, lr=0.05))]
+    assert "numbers of epochs" not in str(convlens.compare([run.path for run in same], progress="none"))

@@ -24,13 +24,15 @@ _BAD_SHOWN = 5
 def runs(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where the runs lie.")] = "runs", json: Json = False
 ) -> None:
-    """List the runs, oldest first."""
+    """List the runs started here, oldest first, with what they differ in."""
     import convlens
-    from convlens.run import RUNS_FOLDER, unreadable
+    from convlens.run import RUNS_FOLDER, runs_elsewhere, unreadable
 
     if folder != str(RUNS_FOLDER) and not files.is_folder(folder):
         raise UsageError(f"{shown(folder, 200)} is no folder")
     found = convlens.runs(folder)
+    if folder == str(RUNS_FOLDER):
+        found = sorted([*found, *runs_elsewhere()], key=lambda run: run.record.created)
     bad = unreadable(folder)
     for line in bad[:_BAD_SHOWN]:
         terminal.note(line)
@@ -49,16 +51,25 @@ def _print(found: list[Run]) -> None:
     """A row a run."""
     from convlens.metrics import MAY_COUNT_SEEN
 
-    table = tables.new_table("run", "status", "seed", "trained", "val", "test or folds", "plan")
-    for run in found:
+    numbers = ("seed", "trained", "parameters", "val", "test or folds")
+    table = tables.new_table("run", "status", *numbers, "plan", right=numbers)
+    differing = _differing([run.record for run in found])
+    scores = [(run.val, run.test or run.cross_validation) for run in found]
+    for run, both in zip(found, scores, strict=True):
         record = run.record
-        scores = [_short(score) for score in (run.val, run.test or run.cross_validation)]
-        trained = f"{record.train_s:.1f} s"
-        seed, plan = str(record.seed), _plan_name(record)
-        tables.add_row(table, shown(run.path, 60), run.status, seed, trained, *scores, plan)
+        cells = [str(record.seed), f"{record.train_s:.1f} s", f"{record.num_parameters:,}", *map(_short, both)]
+        tables.add_row(table, shown(run.path, 60), run.status, *cells, _plan_name(record, differing))
     tables.print_table(table)
-    if any(score is not None and score.may_count_seen for run in found for score in (run.val, run.test)):
+    every = [score for both in scores for score in both if score is not None]
+    tables.print_text("in brackets the 95 % interval of the accuracy" if every else "")
+    if any(score.is_imbalanced for score in every):
+        tables.print_text(
+            "balanced: balanced accuracy, where classes differ much in size; the accuracy stands after it"
+        )
+    if any(score.may_count_seen for score in every):
         tables.print_text(f"*: {MAY_COUNT_SEEN}")
+    if any(score.is_chance for score in every):
+        tables.print_text("!: no better than always answering the largest class")
     for run in found:
         if run.status == "stopped":
             path = terminal.as_argument(run.path)
@@ -66,12 +77,29 @@ def _print(found: list[Run]) -> None:
 
 
 def _short(score: Score | None) -> str:
-    """The accuracy alone, with a mark where it cannot be trusted."""
-    return percent(score.accuracy if score else None) + (" *" if score is not None and score.may_count_seen else "")
+    """The accuracy with its interval, and a mark where it cannot be trusted."""
+    if score is None:
+        return "–"
+    low, high = score.interval
+    words = f"{percent(score.accuracy)} ({100 * low:.1f}–{100 * high:.1f})"
+    if score.is_imbalanced and score.balanced_accuracy is not None:
+        words = f"balanced {percent(score.balanced_accuracy)}, {words}"
+    return words + " *" * score.may_count_seen + " !" * score.is_chance
 
 
-def _plan_name(record: RunRecord) -> str:
-    """A preset's name with what was changed in it, or the start of a sentence of one's own."""
+def _differing(records: list[RunRecord]) -> set[str]:
+    """The fields of the recipe that are not the same in all runs of one architecture and data set."""
+    found = set()
+    for one in records:
+        for other in records:
+            if (one.architecture, one.dataset.fingerprint) == (other.architecture, other.dataset.fingerprint):
+                found |= {name for name, value in one.recipe.items() if other.recipe.get(name, value) != value}
+    return found
+
+
+def _plan_name(record: RunRecord, differing: set[str]) -> str:
+    """A preset's name with what was changed in it, or the start of a sentence of one's own with what other runs of it
+    have otherwise."""
     from convlens.presets import PRESETS, Preset
 
     def changed(preset: Preset) -> list[str]:
@@ -80,6 +108,7 @@ def _plan_name(record: RunRecord) -> str:
 
     same = [preset for preset in PRESETS.values() if preset.architecture == record.architecture]
     if not same:
-        return shown(record.architecture, 40)
+        own = [f"{name}={value}" for name, value in record.recipe.items() if name in differing]
+        return " ".join([shown(record.architecture, 40), *own])
     nearest = min(same, key=lambda preset: len(changed(preset)))
     return " ".join([nearest.name, *changed(nearest)])

@@ -38,6 +38,7 @@ from convlens.run import MODEL_FILE, RUN_FILE, Run, runs
 from convlens.text import counted, did_you_mean, percent, shown
 
 SUFFIXES = (".html", ".htm", ".json")
+_ALIKE, _TOLD = 1.02, 6  # times the epochs, that are no other length; models whose epochs are named
 _PATHS = ("path", "file", "filename", "image", "name")
 _LABELS = ("label1", "prediction", "predicted", "label", "class")  # label1: as `predict --csv` writes it
 _VAGUE = ("label", "class")  # which may as well be the truth
@@ -432,6 +433,20 @@ def _refuse_other_classes(classifiers: Sequence[Classifier | None], places: Sequ
             )
 
 
+def _lengths(classifiers: Sequence[Classifier | None], places: Sequence[Any]) -> list[str]:
+    """A line where models were trained for different numbers of epochs, as a time that was asked for makes them."""
+    known = [
+        (shown(_where(place), 200), c.card.training.epochs)
+        for c, place in zip(classifiers, places, strict=True)
+        if c is not None and c.card.training is not None
+    ]
+    lengths = [epochs for _, epochs in known]
+    if not lengths or max(lengths) <= _ALIKE * min(lengths):
+        return []
+    said = ", ".join(f"{where} {epochs:g}" for where, epochs in known[:_TOLD])
+    return [f"they learned for different numbers of epochs ({said}): part of the difference may be that"]
+
+
 def _only_data(data: Any, read: ReadOptions, data_root: str | Path | None, bar: Progress) -> Dataset:
     """The data that files of predictions are about. Raises UsageError."""
     if data is None:
@@ -585,6 +600,7 @@ def _comparison(
     notes = [note for report in reports if report is not None for note in report.notes if "left out" in note]
     opened_last = next((report.openings for report in reversed(reports) if report is not None), None)
     notes += [str(opened_last)] if opened_last is not None else []
+    notes += _lengths(classifiers, places)
     if any(pair.winner for pair in pairs) and len(contenders) == len(members):
         notes.append("this is about these models: other seeds of the same plans may come out otherwise (name several)")
     if split == "test" and len(contenders) > 2:
