@@ -19,9 +19,12 @@ Owns the exception tree. Knows nothing of what the rest does.
 `assert` is for our own mistakes only: a traceback always means a bug in convlens.
 """
 
+from collections.abc import Sequence
+
 
 class ConvlensError(Exception):
-    """Base of all: its message is a single line for a person (a sentence error adds a caret line)."""
+    """Base of all: its message is a single line for a person (a sentence error adds a caret line, and its other
+    mistakes)."""
 
 
 class UsageError(ConvlensError):
@@ -31,16 +34,25 @@ class UsageError(ConvlensError):
 class SentenceError(ConvlensError):
     """An architecture that cannot be read or does not fit.
 
-    `column` counts from 1 in the sentence as given (None when no single place is to blame).
+    `column` counts from 1 in the sentence as given (None when no single place is to blame). `others` are the mistakes
+    that stand beside the first.
     """
 
-    def __init__(self, message: str, *, text: str | None = None, column: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        text: str | None = None,
+        column: int | None = None,
+        others: "Sequence[SentenceError]" = (),
+    ) -> None:
         self.reason = message
         self.text = text
         self.column = column
+        self.others = tuple(others)
         if text is not None and column is not None:
             message = f"column {column}: {message}\n{_excerpt_with_caret(text, column)}"
-        super().__init__(message)
+        super().__init__("\n".join([message, *map(str, self.others)]))
 
 
 def _excerpt_with_caret(text: str, column: int, width: int = 72) -> str:

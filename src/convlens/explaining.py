@@ -12,6 +12,7 @@ from convlens.architecture import Architecture, Explanation, parse, plan
 from convlens.architecture.families import FAMILIES, Family
 from convlens.checks import checked, whole
 from convlens.errors import UsageError
+from convlens.presets import PRESETS
 from convlens.run import LAST, RUN_FILE, Run, find_model
 from convlens.text import shown, whole_numbers
 
@@ -24,8 +25,9 @@ def explain(what: Any, *, input: str | Sequence[int] | None = None, classes: int
     """Explain a sentence (or Architecture) on an input, or a trained model on its own.
 
     `input` is height x width x channels in pixels, `"28x28x1"` or (28, 28, 1), the default; `classes` defaults to
-    10. A model has both already; a known architecture (`efficientnet-lite0`) was made for a square of its own, and for
-    ImageNet's 1,000 classes. Raises SentenceError, ModelFileError, UsageError.
+    10; where they are said, a network that ends in numbers must end in so many, as `train` demands. A preset is named
+    by its name. A model has both already; a known architecture (`efficientnet-lite0`) was made for a square of its
+    own, and for ImageNet's 1,000 classes. Raises SentenceError, ModelFileError, UsageError.
     """
     if isinstance(what, str) and what.strip() in FAMILIES:
         return _explain_family(FAMILIES[what.strip()], input, classes)
@@ -33,11 +35,20 @@ def explain(what: Any, *, input: str | Sequence[int] | None = None, classes: int
         if input is not None or classes is not None:
             raise UsageError("a model has its own input and classes: leave `input` and `classes` away")
         return _explain_model(what)
-    architecture = what if isinstance(what, Architecture) else parse(what)
+    architecture = what if isinstance(what, Architecture) else parse(sentence_of(what))
     height, width, channels = parse_input(input if input is not None else DEFAULT_INPUT)
     num_classes = DEFAULT_CLASSES if classes is None else classes
     checked("classes", num_classes, whole(1, 1_000_000))
-    return Explanation(plan(architecture, (channels, height, width), num_classes, as_classifier=False))
+    found = plan(architecture, (channels, height, width), num_classes, as_classifier=False)
+    if classes is not None and len(found.nodes[-1].output_shape) == 1:
+        found = plan(architecture, (channels, height, width), num_classes)  # as `train` takes it
+    return Explanation(found)
+
+
+def sentence_of(what: Any) -> Any:
+    """The sentence of a preset, by its name; whatever else as it is."""
+    preset = PRESETS.get(what.strip()) if isinstance(what, str) else None
+    return what if preset is None else preset.architecture
 
 
 def parse_input(value: str | Sequence[int]) -> tuple[int, int, int]:
@@ -85,7 +96,7 @@ def _explain_model(what: Any) -> Explanation:
         "from safetensors.torch import load_file",
         "",
         f"tensors = load_file({str(path)!r})",
-        "weights = {name: t for name, t in tensors.items() if not name.startswith('seen.')}",
+        "weights = {name: t for name, t in tensors.items() if not name.startswith(('seen.', 'unfamiliar.'))}",
         "network.load_state_dict(weights)",
         "network.eval()",
         "",

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ import pytest
 
 import convlens
 from convlens.cli import main
-from convlens.errors import UsageError
+from convlens.errors import SentenceError, UsageError
 from convlens.evaluation.test_ledger import openings_of
 from convlens.metrics import Score, score
 from convlens.modelfile import read_model
+from convlens.presets import PRESETS
 from convlens.run import over_seeds
 from tests.conftest import QUICK, TINY, shapes
 from tests.helpers import SHORT, folder, trained, trained_on
@@ -234,3 +237,36 @@ def test_models_that_learned_for_different_lengths(workplace: Path) -> None:
     assert "different numbers of epochs" in str(convlens.compare([run.path for run in runs], progress="none"))
     same = [runs[0], trained_on(data, recipe=QUICK.replace(epochs=1, lr=0.05))]
     assert "numbers of epochs" not in str(convlens.compare([run.path for run in same], progress="none"))
+
+
+def test_all_mistakes_of_a_sentence_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    """Each with its column and caret, inside brackets too; none that only follows from another."""
+    with pytest.raises(SentenceError) as caught:
+        convlens.parse("conv(8, kernel=3) relo repeat(2, foo(3) relu) residual(bad) linear(10) softmax")
+    error = caught.value
+    assert [one.column for one in (error, *error.others)] == [9, 19, 34, 56, 72]
+    assert "softmax is applied for you" in error.others[-1].reason and str(error).count("^") == 5
+    with pytest.raises(SentenceError) as caught:
+        convlens.parse("x " * 5_000)
+    assert len(caught.value.others) == 9, "a stranger's sentence costs no more than ten"
+    code, _, err = said(capfd, "explain", "relo relu bat")
+    assert code == 2 and "'relo'" in err and "'bat'" in err
+
+
+def test_explain_takes_what_train_takes(capfd: pytest.CaptureFixture[str]) -> None:
+    """A preset's name; and where classes are said, only networks that end in so many numbers."""
+    assert str(convlens.explain("standard").plan.architecture) == str(convlens.parse(PRESETS["standard"].architecture))
+    with pytest.raises(SentenceError, match="gives 7 values, not one for each of the 3 classes"):
+        convlens.explain("flatten linear(7)", classes=3)
+    assert "is for data of 7 classes, not of 10" in str(convlens.explain("flatten linear(7)"))
+    assert not convlens.explain("flatten linear(classes)", classes=3).remarks
+    assert convlens.explain("conv(8, 3)", classes=3).plan.num_parameters, "a part of a network is explained as ever"
+
+
+def test_printed_torch_source_loads_whatever_a_model_file_holds(workplace: Path) -> None:
+    """A model that knows what is unfamiliar has tensors that are not the network's."""
+    run = trained_on(shapes(2_000))
+    assert read_model(run.model).card.unfamiliarity is not None
+    source = convlens.explain(run.path).torch_source()
+    done = subprocess.run([sys.executable, "-c", source], check=False, cwd=workplace, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -133,6 +133,12 @@ def remarks(plan: Plan) -> list[str]:
     last = plan.leaves[-1]
     if isinstance(last.layer, Activation):
         found.append(f"{last.address} {last.layer} is the last layer: logits should be free to take any value")
+    if isinstance(last.layer, Linear) and last.output_shape != (plan.num_classes,):
+        num = last.output_shape[0]
+        found.append(
+            f"{last.address} {last.layer} is for data of {num:,} class{'' if num == 1 else 'es'}, not of "
+            f"{plan.num_classes:,}: linear(classes) fits whatever it is trained on"
+        )
     return found
 
 

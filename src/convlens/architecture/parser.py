@@ -16,6 +16,8 @@ from convlens.text import did_you_mean, shown
 MAX_CHARACTERS = 20_000
 MAX_NESTING = 16
 MAX_LAYERS = 1_000  # after repeats are written out
+_MOST_MISTAKES = 10
+_APPLIED = ("softmax", "logsoftmax", "log_softmax")
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class _Parser:
         self.text = text
         self.tokens = self._tokens()
         self.position = 0
+        self.mistakes: list[SentenceError] = []
 
     def error(self, message: str, column: int) -> SentenceError:
         return SentenceError(message, text=self.text, column=column)
@@ -94,7 +97,10 @@ class _Parser:
     def sentence(self) -> Architecture:
         layers = self.chain(depth=0)
         if self.token.kind != "end":
-            raise self.error(f"expected a layer, found {shown(self.token.text, 40)}", self.token.column)
+            self.mistakes.append(self.error(f"expected a layer, found {shown(self.token.text, 40)}", self.token.column))
+        if self.mistakes:
+            first, *others = self.mistakes
+            raise SentenceError(first.reason, text=self.text, column=first.column, others=others)
         if not layers:
             raise self.error("the sentence is empty: it needs at least one layer", 1)
         return Architecture(layers, self.text)
@@ -106,12 +112,34 @@ class _Parser:
         layers: list[Layer] = []
         num_layers = 0
         while self.token.kind == "name":
-            layers.append(self.layer(depth))
+            start = self.position
+            try:
+                layers.append(self.layer(depth))
+            except SentenceError as error:
+                # The rest is read on behind it, so that all mistakes are told at once.
+                self.mistakes.append(error)
+                if len(self.mistakes) >= _MOST_MISTAKES or depth > MAX_NESTING:
+                    first, *others = self.mistakes
+                    raise SentenceError(first.reason, text=self.text, column=first.column, others=others) from None
+                self.position = self.after(start)
+                continue
             num_layers += count_layers(layers[-1])
             if num_layers > MAX_LAYERS:
                 column = layers[-1].column or 1
                 raise self.error(f"more than {MAX_LAYERS:,} layers, repeats written out", column)
         return tuple(layers)
+
+    def after(self, start: int) -> int:
+        """The position behind a layer that begins here, whatever stands in its brackets."""
+        position, depth = start + 1, 0
+        if self.tokens[position].kind != "(":
+            return position
+        while self.tokens[position].kind != "end":
+            depth += {"(": 1, ")": -1}.get(self.tokens[position].kind, 0)
+            position += 1
+            if depth == 0:
+                break
+        return position
 
     def layer(self, depth: int) -> Layer:
         name = self.take("name", "of a layer")
@@ -120,6 +148,10 @@ class _Parser:
         if name.text == Residual.name:
             return self.residual(name, depth)
         kind = SIMPLE_LAYERS.get(name.text)
+        if kind is None and name.text.lower() in _APPLIED:
+            raise self.error(
+                "softmax is applied for you: end with linear(classes), whose values are logits", name.column
+            )
         if kind is None:
             hint = did_you_mean(name.text, LAYER_NAMES) or f"; there are {', '.join(LAYER_NAMES)}"
             raise self.error(f"unknown layer {shown(name.text, 40)!r}{hint}", name.column)
@@ -216,9 +248,9 @@ class _Parser:
         return Residual(body, shortcut, column=name.column)
 
     def body(self, name: Token, depth: int) -> tuple[Layer, ...]:
-        column = self.token.column
+        column, num_before = self.token.column, len(self.mistakes)
         layers = self.chain(depth + 1)
-        if not layers:
+        if not layers and len(self.mistakes) == num_before:
             raise self.error(f"{name.text} needs at least one layer here", column)
         return layers
 

@@ -17,6 +17,7 @@ from convlens.architecture import Explanation, parse, plan
 from convlens.architecture.rows import rows_json
 from convlens.data.packed.dataset import Dataset
 from convlens.errors import RecordError, SentenceError, UsageError
+from convlens.explaining import sentence_of
 from convlens.modelfile import ModelCard
 from convlens.presets import NATURAL
 from convlens.recipe import Recipe
@@ -33,10 +34,11 @@ BUSY = "a training of the lab is going on in this folder: stop it, or wait for i
 def explained(card: ModelCard, sentence: Any) -> dict[str, Any]:
     """What a sentence becomes on the model's input and classes: the table, or the error with its column."""
     try:
-        architecture = parse(sentence)
+        architecture = parse(sentence_of(sentence))
         network_plan = plan(architecture, card.input_spec.shape, len(card.class_names))
     except SentenceError as error:
-        return {"error": error.reason, "column": error.column}
+        others = [{"error": one.reason, "column": one.column} for one in error.others]
+        return {"error": error.reason, "column": error.column, "others": others}
     explanation = Explanation(network_plan)
     return (
         {"layers": rows_json(network_plan), "summary": explanation.summary(), "remarks": explanation.remarks}
@@ -84,7 +86,8 @@ class Lab:
         """
         if self.is_busy or files.is_locked(LOCK):
             raise UsageError(BUSY)
-        network_plan = plan(parse(request.sentence), card.input_spec.shape, len(card.class_names))
+        sentence = str(sentence_of(request.sentence))
+        network_plan = plan(parse(sentence), card.input_spec.shape, len(card.class_names))
         if network_plan.num_parameters > MAX_PARAMETERS or network_plan.multiply_adds > MAX_MULTIPLY_ADDS:
             raise UsageError(
                 f"the lab trains networks of up to {MAX_PARAMETERS:,} parameters and {MAX_MULTIPLY_ADDS:,} "
@@ -98,7 +101,7 @@ class Lab:
         self._tidy()
         place = files.reserve_folder(RUNS_FOLDER, "lab")  # another microscope may train in this folder too
         self._process = process = subprocess.Popen(
-            _command(dataset, request.sentence, recipe, request.seed, place, device),
+            _command(dataset, sentence, recipe, request.seed, place, device),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -175,6 +178,7 @@ class Lab:
                     "epochs": run.history,
                     "step": curve[-1][0] if curve else 0,
                     "can_open": code is not None and run.model.is_file(),
+                    "warning": run.warning if state == "complete" else None,
                 }
             except RecordError:
                 pass  # being written; the next look finds it whole

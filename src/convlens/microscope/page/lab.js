@@ -39,7 +39,8 @@ async function explain() {
 
 function show(found) {
   mark(found.error ? found.column : null);
-  byId("sentence-error").textContent = found.error ? `${found.column ? `column ${found.column}: ` : ""}${found.error}` : "";
+  const mistakes = found.error ? [found, ...found.others] : [];
+  byId("sentence-error").textContent = mistakes.map(({ column, error }) => `${column ? `column ${column}: ` : ""}${error}`).join("\n");
   byId("sentence").setAttribute("aria-invalid", String(Boolean(found.error)));
   byId("train").disabled = Boolean(found.error);
   byId("table").classList.toggle("stale", Boolean(found.error));
@@ -111,7 +112,7 @@ function showStatus(status) {
   state_.dataset.state = status.state;
   byId("progress-bar").value = status.num_steps ? (isRunning ? status.step : status.epochs.at(-1)?.step ?? status.step) / status.num_steps : 0;
   byId("log").textContent = status.lines.join("\n");
-  byId("progress-error").textContent = status.state === "failed" ? status.lines.at(-1) ?? "it ended without a word" : "";
+  byId("progress-error").textContent = status.state === "failed" ? status.lines.at(-1) ?? "it ended without a word" : status.warning ?? "";
   const points = status.epochs.filter((line) => line.val).map((line) => [line.step, line.val.accuracy]);
   byId("curves").replaceChildren(
     curve("training loss", status.curve, status.num_steps, (y) => number(y, 2)),
