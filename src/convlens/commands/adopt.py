@@ -39,6 +39,7 @@ def adopt(
     json: Json = False,
 ) -> None:
     """Make a model of weights that others trained."""
+    terminal.loading()
     import convlens
 
     terminal.check_new_file(out, "--out", (".safetensors",))

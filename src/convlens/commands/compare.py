@@ -56,6 +56,7 @@ def compare(
 
     Runs that differ in nothing but their seed are one plan. No winner is named where the interval spans zero.
     """
+    terminal.loading()
     import convlens
 
     terminal.check_new_file(report, "--report", (".html", ".htm", ".json"))

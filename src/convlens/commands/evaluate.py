@@ -75,6 +75,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure a model: accuracy with its interval, per class, confusion, calibration."""
+    terminal.loading()
     import convlens
 
     terminal.check_new_file(report, "--report", (".html", ".htm", ".pdf", ".md", ".json"), overwrite=overwrite)

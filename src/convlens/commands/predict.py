@@ -49,6 +49,7 @@ def predict(
     A picture that cannot be read has its reason in the answer's place; exit code 1 where there was one, 2 where none
     could be read.
     """
+    terminal.loading()
     from convlens.classifier import Asked, load, predictions, unreadable
 
     terminal.check_new_file(csv, "--csv", overwrite=overwrite)

@@ -39,6 +39,12 @@ def progress() -> Iterator[Progress]:
         yield _Worded(bar)
 
 
+def loading() -> None:
+    """Say what takes the first second or two, where it does."""
+    if "torch" not in sys.modules:
+        Lines().line("loading PyTorch")
+
+
 def note(text: str) -> None:
     """Say something beside a result, on standard error."""
     Lines().line(f"convlens: {as_typed(text)}")

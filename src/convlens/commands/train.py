@@ -117,6 +117,7 @@ def train(
     given = locals()
     recipe = _recipe({name: given[name] for name in terminal.RECIPE_FLAGS}, set_ or [])
     with stopping_signals() as stopping, terminal.progress() as bar:
+        terminal.loading()
         import convlens
 
         names = (name for name in inspect.signature(convlens.train).parameters if name in given and name != "recipe")

@@ -33,6 +33,7 @@ def verify(
 
     Exit code 0 where everything is confirmed, 1 where it is not.
     """
+    terminal.loading()
     import convlens
 
     with terminal.progress() as bar:
