@@ -128,6 +128,42 @@ def test_drawn_digit_is_recognised(page: Page) -> None:
     page.wait_for_selector("#answer[data-label='1']")
 
 
+def test_opens_with_a_picture_and_keeps_the_drawing(page: Page) -> None:
+    """There is something to look at from the start, with its name and true class; the first stroke begins a blank
+    sheet. What was drawn is there again after a reload, and a blank sheet is not."""
+    page.wait_for_selector("#answer li")
+    assert "in truth" in page.locator("#seen-note").inner_text()
+    assert page.locator("#answer .name", has_text="✓").count() == 1
+    draw_seven(page)
+    assert "in truth" not in page.locator("#seen-note").inner_text()
+    corner = "document.getElementById('pad').getContext('2d').getImageData(2, 2, 1, 1).data[0]"
+    assert page.evaluate(corner) == 255, "nothing of the picture it opened with is left"
+    page.reload()
+    page.wait_for_selector("#answer[data-label='7']")
+    assert "in truth" not in page.locator("#seen-note").inner_text()
+    page.locator("#clear").click()
+    page.reload()
+    page.wait_for_selector("#answer li")
+    assert "in truth" in page.locator("#seen-note").inner_text()
+
+
+def test_a_press_on_the_confusion_matrix_brings_its_pictures(page: Page) -> None:
+    """They lie below it: they come into view, and the keyboard is there; a link leads to the maps past all else."""
+    page.locator("#tab-model").click()
+    page.locator("#confusion td.right button").first.click()
+    page.wait_for_function("() => document.getElementById('cell-title').textContent.includes('predicted right')")
+    page.wait_for_function(
+        "() => { const b = document.getElementById('cell-title').getBoundingClientRect();"
+        " return b.top >= -1 && b.bottom <= innerHeight; }"
+    )
+    assert page.evaluate("document.activeElement.id") == "cell-title"
+    page.locator("#tab-look").click()
+    page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+    page.locator("#skip-maps").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "layers"
+
+
 def test_clicked_value_shows_what_torch_gives(page: Page, digits: Path) -> None:
     """A click on a convolution's map shows torch's own value, window, kernel and sum."""
     draw_seven(page)

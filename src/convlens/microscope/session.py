@@ -109,9 +109,15 @@ class Session:
             | {"dataset": card.dataset and {**card.dataset.to_json(), "name": shown(card.dataset.name, 80)}}
             | {"training": card.training and card.training.to_json(), "origin": card.origin and card.origin.to_json()}
             | {"created": card.created, "versions": dict(card.versions)}
-            | {"val": _score(card.metrics.val)}
+            | {"val": _score(card.metrics.val), "has_validation": self._has_validation()}
             | {"test": _score(run.test if run else card.metrics.test)}
         )
+
+    def _has_validation(self) -> bool:
+        try:
+            return self.dataset().counts["val"] > 0
+        except DataError:
+            return False
 
     def dataset(self) -> Dataset:
         """The data that the model was trained on. Raises DataError, the same each time, where it is not at hand."""
@@ -186,19 +192,22 @@ class Session:
 
     def see_validation(self, position: int) -> bytes:
         """Show one of the validation images to it. Raises UsageError, DataError."""
-        images = self.dataset().images("val")
+        dataset = self.dataset()
+        images = dataset.images("val")
         if not 0 <= position < len(images):
             raise UsageError(f"there is no validation image {position}: there are {len(images):,}")
-        return self._answer(np.array(images[position]))
+        row = int(dataset.rows("val")[position])
+        name = shown(dataset.sample_names()[row], 80)
+        return self._answer(np.array(images[position]), true=int(dataset.labels("val")[position]), name=name)
 
-    def _answer(self, framed: Pixels) -> bytes:
+    def _answer(self, framed: Pixels, **known_of: Any) -> bytes:
         recording = self._record(framed)
         number = next(self._numbers)
         self._kept[number] = recording
         while len(self._kept) > 1 and (len(self._kept) > _MAX_KEPT or self._kept_bytes() > _MAX_KEPT_BYTES):
             self._kept.popitem(last=False)
         probabilities = recording.probabilities
-        about: dict[str, Any] = {"id": number, "label": int(probabilities.argmax()), "model": self.name}
+        about: dict[str, Any] = {"id": number, "label": int(probabilities.argmax()), "model": self.name} | known_of
         logits_K = recording.logits
         if self.classifier.views == "mirror":  # the bars are those of the values that the page opens
             logits_K = self.classifier.logits(framed[None])[0]

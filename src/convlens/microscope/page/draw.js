@@ -15,11 +15,14 @@ let isSending = false;
 let sheet = 0; // counts blank sheets: an answer to what was wiped away is none
 let pointer = null; // the one that draws
 let last = null;
+let isSample = false; // whether the pad holds the picture that the page opened with
 let shownAt = 0; // when the maps were last fetched
+const KEPT = "drawing";
 const MAPS_EVERY_MS = 120; // while the pen moves
 
 export function startDrawing() {
   clear();
+  addEventListener("pagehide", keep);
   pad.addEventListener("pointerdown", begin);
   pad.addEventListener("pointermove", move);
   for (const end of ["pointerup", "pointercancel"]) pad.addEventListener(end, () => { pointer = null; });
@@ -39,7 +42,30 @@ export function startDrawing() {
   });
 }
 
+// A drawing survives a reload: this tab keeps it.
+function keep() {
+  if (newest && !isSample) sessionStorage.setItem(KEPT, pad.toDataURL("image/png").split(",")[1]);
+  else sessionStorage.removeItem(KEPT);
+}
+
+// What the page opens with: what this tab kept, else a validation image, so that there is something to look at.
+export async function openPicture() {
+  if (newest && !isSample) return send(drawn);
+  const kept = newest ? null : sessionStorage.getItem(KEPT);
+  if (kept) {
+    const image = await createImageBitmap(new Blob([Uint8Array.from(atob(kept), (c) => c.charCodeAt(0))]));
+    if (newest) return;
+    clear();
+    context.drawImage(image, 0, 0);
+    send(drawn);
+  } else if (state.model.has_validation) {
+    takeValidation(0);
+    isSample = true;
+  }
+}
+
 function clear() {
+  isSample = false;
   context.fillStyle = "#ffffff";
   context.fillRect(0, 0, pad.width, pad.height);
 }
@@ -61,6 +87,7 @@ function begin(event) {
   if (!event.isPrimary || event.button !== 0) return;
   event.preventDefault();
   pad.setPointerCapture(event.pointerId);
+  if (isSample) clear();
   pointer = event.pointerId;
   last = at(event);
   stroke(last);
@@ -83,9 +110,6 @@ function stroke(to) {
   last = to;
   send(drawn);
 }
-
-// The pad as it is: when a model was opened, and there is a drawing.
-export function sendAgain() { if (newest) send(drawn); }
 
 async function drawn() {
   return postBytes("api/see", await new Promise((done) => pad.toBlob(done, "image/png")));

@@ -5,7 +5,7 @@ import { fetchThumbnails } from "./blocks.js";
 import { cssOf, photograph } from "./colours.js";
 import { doubtOf } from "./doubt.js";
 import { byId, count, element, number, sizedCanvas } from "./dom.js";
-import { sendAgain, takeValidation, thumbnails } from "./draw.js";
+import { openPicture, takeValidation, thumbnails } from "./draw.js";
 import { buildCards, choose, fetchMaps } from "./maps.js";
 import { on, state, tell } from "./state.js";
 import { closeValue } from "./value.js";
@@ -38,7 +38,7 @@ export function openLook() {
   byId("answer").replaceChildren();
   byId("mirrored").hidden = byId("doubt").hidden = byId("badge").hidden = true;
   buildCards();
-  sendAgain();
+  openPicture().catch(complain);
   showMisclassified();
 }
 
@@ -54,7 +54,8 @@ function showAnswer() {
   order.forEach((k, i) => {
     const button = list.children[i].firstChild;
     const name = state.model.class_names[k];
-    button.querySelector(".name").textContent = name;
+    button.querySelector(".name").textContent = k === state.picture.true ? `${name} ✓` : name;
+    button.title = k === state.picture.true ? "the true class" : "";
     button.querySelector(".bar").style.width = `${100 * data[k]}%`;
     button.querySelector(".share").textContent = (100 * data[k]).toFixed(1);
     button.classList.toggle("best", k === label);
@@ -93,7 +94,9 @@ function showSeen() {
   context.globalAlpha = overlay ? 0.4 : 1;
   context.drawImage(photograph(data, 0, height, width, channels), 0, 0, width * size, height * size);
   const { input } = state.model;
-  byId("seen-note").textContent = `${height}×${width} pixels, framing ${input.framing}`;
+  const { true: truth, name: sample } = state.picture;
+  const known = truth === undefined ? "" : `; ${sample}, in truth ${state.model.class_names[truth]}`;
+  byId("seen-note").textContent = `${height}×${width} pixels, framing ${input.framing}${known}`;
   if (!overlay) return;
   const values = overlay.arrays.map.data;
   const reach = values.reduce((a, b) => Math.max(a, Math.abs(b)), 1e-12);

@@ -98,6 +98,10 @@ async function showCell(label, answer) {
   const what = label === null ? "Misclassified" : label === answer ? `${names[label]}, predicted right` : `${names[label]}, predicted as ${names[answer]}`;
   byId("cell-title").textContent = `${what}: ${found.total > 60 ? `the 60 most confident of ${count(found.total)}` : count(found.total)}`;
   thumbnails(byId("cell"), found, names, show);
+  if (label !== null) {
+    byId("cell-title").scrollIntoView({ block: "start", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+    byId("cell-title").focus({ preventScroll: true });
+  }
 }
 
 // Accuracy against confidence; the area of a point is its share of the images.
