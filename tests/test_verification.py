@@ -69,7 +69,15 @@ def test_what_check_found_stands_in_reports_and_is_confirmed(workplace: Path) ->
     Path("none.json").write_text(json.dumps(said), encoding="utf-8")
     verified = convlens.verify("none.json", progress="none")
     assert "data_check.findings" in str(verified) and not verified.is_confirmed
-    Path("gone").mkdir()
+    table = ["path,label", *(f"{path.relative_to(root)},{path.parent.name}" for path in sorted(root.rglob("*.png")))]
+    (root / "labels.csv").write_text("\n".join(table) + "\n", encoding="utf-8")
+    convlens.check(root / "labels.csv", progress="none")
+    wrong = [line.replace(",bee", ",ant") if "/11.png" in line else line for line in table]
+    for lines, is_known in ((table, True), (wrong, False)):
+        (root / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        named = convlens.evaluate(run, root / "labels.csv", progress="none")
+        assert (named.checked is not None) == is_known, "other labels are another data set"
+    (root / "labels.csv").unlink()
     (root / "ant" / "copy.png").unlink()
     assert convlens.evaluate(run, root, split="test", progress="none").checked is None, "of other samples"
 

@@ -213,16 +213,16 @@ def _finished(training_plan: TrainingPlan, run: Run, watch: Watch, *, ended: boo
 def _calibrated_and_reported(training_plan: TrainingPlan, run: Run, bar: Progress) -> None:
     """Calibrate the model, and write the report of what is known of it without opening test for it."""
     device = training_plan.compute.device
-    if run.record.held_out_sha256 is not None:
-        calibrate_by_folds(run, training_plan.dataset, bar)
-        evaluate(run, split=FOLDS, device=device, progress="none")
-        return
-    calibrate(run.model, training_plan.dataset, device, bar)
-    if run.val is not None and not training_plan.test:
-        try:
+    try:
+        if run.record.held_out_sha256 is not None:
+            calibrate_by_folds(run, training_plan.dataset, bar)
+            evaluate(run, split=FOLDS, device=device, progress="none")
+            return
+        calibrate(run.model, training_plan.dataset, device, bar)
+        if run.val is not None and not training_plan.test:
             evaluate(run, split="val", device=device, progress="none")
-        except DataError as error:  # of a parent that knew them all, say
-            bar.line(f"no report: {error}")
+    except DataError as error:  # of a parent that knew all held-out images, say
+        bar.line(f"no report: {error}")
 
 
 def _measure_curve(training_plan: TrainingPlan, run: Run, bar: Progress) -> None:

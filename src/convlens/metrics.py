@@ -420,8 +420,11 @@ class Score(Record, frozen=True):
     @property
     def is_chance(self) -> bool:
         """Whether it may be no better than to look at no picture: always to answer the largest class, or, where the
-        classes differ much in size, any class as often as another (within two standard errors at the most)."""
+        classes differ much in size, any class as often as another (within two standard errors at the most). Of one
+        class, or where all are right, nothing is said."""
         if self.majority_baseline is None or self.interval[0] > self.majority_baseline:
+            return False
+        if self.accuracy == 1 or self.majority_baseline == 1:
             return False
         if not self.is_imbalanced or not self.balanced_accuracy or not self.num_classes or not self.imbalance:
             return True
@@ -433,11 +436,14 @@ class Score(Record, frozen=True):
         if not self.is_chance or self.majority_baseline is None:
             return None
         always = "the largest class" if largest is None else shown(largest, 40)
-        return (
-            f"no better than always answering {always} ({percent(self.majority_baseline)}): the network has learned "
-            "nothing that shows. Try another learning rate, more epochs, or more pictures, and look whether labels and "
-            "pictures belong together (convlens check DATA)"
+        advice = (
+            "Try another learning rate, more epochs, or more pictures, and look whether labels and pictures belong "
+            "together (convlens check DATA)"
         )
+        baseline = f"always answering {always} ({percent(self.majority_baseline)})"
+        if self.accuracy > self.majority_baseline:
+            return f"{self.n:,} images do not tell it from {baseline}. {advice}"
+        return f"no better than {baseline}: the network has learned nothing that shows. {advice}"
 
     @property
     def is_imbalanced(self) -> bool:

@@ -257,18 +257,23 @@ class Series:
         rows = [(str(run.path), f"seed {run.record.seed}, {_short(run)}") for run in self.runs]
         for which, words in (("val", "validation"), ("test", "test"), ("cross_validation", "folds")):
             scores = [score for run in self.runs if (score := getattr(run, which)) is not None]
-            if len(scores) == len(self.runs):
+            if scores and len(scores) == len(self.runs):
                 rows.append((words, over_seeds(scores)))
         warnings = [warning for run in self.runs if (warning := run.warning)]
         return [*rows, ("warning", warnings[0])] if warnings else rows
 
 
 def is_one_plan(found: Sequence[Run]) -> bool:
-    """Whether runs differ in nothing but their seed."""
+    """Whether runs differ in their seed, and in nothing else."""
+    records = [run.record for run in found]
     plans = {
-        (r.architecture, str(sorted(r.recipe.items())), r.dataset.fingerprint) for r in (run.record for run in found)
+        (
+            *(one.architecture, str(sorted(one.recipe.items())), one.dataset.fingerprint, one.folds),
+            None if one.parent is None else one.parent.sha256,
+        )
+        for one in records
     }
-    return len(plans) == 1
+    return len(plans) == 1 and len({one.seed for one in records}) == len(records)
 
 
 def over_seeds(scores: Sequence[Score]) -> str:
@@ -385,7 +390,7 @@ def _remember(place: Path) -> None:
     """Note a run started from this working folder, wherever `--out` put it: the newest, and all that are elsewhere."""
     with suppress(StorageError):  # a convenience; `last` then is the newest run under ./runs
         files.write_text(_last_file(), str(place.absolute()))
-        if place.parent != RUNS_FOLDER:
+        if place.absolute().parent != RUNS_FOLDER.absolute():
             files.append_line(_elsewhere_file(), str(place.absolute()))
 
 
@@ -395,14 +400,15 @@ def _elsewhere_file() -> Path:
 
 def runs_elsewhere() -> list[Run]:
     """The runs started from this working folder that lie outside ./runs and are still there, oldest first."""
+    known: list[str] = []
     with suppress(RecordError):
-        known = [json_value(line, "", 1) for line in raw_lines(_elsewhere_file()) if line.strip()]
-        places = dict.fromkeys(Path(one) for one in known if isinstance(one, str))
-        here = Path.cwd()
-        there = [place for place in places if files.is_file(place / RUN_FILE)]
-        found = [Run(place.relative_to(here) if place.is_relative_to(here) else place) for place in there]
-        return [run for run in found if _is_readable(run)]
-    return []
+        for line in raw_lines(_elsewhere_file()):
+            with suppress(RecordError):
+                known.append(str(json_value(line, "", 1)))
+    here = Path.cwd()
+    places = [place for place in dict.fromkeys(map(Path, known)) if files.is_file(place / RUN_FILE)]
+    found = [Run(place.relative_to(here) if place.is_relative_to(here) else place) for place in places]
+    return [run for run in found if _is_readable(run)]
 
 
 def _is_readable(run: Run) -> bool:

@@ -254,5 +254,6 @@ def _record_differs(run: Run, again: Report) -> list[str]:
         # Of others than test the record has the loss before calibration.
         same = kept is None or (kept.accuracy, kept.n) == (again.score.accuracy, again.score.n)
     else:
-        same = all(_alike(a, b) for _, a, b in _compared(kept.to_json(), again.score.to_json()))
+        score = again.score if kept.num_classes is not None else again.score.replace(num_classes=None)  # of before
+        same = all(_alike(a, b) for _, a, b in _compared(kept.to_json(), score.to_json()))
     return [] if same else [f"{again.split} in {RUN_FILE} is {kept}, measured anew {again.score}"]

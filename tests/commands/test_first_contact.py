@@ -20,7 +20,7 @@ from convlens.evaluation.test_ledger import openings_of
 from convlens.metrics import Score, score
 from convlens.modelfile import read_model
 from convlens.presets import PRESETS
-from convlens.run import over_seeds
+from convlens.run import Series, is_one_plan, over_seeds
 from tests.conftest import QUICK, TINY, shapes
 from tests.helpers import SHORT, folder, trained, trained_on
 
@@ -62,6 +62,11 @@ def test_chance_among_classes_that_differ_in_size() -> None:
         and "a (90.00 %)" in str(blind.chance_warning("a"))
     )
     assert not Score(0.5, (0.4, 0.6), 100, 1.0).is_chance, "of a score of before nothing is known"
+    for counts in ((200,), (98, 2), (18, 2), (3, 2)):  # all right: that no chance could be told apart is no reproach
+        right = np.repeat(np.arange(len(counts)), counts)
+        assert score(np.eye(2)[right], right).chance_warning() is None
+    few = score(np.eye(2)[[0, 0, 0, 1, 1, 0]], np.array([0, 0, 0, 1, 1, 1]))
+    assert "6 images do not tell it from always answering" in str(few.chance_warning())
 
 
 def test_several_seeds_are_told_by_what_was_promised_first(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -81,7 +86,10 @@ def test_several_seeds_are_told_by_what_was_promised_first(workplace: Path, capf
     assert code == 2 and "several seeds" in err and not Path("a.csv").exists()
     convlens.train("d.npz", architecture=TINY, recipe=QUICK.replace(epochs=1), out="seeds/3", progress="none")
     code, _, err = said(capfd, "evaluate", "seeds")
-    assert code == 2 and "different plans" in err
+    assert code == 2 and "not seeds of one plan" in err
+    twice = [convlens.train("d.npz", architecture=TINY, recipe=QUICK, out=f"t/{n}", progress="none") for n in (1, 2)]
+    assert not is_one_plan(twice), "one seed twice has no spread"
+    assert said(capfd, "evaluate", "t")[0] == 2 and Series(()).summary() == []
     assert "no spread is known" in over_seeds([score(np.eye(2), np.arange(2))])
 
 
@@ -110,6 +118,9 @@ def test_files_that_jobs_make_anew(workplace: Path, capfd: pytest.CaptureFixture
     assert said(capfd, "predict", run.path, root / "ant", "--csv", "a.csv")[0] == 2
     assert said(capfd, "predict", run.path, "none.png", "--csv", "a.csv", "--overwrite")[0] == 2
     assert said(capfd, "predict", run.path, root / "ant", "--csv", "a.csv", "--overwrite")[0] == 0
+    assert said(capfd, "predict", run.path, root / "ant", "--csv", run.model, "--overwrite")[0] == 2
+    record = run.path / "run.json"
+    assert said(capfd, "evaluate", run.path, "--report", record, "--overwrite")[0] == 2 and record.stat().st_size > 500
     assert len(Path("a.csv").read_text(encoding="utf-8").splitlines()) == 31
     assert said(capfd, "evaluate", run.path, "--report", "a.csv")[0] == 2
     code, _, err = said(capfd, "evaluate", run.path, "--csv", "a.csv", "--overwrite", "--report", "r.html")
@@ -249,6 +260,10 @@ def test_all_mistakes_of_a_sentence_at_once(capfd: pytest.CaptureFixture[str]) -
     with pytest.raises(SentenceError) as caught:
         convlens.parse("x " * 5_000)
     assert len(caught.value.others) == 9, "a stranger's sentence costs no more than ten"
+    deep = "residual(" * 12 + "foo " * 12 + ")" * 12
+    with pytest.raises(SentenceError) as caught:
+        convlens.parse(deep)
+    assert len(caught.value.others) == 9 and len(str(caught.value)) < 10_000, "each mistake once, however deep"
     code, _, err = said(capfd, "explain", "relo relu bat")
     assert code == 2 and "'relo'" in err and "'bat'" in err
 

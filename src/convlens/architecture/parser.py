@@ -58,6 +58,10 @@ def parse(text: str) -> Architecture:
     return _Parser(text).sentence()
 
 
+class _EnoughError(Exception):
+    """So many mistakes that no more are looked for."""
+
+
 class _Parser:
     def __init__(self, text: str) -> None:
         self.text = text
@@ -95,8 +99,11 @@ class _Parser:
         return token
 
     def sentence(self) -> Architecture:
-        layers = self.chain(depth=0)
-        if self.token.kind != "end":
+        try:
+            layers = self.chain(depth=0)
+        except _EnoughError:
+            layers = ()
+        if self.token.kind != "end" and len(self.mistakes) < _MOST_MISTAKES:
             self.mistakes.append(self.error(f"expected a layer, found {shown(self.token.text, 40)}", self.token.column))
         if self.mistakes:
             first, *others = self.mistakes
@@ -118,9 +125,8 @@ class _Parser:
             except SentenceError as error:
                 # The rest is read on behind it, so that all mistakes are told at once.
                 self.mistakes.append(error)
-                if len(self.mistakes) >= _MOST_MISTAKES or depth > MAX_NESTING:
-                    first, *others = self.mistakes
-                    raise SentenceError(first.reason, text=self.text, column=first.column, others=others) from None
+                if len(self.mistakes) >= _MOST_MISTAKES:
+                    raise _EnoughError from None
                 self.position = self.after(start)
                 continue
             num_layers += count_layers(layers[-1])

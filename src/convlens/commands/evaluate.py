@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from convlens.run import Run
 
 _DATA = "Other data to measure on; its classes are matched by name."
-_CSV = "Write a row for each image: path, true class, answer, probability, whether the model was made with it."
+_CSV = "Write a row for each image: path, true class, answer, probability, whether what answered had learned from it."
 _SPLIT = "test (each opening is written down), val, train, or folds (what the networks of --folds answered)."
 _REPORT = "Write the report: .html (pictures, charts, one file), .pdf (printed by a browser), .md, or .json."
 _REQUIRE = (
@@ -94,7 +94,9 @@ def evaluate(
         others |= {"layout": layout, "label": label, "path_column": path_column, "label_column": label_column}
         others |= {"split": split, "device": device, "views": views, "raw": raw}
         seeds = _seeds(model)
-        if seeds:
+        if len(seeds) == 1:
+            model = str(seeds[0].path)
+        elif seeds:
             if report is not None or csv is not None:
                 raise UsageError(f"{shown(model, 200)} holds several seeds: --report and --csv are of one of them")
             _print_seeds([convlens.evaluate(run, data, **others) for run in seeds], json=json)
@@ -123,7 +125,14 @@ def _seeds(model: str) -> list[Run]:
         return []
     found = runs(model)
     if found and not is_one_plan(found):
-        raise UsageError(f"{shown(model, 200)} holds runs of different plans: name one of them, or see compare")
+        raise UsageError(
+            f"{shown(model, 200)} holds runs that are not seeds of one plan (or one seed twice): name one of them, or "
+            "see compare"
+        )
+    unfinished = [run for run in found if run.status != "complete"]
+    if unfinished:
+        path = shown(unfinished[0].path, 200)
+        raise UsageError(f"{path} is unfinished ({unfinished[0].status}): finish it with train --resume {path}")
     return found
 
 

@@ -52,7 +52,7 @@ def predict(
     terminal.loading()
     from convlens.classifier import Asked, load, predictions, unreadable
 
-    terminal.check_new_file(csv, "--csv", overwrite=overwrite)
+    terminal.check_new_file(csv, "--csv", (".csv",) if overwrite else (), overwrite=overwrite)
     if json and jsonl:
         raise UsageError("--json and --jsonl exclude one another")
     asked = Asked(top, min_probability, recursive)

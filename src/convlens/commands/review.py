@@ -33,7 +33,6 @@ def review(
 
     Then: train DATA --labels LABELS, evaluate MODEL --labels LABELS.
     """
-    terminal.loading()
     import convlens
 
     with terminal.progress() as bar, ended_by_ctrl_c():

@@ -31,7 +31,7 @@ from convlens.commands.options import (
     complete_preset,
     flag,
 )
-from convlens.errors import UsageError
+from convlens.errors import RecordError, UsageError
 from convlens.render import tables
 from convlens.signals import stopping_signals
 from convlens.text import shown
@@ -146,7 +146,10 @@ def _openings(run: "Run") -> str:
     """Whether the test images were looked at before, by whichever plan."""
     from convlens.evaluation.test_ledger import openings_of
 
-    openings = openings_of(run.record.dataset.test_fingerprint)
+    try:
+        openings = openings_of(run.record.dataset.test_fingerprint)
+    except RecordError:
+        return ""  # evaluate will say what is wrong with the ledger
     return ", sealed so far" if openings.count == 0 else f"; {openings.text}"
 
 

@@ -191,7 +191,7 @@ class Report:
 
     def table(self) -> str:
         """A row for each image as CSV: `path`, `label` (the true class), `prediction`, its `probability`, whether it is
-        `right`, and `seen`, whether the model was made with it (empty: not known)."""
+        `right`, and `seen`, whether what answered had learned from it (empty: not known)."""
         measured = self.measured
         assert measured is not None, "every report of `evaluate` has it"
         samples, names = measured.dataset.sample_names(), self.class_names

@@ -1,6 +1,6 @@
 """What `check` found in a data set, kept in the cache for the reports of what is trained on it.
 
-Owns by what it is found again: the files and how their names are read, not how they were packed. An entry that cannot
+Owns by what it is found again: the files, their labels and own splits, not how they were packed. An entry that cannot
 be read, or that another version of convlens wrote, is as if there were none.
 """
 
@@ -60,7 +60,11 @@ def what_was_checked(dataset: Dataset) -> Checked | None:
 
 def _path(dataset: Dataset) -> Path:
     options = dataset.card.options
-    samples = sorted((line.path, line.sha256 or "") for line in dataset.samples())
+    has_splits = dataset.card.split_by == "source"
+    samples = sorted(
+        (line.path, line.sha256 or "", line.label or "", str(line.split) if has_splits else "")
+        for line in dataset.samples()
+    )
     identity = [version("convlens"), options.read, sorted(options.exclude), samples]
     digest = files.sha256_of(json.dumps(identity).encode("utf-8", "surrogateescape"))
     return files.cache_folder() / "checked" / f"{digest[:32]}.json"

@@ -15,9 +15,11 @@ let isSending = false;
 let sheet = 0; // counts blank sheets: an answer to what was wiped away is none
 let pointer = null; // the one that draws
 let last = null;
+let drawing = 0; // counts what the pad holds: a picture that comes too late is not drawn over the next
 let isSample = false; // whether the pad holds the picture that the page opened with
 let shownAt = 0; // when the maps were last fetched
 const KEPT = "drawing";
+const OVERTAKEN = Object.assign(new Error("something else was drawn"), { status: 410 });
 const MAPS_EVERY_MS = 120; // while the pen moves
 
 export function startDrawing() {
@@ -42,19 +44,25 @@ export function startDrawing() {
   });
 }
 
-// A drawing survives a reload: this tab keeps it.
+// A drawing survives a reload: this tab keeps it. (A file or a validation image would come back as another picture.)
 function keep() {
-  if (newest && !isSample) sessionStorage.setItem(KEPT, pad.toDataURL("image/png").split(",")[1]);
-  else sessionStorage.removeItem(KEPT);
+  try {
+    if (newest === drawn) sessionStorage.setItem(KEPT, pad.toDataURL("image/png").split(",")[1]);
+    else sessionStorage.removeItem(KEPT);
+  } catch {
+    // no room: then it is gone
+  }
 }
 
 // What the page opens with: what this tab kept, else a validation image, so that there is something to look at.
 export async function openPicture() {
   if (newest && !isSample) return send(drawn);
   const kept = newest ? null : sessionStorage.getItem(KEPT);
+  sessionStorage.removeItem(KEPT);
   if (kept) {
+    const version = drawing;
     const image = await createImageBitmap(new Blob([Uint8Array.from(atob(kept), (c) => c.charCodeAt(0))]));
-    if (newest) return;
+    if (version !== drawing) return;
     clear();
     context.drawImage(image, 0, 0);
     send(drawn);
@@ -65,6 +73,7 @@ export async function openPicture() {
 }
 
 function clear() {
+  drawing++;
   isSample = false;
   context.fillStyle = "#ffffff";
   context.fillRect(0, 0, pad.width, pad.height);
@@ -100,6 +109,7 @@ function move(event) {
 }
 
 function stroke(to) {
+  drawing++;
   context.strokeStyle = byId("ink").value;
   context.lineWidth = Number(byId("pen").value);
   context.lineCap = context.lineJoin = "round";
@@ -133,8 +143,10 @@ async function take(file) {
 // A validation image, by its position.
 export function takeValidation(position) {
   clear();
+  const version = drawing;
   send(async () => {
     const answer = await postBytes(`api/see?val=${position}`);
+    if (version !== drawing) throw OVERTAKEN;
     const { data, shape: [height, width, channels] } = answer.arrays.image;
     context.imageSmoothingEnabled = false;
     const scale = Math.min(pad.width / width, pad.height / height);
