@@ -285,10 +285,10 @@ def test_the_answer_over_both_views_is_shown(browser: Browser, two_views: convle
     page.goto(server.entry)
     page.wait_for_selector("body[data-ready]")
     page.set_input_files("#file", tmp_path / "picture.png")
-    page.wait_for_selector("#mirrored:not([hidden])")
     answer = convlens.predict(two_views, tmp_path / "picture.png")[0]
     words = f"With its mirror image, as predict answers: {answer.label}, {100 * answer.probability:.1f} %"
-    assert page.locator("#mirrored").inner_text() == words
+    # Before it stands the answer to the picture that the page opened with.
+    page.wait_for_function("words => document.getElementById('mirrored').textContent === words", arg=words)
     context.close()
     assert server.close() == 0
 

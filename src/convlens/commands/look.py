@@ -8,7 +8,6 @@ import typer
 from convlens.commands import terminal
 from convlens.commands.options import OUTPUT, Device, Json, Model, flag
 from convlens.errors import UsageError
-from convlens.progress import Lines
 from convlens.render import tables
 
 _FILM = (
@@ -39,21 +38,17 @@ def look(
     terminal.check_new_file(film, "--film", (".gif", ".webp", ".png", ".svg", ".pdf"))
     if image is None and film is None:
         raise UsageError("name a picture to look at: convlens look MODEL IMAGE (or --film FILE for the filters alone)")
-    terminal.loading()
     import convlens
 
     # Everything is looked at before anything is written: a command that fails leaves nothing behind.
     moving = None if film is None else convlens.film(model)
     features = None
     if image is not None:
-        _ = convlens.look  # loaded
-        Lines().line("computing the maps, and where the answer comes from")
         features = convlens.look(model, image, layers=layers, unit=unit, label=label, device=device)
         out = out if out is not None else terminal.free_name(f"look-{Path(image).stem}", ".png")
     written = [path for path in (film, out if features else None, arrays if features else None) if path is not None]
     if len({Path(path).absolute() for path in written}) < len(written):
         raise UsageError("--out, --arrays and --film must name different files")
-    Lines().line("drawing")
     for thing, path in ((moving, film), (features, out), (features, arrays)):
         if thing is not None and path is not None:
             thing.save(path)

@@ -265,8 +265,8 @@ class Report:
         counts = [
             [name, *(f"{n:,}" if n else "·" for n in row)] for name, row in zip(names, self.confusion_KK, strict=True)
         ]
-        confusion = (["true class ↓, answer →", *names], counts)
-        return notebook(lines=self.lines(), header=header, rows=rows, more=[confusion])
+        shown_report = notebook(lines=self.lines(), header=header, rows=rows)
+        return shown_report + notebook(header=["true class ↓, answer →", *names], rows=counts)
 
 
 def _number(value: float) -> float | None:

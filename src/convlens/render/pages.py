@@ -58,11 +58,9 @@ def notebook(
     items: Sequence[str] = (),
     source: str = "",
     image: str = "",
-    more: Sequence[tuple[Sequence[str], Sequence[Sequence[str]]]] = (),
 ) -> str:
-    """What a notebook shows of a value: a title, lines, tables, a list, source text, a picture (a data URL)."""
-    tables = [*([(header, rows)] if rows else []), *more]
-    values = {"title": title, "lines": lines, "tables": tables, "items": items}
+    """What a notebook shows of a value: a title, lines, a table, a list, source text, a picture (a data URL)."""
+    values = {"title": title, "lines": lines, "header": header, "rows": rows, "items": items}
     return page("notebook.html", source=source, image=image, **values)
 
 
