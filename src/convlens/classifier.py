@@ -52,8 +52,8 @@ class Prediction:
     promises (`label` is then the likeliest), or of the probability that was asked for, None where neither is said; to
     keep a promise `label` may be another than the likeliest. `seen` says whether the model was made with this very
     picture, so that its being right says nothing of new ones, None where that is not known; `remark` is what else must
-    be known of it. Where it could not be read, `error` says why, and there is
-    no answer: no label, no probability, an empty `top`.
+    be known of it. Where it could not be read, `error` says why, and there is no answer: no label, no probability, an
+    empty `top`.
     """
 
     path: str | None
@@ -75,6 +75,11 @@ class Prediction:
         words += f", but {self.remark or 'unfamiliar'}" if self.unfamiliar else ""
         return f"{words} *" if self.seen else words
 
+    @property
+    def likeliest(self) -> str:
+        """The classes of `top` with their probabilities, as text; empty where it could not be read."""
+        return "  ".join(f"{shown(label, 40)} {percent(probability, 1)}" for label, probability in self.top)
+
     def to_json(self) -> dict[str, Any]:
         """As `predict --json` prints it."""
         top = [{"label": label, "probability": probability} for label, probability in self.top]
@@ -90,15 +95,11 @@ class Predictions(list[Prediction]):
 
     def _repr_html_(self) -> str:
         rows = [
-            [shown(one.path or f"picture {number}", 200), one.answer, *_likeliest(one)]
+            [shown(one.path or f"picture {number}", 200), one.answer, one.likeliest]
             for number, one in enumerate(self[:_ROWS_SHOWN], 1)
         ]
         more = [f"… and {len(self) - len(rows):,} more"] if len(self) > len(rows) else []
         return notebook(lines=more, header=["picture", "answer", "likeliest"], rows=rows)
-
-
-def _likeliest(one: Prediction) -> list[str]:
-    return ["  ".join(f"{shown(label, 40)} {percent(probability, 1)}" for label, probability in one.top)]
 
 
 @dataclass(frozen=True)

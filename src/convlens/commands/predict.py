@@ -17,7 +17,7 @@ from convlens.commands import terminal
 from convlens.commands.options import DATA, OUTPUT, Device, Json, Model, Overwrite, Raw, Views, flag
 from convlens.errors import UsageError
 from convlens.render import tables
-from convlens.text import counted, percent, shown, table_cell
+from convlens.text import counted, shown, table_cell
 
 if TYPE_CHECKING:
     from convlens.classifier import Prediction
@@ -135,7 +135,6 @@ def _print(predictions: list[Prediction]) -> None:
     """A row a picture."""
     table = tables.new_table("picture", "label", "likeliest")
     for p in predictions:
-        likeliest = "  ".join(f"{shown(label, 40)} {percent(probability, 1)}" for label, probability in p.top)
-        answer = (p.answer, likeliest) if p.error is None else ("–", p.answer)
+        answer = (p.answer, p.likeliest) if p.error is None else ("–", p.answer)
         tables.add_row(table, shown(p.path, 200), *answer)
     tables.print_table(table)

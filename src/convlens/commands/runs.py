@@ -61,7 +61,8 @@ def _print(found: list[Run]) -> None:
         tables.add_row(table, shown(run.path, 60), run.status, *cells, _plan_name(record, differing))
     tables.print_table(table)
     every = [score for both in scores for score in both if score is not None]
-    tables.print_text("in brackets the 95 % interval of the accuracy" if every else "")
+    if every:
+        tables.print_text("in brackets: the 95 % interval of the accuracy")
     if any(score.is_imbalanced for score in every):
         tables.print_text(
             "balanced: balanced accuracy, where classes differ much in size; the accuracy stands after it"
@@ -69,7 +70,7 @@ def _print(found: list[Run]) -> None:
     if any(score.may_count_seen for score in every):
         tables.print_text(f"*: {MAY_COUNT_SEEN}")
     if any(score.is_chance for score in every):
-        tables.print_text("!: no better than always answering the largest class")
+        tables.print_text("!: no better than always answering the largest class, as far as so many images tell")
     for run in found:
         if run.status == "stopped":
             path = terminal.as_argument(run.path)
@@ -89,11 +90,11 @@ def _short(score: Score | None) -> str:
 
 def _differing(records: list[RunRecord]) -> set[str]:
     """The fields of the recipe that are not the same in all runs of one architecture and data set."""
+    first: dict[tuple[str, str], dict[str, object]] = {}
     found = set()
     for one in records:
-        for other in records:
-            if (one.architecture, one.dataset.fingerprint) == (other.architecture, other.dataset.fingerprint):
-                found |= {name for name, value in one.recipe.items() if other.recipe.get(name, value) != value}
+        recipe = first.setdefault((one.architecture, one.dataset.fingerprint), one.recipe)
+        found |= {name for name, value in one.recipe.items() if recipe.get(name, value) != value}
     return found
 
 

@@ -92,7 +92,7 @@ def check_new_file(path: str | None, option: str, suffixes: tuple[str, ...] = ()
         raise UsageError(f"{option} needs the name of a file")
     if overwrite and Path(path).name in ("run.json", "packed.json"):
         raise UsageError(f"{option} {shown(path, 200)} is a record of convlens's own: name another file")
-    if overwrite and files.is_file(path) and Path(path).suffix.lower() in (suffixes or (Path(path).suffix.lower(),)):
+    if overwrite and files.is_file(path) and (not suffixes or Path(path).suffix.lower() in suffixes):
         return
     files.check_new_file(Path(path), suffixes, option)
 

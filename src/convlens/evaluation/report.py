@@ -206,14 +206,9 @@ def _beside(measured: Measured, score: Score) -> Section:
     if score.majority_baseline is not None:
         rows.append(("always the largest class", f"{percent(score.majority_baseline, 1)}, n = {score.n:,}"))
     rows.append((f"{_NEIGHBOURS} nearest neighbours, by pixels", _by_neighbours(measured)))
-    if score.balanced_accuracy is not None:
-        num = len(np.unique(measured.labels_N))
-        rows.append(
-            (
-                "balanced accuracy of the model",
-                f"{percent(score.balanced_accuracy, 1)}; by chance {percent(1 / num, 1)}",
-            )
-        )
+    if score.balanced_accuracy is not None and score.num_classes:
+        words = f"{percent(score.balanced_accuracy, 1)}; by chance {percent(1 / score.num_classes, 1)}"
+        rows.append(("balanced accuracy of the model", words))
     note = "An accuracy means little alone: this is what much simpler things have on the same pictures."
     return Section("Compared with simpler things", note, ("", "accuracy (95 % interval)"), rows)
 
