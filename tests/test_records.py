@@ -14,7 +14,7 @@ import pytest
 import convlens
 from convlens import files
 from convlens.data.packed.dataset import LedgerLine, SampleLine, read_card
-from convlens.data.packed.options import Exclusion
+from convlens.data.packed.exclusions import Exclusion
 from convlens.errors import ConvlensError, RecordError
 from convlens.evaluation.test_ledger import ledger_path
 from convlens.microscope.lab import LabRequest

@@ -17,9 +17,10 @@ from convlens import files
 from convlens.classifier import Classifier, load
 from convlens.data.packed.corrections import labels_of
 from convlens.data.packed.dataset import Dataset
-from convlens.data.packed.options import exclusions
-from convlens.data.packed.pack import is_packed_folder
+from convlens.data.packed.exclusions import exclusions
+from convlens.data.packed.pack import is_packed_folder, without_gone
 from convlens.data.sources.base import SPLITS, ReadOptions
+from convlens.data.sources.recognise import open_source
 from convlens.doctor.checking import check
 from convlens.errors import ConvlensError, RecordError, UsageError
 from convlens.evaluation.evaluate import Report, choose_images, measure, without
@@ -153,6 +154,7 @@ def _check_again(dataset: Dataset, data: Any, data_root: str | Path | None, bar:
     if isinstance(place, Dataset) or is_packed_folder(place):
         return ["what the check of the data found: the set is packed, and its source is what is checked"]
     try:
+        options = without_gone(options, open_source(place, options.read, data_root=data_root))
         check(place, exclude=options.exclude or None, data_root=data_root, progress=bar, **options.read._asdict())
     except ConvlensError as error:
         return [f"what the check of the data found: {error}"]

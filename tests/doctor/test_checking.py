@@ -45,10 +45,11 @@ def kinds(findings: convlens.Findings) -> dict[str, Any]:
 
 
 def test_a_sound_set_is_sound(tmp_path: Path) -> None:
-    """Different pictures, all readable, in both splits: nothing falsifies, and no pair is made up."""
+    """Different pictures, all readable, in both splits: nothing falsifies, and no pair is made up; a rare one may be
+    named."""
     findings = convlens.check(pictures(tmp_path / "data", num=25))
     assert not findings.falsifies
-    assert kinds(findings).keys() <= {"few"}
+    assert kinds(findings).keys() <= {"few", "outliers"}
     assert findings.clusters == () and findings.exclusions == ()
 
 
@@ -272,7 +273,7 @@ def test_a_class_that_has_lost_its_training_images_falsifies(tmp_path: Path) -> 
     for path in (root / "train" / "ant").iterdir():
         path.write_bytes(b"broken")
     findings = convlens.check(root)
-    assert findings.falsifies and kinds(findings)["classes"].title == "no training image of class 'ant' can be read"
+    assert findings.falsifies and kinds(findings)["classes"].title == "no training image of class 'ant' is left"
     assert "imbalance" not in kinds(findings)
     x = np.stack([np.asarray(scene(k, 32)) for k in range(60)])
     y = np.arange(60) % 2

@@ -11,8 +11,10 @@ import numpy as np
 from convlens.choosing.probe import Material, images_in, material_of
 from convlens.choosing.speed import rate_of
 from convlens.data.packed.dataset import Dataset
+from convlens.data.packed.exclusions import matched
 from convlens.data.sources.base import Source
 from convlens.progress import Progress
+from convlens.text import shown
 from convlens.training.plan import TrainingPlan
 from convlens.training.trial import Trial
 
@@ -56,9 +58,11 @@ def sample_of(source: Source, exclude: tuple[str, ...]) -> Part:
     step = -(-source.num_samples // MOST_PICTURES)
     if step == 1:
         return Part(source, exclude, 1.0)
-    part = source.every(step)
-    names = {sample.name for sample in part.samples()}
-    return Part(part, tuple(name for name in exclude if name in names), source.num_samples / part.num_samples)
+    part, left_out = source.every(step), tuple[str, ...]()
+    if exclude:
+        names = matched(exclude, (sample.name for sample in source.samples()), shown(source.location, 200)).names
+        left_out = tuple(sorted({sample.name for sample in part.samples()} & set(names)))
+    return Part(part, left_out, source.num_samples / part.num_samples)
 
 
 def try_sizes(

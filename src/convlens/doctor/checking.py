@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from convlens.data.packed.checked import keep_checked
 from convlens.data.packed.contents import Contents, reasons
 from convlens.data.packed.corrections import Correction
 from convlens.data.packed.dataset import DEFAULT_VAL_FRAC, Dataset, in_split
+from convlens.data.packed.exclusions import exclusions
 from convlens.data.packed.headers import Headers, read_headers
-from convlens.data.packed.options import PackOptions, exclusions
+from convlens.data.packed.options import PackOptions
 from convlens.data.packed.pack import is_packed_folder, open_data, open_listed
 from convlens.data.packed.splits import TEST_FRAC, mixed
 from convlens.data.sources.base import SPLITS, ArraySource, ReadOptions, Source
@@ -29,6 +31,7 @@ from convlens.data.sources.recognise import open_source
 from convlens.doctor.findings import FALSIFIES, NOTE, WARNING, Finding, Findings, Sample
 from convlens.doctor.named_copies import named_copies
 from convlens.doctor.near_duplicates import SIDE, Compared, compared_at, same_pictures
+from convlens.doctor.outliers import outliers
 from convlens.doctor.shortcuts import MOST_MEASURED, file_features, look_features, shortcut
 from convlens.errors import ImageError, UsageError
 from convlens.evaluation.test_ledger import inspect_test
@@ -113,7 +116,7 @@ def check(
             raise UsageError("`control` trains on a source: name the folder, not the packed set")
         from convlens.doctor.control import measure_control  # torch, which nothing else here needs
 
-        copies = [name for name, _ in findings.exclusions]
+        copies = [name for name, _ in findings.exclusions if name not in dataset.card.options.exclude]
         scores = measure_control(data, findings.samples, copies, said_options, data_root, bar)
         return replace(findings, control=scores)
 
@@ -168,6 +171,7 @@ class _Check:
         self.look_at_files()
         self.look_at_classes()
         self.look_for_shortcuts()
+        self.look_for_outliers()
         pairs = self.near_duplicates()
         self.judge(pairs)
         straddling = self.straddling_groups()
@@ -184,7 +188,8 @@ class _Check:
             self.add(
                 "groups", NOTE, f"{several:,} samples show {len(clusters):,} pictures more than once", remedy, clusters
             )
-        exclude = sorted({**straddling, **dict(self.exclusions(pairs))}.items())
+        before = dict.fromkeys(self.dataset.card.options.exclude, "left out when this was checked")
+        exclude = sorted({**before, **straddling, **dict(self.exclusions(pairs))}.items())
         self.found.sort(key=lambda finding: _ORDER[finding.severity])
         location = self.dataset.source
         return Findings(
@@ -201,6 +206,7 @@ class _Check:
             {} if self.source is None else self.source.unused,
             contents=contents,
             are_small=self.are_small,
+            groups=self.groups(pairs),
         )
 
     def with_suspects(self, findings: Findings, found: Sequence[Correction], accuracy: float) -> Findings:
@@ -292,7 +298,7 @@ class _Check:
             packed.input_spec.value_range,
             reasons(packed),
             packed.card.num_excluded,
-            packed.notes if source is None else source.notes,
+            packed.notes if source is None else packed.reading_notes or (),
             None if source is None else source.unused,
         )
 
@@ -315,7 +321,7 @@ class _Check:
                 f"{counted(sum(hidden.values()), 'picture')} in hidden folders, which are not read: {listed(hidden)}"
             )
             self.add("hidden", NOTE, title, "rename the folders if these pictures are meant")
-        for note in self.source.notes:
+        for note in self.dataset.reading_notes or ():
             self.add("note", NOTE, note, "nothing needs to be done if that is meant")
 
     def look_at_classes(self) -> None:
@@ -326,7 +332,9 @@ class _Check:
         total = train + test
         lost = [names[k] for k in np.flatnonzero(train == 0)]
         if lost and not any(finding.kind == "classes" for finding in self.found):
-            self.add("classes", FALSIFIES, f"no training image of class {listed(lost)} can be read", _CLASSES)
+            left_out = Counter(line.label for line in self.lines if line.status == "excluded")
+            why = f": {left_out[lost[0]]:,} of {shown(lost[0])} are left out by `exclude`" if left_out[lost[0]] else ""
+            self.add("classes", FALSIFIES, f"no training image of class {listed(lost)} is left{why}", _CLASSES)
         if test.any() and (lost := [names[k] for k in np.flatnonzero((test == 0) & (train > 0))]):
             remedy = "its errors stay unseen: give more pictures, or measure with `folds`"
             self.add("untested", WARNING, f"class {listed(lost)} has no test image", remedy)
@@ -374,6 +382,15 @@ class _Check:
                 )
                 self.add("shortcut", WARNING, title, remedy)
 
+    def look_for_outliers(self) -> None:
+        """Pictures unlike all others, whatever their class."""
+        found = outliers(self.dataset.images_at(self.rows))
+        if found:
+            title = f"{counted(len(found), 'picture')} unlike all others: noise, black, of another kind, or only rare"
+            remedy = "look whether they belong to the data; a list of their names leaves them out (`exclude`)"
+            details = [f"{one.distance:.1f} × as far from its like as usual: {one.reason}" for one in found]
+            self.add("outliers", NOTE, title, remedy, [(self.samples[one.row],) for one in found], details)
+
     # ------------------------------------------------------------ duplicates
 
     def near_duplicates(self) -> list[_Duplicate]:
@@ -404,7 +421,8 @@ class _Check:
             found[a, b] = _Duplicate(a, b, is_exact, "every pixel is the same" if is_exact else pair.how)
         if plain := int(pictures.are_plain.sum()):
             title = f"{counted(plain, 'picture')} so plain that of copies only exact ones are seen"
-            self.add("plain", NOTE, title, "look whether they show anything")
+            rows = kept[pictures.are_plain].tolist()
+            self.add("plain", NOTE, title, "look whether they show anything", [(self.samples[row],) for row in rows])
         if outlines := int((pictures.are_outlines & ~pictures.are_plain).sum()):
             title = (
                 f"{counted(outlines, 'picture')} with little but an outline on black or white, where any two of a kind "
@@ -496,6 +514,26 @@ class _Check:
             a, b = root(one.a), root(one.b)
             lowest[max(a, b)] = min(a, b)
         return [root(row) for row in range(len(lowest))]
+
+    def groups(self, pairs: list[_Duplicate]) -> dict[str, str]:
+        """By name the group of each sample that is in one: those of a picture, those that the data says are one, and
+        over chains of both; a group that the data names keeps its name."""
+        said: dict[str, str] = {line.path: line.group for line in self.lines if line.group is not None}
+        first: dict[str, int] = {}
+        together = list(pairs)
+        for row, sample in enumerate(self.samples):
+            if sample.name in said:
+                a = first.setdefault(said[sample.name], row)
+                together += [_Duplicate(a, row, False, "")] if a != row else []
+        roots = self.roots(together)
+        sizes, names = Counter(roots), dict[int, str]()
+        for row, root in enumerate(roots):
+            if group := said.get(self.samples[row].name):
+                names.setdefault(root, group)
+        free = (name for number in count(1) if (name := f"same-{number}") not in set(said.values()))
+        names |= {root: next(free) for root in sorted(sizes) if sizes[root] > 1 and root not in names}
+        of = {self.samples[row].name: names[root] for row, root in enumerate(roots) if root in names}
+        return {line.path: line.group for line in self.lines if line.group is not None} | of
 
     def clusters(self, pairs: list[_Duplicate]) -> list[tuple[Sample, ...]]:
         """The samples that show one picture, over chains of pairs."""

@@ -177,7 +177,8 @@ class Findings:
     mean something, as (name, reason); `views` how samples' files or pixels are read, by number; `unused` the files that
     are not read, by reason; `control` test scores by what was left out of training; `are_small` that copies were looked
     for among pictures of few pixels; `suspects` labels that a person should look at, the most doubtful first (None:
-    not looked for); `shift` how the pictures differ from those of a model, where they were held against them."""
+    not looked for); `groups` the group of each sample that is in one, by name; `shift` how the pictures differ from
+    those of a model, where they were held against them."""
 
     name: str
     location: str
@@ -194,6 +195,7 @@ class Findings:
     contents: Contents | None = None
     are_small: bool = False
     suspects: tuple[Correction, ...] | None = None
+    groups: Mapping[str, str] = field(default_factory=dict)
     shift: Shift | None = None
 
     @property
@@ -296,9 +298,10 @@ class Findings:
         write_corrections(path, self.suspects)
 
     def write_groups(self, path: str | Path) -> None:
-        """Write a table path,label[,split],group that `train` takes in the folder's place: samples that show the same
-        picture share a group, and straddle none of the splits that are drawn; where the data has its own, the table
-        keeps them. Raises UsageError for arrays and names that no table can hold, StorageError."""
+        """Write a table path,label,group[,split] that `train` takes in the folder's place: samples that show the same
+        picture, and those of one group, share a group, and straddle none of the splits that are drawn; where the data
+        has its own, the table keeps them. Files that cannot be read stand in it too, to be counted. Raises UsageError
+        for arrays and names that no table can hold, StorageError."""
         path, root = Path(path), self.folder
         files.check_new_file(path, (".csv",))
         if root is None:
@@ -307,21 +310,22 @@ class Findings:
             )
         if not root.exists():
             raise UsageError(f"the pictures {shown(root, 200)} are not there any more: there is nothing to write down")
-        odd = [s.name for s in self.samples if "\\" in s.name or not s.name.isprintable() or not _is_text(s.name)]
+        unread = [s for one in self.findings if one.kind == "unreadable" for (s,) in one.sets]
+        rows = sorted([*self.samples, *unread], key=lambda s: s.name)
+        odd = [s.name for s in rows if "\\" in s.name or not s.name.isprintable() or not _is_text(s.name)]
         if odd:
             raise UsageError(f"the name {shown(odd[0])} cannot stand in a table: rename the file ({len(odd):,} such)")
-        group_of = {s.name: f"same-{n}" for n, cluster in enumerate(self.clusters, 1) for s in cluster}
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["path", "label", "group", *(["split"] if self.has_own_splits else [])])
         here = path.absolute().parent
-        for s in self.samples:
+        for s in rows:
             try:
                 relative = os.path.relpath(root / s.name, here)
             except ValueError:  # another drive of Windows
                 relative = str(root / s.name)
             split = [s.split] if self.has_own_splits else []
-            writer.writerow([Path(relative).as_posix(), s.label, group_of.get(s.name, s.name), *split])
+            writer.writerow([Path(relative).as_posix(), s.label, self.groups.get(s.name, s.name), *split])
         files.write_text(path, text.getvalue())
 
     def _repr_html_(self) -> str:

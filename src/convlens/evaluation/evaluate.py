@@ -19,7 +19,8 @@ from convlens.classifier import Classifier, load
 from convlens.data.packed.checked import Checked, what_was_checked
 from convlens.data.packed.corrections import Correction, check_corrections, labels_of
 from convlens.data.packed.dataset import DEFAULT_VAL_FRAC, DataIdentity, Dataset, are_same_samples
-from convlens.data.packed.options import PackOptions, exclusions, refuse_unknown
+from convlens.data.packed.exclusions import exclusions, matched
+from convlens.data.packed.options import PackOptions
 from convlens.data.packed.pack import is_packed_folder, open_data, reopen
 from convlens.data.sources.base import SPLITS, ReadOptions
 from convlens.errors import ConvlensError, DataError, RecipeError, RecordError, StorageError
@@ -599,9 +600,10 @@ def without(choice: Choice, split: str, exclude: tuple[str, ...]) -> Choice:
     if not exclude:
         return choice
     dataset = choice.dataset
-    names, excluded = dataset.sample_names(), set(exclude)
+    names = dataset.sample_names()
     unreadable = [line.path for line in dataset.samples() if line.status != "ok"]
-    refuse_unknown(exclude, [*names, *unreadable], dataset.name)
+    found = matched(exclude, [*names, *unreadable], dataset.name)
+    excluded = set(found.names)
     rows = dataset.rows("train" if split == FOLDS else split)
     out = np.array([names[row] in excluded for row in rows], bool) & choice.keep
     note = f"{int(out.sum()):,} {split} images are left out by the list of exclusions"
@@ -609,7 +611,7 @@ def without(choice: Choice, split: str, exclude: tuple[str, ...]) -> Choice:
         choice,
         keep=choice.keep & ~out,
         num_left_out=choice.num_left_out + int(out.sum()),
-        notes=(*choice.notes, note),
+        notes=(*choice.notes, note, *found.notes),
         why_left_out="are left out",
     )
 

@@ -15,7 +15,8 @@ from convlens.architecture import parse
 from convlens.augmentation import parse_augment
 from convlens.checks import checked, whole
 from convlens.data.packed.dataset import DEFAULT_VAL_FRAC
-from convlens.data.packed.options import PackOptions, exclusions, parse_region, parse_size
+from convlens.data.packed.exclusions import exclusions
+from convlens.data.packed.options import PackOptions, parse_region, parse_size
 from convlens.data.sources.base import ReadOptions
 from convlens.data.sources.named import NAMED_SETS
 from convlens.errors import UsageError

@@ -25,7 +25,7 @@ def test_exclusions_are_kept_with_the_data(workplace: Path) -> None:
             PackOptions(exclude=("ant/0.png", "bee/1.png")),
         ).counts["test"]
     )
-    with pytest.raises(DataError, match="not in"):
+    with pytest.raises(DataError, match="none of the samples to leave out is in"):
         trained(root, exclude=["ant/9999.png"])
     (workplace / "odd.jsonl").write_text('{"reason": "none"}\n')
     with pytest.raises(DataError, match="line 1"):

@@ -15,7 +15,8 @@ from convlens import files
 from convlens.data.image.decode import DECODER_VERSION
 from convlens.data.image.framing import FRAMING_VERSION
 from convlens.data.packed.dataset import CARD_FILE, DEFAULT_VAL_FRAC, FORMAT_VERSION, DataIdentity, Dataset, read_card
-from convlens.data.packed.options import PackOptions, exclusions, parse_region, parse_size
+from convlens.data.packed.exclusions import Matched, exclusions, matched
+from convlens.data.packed.options import PackOptions, parse_region, parse_size
 from convlens.data.packed.writing import write_packed
 from convlens.data.sources.base import ReadOptions, Source, need_two_classes
 from convlens.data.sources.named import NAMED_SETS
@@ -72,9 +73,10 @@ def pack(
     if out is None:
         return _cached(source, options, progress, verify=verify)
     out = Path(out)
+    left_out, options = _left_out(source, options)
     with files.new_folder(out) as folder:
         write_packed(source, options, folder, progress)
-    return _as_read(Dataset.open(out), source)
+    return _as_read(Dataset.open(out), source, left_out)
 
 
 def open_data(
@@ -151,21 +153,36 @@ def _cache_name(source: Source, options: PackOptions) -> str:
 
 
 def _cached(source: Source, options: PackOptions, progress: str | Progress, *, verify: bool = False) -> Dataset:
+    left_out, options = _left_out(source, options)
     folder = _packed_sets() / _cache_name(source, options)
     with files.lock(folder.with_name(folder.name + ".lock")):
         with suppress(DataError):  # not there yet, or damaged: make it
-            dataset = _as_read(Dataset.open(folder), source)
+            dataset = _as_read(Dataset.open(folder), source, left_out)
             if not (verify and dataset.num_damaged()):
                 return dataset
         files.remove_leftovers(folder.parent, of=folder.name)
         with files.new_folder(folder, replace=True) as new:
             write_packed(source, options, new, progress)
-    return _as_read(Dataset.open(folder), source)
+    return _as_read(Dataset.open(folder), source, left_out)
 
 
-def _as_read(dataset: Dataset, source: Source) -> Dataset:
+def _left_out(source: Source, options: PackOptions) -> tuple[Matched, PackOptions]:
+    """What of the source is left out, and the options that say it by the samples' own names. Raises DataError."""
+    found = matched(options.exclude, (sample.name for sample in source.samples()), shown(source.location, 200))
+    return found, options.replace(exclude=found.names)
+
+
+def _as_read(dataset: Dataset, source: Source, left_out: Matched) -> Dataset:
     """With what lies beside, which may have changed since it was packed."""
-    return replace(dataset, reading_notes=source.notes, unused=source.unused)
+    return replace(dataset, reading_notes=(*source.notes, *left_out.notes), unused=source.unused)
+
+
+def without_gone(options: PackOptions, source: Source) -> PackOptions:
+    """Options that were recorded: samples that are left out may be gone since, all of them too."""
+    if not options.exclude:
+        return options
+    there = {sample.name for sample in source.samples()}
+    return options.replace(exclude=tuple(name for name in options.exclude if name in there))
 
 
 def reopen(
@@ -192,7 +209,9 @@ def reopen(
         raise DataError(
             f"the data set {shown(identity.name)} ({shown(source, 200)}) is not there any more: name it anew"
         )
-    dataset = open_data(source, identity.options, data_root=data_root, val_frac=val_frac, progress=progress)
+    listed = open_source(source, identity.options.read, data_root=data_root)
+    options = without_gone(identity.options, listed)
+    dataset = open_listed(listed, options, val_frac=val_frac, progress=progress)
     if not identity.is_of(dataset.card):
         raise DataError(
             f"{shown(source, 200)} has changed since it was used (fingerprint {dataset.fingerprint[:12]}, "

@@ -41,7 +41,7 @@ from convlens.data.packed.dataset import (
     SMALL_FILES,
 )
 from convlens.data.packed.headers import input_of, threads_for
-from convlens.data.packed.options import PackOptions, refuse_unknown
+from convlens.data.packed.options import PackOptions
 from convlens.data.packed.reading import Expected, OtherwiseError, Reader
 from convlens.data.packed.splits import draw_test, join_equal, overlap_notes, split_key_of, split_key_of_group
 from convlens.data.prefetch import prefetch
@@ -147,12 +147,9 @@ def _images_file(folder: Path, shape: tuple[int, int, int]) -> Iterator[Callable
 
 
 def _write_samples(source: Source, options: PackOptions, folder: Path, bar: Progress) -> tuple[InputSpec, _Packed]:
-    excluded = set(options.exclude)
-    if excluded:
-        refuse_unknown(options.exclude, (sample.name for sample in source.samples()), shown(source.location, 200))
     with quiet_pillow():
         # All headers are read beforehand only where some pictures are not as a few of them let expect.
-        spec, is_sure = input_of(source, options, bar, most=None if excluded else _LOOKED_AT)
+        spec, is_sure = input_of(source, options, bar, most=None if options.exclude else _LOOKED_AT)
         if not is_sure:
             with suppress(OtherwiseError):
                 return spec, _write_framed(source, options, spec, folder, bar, are_expected=True)
@@ -278,7 +275,13 @@ def _need_training_images(packed: _Packed, source: Source, *, all_test: bool) ->
     counts = np.bincount(train, minlength=len(source.class_names))
     empty = [name for name, count in zip(source.class_names, counts, strict=True) if count == 0]
     if empty:
-        why = f" ({sum(reasons.values()):,} files cannot be read: {reasons.most_common(1)[0][0]})" if reasons else ""
+        out = sum(
+            line["status"] == "excluded" and line["label"] == empty[0] for line in packed.lines if "label" in line
+        )
+        whys = [f"{counted(out, 'image')} of it {'is' if out == 1 else 'are'} left out by `exclude`"] if out else []
+        if reasons:
+            whys.append(f"{counted(sum(reasons.values()), 'file')} cannot be read: {reasons.most_common(1)[0][0]}")
+        why = f" ({'; '.join(whys)})" if whys else ""
         raise DataError(f"{shown(source.location, 200)}: no training image is left of class {empty[0]!r}{why}")
 
 

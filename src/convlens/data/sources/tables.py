@@ -39,6 +39,7 @@ _LABEL = "label labels class classname category target breed species diagnosis y
 _SPLIT = "split subset set partition dataset phase usage fold"
 _GROUP = "group"
 _NOTHING = frozenset({"", "nan", "?", "n/a", "null", "<na>"})
+_MOST_GONE = 0.05  # of a table's files may be missing: removed since, where more were never where it says
 _ABSENT = "NA"  # as R writes it; `Na` may be a class
 
 
@@ -113,7 +114,7 @@ def labelled(tree: Tree, file: str, read: ReadOptions, files: "Files") -> Labell
     rows: list[Row] = []
     every = set(labels)
     first_seen: dict[str, int] = {}
-    missing: list[str] = []
+    gone, elsewhere = list[str](), list[str]()
     folders = {posixpath.dirname(said.replace("\\", "/")) for said in found.column(path_column)}
     splits = found.column(split_column) if split_column else None
     groups = found.column(group_column) if group_column else None
@@ -126,17 +127,18 @@ def labelled(tree: Tree, file: str, read: ReadOptions, files: "Files") -> Labell
                 f"{where}, line {number}: {shown(label)!r} are several labels; a picture has one class here"
             )
         path = find(said)
-        if path is not None and not _agree(said, path, folders):
-            path = None
         if path is None:
-            missing.append(said)
-            continue
+            gone.append(said)
+            path = posixpath.normpath(posixpath.join(base, said.replace("\\", "/")))
+        elif not _agree(said, path, folders):
+            elsewhere.append(said)
         if path in first_seen:
             raise UnclearLabelsError(f"{where}, line {number}: {shown(path)} stands in line {first_seen[path]} already")
         first_seen[path] = number
         own = groups[place] or None if groups else group_of(path, label, group) if group else None
         rows.append(Row(path, label, _split(splits[place], where, number) if splits else None, own))
-    if missing:
+    if elsewhere or len(gone) > _MOST_GONE * len(rows):  # fewer are quarantined, as others that cannot be read
+        missing = [*gone, *elsewhere]
         raise DataError(
             f"{where}: {len(missing):,} of {len(found.rows):,} files are missing: {listed(missing, 3)}; "
             "paths count from the table's folder"

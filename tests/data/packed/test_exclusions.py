@@ -1,0 +1,90 @@
+"""Lists of samples to leave out: which samples they mean, in the data itself and in tables that stand for it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import convlens
+from convlens.data.packed.exclusions import matched
+from convlens.errors import DataError
+from tests.helpers import folder, trained
+
+NAMES = ("train/ant/0.png", "train/ant/1.png", "train/bee/0.png", "test/ant/0.png")
+
+
+@pytest.mark.parametrize(
+    ("asked", "names", "gone"),
+    [
+        (["train/ant/1.png"], ["train/ant/1.png"], []),
+        (["train/ant/"], ["train/ant/0.png", "train/ant/1.png"], []),  # a folder
+        (["test"], ["test/ant/0.png"], []),
+        (["train/bee/0.png", "train/bee/9.png"], ["train/bee/0.png"], ["train/bee/9.png"]),  # gone since
+        (["bee/0.png"], ["train/bee/0.png"], []),  # a list made further down
+        (["data/train/ant/1.png", "data/test/ant/0.png"], ["test/ant/0.png", "train/ant/1.png"], []),  # further up
+        (["data/train/ant/1.png", "data/train/ant/7.png"], ["train/ant/1.png"], ["train/ant/7.png"]),
+    ],
+)
+def test_names_that_a_list_means(asked: list[str], names: list[str], gone: list[str]) -> None:
+    """Samples, folders, and lists made from another root; what is gone is told."""
+    assert matched(asked, NAMES, "data") == (tuple(names), tuple(gone))
+
+
+def test_a_list_that_could_mean_two_things_or_none_is_refused() -> None:
+    """Two beginnings fit, or nothing does: leaving out the wrong ones, or none, would be silent."""
+    with pytest.raises(DataError, match=r"could mean 'train/ant/0.png' or 'test/ant/0.png'"):
+        matched(["ant/0.png"], NAMES, "data")
+    with pytest.raises(DataError, match=r"none of the samples to leave out is in data: 'ant/7.png'"):
+        matched(["ant/7.png"], NAMES, "data")
+
+
+def test_exclusions_and_groups_in_any_combination(workplace: Path) -> None:
+    """A list made for a folder serves the table that stands for it and the other way round; pictures that are gone
+    since are a note, from both; a list made while another was in force holds that one too."""
+    root = folder(workplace / "data", range(60))
+    shutil.copy(root / "ant" / "2.png", root / "ant" / "copy.png")
+    (root / "bee" / "broken.png").write_bytes(b"broken")
+    Path("mine.txt").write_text("bee/1.png\nant/0.png\n")
+    found = convlens.check(root, exclude="mine.txt")
+    found.write_exclusions("all.jsonl")
+    found.write_groups("groups.csv")
+    listed = {json.loads(line)["path"] for line in Path("all.jsonl").read_text().splitlines()}
+    assert {"bee/1.png", "ant/0.png"} <= listed
+    table = Path("groups.csv").read_text()
+    assert "data/bee/broken.png,bee," in table and "data/ant/0.png" not in table
+    whole = convlens.check(root)
+    whole.write_groups("whole.csv")
+    packed = convlens.pack("whole.csv", exclude="mine.txt")
+    assert packed.card.options.exclude == ("data/ant/0.png", "data/bee/1.png") and packed.num_quarantined == 1
+    (root / "ant" / "0.png").unlink()
+    again = convlens.pack("whole.csv", exclude="mine.txt")
+    assert again.fingerprint == packed.fingerprint and again.num_quarantined == 1
+    from_folder = convlens.pack(root, exclude="mine.txt")
+    assert any("1 name to leave out, of which there is no sample: 'ant/0.png'" in note for note in from_folder.notes)
+    run = trained(root, exclude="mine.txt")
+    (root / "bee" / "1.png").unlink()  # all that was left out is gone: the model is measured as before
+    assert convlens.evaluate(run, root, progress="none").n > 0
+
+
+def test_groups_of_the_data_and_of_copies_are_joined(workplace: Path) -> None:
+    """Copies of pictures in two groups make these one group in the table; all others keep their own."""
+    root = folder(workplace / "data", range(60))
+    Path("said.csv").write_text(
+        "path,label,group\n"
+        + "".join(f"data/{c}/{k}.png,{c},g{k // 4}\n" for k in range(60) for c in [("ant", "bee")[k % 2]])
+    )
+    shutil.copy(root / "ant" / "0.png", root / "ant" / "20.png")
+    convlens.check("said.csv").write_groups("groups.csv")
+    groups = dict(line.split(",")[::2] for line in Path("groups.csv").read_text().splitlines()[1:])
+    assert groups["data/ant/0.png"] == groups["data/ant/20.png"] == groups["data/bee/21.png"] == "g0"
+    assert groups["data/ant/8.png"] == "g2"
+
+
+def test_a_class_emptied_by_exclusions_is_said_as_that(workplace: Path) -> None:
+    """Not as files that cannot be read, which it is not."""
+    root = folder(workplace / "data", range(60))
+    with pytest.raises(DataError, match=r"no training image is left of class 'bee' \(30 images of it are left out"):
+        convlens.pack(root, exclude=["bee"])
+    (finding,) = [f for f in convlens.check(root, exclude=["bee"]).findings if f.kind == "classes"]
+    assert finding.severity == "falsifies" and "30 of bee are left out" in finding.title
