@@ -252,7 +252,8 @@ def test_misclassified_and_confusion_open_images(page: Page) -> None:
     """A validation image that the model gets wrong shows its wrong answer; a cell of the matrix shows its images."""
     page.wait_for_selector("#misclassified button")
     first = page.locator("#misclassified button").first
-    label, answer = first.inner_text().split(" → ")
+    label, answer = first.locator("span").first.inner_text().split(" → ")
+    assert first.locator(".file").inner_text().isdigit(), "the image's number in the data"
     first.click()
     page.wait_for_selector(f"#answer[data-label='{answer}']")
     page.locator("#tab-model").click()
@@ -345,7 +346,7 @@ def test_designed_network_trains_and_opens(page: Page, microscope: Server, digit
     page.wait_for_selector("#progress-state[data-state='complete']", timeout=60_000)
     assert page.locator("#curves polyline").count() >= 1
     assert convlens.Run(digits / "runs" / "lab-1").status == "complete"
-    # Another tab, and a value that is played here: both are of the model that was open until now.
+    # Another tab, which stays with the model that it looks into, and a value that is played here.
     other = page.context.new_page()
     other.goto(microscope.entry)
     other.wait_for_selector("body[data-ready]")
@@ -356,13 +357,22 @@ def test_designed_network_trains_and_opens(page: Page, microscope: Server, digit
     page.locator("#play").click()
     page.locator("#tab-lab").click()
     page.locator("#open").click()
-    page.wait_for_selector("#model-line:has-text('lab-1')")
+    page.wait_for_function("() => document.getElementById('models').value.includes('lab-1')")
     page.wait_for_selector("#answer[data-label]")  # the drawing is shown to the new model at once
     assert page.locator("#value.open").count() == 0
     click_value(page, "0", 20, 30)
     assert "conv(6, 5, stride=2, padding=2)" in page.locator("#value-body").inner_text()
-    draw(other, SEVEN)
-    other.wait_for_selector("#model-line:has-text('lab-1')")
+    draw_seven(other)
+    assert "mnist-1" in other.locator("#models").input_value()
+    click_value(other, "0", 20, 30)
+    assert "conv(6, 5" not in other.locator("#value-body").inner_text()
+    # The menu has the runs of the folder, each tab its own; a reload keeps it.
+    other.locator("#models").select_option("runs/lab-1/model.safetensors")
+    other.wait_for_selector("article[data-address='0']:has-text('conv(6, 5, stride=2, padding=2)')")
+    page.locator("#models").select_option("runs/mnist-1/model.safetensors")
+    page.wait_for_selector("article[data-address='0']:not(:has-text('conv(6, 5'))")
+    other.reload()
+    other.wait_for_function("() => document.getElementById('models').value.includes('lab-1')")
     other.close()
 
 
@@ -374,3 +384,101 @@ def test_arrays_reach_the_page_as_they_are(page: Page) -> None:
     )
     assert probabilities.sum() == pytest.approx(1) and len(probabilities) == 10
     assert torch.tensor(probabilities).argmax() == 7
+
+
+def test_hover_says_the_very_value_beside_the_map(page: Page) -> None:
+    """What stands in the tooltip is what a click shows, to the digit; and it does not cover the map."""
+    draw_seven(page)
+    canvas = page.locator("article[data-address='0'] canvas")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 31.5, box["y"] + 33.5)
+    page.wait_for_selector("#lens:not([hidden])")
+    place, value = page.locator("#lens p").inner_text().rsplit(": ", 1)
+    page.mouse.down()
+    page.mouse.up()
+    page.wait_for_selector("#value.open")
+    channel, row, column = unit(page)
+    assert place == f"channel {channel}, row {row}, column {column}"
+    assert page.locator("#the-value").inner_text() == value
+    lens = page.locator("#lens").bounding_box()
+    assert lens is not None and lens["x"] > box["x"] + 50, "the map is about 60 px wide"
+
+
+def test_cells_of_the_last_layer_are_as_large_as_a_finger(page: Page) -> None:
+    """Ten cells of 40 px; pointing at one names its class."""
+    draw_seven(page)
+    last = page.locator("#layers article").last.locator("canvas")
+    last.scroll_into_view_if_needed()
+    page.wait_for_function("() => [...document.querySelectorAll('#layers canvas')].at(-1).clientWidth >= 400")
+    last.hover(position={"x": 7 * 40 + 20, "y": 20})
+    page.wait_for_selector("#lens:not([hidden])")
+    assert page.locator("#lens p").inner_text().startswith("7, index 7: ")
+
+
+@pytest.mark.parametrize("page", [PHONE], indirect=True)
+def test_on_a_phone_the_answer_is_pinned_and_the_tapped_map_in_sight(page: Page) -> None:
+    """The answer stands above the pad while that is drawn on, maps come before the misclassified, and what was tapped
+    is not under the sheet that opens."""
+    draw_seven(page)
+    page.evaluate("scrollTo(0, 200)")
+    answer, pad = (page.locator(f"#{name}").bounding_box() for name in ("answer", "pad"))
+    assert answer is not None and pad is not None and 0 <= answer["y"] < pad["y"] + pad["height"]
+    order = page.evaluate(
+        "() => ['layers', 'wrong'].map((id) => document.getElementById(id).getBoundingClientRect().top)"
+    )
+    assert order[0] < order[1]
+    canvas = page.locator("article[data-address='0'] canvas")
+    canvas.scroll_into_view_if_needed()
+    page.wait_for_function("() => document.querySelector('article[data-address=\"0\"] canvas').height > 20")
+    page.evaluate("document.querySelector('article[data-address=\"0\"] canvas').scrollIntoView({ block: 'end' })")
+    canvas.click(position={"x": 20, "y": 30})
+    page.wait_for_selector("#value.open")
+    page.wait_for_function(
+        "() => document.querySelector('article[data-address=\"0\"] canvas').getBoundingClientRect().top + 60"
+        " < document.getElementById('value').getBoundingClientRect().top"
+    )
+
+
+def test_the_lab_lists_layers_and_sentences(page: Page) -> None:
+    """Every layer that there is, each with an example that can be read; a press writes it into the sentence; too many
+    poolings show the maps that shrink."""
+    from convlens.architecture import parse
+    from convlens.architecture.layers import LAYER_NAMES
+
+    page.locator("#tab-lab").click()
+    examples = page.locator("#vocabulary button").all_inner_texts()
+    assert [text.partition("(")[0] for text in examples] and {t.partition("(")[0] for t in examples} == set(LAYER_NAMES)
+    for text in examples:
+        parse(text)
+    for text in page.locator("#examples button").all_inner_texts():
+        page.locator(f"#examples button:text-is('{text}')").click()
+        page.wait_for_function("() => document.querySelectorAll('#table tbody tr').length > 0")
+        page.wait_for_function("() => !document.getElementById('train').disabled")
+    page.locator("#sentence").fill("")
+    page.locator("#vocabulary button:text-is('relu')").click()
+    page.locator("#vocabulary button:text-is('flatten')").click()
+    assert page.locator("#sentence").input_value() == "relu flatten"
+    page.locator("#sentence").fill("maxpool(9) maxpool(3) maxpool(2) flatten linear(classes)")
+    page.wait_for_selector("#sentence-error:has-text('does not fit the 1×1 map')")
+    assert page.locator("#table tbody tr").count() == 2
+    page.locator("#sentence").fill("dense(10), relu")
+    page.wait_for_selector("#sentence-error:has-text(\"did you mean 'linear'\")")
+    assert "leave the comma away" in page.locator("#sentence-error").inner_text()
+
+
+def test_no_probability_reads_certain(page: Page) -> None:
+    """Of what is not certain no bar says 100.0, of what is not impossible none 0.0."""
+    draw_seven(page)
+    shares = page.locator("#answer .share").all_inner_texts()
+    assert "100.0" not in shares and "0.0" not in shares
+
+
+def test_printing_draws_every_map(page: Page) -> None:
+    """Those too that nobody scrolled to."""
+    draw_seven(page)
+    page.evaluate("window.print = () => { document.body.dataset.printed = 'yes'; }")
+    page.locator("#print").click()
+    page.wait_for_selector("body[data-printed]")
+    assert page.evaluate("() => [...document.querySelectorAll('#layers canvas')].every((one) => one.height > 0)")

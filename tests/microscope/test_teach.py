@@ -265,7 +265,7 @@ def test_taught_with_a_camera(camera: Browser, server: Server, tmp_path: Path) -
     page.locator("#teach-train").click()
     page.wait_for_selector("#teach-score:has-text('95 % interval')", timeout=60_000)
     page.wait_for_selector("#live-answer[data-label='green']")
-    assert "taught-1" in page.locator("#model-line").inner_text()
+    assert "taught-1" in page.locator("#models").input_value()
     page.wait_for_function(
         "() => { const c = document.getElementById('overlay');"
         "return c.width && c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some((v) => v); }"

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from convlens import files
-from convlens.architecture import Explanation, parse, plan
+from convlens.architecture import Architecture, Explanation, parse, plan
+from convlens.architecture.layers import Layer
 from convlens.architecture.rows import rows_json
 from convlens.data.packed.dataset import Dataset
 from convlens.errors import RecordError, SentenceError, UsageError
@@ -32,13 +33,20 @@ BUSY = "a training of the lab is going on in this folder: stop it, or wait for i
 
 
 def explained(card: ModelCard, sentence: Any) -> dict[str, Any]:
-    """What a sentence becomes on the model's input and classes: the table, or the error with its column."""
+    """What a sentence becomes on the model's input and classes: the table, or the error with its column and the layers
+    before it."""
+    shape, num_classes, layers = card.input_spec.shape, len(card.class_names), tuple[Layer, ...]()
     try:
         architecture = parse(sentence_of(sentence))
-        network_plan = plan(architecture, card.input_spec.shape, len(card.class_names))
+        layers = architecture.layers
+        network_plan = plan(architecture, shape, num_classes)
     except SentenceError as error:
         others = [{"error": one.reason, "column": one.column} for one in error.others]
-        return {"error": error.reason, "column": error.column, "others": others}
+        before = tuple(one for one in layers if (one.column or 0) < (error.column or 0))
+        rows = rows_json(plan(Architecture(before), shape, num_classes, as_classifier=False)) if before else []
+        totals = {"num_parameters": sum(row["num_parameters"] for row in rows) or 1}
+        totals["multiply_adds"] = sum(row["multiply_adds"] for row in rows) or 1
+        return {"error": error.reason, "column": error.column, "others": others, "layers": rows, **totals}
     explanation = Explanation(network_plan)
     return (
         {"layers": rows_json(network_plan), "summary": explanation.summary(), "remarks": explanation.remarks}
@@ -125,7 +133,7 @@ class Lab:
             files.remove_if_empty(place)
             raise UsageError(BUSY if any(BUSY in one for one in said) else f"the training could not begin: {said[-1:]}")
         self.place = place
-        self._sentence, self._was_stopped = request.sentence, False
+        self._sentence, self._was_stopped = f"{request.sentence}, {recipe.epochs:g} epochs", False
         self._lines.clear()
         threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
 

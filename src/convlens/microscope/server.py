@@ -4,6 +4,7 @@ Owns HTTP. What the answers are is `session.py`'s and `lab.py`'s business.
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from importlib.resources import files as package_files
 from itertools import count
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import unquote
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -22,13 +24,15 @@ from starlette.routing import Route
 from convlens.classifier import Classifier, load
 from convlens.errors import ConvlensError, RecordError, SentenceError, UsageError
 from convlens.microscope.lab import Lab, LabRequest, explained
-from convlens.microscope.session import GoneError, Session
+from convlens.microscope.session import GoneError, Session, models_here
 from convlens.microscope.teaching import DEFAULT_FOLDER, Teaching
 from convlens.records import Record, Text, parsed
-from convlens.text import shown
+from convlens.text import percent, shown
 
 MAX_UPLOAD_BYTES, MAX_JSON_BYTES = 32 << 20, 1 << 20
 _MAX_WAITING, _MAX_HELD_BYTES = 8, 8 * MAX_UPLOAD_BYTES
+_MAX_OPEN = 4  # models
+_MODEL_HEADER = "Convlens-Model"
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 T = TypeVar("T")
@@ -53,11 +57,15 @@ class _BusyError(Exception):
 
 
 class Microscope:
-    """The open session, the lab, the folder that is collected into, and the one worker; `app` is what a server runs."""
+    """The open models, the lab, the folder that is collected into, and the one worker; `app` is what a server runs. A
+    tab says in a header which model it looks into."""
 
     def __init__(self, classifier: Classifier, collect: Path = DEFAULT_FOLDER) -> None:
         self._numbers = count(1)
-        self.session = Session(classifier, self._numbers)
+        self._device = classifier.device
+        first = Session(classifier, self._numbers)
+        self._first = first.name
+        self._sessions = OrderedDict({first.name: first})  # those that were asked for last, and the first one
         self.lab, self.teaching = Lab(), Teaching(collect)
         self._worker = ThreadPoolExecutor(1, "convlens")
         self._num_waiting = self._num_held = 0
@@ -68,9 +76,11 @@ class Microscope:
                 Route("/", self._index, methods=get),
                 Route("/page/{name}", self._file, methods=get),
                 Route("/api/model", self._model, methods=get),
+                Route("/api/models", self._models, methods=get),
                 Route("/api/see", self._see, methods=post),
                 Route("/api/live", self._live, methods=post),
                 Route("/api/maps", self._maps, methods=get),
+                Route("/api/values", self._values, methods=get),
                 Route("/api/thumbnails", self._thumbnails, methods=get),
                 Route("/api/value", self._value, methods=get),
                 Route("/api/attribution", self._attribution, methods=get),
@@ -129,6 +139,37 @@ class Microscope:
         async with self._place():
             return await self._in_worker(job)
 
+    # ------------------------------------------------------------ models
+
+    async def _session(self, request: Request) -> Session:
+        """The model that a tab looks into, opened if need be: the one that was named at the start, or a run that is
+        listed. Raises HTTPException where there is no such run."""
+        name = unquote(request.headers.get(_MODEL_HEADER, "")) or self._first
+        if name not in self._sessions:
+            place = (await asyncio.to_thread(models_here)).get(name)
+            if place is None:
+                raise HTTPException(404, f"there is no model {shown(name, 200)} here any more")
+            return await self._opened(place.model)
+        self._sessions.move_to_end(name)
+        return self._sessions[name]
+
+    async def _opened(self, place: Path) -> Session:
+        """A model more; of many the one that nobody has asked for for longest is closed."""
+        session = await self._work(lambda: Session(load(place, self._device), self._numbers))
+        self._sessions[session.name] = session
+        while len(self._sessions) > _MAX_OPEN:
+            del self._sessions[next(name for name in self._sessions if name != self._first)]
+        return session
+
+    async def _model(self, request: Request) -> Response:
+        return JSONResponse(await self._work((await self._session(request)).model))
+
+    async def _models(self, request: Request) -> Response:
+        """What a tab can look into, the newest first."""
+        here = await asyncio.to_thread(models_here)
+        about = {name: "" if run.val is None else percent(run.val.accuracy, 1) for name, run in here.items()}
+        return JSONResponse([{"name": name, "val": val} for name, val in ({self._first: ""} | about).items()])
+
     # ------------------------------------------------------------ the page
 
     async def _index(self, request: Request) -> Response:
@@ -139,46 +180,52 @@ class Microscope:
 
     # ------------------------------------------------------------ looking
 
-    async def _model(self, request: Request) -> Response:
-        return JSONResponse(await self._work(self.session.model))
-
     async def _see(self, request: Request) -> Response:
+        session = await self._session(request)
         if "val" in request.query_params:
             async with self._measuring:
-                await asyncio.to_thread(self.session.dataset)
-            return _binary(await self._work(partial(self.session.see_validation, _number(request, "val"))))
+                await asyncio.to_thread(session.dataset)
+            return _binary(await self._work(partial(session.see_validation, _number(request, "val"))))
         async with self._body(request) as data:
-            return _binary(await self._work(partial(self.session.see, data)))
+            return _binary(await self._work(partial(session.see, data)))
 
     async def _live(self, request: Request) -> Response:
+        session, wish = await self._session(request), "grad_cam" in request.query_params
         async with self._body(request) as data:
-            wish = "grad_cam" in request.query_params
-            return _binary(await self._work(partial(self.session.live, data, wants_grad_cam=wish)))
+            return _binary(await self._work(partial(session.live, data, wants_grad_cam=wish)))
 
     async def _maps(self, request: Request) -> Response:
         layers = [a for a in request.query_params.get("layers", "").split(",") if a]
-        return _binary(await self._work(partial(self.session.maps, _number(request, "id"), layers[:1000])))
+        session = await self._session(request)
+        return _binary(await self._work(partial(session.maps, _number(request, "id"), layers[:1000])))
+
+    async def _values(self, request: Request) -> Response:
+        session, address = await self._session(request), request.query_params.get("layer", "")
+        return _binary(await self._work(partial(session.values, _number(request, "id"), address)))
 
     async def _thumbnails(self, request: Request) -> Response:
         layers = [a for a in request.query_params.get("layers", "").split(",") if a]
-        return _binary(await self._work(partial(self.session.thumbnails, _number(request, "id"), layers[:100])))
+        session = await self._session(request)
+        return _binary(await self._work(partial(session.thumbnails, _number(request, "id"), layers[:100])))
 
     async def _value(self, request: Request) -> Response:
         address = request.query_params.get("layer", "")
         unit = tuple(_whole(part, "unit") for part in request.query_params.get("unit", "").split(","))
-        return _binary(await self._work(partial(self.session.value, _number(request, "id"), address, unit)))
+        session = await self._session(request)
+        return _binary(await self._work(partial(session.value, _number(request, "id"), address, unit)))
 
     async def _attribution(self, request: Request) -> Response:
         method = request.query_params.get("method", "")
-        ask = partial(self.session.attribution, _number(request, "id"), method, _number(request, "label"))
+        session = await self._session(request)
+        ask = partial(session.attribution, _number(request, "id"), method, _number(request, "label"))
         return _binary(await self._work(ask))
 
     # ------------------------------------------------------------ measuring
 
-    async def _measured(self) -> Session:
-        """The open session, its validation images measured slice by slice, so that the pen is answered in between.
+    async def _measured(self, request: Request) -> Session:
+        """A tab's model, its validation images measured slice by slice, so that the pen is answered in between.
         Opening the data set may mean to pack it anew: that is no work for the one worker."""
-        session = self.session
+        session = await self._session(request)
         async with self._measuring:
             await asyncio.to_thread(session.dataset)
             while not await self._in_worker(session.measure_some):
@@ -186,28 +233,29 @@ class Microscope:
         return session
 
     async def _report(self, request: Request) -> Response:
-        return _binary(await self._work((await self._measured()).report))
+        return _binary(await self._work((await self._measured(request)).report))
 
     async def _images(self, request: Request) -> Response:
         cell = [_number(request, name) if name in request.query_params else None for name in ("true", "predicted")]
         first, most = _number(request, "first", 0), min(200, _number(request, "most", 60))
-        return _binary(await self._work(partial((await self._measured()).images, cell[0], cell[1], first, most)))
+        return _binary(await self._work(partial((await self._measured(request)).images, cell[0], cell[1], first, most)))
 
     # ------------------------------------------------------------ the lab
 
     async def _explain(self, request: Request) -> Response:
         sentence = (await body_of(request, SentenceRequest)).sentence
-        return JSONResponse(await asyncio.to_thread(explained, self.session.classifier.card, sentence))
+        card = (await self._session(request)).classifier.card
+        return JSONResponse(await asyncio.to_thread(explained, card, sentence))
 
     async def _lab_status(self, request: Request) -> Response:
         return JSONResponse(await asyncio.to_thread(self.lab.status))
 
     async def _lab_train(self, request: Request) -> Response:
-        asked, classifier, session = await body_of(request, LabRequest), self.session.classifier, self.session
+        asked, session = await body_of(request, LabRequest), await self._session(request)
         async with self._measuring:
             dataset = await asyncio.to_thread(session.dataset)
         async with self._training:
-            await asyncio.to_thread(self.lab.train, classifier.card, dataset, classifier.device, asked)
+            await asyncio.to_thread(self.lab.train, session.classifier.card, dataset, self._device, asked)
         return JSONResponse(await asyncio.to_thread(self.lab.status))
 
     async def _lab_stop(self, request: Request) -> Response:
@@ -217,13 +265,7 @@ class Microscope:
     async def _lab_open(self, request: Request) -> Response:
         if self.lab.place is None or self.lab.is_busy:
             raise UsageError("there is no trained network to open yet")
-        return await self._opened(self.lab.place)
-
-    async def _opened(self, place: Path) -> Response:
-        """The model of a run instead of the one that is open."""
-        device = self.session.classifier.device
-        self.session = await self._work(lambda: Session(load(place, device), self._numbers))
-        return JSONResponse(await self._work(self.session.model))
+        return JSONResponse(await self._work((await self._opened(self.lab.place)).model))
 
     # ------------------------------------------------------------ teaching
 
@@ -242,13 +284,13 @@ class Microscope:
         return await self._teach_status(request)
 
     async def _teach_prepare(self, request: Request) -> Response:
-        await self._work(partial(self.teaching.prepare, self.session.classifier.device))
+        await self._work(partial(self.teaching.prepare, self._device))
         return await self._teach_status(request)
 
     async def _teach_train(self, request: Request) -> Response:
         # In the one worker: two threads cannot each have torch settled as they need it.
-        result = await self._work(partial(self.teaching.teach, self.session.classifier.device))
-        return await self._opened(result.run.path)
+        result = await self._work(partial(self.teaching.teach, self._device))
+        return JSONResponse(await self._work((await self._opened(result.run.path)).model))
 
 
 # ---------------------------------------------------------------- requests

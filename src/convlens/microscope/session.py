@@ -51,7 +51,7 @@ from convlens.network.compute import resolve_compute, settled
 from convlens.network.forward import channel_statistics
 from convlens.network.frozen import folded
 from convlens.network.grad_cam import grad_cam, last_with_maps
-from convlens.run import Run
+from convlens.run import Run, runs, runs_elsewhere
 from convlens.text import shown
 
 MAX_MAPS, MAX_VECTOR = 64, 4096  # of a layer, that are sent
@@ -75,8 +75,8 @@ class Validation:
 
 
 class Session:
-    """One open model. The lab opens another by making another session, which goes on with the same `numbers`: those of
-    pictures that were shown to the model before stay unknown to it."""
+    """One open model. All that are open take the `numbers` of their pictures from one place: those that were shown to
+    one stay unknown to the others."""
 
     def __init__(self, classifier: Classifier, numbers: Iterator[int]) -> None:
         self.classifier = classifier
@@ -240,11 +240,8 @@ class Session:
         about: dict[str, Any] = {}
         arrays: dict[str, NDArray[Any]] = {}
         for address in addresses:
-            if address not in recording.values:
-                raise UsageError(f"there is no layer {shown(address, 40)!r}: there are {', '.join(recording.values)}")
+            arrays[address], low, high = quantised(_shown_of(recording, address))
             values = recording.values[address]
-            part = values[: MAX_MAPS if values.ndim == 3 and values[0].size > 1 else MAX_VECTOR]
-            arrays[address], low, high = quantised(part)
             all_zero = all_zero_maps(values)
             about[address] = {
                 "low": low,
@@ -254,6 +251,10 @@ class Session:
                 "all_zero": np.flatnonzero(all_zero[:MAX_MAPS]).tolist(),
             }
         return packed({"id": number, "maps": about}, arrays)
+
+    def values(self, number: int, address: str) -> bytes:
+        """What `maps` shows of a layer, as float32. Raises GoneError, UsageError."""
+        return packed({"id": number, "layer": address}, {"values": _shown_of(self.recording(number), address)})
 
     def thumbnails(self, number: int, addresses: list[str]) -> bytes:
         """Of some layers the map that varies most, as 0..255. Raises GoneError, UsageError."""
@@ -347,8 +348,10 @@ class Session:
         sure = found.probabilities_NK[positions, found.answers_N[positions]]
         positions = positions[np.argsort(-sure, kind="stable")][first : first + most]
         pixels = self._validation_images()[0][positions]
+        dataset = self.dataset()
+        rows, names = dataset.rows("val")[self._measured_rows()[0]][positions], dataset.sample_names()
         return packed(
-            {"total": int(wanted.sum()), "first": first},
+            {"total": int(wanted.sum()), "first": first, "names": [shown(names[row], 80) for row in rows.tolist()]},
             {
                 "images": pixels,
                 "positions": positions,
@@ -357,6 +360,14 @@ class Session:
                 "probabilities": found.probabilities_NK[positions, found.answers_N[positions]],
             },
         )
+
+
+def _shown_of(recording: Recording, address: str) -> Values:
+    """The first maps of a layer, or values of a vector, float32. Raises UsageError where there is no such layer."""
+    if address not in recording.values:
+        raise UsageError(f"there is no layer {shown(address, 40)!r}: there are {', '.join(recording.values)}")
+    values = recording.values[address]
+    return values[: MAX_MAPS if values.ndim == 3 and values[0].size > 1 else MAX_VECTOR]
 
 
 def _statistics_of(values: Values) -> Values:
@@ -405,6 +416,12 @@ def _near(path: Path) -> Path:
     """A path from the working folder on, where it lies in it."""
     absolute = path.absolute()
     return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else path
+
+
+def models_here() -> dict[str, Run]:
+    """The runs of this folder that have a model, the newest first, by the name that a session of it has."""
+    found = sorted([*runs(), *runs_elsewhere()], key=lambda run: run.record.created, reverse=True)
+    return {shown(_near(run.model), 200): run for run in found if run.model.is_file()}
 
 
 def _run_of(model: Path) -> Run | None:

@@ -18,7 +18,19 @@ if (inAddress) {
   history.replaceState(null, "", location.pathname);
 }
 const token = sessionStorage.getItem(KEPT_AS);
-const headers = token ? { Authorization: `Bearer ${token}` } : {};
+// So does the model that this tab looks into; another tab may look into another.
+const MODEL_KEPT_AS = "convlens-model";
+
+export function useModel(name) {
+  if (name) sessionStorage.setItem(MODEL_KEPT_AS, name); else sessionStorage.removeItem(MODEL_KEPT_AS);
+}
+
+export const modelInUse = () => sessionStorage.getItem(MODEL_KEPT_AS);
+
+function headers() {
+  const model = modelInUse();
+  return { ...(token && { Authorization: `Bearer ${token}` }), ...(model && { "Convlens-Model": encodeURIComponent(model) }) };
+}
 
 const BUSY_MS = 300;
 const MOST_TRIES = 10;
@@ -28,7 +40,7 @@ async function answered(path, read, options, tries = 1) {
   let response;
   let body;
   try {
-    response = await fetch(path, { ...options, headers });
+    response = await fetch(path, { ...options, headers: headers() });
     body = response.ok ? await response[read]() : await response.json().catch(() => ({}));
   } catch {
     throw new Problem(0, { error: "the server does not answer: was it ended?" });

@@ -18,12 +18,16 @@ const TABLES = { rising: table(RISING), around: table(AROUND) };
 
 export const scaleFor = (low) => (low < 0 ? TABLES.around : TABLES.rising);
 
-// The colour of a level 0..255 as CSS, and whether dark text can be read on it.
+// WCAG's relative luminance, 0..1; from 0.179 on black is easier to read on it than white.
+const linear = (part) => (part <= 10 ? part / 3294.6 : ((part / 255 + 0.055) / 1.055) ** 2.4);
+const luminance = (r, g, b) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+
+// The colour of a level 0..255 as CSS, and that of text on it.
 export function cssOf(low, level) {
   const colours = scaleFor(low);
   const at = 4 * Math.max(0, Math.min(255, Math.round(level)));
   const [r, g, b] = [colours[at], colours[at + 1], colours[at + 2]];
-  return { background: `rgb(${r} ${g} ${b})`, isLight: 0.3 * r + 0.59 * g + 0.11 * b > 110 };
+  return { background: `rgb(${r} ${g} ${b})`, text: luminance(r, g, b) > 0.179 ? "#000" : "#fff" };
 }
 
 // One map, levels 0..255, as a small canvas of a pixel a value.

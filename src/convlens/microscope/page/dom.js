@@ -38,6 +38,8 @@ export function short(value) {
 
 export const by = (values) => values.join("×");
 export const percent = (share, digits = 2) => `${(100 * share).toFixed(digits)} %`;
+// A probability in percent; what is not certain never reads 100.0, nor what is not impossible 0.0.
+export const probability = (share) => (share < 1 && share >= 0.9995 ? ">99.9" : share > 0 && share < 0.0005 ? "<0.1" : (100 * share).toFixed(1));
 export const count = (value) => value.toLocaleString("en");
 
 // The place of a value in words, for people and screen readers.

@@ -30,6 +30,7 @@ export function startDrawing() {
   for (const end of ["pointerup", "pointercancel"]) pad.addEventListener(end, () => { pointer = null; });
   on("gone", (id) => { if (id === state.picture?.id && newest) send(newest); });
   byId("clear").addEventListener("click", () => { clear(); forget(); });
+  byId("save").addEventListener("click", save);
   byId("file").addEventListener("change", (event) => { take(event.target.files[0]); event.target.value = ""; });
   document.addEventListener("paste", (event) => {
     const file = [...event.clipboardData.files].find((f) => f.type.startsWith("image/"));
@@ -42,6 +43,12 @@ export function startDrawing() {
     event.preventDefault();
     take(event.dataTransfer.files[0]);
   });
+}
+
+// The pad as a file, which `convlens look` and `predict` take.
+function save() {
+  const link = element("a", { href: pad.toDataURL("image/png"), download: "drawing.png" });
+  link.click();
 }
 
 // A drawing survives a reload: this tab keeps it. (A file or a validation image would come back as another picture.)
@@ -129,6 +136,7 @@ async function drawn() {
 async function take(file) {
   if (!file) return;
   clear();
+  forget();
   try {
     const image = await createImageBitmap(file);
     const scale = Math.min(pad.width / image.width, pad.height / image.height);
@@ -179,10 +187,7 @@ async function sendAll() {
     try {
       const answer = await request();
       if (drawnOn !== sheet) continue;
-      if (answer.model !== state.model.path) { // another tab has opened another model
-        location.reload();
-        return;
-      }
+      if (answer.model !== state.model.path) continue; // to the model before
       newest = request;
       byId("problem").hidden = true;
       state.picture = { ...answer, ...answer.arrays };
@@ -214,9 +219,10 @@ export function thumbnails(box, found, names, chosen) {
     view.imageSmoothingEnabled = width > 48;
     view.drawImage(photograph(data, i * height * width * channels, height, width, channels), 0, 0, 48, 48);
     const [label, answer] = [found.arrays.labels.data[i], found.arrays.answers.data[i]].map((k) => names[k]);
-    const said = label === answer ? label : `${label}, predicted as ${answer}`;
+    const name = found.names[i];
+    const said = `${label === answer ? label : `${label}, predicted as ${answer}`}; ${name}`;
     const words = element("span", {}, label === answer ? label : `${label} → ${answer}`);
-    return element("button", { title: said, "aria-label": `Look at this picture: ${said}`,
-      onclick: () => chosen(found.arrays.positions.data[i]) }, canvas, words);
+    return element("button", { title: said,
+      onclick: () => chosen(found.arrays.positions.data[i]) }, canvas, words, element("span", { class: "file" }, name.split("/").at(-1)));
   }));
 }

@@ -4,13 +4,50 @@ import { complain, getJson, postJson, say } from "./api.js";
 import { by, byId, count, element, number, percent, svg } from "./dom.js";
 import { state } from "./state.js";
 
+// Each layer once, as it stands in a sentence, and what it does.
+const VOCABULARY = [
+  ["conv(16, 3, padding=1)", "convolution: 16 filters of 3×3, which slide over all maps that come in; stride, padding, dilation, groups, bias"],
+  ["maxpool(2)", "the largest of each 2×2"],
+  ["avgpool(2)", "the mean of each 2×2"],
+  ["globalavgpool", "the mean of each map; flatten follows"],
+  ["globalmaxpool", "the largest value of each map; flatten follows"],
+  ["zeropad(1, 1, 1, 1)", "zeros around each map: left, right, top, bottom"],
+  ["relu", "0 for what is below 0, else as it is"],
+  ["relu6", "relu, cut off at 6"],
+  ["leakyrelu(0.01)", "below 0 a hundredth of it"],
+  ["gelu", "a smooth relu"],
+  ["silu", "x · sigmoid(x), smooth too"],
+  ["hardswish", "silu, of straight pieces"],
+  ["tanh", "squeezed between −1 and 1"],
+  ["sigmoid", "squeezed between 0 and 1"],
+  ["batchnorm", "each map brought to mean 0 and spread 1 over the batch, then weighted"],
+  ["groupnorm(4)", "the same over four groups of maps of one image"],
+  ["dropout(0.5)", "in training, half of the values are set to 0 by chance"],
+  ["flatten", "maps to one vector: before linear"],
+  ["linear(classes)", "fully connected; as the last layer, a number for each class"],
+  ["scale(0.125)", "each value times a number"],
+  ["repeat(2, conv(16, 3, padding=1) relu)", "the same layers several times, with weights of their own"],
+  ["residual(conv(channels, 3, padding=1) relu)", "what comes in is added to what comes out"],
+];
+const EXAMPLES = [
+  ["flatten linear(classes)", "no convolution at all: the least there is"],
+  ["conv(8, 3) relu maxpool(2) flatten linear(classes)", "one convolution"],
+  ["conv(16, 3, padding=1) relu maxpool(2) conv(32, 3, padding=1) relu maxpool(2) flatten linear(classes)", "two, as in most tutorials"],
+  ["conv(6, 5, padding=2) tanh avgpool(2) conv(16, 5) tanh avgpool(2) flatten linear(120) tanh linear(84) tanh linear(classes)", "LeNet-5, of 1998"],
+  ["conv(16, 3, padding=1) relu residual(conv(16, 3, padding=1) relu conv(16, 3, padding=1)) relu globalavgpool flatten linear(classes)", "a residual block"],
+  ["tutorial", "a preset, by its name"],
+];
 const LOOK_AGAIN_MS = 700;
 let typing = 0;
 let following = 0;
+let firstSeen = null; // of the training that is followed: {place, step, at}
 
 export function startLab(opened) {
   const sentence = byId("sentence");
   sentence.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(explain, 120); mark(null); });
+  const item = ([text, what], press) => element("li", {}, element("button", { type: "button", class: "code", onclick: () => press(text) }, text), ` ${what}`);
+  byId("vocabulary").replaceChildren(...VOCABULARY.map((one) => item(one, insert)));
+  byId("examples").replaceChildren(...EXAMPLES.map((one) => item(one, replace)));
   new ResizeObserver(() => mark(byId("caret").dataset.column)).observe(sentence);
   sentence.addEventListener("scroll", () => mark(byId("caret").dataset.column));
   byId("training").addEventListener("submit", (event) => { event.preventDefault(); train().catch(complain); });
@@ -26,6 +63,23 @@ export function openLab() {
 }
 
 // ---------------------------------------------------------------- the sentence
+
+function replace(text) {
+  byId("sentence").value = text;
+  byId("sentence").focus();
+  explain();
+}
+
+// A layer at the caret, with spaces around it.
+function insert(text) {
+  const field = byId("sentence");
+  const { value, selectionStart: from, selectionEnd: to } = field;
+  const [before, after] = [value.slice(0, from), value.slice(to)];
+  const words = `${/\S$/.test(before) ? " " : ""}${text}${/^\S/.test(after) ? " " : ""}`;
+  field.setRangeText(words, from, to, "end");
+  field.focus();
+  explain();
+}
 
 async function explain() {
   const sentence = byId("sentence").value;
@@ -43,10 +97,11 @@ function show(found) {
   byId("sentence-error").textContent = mistakes.map(({ column, error }) => `${column ? `column ${column}: ` : ""}${error}`).join("\n");
   byId("sentence").setAttribute("aria-invalid", String(Boolean(found.error)));
   byId("train").disabled = Boolean(found.error);
-  byId("table").classList.toggle("stale", Boolean(found.error));
-  if (found.error) return;
-  byId("lab-summary").textContent = found.summary;
-  byId("remarks").replaceChildren(...found.remarks.map((remark) => element("li", {}, remark)));
+  const isOld = Boolean(found.error) && !found.layers.length; // while a word is typed the table of before stays
+  byId("table").classList.toggle("stale", isOld);
+  byId("lab-summary").textContent = isOld ? "of before the mistake" : found.error ? "as far as they go" : found.summary;
+  if (isOld) return;
+  byId("remarks").replaceChildren(...(found.remarks ?? []).map((remark) => element("li", {}, remark)));
   const heads = ["address", "layer", "output", "output-size formula", "parameters", "multiply-adds", "receptive field", "total stride"];
   const bar = (value, total) => element("td", { class: "amount" }, value ? count(value) : "–",
     value ? element("meter", { min: 0, max: 1, value: value / total, title: percent(value / total, 1), "aria-label": `${percent(value / total, 1)} of all` }) : null);
@@ -110,13 +165,23 @@ function showStatus(status) {
   const state_ = byId("progress-state");
   state_.textContent = `${words}${val ? `; validation ${percent(val.accuracy)} of ${count(val.n)}` : ""}${status.num_steps ? `; in ${status.place}` : ""}`;
   state_.dataset.state = status.state;
+  byId("progress-of").textContent = `${status.sentence}${isRunning ? remaining(status) : ""}`;
   byId("progress-bar").value = status.num_steps ? (isRunning ? status.step : status.epochs.at(-1)?.step ?? status.step) / status.num_steps : 0;
   byId("log").textContent = status.lines.join("\n");
   byId("progress-error").textContent = status.state === "failed" ? status.lines.at(-1) ?? "it ended without a word" : status.warning ?? "";
   const points = status.epochs.filter((line) => line.val).map((line) => [line.step, line.val.accuracy]);
   byId("curves").replaceChildren(
     curve("training loss", status.curve, status.num_steps, (y) => number(y, 2)),
-    curve("validation accuracy, an epoch a point", points, status.num_steps, (y) => percent(y, 1)));
+    curve("validation accuracy, whenever it was measured", points, status.num_steps, (y) => percent(y, 1)));
+}
+
+// How long it will take, by the steps since this page looked first.
+function remaining({ place, step, num_steps: total }) {
+  if (firstSeen?.place !== place) firstSeen = { place, step, at: performance.now() };
+  const done = step - firstSeen.step;
+  if (!total || done < 1) return "";
+  const seconds = Math.max(1, Math.round(((performance.now() - firstSeen.at) / 1000 / done) * (total - step)));
+  return `; about ${seconds < 90 ? `${seconds} s` : `${Math.round(seconds / 60)} min`} left`;
 }
 
 // A small line chart, steps along, values up, with both ends labelled.

@@ -4,9 +4,9 @@ import { complain, getArrays } from "./api.js";
 import { fetchThumbnails } from "./blocks.js";
 import { cssOf, photograph } from "./colours.js";
 import { doubtOf } from "./doubt.js";
-import { byId, count, element, number, sizedCanvas } from "./dom.js";
+import { byId, count, element, number, probability, sizedCanvas } from "./dom.js";
 import { openPicture, takeValidation, thumbnails } from "./draw.js";
-import { buildCards, choose, fetchMaps } from "./maps.js";
+import { buildCards, choose, fetchMaps, fetchMissing, redrawAll } from "./maps.js";
 import { on, state, tell } from "./state.js";
 import { closeValue } from "./value.js";
 
@@ -18,15 +18,24 @@ export function startLook() {
   state.afterAnswer.push(() => fetchMaps(), fetchThumbnails);
   state.afterStroke.push(fetchOverlay);
   byId("method").addEventListener("change", fetchOverlay);
+  byId("print").addEventListener("click", () => printAll().catch(complain));
   on("cleared", () => {
     closeValue();
     byId("answer").replaceChildren();
     byId("mirrored").hidden = byId("doubt").hidden = byId("badge").hidden = true;
+    byId("answer-note").textContent = "";
     delete byId("answer").dataset.label;
     byId("seen").width = byId("seen").height = 0;
     byId("seen-note").textContent = "";
   });
   on("answer", () => { overlay = null; showAnswer(); showSeen(); });
+}
+
+// With the maps of all layers, those too that nobody has scrolled to.
+async function printAll() {
+  await fetchMissing(["input", ...state.model.layers.map((layer) => layer.address)]);
+  redrawAll();
+  print();
 }
 
 // A model was opened: everything begins anew.
@@ -57,7 +66,7 @@ function showAnswer() {
     button.querySelector(".name").textContent = k === state.picture.true ? `${name} ✓` : name;
     button.title = k === state.picture.true ? "the true class" : "";
     button.querySelector(".bar").style.width = `${100 * data[k]}%`;
-    button.querySelector(".share").textContent = (100 * data[k]).toFixed(1);
+    button.querySelector(".share").textContent = probability(data[k]);
     button.classList.toggle("best", k === label);
     button.onclick = () => choose("softmax", [k]);
   });
@@ -70,7 +79,8 @@ function showAnswer() {
   byId("doubt").textContent = doubt;
   byId("badge").textContent = [state.picture.unfamiliar && "unfamiliar", state.picture.uncertain && "uncertain"].filter(Boolean).join(", ");
   byId("badge").hidden = !byId("badge").textContent;
-  if (both) mirrored.textContent = `With its mirror image, as predict answers: ${state.model.class_names[both.label]}, ${(100 * both.probability).toFixed(1)} %`;
+  if (both) mirrored.textContent = `With its mirror image, as predict answers: ${state.model.class_names[both.label]}, ${probability(both.probability)} %`;
+  byId("answer-note").textContent = `${state.picture.true === undefined ? "" : "✓ the true class. "}Press a bar to see its arithmetic.`;
 }
 
 async function fetchOverlay() {
@@ -95,7 +105,7 @@ function showSeen() {
   context.drawImage(photograph(data, 0, height, width, channels), 0, 0, width * size, height * size);
   const { input } = state.model;
   const { true: truth, name: sample } = state.picture;
-  const known = truth === undefined ? "" : `; ${sample}, in truth ${state.model.class_names[truth]}`;
+  const known = truth === undefined ? "" : `; the validation image ${sample}, in truth ${state.model.class_names[truth]}`;
   byId("seen-note").textContent = `${height}×${width} pixels, framing ${input.framing}${known}`;
   if (!overlay) return;
   const values = overlay.arrays.map.data;

@@ -1,7 +1,7 @@
 // The page's beginning: the model, the views and their tabs.
 
-import { complain, getJson } from "./api.js";
-import { byId } from "./dom.js";
+import { complain, getJson, modelInUse, useModel } from "./api.js";
+import { byId, element } from "./dom.js";
 import { startDrawing } from "./draw.js";
 import { openLab, startLab } from "./lab.js";
 import { openLook, startLook } from "./look.js";
@@ -30,11 +30,44 @@ function enter(view) {
 
 function open(model) {
   state.model = model;
-  const score = model.val ? `, ${(100 * model.val.accuracy).toFixed(2)} % on validation` : "";
-  byId("model-line").textContent = `${model.path}${score}`;
+  useModel(model.path);
+  byId("model-line").textContent = model.val ? `${(100 * model.val.accuracy).toFixed(2)} % on validation` : "";
+  listModels().catch(complain);
   openLook();
   openLab();
   openModel();
+}
+
+// What else this tab can look into.
+async function listModels() {
+  const found = await getJson("api/models");
+  const menu = byId("models");
+  menu.replaceChildren(...found.map(({ name, val }) => element("option", { value: name }, `${name.replace(/\/model\.safetensors$/, "")}${val && ` (${val})`}`)));
+  menu.value = state.model.path;
+}
+
+async function change() {
+  const before = modelInUse();
+  useModel(byId("models").value);
+  try {
+    open(await getJson("api/model"));
+    if (!byId("model").hidden) enterModel();
+  } catch (error) {
+    useModel(before);
+    byId("models").value = state.model.path;
+    complain(error);
+  }
+}
+
+// This tab's model, or, where that is gone, the one that was named at the start.
+async function firstModel() {
+  try {
+    return await getJson("api/model");
+  } catch (error) {
+    if (!modelInUse()) throw error;
+    useModel(null);
+    return getJson("api/model");
+  }
 }
 
 for (const [i, name] of VIEWS.entries()) {
@@ -49,6 +82,8 @@ for (const [i, name] of VIEWS.entries()) {
   });
 }
 
+byId("models").addEventListener("change", change);
+byId("models").addEventListener("focus", () => listModels().catch(complain));
 startDrawing();
 startLook();
 startValue();
@@ -56,7 +91,7 @@ startLab((model) => { open(model); enter("look"); });
 startTeach(open);
 startModel(() => enter("look"));
 try {
-  open(await getJson("api/model"));
+  open(await firstModel());
   enter(VIEWS.includes(location.hash.slice(1)) ? location.hash.slice(1) : "look");
   document.body.dataset.ready = "yes";
 } catch (error) {

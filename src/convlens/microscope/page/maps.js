@@ -7,10 +7,13 @@ import { by, byId, count, element, number, place, sizedCanvas } from "./dom.js";
 import { layerAt, on, state, tell } from "./state.js";
 
 const GAP = 5;
-const VECTOR_CELL = 15;
+// A vector's cells are as large as a finger, but for those of very many.
+const vectorCell = (num) => (num <= 64 ? 40 : num <= 512 ? 24 : 15);
+const LENS_GAP = 10;
 const cards = new Map(); // address -> {layer, canvas, note, legend, grid, cursor}
 let seen = new Set(); // addresses of the cards on screen
 let watcher = null;
+let pointed = null; // {known, unit}: what the pointer is over
 
 const isVector = (shape) => shape.length === 1 || shape[1] * shape[2] === 1;
 
@@ -38,8 +41,8 @@ function card(layer) {
   if (layer.depth) made.classList.add("nested");
   const known = { layer, canvas, note, legend, grid: null, cursor: null }; // cursor: the keyboard's place
   cards.set(layer.address, known);
-  canvas.addEventListener("pointermove", (event) => magnify(known, valueAt(known, event), event));
-  canvas.addEventListener("pointerleave", () => { byId("lens").hidden = true; });
+  canvas.addEventListener("pointermove", (event) => magnify(known, event.pointerType === "touch" ? null : valueAt(known, event)));
+  canvas.addEventListener("pointerleave", () => magnify(known, null));
   canvas.addEventListener("click", (event) => { const unit = valueAt(known, event); if (unit) choose(layer.address, unit); });
   canvas.addEventListener("keydown", (event) => steer(known, event));
   canvas.addEventListener("blur", () => { known.cursor = null; drawCard(known); });
@@ -77,8 +80,9 @@ export async function fetchMaps(addresses = [...seen]) {
 function gridFor(canvas, shape) {
   const room = Math.max(200, canvas.parentElement.clientWidth - 26);
   if (isVector(shape)) {
-    const columns = Math.min(shape[0], Math.floor(room / VECTOR_CELL));
-    return { vector: true, cell: VECTOR_CELL, columns, width: columns * VECTOR_CELL, height: Math.ceil(shape[0] / columns) * VECTOR_CELL };
+    const cell = vectorCell(shape[0]);
+    const columns = Math.min(shape[0], Math.floor(room / cell));
+    return { vector: true, cell, columns, width: columns * cell, height: Math.ceil(shape[0] / columns) * cell };
   }
   const [num, rows, cols] = shape;
   const wanted = num <= 4 ? 112 : 62;
@@ -97,7 +101,7 @@ function drawCard(known) {
   const context = sizedCanvas(known.canvas, grid.width, grid.height);
   const ink = getComputedStyle(document.body).color;
   context.clearRect(0, 0, grid.width, grid.height);
-  if (grid.vector) drawVector(context, grid, maps);
+  if (grid.vector) drawVector(context, grid, maps, known.layer === state.model.layers.at(-1) ? state.model.class_names : null);
   else drawMaps(context, grid, maps, ink);
   outline(context, grid, known);
   const [numShown, total] = [maps.shape[0], maps.total];
@@ -112,11 +116,25 @@ function drawCard(known) {
   }
 }
 
-function drawVector(context, grid, maps) {
+// The last layer's cells have the names of their classes, others their numbers where there is room.
+function drawVector(context, grid, maps, names) {
+  const { cell, columns } = grid;
+  context.font = "11px system-ui, sans-serif";
   for (let i = 0; i < maps.data.length; i++) {
-    context.fillStyle = cssOf(maps.low, maps.data[i]).background;
-    context.fillRect((i % grid.columns) * grid.cell, Math.floor(i / grid.columns) * grid.cell, grid.cell - 1, grid.cell - 1);
+    const [x, y] = [(i % columns) * cell, Math.floor(i / columns) * cell];
+    const { background, text } = cssOf(maps.low, maps.data[i]);
+    context.fillStyle = background;
+    context.fillRect(x, y, cell - 1, cell - 1);
+    if (cell < 40) continue;
+    context.fillStyle = text;
+    context.fillText(fitting(context, names?.[i] ?? String(i), cell - 7), x + 3, y + cell - 6);
   }
+}
+
+function fitting(context, text, room) {
+  let length = text.length;
+  while (length > 1 && context.measureText(text.slice(0, length)).width > room) length--;
+  return text.slice(0, length);
 }
 
 function drawMaps(context, grid, maps, ink) {
@@ -178,6 +196,8 @@ function outline(context, grid, known) {
   if (known.cursor) frame(boxOf(grid, known.cursor), "#00639c", 2);
 }
 
+export function redrawAll() { for (const known of cards.values()) drawCard(known); }
+
 export function redraw() { for (const known of cards.values()) if (seen.has(known.layer.address)) drawCard(known); }
 
 // ---------------------------------------------------------------- pointing
@@ -204,20 +224,52 @@ function valueAt(known, event) {
 
 const indexOf = (maps, unit) => (unit.length === 3 ? (unit[0] * maps.shape[1] + unit[1]) * maps.shape[2] + unit[2] : unit[0]);
 
-export function approximately(address, unit) {
+// The very value, once the layer's are here: what is drawn are 256 levels of them. Null until then.
+function exactly(address, unit) {
   const maps = state.maps[address];
-  return maps.low + (maps.data[indexOf(maps, unit)] / 255) * (maps.high - maps.low);
+  if (maps.values) return maps.values[indexOf(maps, unit)];
+  maps.asked ??= fetchExact(maps, address);
+  return null;
 }
 
-function magnify(known, unit, event) {
+async function fetchExact(maps, address) {
+  try {
+    const found = await getArrays(`api/values?id=${maps.id}&layer=${encodeURIComponent(address)}`);
+    maps.values = found.arrays.values.data;
+  } catch (error) {
+    if (error.status === 410) tell("gone", maps.id); else complain(error);
+    return;
+  }
+  if (state.maps[address] !== maps) return;
+  if (pointed?.known.layer.address === address) magnify(pointed.known, pointed.unit);
+  const { cursor } = cards.get(address);
+  if (cursor) tellValue(address, cursor);
+}
+
+const inWords = (address, unit) => {
+  const value = exactly(address, unit);
+  const name = address === state.model.layers.at(-1).address && unit.length === 1 ? `${state.model.class_names[unit[0]]}, ` : "";
+  return value === null ? null : `${name}${place(unit)}: ${number(value, 6)}`;
+};
+
+function tellValue(address, unit) {
+  const words = inWords(address, unit);
+  if (words) tell("cursor", words);
+}
+
+// The map that is pointed at, larger, beside it, with the value; null takes it away.
+function magnify(known, unit) {
+  pointed = unit ? { known, unit } : null;
   const lens = byId("lens");
-  lens.hidden = !unit || event.pointerType === "touch";
+  const words = unit && inWords(known.layer.address, unit);
+  lens.hidden = !words;
   if (lens.hidden) return;
+  const { grid } = known;
   const maps = state.maps[known.layer.address];
   const canvas = lens.querySelector("canvas");
-  canvas.hidden = known.grid.vector;
-  if (!known.grid.vector) {
-    const { rows, cols } = known.grid;
+  canvas.hidden = grid.vector;
+  if (!grid.vector) {
+    const { rows, cols } = grid;
     const size = 176 / Math.max(rows, cols);
     const context = sizedCanvas(canvas, cols * size, rows * size);
     context.drawImage(painted(maps.data, unit[0] * rows * cols, rows, cols, maps.low), 0, 0, cols * size, rows * size);
@@ -225,11 +277,30 @@ function magnify(known, unit, event) {
     context.strokeStyle = "#d0006f";
     context.strokeRect(unit[2] * size, unit[1] * size, size, size);
   }
-  lens.querySelector("p").textContent = `${place(unit)}: about ${number(approximately(known.layer.address, unit), 3)}`;
-  const width = lens.offsetWidth;
-  const right = event.clientX + 20 + width < window.innerWidth;
-  lens.style.left = `${right ? event.clientX + 20 : Math.max(4, event.clientX - 20 - width)}px`;
-  lens.style.top = `${Math.max(4, Math.min(event.clientY - 60, window.innerHeight - lens.offsetHeight - 8))}px`;
+  lens.querySelector("p").textContent = words;
+  const map = mapOnScreen(known, unit);
+  const [width, height] = [lens.offsetWidth, lens.offsetHeight];
+  const left = map.right + LENS_GAP + width < window.innerWidth ? map.right + LENS_GAP : Math.max(4, map.left - LENS_GAP - width);
+  lens.style.left = `${left}px`;
+  lens.style.top = `${Math.max(4, Math.min(map.top, window.innerHeight - height - 8))}px`;
+}
+
+// Where a value's map (of a vector its cell) is on the screen.
+function mapOnScreen(known, unit) {
+  const { grid } = known;
+  const canvas = known.canvas.getBoundingClientRect();
+  const [x, y, width, height] = grid.vector ? boxOf(grid, unit) : [...corner(grid, unit[0]).reverse(), grid.cols * grid.cell, grid.rows * grid.cell];
+  return { left: canvas.left + x, top: canvas.top + y, right: canvas.left + x + width, bottom: canvas.top + y + height };
+}
+
+// What was tapped stays in sight above the sheet that opens below it.
+export function keepInSight({ address, unit }) {
+  const known = cards.get(address);
+  const sheet = byId("value");
+  if (!known?.grid || getComputedStyle(sheet).position !== "fixed" || unit[0] >= state.maps[address].shape[0]) return;
+  const map = mapOnScreen(known, unit);
+  const room = sheet.getBoundingClientRect().top - LENS_GAP;
+  if (map.bottom > room) window.scrollBy({ top: Math.min(map.bottom - room, map.top - LENS_GAP) });
 }
 
 function steer(known, event) {
@@ -247,7 +318,7 @@ function steer(known, event) {
     at[axis] = Math.max(0, Math.min(shape[axis] - 1, at[axis] + by_));
     known.cursor = at;
     drawCard(known);
-    tell("cursor", `${place(at)}: about ${number(approximately(known.layer.address, at), 3)}`);
+    tellValue(known.layer.address, at);
   } else return;
   event.preventDefault();
 }

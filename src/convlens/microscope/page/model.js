@@ -66,7 +66,7 @@ function showConfusion(report) {
     const total = row.reduce((a, b) => a + b, 0) || 1;
     return element("tr", {}, element("th", { scope: "row", title: name }, name), ...Array.from(row, (n, p) => {
       const cell = element("td", { class: t === p ? "right" : "wrong" });
-      cell.style.setProperty("--share", String(Math.min(0.9, t === p ? (0.75 * n) / total : n && 0.3 + (8 * n) / total)));
+      cell.style.setProperty("--share", String(Math.min(0.9, t === p ? (0.5 * n) / total : n && 0.3 + (8 * n) / total)));
       if (n) cell.append(element("button", { onclick: () => showCell(t, p).catch(complain), "aria-label": `${n} of class ${name} answered ${names[p]}` }, count(n)));
       else cell.append("·");
       return cell;

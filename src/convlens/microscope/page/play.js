@@ -14,33 +14,31 @@ let fetchValue = null; // shows the chosen value; true when that succeeded
 export function player(show) {
   fetchValue = show;
   const stage = element("canvas", { id: "stage", role: "img", "aria-label": "The window on the map before, and the map as far as it is made" });
-  const button = (id, words, face, act) => element("button", { id, type: "button", "aria-label": words, title: words, onclick: act }, face);
+  const button = (id, words, face, act) => element("button", { id, type: "button", title: words, onclick: act }, face);
   const dial = element("input", { type: "range", min: 1, max: 20, value: speed, "aria-label": "Steps a second" });
   dial.addEventListener("input", () => { speed = Number(dial.value); });
   return element("div", { class: "player" }, stage, element("div", { class: "tools" },
-    button("play-back", "One step back", "◀", () => { stopPlaying(); step(-1); }),
+    button("play-back", "One step back", "◀ Back", () => { stopPlaying(); step(-1); }),
     button("play", "Slide the window across the map", "▶ Play", toggle),
-    button("play-step", "One step on", "▶", () => { stopPlaying(); step(1); }),
+    button("play-step", "One step on", "On ▶", () => { stopPlaying(); step(1); }),
     element("label", {}, "Speed ", dial)));
 }
 
 export function stopPlaying() {
   isPlaying = false;
   clearTimeout(timer);
-  face("▶ Play", "Slide the window across the map");
+  face("▶ Play");
 }
 
-function face(text, words) {
+function face(text) {
   const button = byId("play");
-  if (!button) return;
-  button.textContent = text;
-  button.setAttribute("aria-label", words);
+  if (button) button.textContent = text;
 }
 
 function toggle() {
   if (isPlaying) { stopPlaying(); return; }
   isPlaying = true;
-  face("❚❚ Pause", "Pause");
+  face("❚❚ Pause");
   go();
 }
 
@@ -88,7 +86,7 @@ export function drawStage() {
   context.font = "10px system-ui, sans-serif";
   context.fillStyle = getComputedStyle(document.body).color;
   context.fillText(`${working.source}, channel ${from}`, 0, 10);
-  context.fillText(`${working.address}, channel ${channel}`, fullWide + 24, 10);
+  context.fillText(`${working.address}, channel ${channel}, so far`, fullWide + 24, 10);
   context.translate(0, 16);
   context.fillStyle = "#b9c0c8"; // padding
   context.fillRect(0, 0, fullWide, fullHigh);
@@ -104,6 +102,8 @@ export function drawStage() {
   context.lineWidth = 2.5;
   context.strokeRect(column * stride[1] * cell, row * stride[0] * cell, span[1], span[0]);
   const x = fullWide + 24;
+  context.fillStyle = "#b9c0c8"; // not made yet
+  context.fillRect(x, 0, outWide * out, outHigh * out);
   context.save(); // the map, as far as the window has come
   context.beginPath();
   context.rect(x, 0, outWide * out, row * out);

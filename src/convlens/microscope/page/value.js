@@ -3,7 +3,7 @@
 import { complain, getArrays, say } from "./api.js";
 import { cssOf } from "./colours.js";
 import { by, byId, count, element, number, place, short } from "./dom.js";
-import { choose, fetchMissing, focusCard, shapeOf } from "./maps.js";
+import { choose, fetchMissing, focusCard, keepInSight, shapeOf } from "./maps.js";
 import { drawStage, player, stopPlaying } from "./play.js";
 import { layerAt, on, state, tell } from "./state.js";
 
@@ -46,6 +46,7 @@ export async function fetchValue(spoken) {
     state.working = { ...found, ...found.arrays };
     tell("working");
     show();
+    if (spoken) keepInSight(state.chosen);
     if (spoken) say(`Layer ${address}, ${place(unit)}: ${number(found.value, 5)}. ${found.lines.join(". ")}`);
     await fetchMissing([found.source, address]);
     drawStage();
@@ -84,7 +85,8 @@ function build({ address, unit }) {
   });
   panel = { address, fields, value: element("p", { class: "big", id: "the-value" }), pictures: element("div", { tabindex: -1 }),
     lines: element("ul", { class: "lines" }), check: element("p", { class: "dim" }) };
-  byId("value-body").replaceChildren(element("h3", {}, element("span", { class: "address" }, address), ` ${title}`), form, panel.value,
+  const named = [element("span", { class: "address" }, address), ...(title === address ? [] : [` ${title}`])];
+  byId("value-body").replaceChildren(element("h3", {}, ...named), form, panel.value,
     panel.lines, ...(layer?.window ? [player(fetchValue)] : []), panel.pictures, panel.check);
 }
 
@@ -98,7 +100,7 @@ function pictureOf(working) {
   switch (working.operation) {
     case "sum": return working.kernel ? convolution(working) : products(working, "input", "weight", "product");
     case "mean": case "maximum": return [pooling(working)];
-    case "share": return products(working, "logit", null, "e^(logit − largest)");
+    case "share": return products(working, "logit", null, "e^(as above)");
     default: return [];
   }
 }
@@ -117,12 +119,12 @@ function convolution(working) {
   }
   const reach = ["window", "kernel", "products"].map((name) => reachOf(working[name]));
   const blocks = order.map((c) => element("div", { class: "product" },
-    element("p", {}, `channel ${working.channels[0] + c}: Σ = ${number(sums[c])}`),
+    element("p", {}, `input channel ${working.channels[0] + c}: Σ = ${number(sums[c])}`),
     element("div", { class: "factors" },
       grid(working.window, c, reach[0], "window", working.inside), element("span", {}, "·"),
       grid(working.kernel, c, reach[1], "kernel"), element("span", {}, "="),
       grid(working.products, c, reach[2], "products"))));
-  return [...blocks, more(channels, order.length, "channels")];
+  return [more(channels, order.length, "channels"), ...blocks];
 }
 
 const pooling = (working) => grid(working.window, 0, reachOf(working.window), "window", working.inside, working.winner);
@@ -140,9 +142,9 @@ function grid(array, channel, reach, caption, inside = null, winner = null) {
       cell.title = "padding: outside of the map";
       if (working.operation !== "sum") cell.textContent = working.operation === "mean" ? "0" : "–";
     } else {
-      const { background, isLight } = cssOf(-1, 127.5 * (1 + value / reach));
+      const { background, text } = cssOf(-1, 127.5 * (1 + value / reach));
       cell.style.background = background;
-      cell.style.color = isLight ? "#111" : "#fff";
+      cell.style.color = text;
       if (winner && working.rows[i] === winner[1] && working.columns[j] === winner[2]) cell.className = "winner";
     }
     return cell;
