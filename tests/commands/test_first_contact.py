@@ -15,6 +15,7 @@ import pytest
 
 import convlens
 from convlens.cli import main
+from convlens.data.packed.pack import reopen
 from convlens.errors import SentenceError, UsageError
 from convlens.evaluation.test_ledger import openings_of
 from convlens.metrics import Score, score
@@ -179,8 +180,8 @@ def test_whose_openings_they_are(workplace: Path, capfd: pytest.CaptureFixture[s
     root = folder(workplace / "data", range(60))
     flags = ["--architecture", TINY, "--augment", "none", "--size", "16", "--channels", "1"]
     code, _, _ = said(capfd, "train", root, *flags, "--epochs", "9", "--lr", "0.02")
-    fingerprint = convlens.runs()[-1].record.dataset.test_fingerprint
-    assert code == 0 and openings_of(fingerprint).count == 0
+    dataset = reopen(convlens.runs()[-1].record.dataset)
+    assert code == 0 and openings_of(dataset).count == 0
     for epochs in (0.5, 1):
         run = trained(root, size=16, channels=1, architecture=TINY, recipe=SHORT.replace(epochs=epochs))
         convlens.evaluate(run, progress="none")
@@ -188,7 +189,7 @@ def test_whose_openings_they_are(workplace: Path, capfd: pytest.CaptureFixture[s
     text = str(report.openings)
     assert "opened 3 times since 20" in text and "for 2 plans: 2 times for this one" in text
     assert "by you, as " in text and "openings.jsonl" in text
-    assert openings_of(fingerprint).text in said(capfd, "train", root, *flags, "--epochs", "9", "--lr", "0.02")[1] or (
+    assert openings_of(dataset).text in said(capfd, "train", root, *flags, "--epochs", "9", "--lr", "0.02")[1] or (
         convlens.runs()[-1].warning is not None
     )
 

@@ -14,11 +14,14 @@ import pytest
 import convlens
 from convlens import records
 from convlens.data.packed.dataset import Dataset, LedgerLine, Permit
+from convlens.data.packed.options import PackOptions
+from convlens.data.packed.pack import open_data
 from convlens.errors import DataError
 from convlens.evaluation.test_ledger import Ledger, inspect_test, ledger_path, open_test
 from convlens.files import state_folder
+from convlens.recipe import Recipe
 from tests.conftest import QUICK, TINY, shapes
-from tests.helpers import read_lines, trained_on
+from tests.helpers import folder, read_lines, trained_on
 
 
 def test_the_ledger_counts_plans_not_seeds(arrays: Any, workplace: Path) -> None:
@@ -135,3 +138,24 @@ def test_the_lines_are_a_chain(workplace: Path) -> None:
     old = [json.loads(line) for line in whole]
     ledger_path().write_text("".join(json.dumps({k: v for k, v in one.items() if k != "before"}) + "\n" for one in old))
     assert open_test(dataset, TINY, QUICK, 7)[1].broken == () == open_test(dataset, TINY, QUICK, 8)[1].broken
+
+
+def test_the_same_pictures_are_one_test_set(workplace: Path) -> None:
+    """At another size, in grey, less a few, or as arrays under other labels: whoever tries ten sizes on test has looked
+    ten times. Other pictures are another test set."""
+    root = folder(workplace / "data", range(300))
+    small = open_data(root, PackOptions((16, 16)))
+    net, recipe = "flatten linear(classes)", Recipe()
+    test = {one.path for one in small.samples() if one.split == "test"}
+    others = (
+        PackOptions((24, 24), 1, "crop"),
+        PackOptions((16, 16), exclude=tuple(sorted(test)[:5])),
+    )
+    for number, options in enumerate((PackOptions((16, 16)), *others), 1):
+        openings = open_test(open_data(root, options), f"conv({number}, 3) {net}", recipe, 0)[1]
+        assert (openings.count, openings.num_plans) == (number, number)
+    other = folder(workplace / "other", range(1_000, 1_300))
+    assert open_test(open_data(other, PackOptions((16, 16))), net, recipe, 0)[1].count == 1
+    x, y = np.random.default_rng(0).integers(0, 256, (300, 8, 8), dtype=np.uint8), np.arange(300) % 2
+    for number, labels in enumerate((y, np.array(["a", "b"])[y]), 1):
+        assert open_test(open_data((x, labels)), net, recipe, 0)[1].count == number

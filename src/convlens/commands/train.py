@@ -31,7 +31,7 @@ from convlens.commands.options import (
     complete_preset,
     flag,
 )
-from convlens.errors import RecordError, UsageError
+from convlens.errors import DataError, RecordError, UsageError
 from convlens.render import tables
 from convlens.signals import stopping_signals
 from convlens.text import shown
@@ -144,12 +144,13 @@ def train(
 
 def _openings(run: "Run") -> str:
     """Whether the test images were looked at before, by whichever plan."""
+    from convlens.data.packed.pack import reopen
     from convlens.evaluation.test_ledger import openings_of
 
     try:
-        openings = openings_of(run.record.dataset.test_fingerprint)
-    except RecordError:
-        return ""  # evaluate will say what is wrong with the ledger
+        openings = openings_of(reopen(run.record.dataset))
+    except (RecordError, DataError):
+        return ""  # evaluate will say what is wrong with the ledger, or the data
     return ", sealed so far" if openings.count == 0 else f"; {openings.text}"
 
 

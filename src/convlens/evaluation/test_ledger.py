@@ -2,7 +2,8 @@
 
 Owns `openings.jsonl` in the user's state folder, and the permits that a data set asks for. Ten seeds of one (sentence,
 recipe) are one look, ten plans are ten: whoever picks the best of ten plans by their test scores has trained on test.
-An inspection looks for duplicates and the like; no model sees it, so it is written down and is no opening.
+An inspection looks for duplicates and the like; no model sees it, so it is written down and is no opening. The same
+pictures at another size, or less a few, are the same test set.
 
 Each line carries the SHA-256 of the one before: a line that was changed, put in or taken out breaks the chain, which is
 said and never mended. What was cut off at its end only a report shows, which carries the hash of its own line.
@@ -13,8 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
+import numpy as np
+
 from convlens import files
 from convlens.data.packed.dataset import Dataset, LedgerLine, Permit
+from convlens.data.packed.splits import mixed
 from convlens.errors import DataError, RecordError
 from convlens.modelfile import Origin
 from convlens.recipe import Recipe
@@ -23,6 +27,7 @@ from convlens.run import now
 from convlens.text import counted, shown
 
 _INSPECTION: Literal["inspection"] = "inspection"
+_SKETCH, _DIGITS, _SAME = 32, 16, 0.5  # keys of pictures, digits of each, and the share in common of one test set
 _BEGINNING = 64 * "0"  # what the first line carries in the place of a hash
 
 
@@ -77,6 +82,25 @@ def plan_hash(architecture: str, recipe: Recipe | None, origin: Origin | None, v
     return files.sha256_of(json.dumps(identity, sort_keys=True).encode())
 
 
+def sketch(dataset: Dataset) -> str:
+    """The lowest keys of a test set's pictures, as hexadecimal digits: of two sets the share of the lowest of both
+    together that is in both estimates how much they have in common (Broder, "On the resemblance and containment of
+    documents", 1997). Keys depend on what is shown, or on the group, and not on size, framing and labels."""
+    keys = np.unique(mixed(dataset.split_keys(dataset.rows("test")), times=2))[:_SKETCH]
+    return "".join(f"{key:0{_DIGITS}x}" for key in keys.tolist())
+
+
+def _are_one(a: LedgerLine, b: LedgerLine) -> bool:
+    """Whether two lines are about one test set, or two with most of their pictures in common."""
+    if a.test_fingerprint == b.test_fingerprint:
+        return True
+    if not a.pictures or not b.pictures:  # of before there were sketches
+        return False
+    one, other = ({text[at : at + _DIGITS] for at in range(0, len(text), _DIGITS)} for text in (a.pictures, b.pictures))
+    lowest = sorted(one | other)[:_SKETCH]
+    return sum(key in one and key in other for key in lowest) >= _SAME * len(lowest)
+
+
 def open_test(
     dataset: Dataset,
     architecture: str,
@@ -94,7 +118,9 @@ def open_test(
     if dataset.test_fingerprint is None:
         return dataset, Openings(0, 0)
     plan = plan_hash(architecture, recipe, origin, views)
-    line = LedgerLine(dataset.test_fingerprint, now(), plan=plan, architecture=architecture, seed=seed)
+    line = LedgerLine(
+        dataset.test_fingerprint, now(), plan=plan, architecture=architecture, seed=seed, pictures=sketch(dataset)
+    )
     permit, before = _write(dataset, line, again=again)
     return dataset.with_permit(permit), openings_until(permit.line, before)
 
@@ -146,14 +172,17 @@ def openings_until(line: LedgerLine, ledger: Ledger) -> Openings:
     at = max((n for n, (one, _) in enumerate(ledger.lines) if one == line), default=None)
     if at is None:
         raise DataError("this look at test is not written down in the ledger")
-    same = [one for one, _ in ledger.lines[: at + 1] if one.test_fingerprint == line.test_fingerprint]
+    same = [one for one, _ in ledger.lines[: at + 1] if _are_one(one, line)]
     return _counted(same, ledger, line.plan, ledger.lines[at][1])
 
 
-def openings_of(test_fingerprint: str | None) -> Openings:
-    """What the ledger says of a test set so far. Raises RecordError where it cannot be read."""
+def openings_of(dataset: Dataset) -> Openings:
+    """What the ledger says of a data set's test images so far. Raises RecordError where it cannot be read."""
     ledger = Ledger.read()
-    return _counted([one for one, _ in ledger.lines if one.test_fingerprint == test_fingerprint], ledger)
+    if dataset.test_fingerprint is None:
+        return Openings(0, 0)
+    line = LedgerLine(dataset.test_fingerprint, "", pictures=sketch(dataset))
+    return _counted([one for one, _ in ledger.lines if _are_one(one, line)], ledger)
 
 
 def _counted(lines: list[LedgerLine], ledger: Ledger, plan: str | None = None, head: str | None = None) -> Openings:
@@ -174,7 +203,8 @@ def _write(dataset: Dataset, line: LedgerLine, *, again: bool) -> tuple[Permit, 
     path = ledger_path()
     with files.lock(path.with_suffix(".lock")):
         ledger = Ledger.read()
-        same = [one for one, _ in ledger.lines if again and one.replace(time=line.time, before=None) == line]
+        lasting = {"time": line.time, "before": None, "pictures": line.pictures}
+        same = [one for one, _ in ledger.lines if again and one.replace(**lasting) == line]
         if not same:
             line = line.replace(before=ledger.last)
             facts = {name: value for name, value in line.to_json().items() if value is not None}

@@ -143,7 +143,8 @@ class SampleLine(Record, frozen=True):
 
 class LedgerLine(Record, frozen=True):
     """A look at a test set, as the ledger has it: an opening by a plan, or an inspection. `before` is the SHA-256 of
-    the line before it: the lines are a chain."""
+    the line before it: the lines are a chain. `pictures` tells test sets that have most of their pictures in common,
+    at whatever size and under whatever names (`test_ledger.sketch`)."""
 
     test_fingerprint: Sha256
     time: Name
@@ -153,6 +154,7 @@ class LedgerLine(Record, frozen=True):
     kind: Literal["inspection"] | None = None
     by: Name | None = None
     before: Sha256 | None = None
+    pictures: Text | None = None
 
 
 def check_class_names(names: tuple[str, ...]) -> None:
