@@ -66,7 +66,7 @@ def _ranked(images: np.ndarray, labels_N: np.ndarray) -> tuple[list[str], tuple[
         path = Path(folder) / "planted.npz"
         np.savez(path, x=images, y=labels_N)
         with open_progress("none") as bar:
-            found, _ = labels.suspects(path, PackOptions(), None, bar)
+            found, _ = labels.suspects(path, PackOptions(), None, None, bar)
     names = [one.path for one in found if one.is_suspect]
     return names, (softmax(kept["logits"]), kept["labels"], kept["rows"])
 

@@ -194,7 +194,7 @@ def test_views_on_the_command_line(two_views: convlens.Run, command: Command, wo
     ]
     assert answers[0] != answers[1]
     failed = command("predict", two_views.path, "one.png", "--views", "both")
-    assert failed.returncode == 2 and "unknown views 'both'" in failed.stderr and "mirror" in failed.stderr
+    assert failed.returncode == 2 and "unknown --views 'both'" in failed.stderr and "mirror" in failed.stderr
 
 
 def test_look_says_what_predict_answers(two_views: convlens.Run, arrays: Any) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from convlens.data.packed.pack import pack
     from convlens.doctor.checking import check
     from convlens.doctor.findings import Findings
-    from convlens.errors import ConvlensError
+    from convlens.errors import ConvlensError, DataError, ImageError, ModelFileError, UsageError
     from convlens.evaluation.compare import Comparison, compare
     from convlens.evaluation.evaluate import Report, evaluate
     from convlens.experiment import train
@@ -41,7 +41,7 @@ _HOMES = {  # module -> the public names that live there
     "data.packed.pack": "pack",
     "doctor.checking": "check",
     "doctor.findings": "Findings",
-    "errors": "ConvlensError",
+    "errors": "ConvlensError DataError ImageError ModelFileError UsageError",
     "evaluation.compare": "Comparison compare",
     "evaluation.evaluate": "Report evaluate",
     "verification": "Verification verify",
@@ -59,7 +59,8 @@ _HOMES = {  # module -> the public names that live there
 }
 _HOME_OF = {name: f"convlens.{home}" for home, names in _HOMES.items() for name in names.split()}
 
-__all__ = ["Architecture", "Classifier", "Comparison", "ConvlensError", "Dataset", "Features", "Findings", "InputSpec"]
+__all__ = ["Architecture", "Classifier", "Comparison", "ConvlensError", "DataError", "Dataset", "Features", "Findings"]
+__all__ += ["ImageError", "InputSpec", "ModelFileError", "UsageError"]
 __all__ += ["PRESETS", "Prediction", "Recipe", "Report", "Run", "Series", "Verification", "adopt", "check"]
 __all__ += ["compare", "evaluate"]
 __all__ += ["explain", "film", "load", "look", "pack", "parse", "predict", "review", "runs", "serve", "train", "verify"]
@@ -78,6 +79,10 @@ def __getattr__(name: str) -> object:
             from convlens.errors import UsageError
 
             raise UsageError(f"{name} is not part of this installation: {error.name} is missing") from error
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("convlens")
     raise AttributeError(f"module 'convlens' has no attribute {name!r}")
 
 

@@ -68,4 +68,11 @@ def checked(name: str, value: Any, check: Check, error: type[ConvlensError] = Us
     except UnknownError as unknown:
         raise error(f"unknown {name} {unknown}") from None
     except ValueError as what:
-        raise error(f"{name} must be {what}, not {shown(value)}") from None
+        raise error(f"{name} must be {what}, not {_as_given(value)}") from None
+
+
+def _as_given(value: Any) -> str:
+    """A value as it was given: text in quotes, numbers without noughts that nobody typed."""
+    if isinstance(value, str):
+        return repr(shown(value))
+    return f"{value:g}" if isinstance(value, float) else shown(value)

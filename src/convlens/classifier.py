@@ -36,11 +36,12 @@ from convlens.progress import Progress, open_progress
 from convlens.recipe import VIEWS
 from convlens.render.pages import notebook
 from convlens.run import Run
-from convlens.text import counted, percent, shown
+from convlens.text import counted, percent, shown, wrapped
 from convlens.thresholds import Answers, Thresholds
 
 _BATCH_SIZE = 256
 _ROWS_SHOWN = 100
+_CHANNELS = (1, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Prediction:
             return f"no answer: {shown(self.error, 200)}"
         words = f"uncertain, perhaps {shown(self.label)}" if self.uncertain else shown(self.label)
         words += f", but {self.remark or 'unfamiliar'}" if self.unfamiliar else ""
-        return f"{words} *" if self.seen else words
+        return f"{words} (learned from)" if self.seen else words
 
     @property
     def likeliest(self) -> str:
@@ -126,9 +127,9 @@ class Classifier:
         """Whether views and scaling are those of the model file, so that its answers are the model's own."""
         return (self.scaling, self.views) == (_scaling(self.card, raw=False), self.card.views)
 
-    def predict(self, images: Any, top: int = 3) -> Predictions:
-        """Alias of `convlens.predict`."""
-        return predict(self, images, top=top)
+    def predict(self, images: Any, **options: Any) -> Predictions:
+        """`convlens.predict` with this model; `options` are its."""
+        return predict(self, images, **options)
 
     def frame(self, image: Any) -> Pixels:
         """What the network sees of a picture: uint8 (H, W, C). Takes a path, bytes, an open file, an array, a PIL
@@ -155,14 +156,23 @@ class Classifier:
             raise ImageError(f"not a picture: {shown(error)}") from error
 
     def logits(self, images_NHWC: Pixels | ImageRows) -> NDArray[np.float32]:
-        """float32 (N, K) for framed images, uint8 (N, H, W, C). Raises ModelFileError where one is not finite."""
+        """float32 (N, K) for framed images, uint8 (N, H, W, C), as `frame` gives them. Raises UsageError for others,
+        ModelFileError where a logit is not finite."""
         return self.outputs(images_NHWC, ())[0]
 
     def outputs(
         self, images_NHWC: Pixels | ImageRows, addresses: Sequence[str]
     ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
         """The logits, and of the layers with these addresses the statistics of their channels, float32 (N, S)
-        (`network/forward.py`). Raises ModelFileError."""
+        (`network/forward.py`). Raises UsageError, ModelFileError."""
+        spec = self.card.input_spec
+        if isinstance(images_NHWC, np.ndarray):
+            size = (spec.height, spec.width, spec.channels)
+            if images_NHWC.ndim != 4 or images_NHWC.shape[1:] != size or images_NHWC.dtype != np.uint8:
+                raise UsageError(
+                    f"framed images are uint8 (N, {', '.join(map(str, size))}), as `frame` gives each, not "
+                    f"{images_NHWC.dtype} {images_NHWC.shape}: `predict` takes pictures as they are"
+                )
         with settled(resolve_compute(self.device, "float32")):
             logits, statistics = outputs_of(self.network, images_NHWC, views=self.views, addresses=addresses)
         if not np.isfinite(logits).all():
@@ -189,13 +199,17 @@ class Classifier:
     def __str__(self) -> str:
         card = self.card
         score = card.metrics.test or card.metrics.val
-        measured = f", {100 * score.accuracy:.2f} % right of {score.n:,}" if score else ""
+        which = "test" if card.metrics.test else "validation"
+        measured = f", {which} {score}" if score else ""
         return (
             f"{self.path}: {self.network.plan.num_parameters:,} parameters, {len(card.class_names)} classes{measured}"
         )
 
+    def __repr__(self) -> str:
+        return f"<Classifier {self}>"
+
     def _repr_html_(self) -> str:
-        return notebook("Classifier", lines=[str(self)], source=self.card.architecture)
+        return notebook("Classifier", lines=[str(self)], source=wrapped(self.card.architecture, 110))
 
 
 def load(
@@ -257,9 +271,9 @@ def predict(
 
     `model`, `views` and `raw` are what `load` takes. `images` is one picture or several: paths, patterns with `*`,
     folders (of the pictures in them; with `recursive` also of those in folders below), bytes, open files, arrays (H, W)
-    or (H, W, C) of numbers in the range that the model was trained in or in that of their own kind, PIL images. Answers
-    less probable than `min_probability` (0..1) are `uncertain`. One that cannot be read has an `error` in the answer's
-    place. Raises ImageError where all cannot, UsageError, and as `load` does.
+    or (H, W, C), several as (N, H, W) or (N, H, W, C), of numbers in the range that the model was trained in or in that
+    of their own kind, PIL images. Answers less probable than `min_probability` (0..1) are `uncertain`. One that cannot
+    be read has an `error` in the answer's place. Raises ImageError where all cannot, UsageError, and as `load` does.
     """
     asked = Asked(top, min_probability, recursive)
     found = Predictions(predictions(load(model, device, views, raw=raw or None), images, asked, progress))
@@ -383,7 +397,10 @@ def pictures_of(images: Any) -> list[Any]:
 def _listed(images: Any, recursive: bool) -> tuple[list[Any], list[str]]:
     """One picture or several as a list, folders and patterns replaced by the pictures in them, and notes on what is
     passed over. Raises ImageError, UsageError."""
-    is_one_array = isinstance(images, memoryview) or (isinstance(images, np.ndarray) and images.ndim < 4)
+    shape: Any = () if isinstance(images, memoryview) else getattr(images, "shape", None)
+    if shape is not None and len(shape) == 3 and shape[2] not in _CHANNELS:
+        images, shape = list(images), None  # several grey ones
+    is_one_array = shape is not None and len(shape) < 4
     is_one_file = isinstance(images, str | Path | bytes | bytearray) or hasattr(images, "read")
     is_pil_image = hasattr(images, "getbands")
     if is_one_array or is_one_file or is_pil_image or not isinstance(images, Iterable):

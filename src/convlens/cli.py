@@ -6,6 +6,7 @@ exactly one JSON document. Exit codes: 0 done, 1 (check) a score on the
 data would be wrong, 2 bad input (one line says what), 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 """
 
+import re
 import signal
 import sys
 from contextlib import suppress
@@ -86,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
         code = app(arguments, standalone_mode=False)
         return int(code) if isinstance(code, int) else 0
     except ConvlensError as error:
-        return _complain(terminal.as_typed(str(error)))
+        return _complain(_in_typed_words(terminal.as_typed(str(error)), arguments))
     except (typer.Abort, KeyboardInterrupt):
         return 128 + signal.SIGINT
     except SystemExit as end:  # a help text that was not read to its end: the library of this command line says 1
@@ -110,7 +111,32 @@ def main(arguments: list[str] | None = None) -> int:
         if not arguments:  # no command: its help, which has been asked for without being named
             tables.print_text(str(getattr(error, "message", "")))
             return 2
-        return _complain(" ".join(str(message()).split()))
+        return _complain(_in_typed_words(" ".join(str(message()).split()), arguments))
+
+
+_NO_NUMBER = re.compile(r"Invalid value for '(--[a-z-]+)'.*: Input should be a valid (number|integer)")
+_NO_OPTION = re.compile(r"No such option: --([a-z-]+)")
+_NAMED = re.compile(r"(unknown )?([a-z]+(?:_[a-z]+)*)(?= must be | ')")
+
+
+def _in_typed_words(message: str, arguments: list[str]) -> str:
+    """An error in the words of this command line: options as they are typed, and the value that is no number."""
+    if found := _NO_NUMBER.match(message):
+        option, kind = found.groups()
+        words = [word for argument in arguments for word in argument.split("=", 1)]
+        value = words[words.index(option) + 1] if option in words[:-1] else ""
+        return f"{option} takes a {'whole number' if kind == 'integer' else kind}, not {shown(value)!r}"
+    if (found := _NO_OPTION.match(message)) and "(" not in message:
+        from convlens.recipe import OTHERWISE_CALLED
+
+        called = OTHERWISE_CALLED.get(found[1].replace("-", "_"))
+        return f"{message} (did you mean --{called.replace('_', '-')}?)" if called else message
+    command = typer.main.get_command(app)
+    known = getattr(command, "commands", {}).get(arguments[0] if arguments else "")
+    options = {} if known is None else {one.name: one.opts[0] for one in known.params if one.opts[0].startswith("--")}
+    if found := _NAMED.match(message):
+        message = (found[1] or "") + str(options.get(found[2], found[2])) + message[found.end() :]
+    return message
 
 
 def _complain(message: str) -> int:

@@ -31,7 +31,7 @@ from convlens.network.memory import check_memory
 from convlens.network.pretrained import model_path
 from convlens.presets import what_it_takes
 from convlens.progress import Progress, open_progress
-from convlens.recipe import Recipe
+from convlens.recipe import OTHERWISE_CALLED, Recipe
 from convlens.run import (
     CURVE_FILE,
     INPUTS_FILE,
@@ -142,7 +142,8 @@ def _with_fields(recipe: Any, named: Mapping[str, Any], parameters: list[str]) -
     known = Recipe().to_json()
     for name in named:
         if name not in known:
-            near = did_you_mean(name, [*parameters, *known])
+            called = OTHERWISE_CALLED.get(name)
+            near = f" (did you mean {called!r}?)" if called else did_you_mean(name, [*parameters, *known])
             raise UsageError(f"train has no parameter {shown(name)!r}, and a recipe no such field{near}")
     if not named:
         return recipe

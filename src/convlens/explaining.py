@@ -12,6 +12,7 @@ from convlens.architecture import Architecture, Explanation, parse, plan
 from convlens.architecture.families import FAMILIES, Family
 from convlens.checks import checked, whole
 from convlens.errors import UsageError
+from convlens.metrics import Scaling
 from convlens.presets import PRESETS
 from convlens.run import LAST, RUN_FILE, Run, find_model
 from convlens.text import shown, whole_numbers
@@ -107,13 +108,26 @@ def _explain_model(what: Any) -> Explanation:
         f"    std = torch.tensor({list(spec.std)!r}).view(1, -1, 1, 1)",
         "    return (images_NHWC.permute(0, 3, 1, 2).float() - mean) / std",
     ]
-    if file.card.views == "mirror":
-        loading += [
-            "",
-            "",
-            "def logits(images_NHWC):",
-            '    """As convlens classifies with it: the mean over each image and its mirror image."""',
-            "    x = normalise(images_NHWC)",
-            "    return (network(x) + network(x.flip(3))) / 2",
-        ]
+    is_mirrored = file.card.views == "mirror"
+    mean = "the mean over each image and its mirror image" if is_mirrored else "of each image"
+    scaling = Scaling() if file.card.calibration is None else file.card.calibration.scaling
+    loading += [
+        "",
+        "",
+        "def logits(images_NHWC):",
+        f'    """As convlens classifies with it: {mean}."""',
+        "    x = normalise(images_NHWC)",
+        f"    return {'(network(x) + network(x.flip(3))) / 2' if is_mirrored else 'network(x)'}",
+        "",
+        "",
+        f"class_names = {list(file.card.class_names)!r}",
+        "",
+        "",
+        "@torch.no_grad()",
+        "def probabilities(images_NHWC):",
+        '    """As convlens gives them: calibrated, where validation images allowed it."""',
+        "    found = logits(images_NHWC).double()",
+        "    below = found.amax(1, keepdim=True) - found",
+        f"    return (-(below / {scaling.temperature!r} + {scaling.curvature!r} * below**2)).softmax(1)",
+    ]
     return Explanation(file.plan, str(path), loading)

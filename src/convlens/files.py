@@ -281,6 +281,9 @@ def streamed_text(path: Path, *, replace: bool = False) -> Iterator[Callable[[st
             place.unlink(missing_ok=True)
 
 
+_RECORDS = ("run.json", "packed.json")
+
+
 def refuse_existing(path: Path) -> None:
     """Raises RunError where `path` is there and is more than an empty folder."""
     with _storage(path):
@@ -288,16 +291,22 @@ def refuse_existing(path: Path) -> None:
             raise RunError(f"{shown(path, 200)} exists already: nothing was written; name another folder")
 
 
-def check_new_file(path: Path, suffixes: tuple[str, ...] = (), what: str = "") -> None:
-    """Raises UsageError unless a new file, with one of the suffixes, may be made there: nothing is replaced. `what`
-    names it, an option for example. Raises StorageError where its folder is missing or cannot be written."""
+def check_new_file(
+    path: Path, suffixes: tuple[str, ...] = (), what: str = "", *, replace: bool = False, hint: str = "`replace=True`"
+) -> None:
+    """Raises UsageError unless a new file, with one of the suffixes, may be made there, or with `replace` one in the
+    place of another that is no record of convlens's own. `what` names it, an option for example; `hint` is what
+    replaces, if anything does. Raises StorageError where its folder is missing or cannot be written."""
     named = f"{what} {shown(path, 200)}".strip()
     if suffixes and path.suffix.lower() not in suffixes:
         listed = " or ".join(filter(None, [", ".join(suffixes[:-1]), suffixes[-1]]))
         raise UsageError(f"{named} must end in {listed}")
     try:
         if os.path.lexists(path):
-            raise UsageError(f"{named} exists already: name another file")
+            if replace and path.name in _RECORDS:
+                raise UsageError(f"{named} is a record of convlens's own: name another file")
+            if not (replace and is_file(path)):
+                raise UsageError(f"{named} exists already: name another file{hint and f', or say {hint}'}")
     except ValueError:  # a null byte
         raise UsageError(f"{named} is no name for a file") from None
 

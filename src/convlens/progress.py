@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, TextIO, cast
@@ -19,6 +20,7 @@ from convlens.text import one_line, printable
 if TYPE_CHECKING:
     from rich.console import Console
 
+_EVERY_S = 20.0  # between two lines of how far it is
 MODES = ("auto", "bar", "lines", "none")
 
 
@@ -39,7 +41,25 @@ class Progress:
 
 
 class Lines(Progress):
-    """Plain lines on standard error: what stays, and no bar. For logs and pipes."""
+    """Plain lines on standard error: what stays, and of what takes long how far it is, now and then. For logs, pipes
+    and scripts."""
+
+    def __init__(self) -> None:
+        self._what, self._total, self._done, self._begun, self._said = "", 0.0, 0.0, 0.0, 0.0
+
+    def start(self, what: str, total: float, unit: str = "") -> None:
+        self._what, self._total, self._done = what, total, 0.0
+        self._begun = self._said = time.monotonic()
+
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        self._done += amount
+        now = time.monotonic()
+        if now - self._said < _EVERY_S or not 0 < self._done < self._total:
+            return
+        self._said = now
+        left = (now - self._begun) / self._done * (self._total - self._done)
+        about = f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min"
+        self.line(f"{one_line(self._what)}: {100 * self._done / self._total:.0f} %, about {about} left")
 
     def line(self, text: str) -> None:
         with suppress(OSError, ValueError, AttributeError):  # whoever listens may have gone: the work goes on
@@ -138,7 +158,7 @@ class NotebookLine(Progress):
 def open_progress(mode: str | Progress) -> Iterator[Progress]:
     """The progress object for a mode: "auto", "bar", "lines" or "none"; an object passes through unchanged.
 
-    "auto": a bar in a terminal, one updating line in a notebook, silence elsewhere. Raises UsageError.
+    "auto": a bar in a terminal, one updating line in a notebook, plain lines elsewhere. Raises UsageError.
     """
     if isinstance(mode, Progress):
         yield mode
@@ -161,7 +181,7 @@ def _make(mode: str) -> Progress:
         from rich.console import Console
 
         return Bar(Console(file=cast(IO[str], _Listener(sys.stderr))))
-    return Progress()
+    return Lines()
 
 
 def _in_notebook() -> bool:

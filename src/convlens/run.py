@@ -131,6 +131,9 @@ class Run:
     path: Path
     contents: Contents | None = field(default=None, compare=False, repr=False)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))  # whoever opens a run names it by text
+
     @cached_property
     def record(self) -> RunRecord:
         """All of run.json. Raises RecordError where it is missing or damaged."""

@@ -103,4 +103,4 @@ def short_sentence(sentence: str, most: int = 300) -> str:
     if len(sentence) <= most:
         return sentence
     start, end = sentence[: most // 2].rpartition(" ")[0], sentence[-most // 3 :].partition(" ")[2]
-    return f"{start} … {end} ({len(sentence):,} characters: `explain` shows all)"
+    return f"{start} … {end} ({len(sentence):,} characters: convlens explain shows all)"

@@ -103,7 +103,11 @@ BAD: list[tuple[list[str], str]] = [
     (["train", "--set", "speed=9"], "no 'speed'"),
     (["train", "--device", "cuba"], "did you mean 'cuda'"),
     (["train", "--seed", "x"], "--seed"),
-    (["train", "--val-frac", "2"], "val_frac"),
+    (["train", "--val-frac", "2"], "--val-frac must be a number"),
+    (["train", "--lr", "fast"], "--lr takes a number, not 'fast'"),
+    (["train", "--batch-size=1.5"], "--batch-size takes a whole number, not '1.5'"),
+    (["train", "--learning-rate", "1"], "did you mean --lr?"),
+    (["train", "--time", "5"], "--time must be like 90s, 5m or 1.5h"),
     (["train", "--out", "taken"], "exists already"),
     (["train", "--resume", "nowhere"], "no run folder"),
     (["train", "--sped", "1"], "--sped"),
@@ -115,7 +119,7 @@ BAD: list[tuple[list[str], str]] = [
     (["explain", "nowhere.safetensors"], "no model file"),
     (["explain", "relu", "--input", "big"], "height x width x channels"),
     (["pack", "taken"], "no class folders"),
-    (["pack", "mnist", "--framing", "squash"], "unknown framing"),
+    (["pack", "mnist", "--framing", "squash"], "unknown --framing"),
     (["pack", "mnist", "--group", "parent"], "no paths to read it off"),
 ]
 
@@ -236,12 +240,12 @@ def test_command_line_is_the_python_api(name: str) -> None:
     python_only = {"progress", "stop", "recipe", "recipe_fields"}
     command_only = {
         "train": {"epochs", "batch_size", "lr", "optimizer", "precision", "balance", "patience", "freeze", "set_"},
-        "check": {"out", "write_exclusions", "write_groups", "write_labels"},
-        "explain": {"torch", "svg"},
+        "check": {"out", "write_exclusions", "write_groups", "write_labels", "overwrite"},
+        "explain": {"torch", "svg", "overwrite"},
         "evaluate": {"report", "csv", "overwrite"},
-        "compare": {"report"},
+        "compare": {"report", "overwrite"},
         "predict": {"csv", "jsonl", "overwrite"},
-        "look": {"out", "arrays", "film"},
+        "look": {"out", "arrays", "film", "overwrite"},
     }.get(name, set()) | {"json"}
     of_function = {k: p for k, p in inspect.signature(function).parameters.items() if k not in python_only}
     of_command = {k: p for k, p in inspect.signature(command).parameters.items() if k not in command_only}

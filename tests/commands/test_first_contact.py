@@ -12,15 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import convlens
 from convlens.cli import main
 from convlens.data.packed.pack import reopen
-from convlens.errors import SentenceError, UsageError
+from convlens.errors import ConvlensError, SentenceError, UsageError
 from convlens.evaluation.test_ledger import openings_of
 from convlens.metrics import Score, score
 from convlens.modelfile import read_model
 from convlens.presets import PRESETS
+from convlens.progress import open_progress
 from convlens.run import Series, is_one_plan, over_seeds
 from tests.conftest import QUICK, TINY, shapes
 from tests.helpers import SHORT, folder, trained, trained_on
@@ -101,11 +103,11 @@ def test_pictures_learned_from_are_marked(workplace: Path, capfd: pytest.Capture
     code, out, err = said(capfd, "predict", run.path, root / "ant", "--csv", "a.csv")
     rows = list(csv.DictReader(Path("a.csv").read_text(encoding="utf-8").splitlines()))
     num_seen = sum(row["seen"] == "yes" for row in rows)
-    assert code == 0 and 15 < num_seen < 30 and out.count(" * ") == num_seen
+    assert code == 0 and 15 < num_seen < 30 and out.count("(learned from)") == num_seen
     assert f"{num_seen} of 30 pictures the model was made with" in err and "written: a.csv" in err
     new = folder(workplace / "new", range(100, 110))
     code, out, err = said(capfd, "predict", run.path, new / "ant")
-    assert code == 0 and " * " not in out and "made with" not in err
+    assert code == 0 and "(learned from)" not in out and "made with" not in err
     assert [one.seen for one in convlens.predict(run, new / "ant", progress="none")] == [False] * 5
     bare = trained(root, size=16, omit_record=True)
     assert convlens.predict(bare, root / "ant", progress="none")[0].seen is None
@@ -286,3 +288,111 @@ def test_printed_torch_source_loads_whatever_a_model_file_holds(workplace: Path)
     source = convlens.explain(run.path).torch_source()
     done = subprocess.run([sys.executable, "-c", source], check=False, cwd=workplace, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_overwrite_replaces_what_is_named_and_nothing_else(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Each command that writes a file says that it is there and how to replace it; with --overwrite it is made anew,
+    and a record of convlens's own never."""
+    root = folder(workplace / "data", range(60))
+    run = trained(root, size=16)
+    picture = next((root / "ant").iterdir())
+    for words, option, name in (
+        (["check", root], "--out", "page.html"),
+        (["look", run.path, picture], "--out", "sheet.png"),
+        (["explain", TINY], "--svg", "net.svg"),
+        (["predict", run.path, root / "ant"], "--csv", "answers.csv"),
+    ):
+        Path(name).write_text("mine")
+        code, _, err = said(capfd, *words, option, name)
+        assert code == 2 and "exists already" in err and "--overwrite" in err and Path(name).read_text() == "mine"
+        code, out, err = said(capfd, *words, option, name, "--overwrite")
+        assert code in (0, 1) and f"written: {name}" in (out + err).replace("\n", " ")
+        assert Path(name).read_bytes() != b"mine"
+    before = (run.path / "run.json").read_bytes()
+    code, _, err = said(capfd, "predict", run.path, root / "ant", "--csv", run.path / "run.json", "--overwrite")
+    assert code == 2 and (run.path / "run.json").read_bytes() == before
+
+
+def test_arrays_of_several_pictures(workplace: Path) -> None:
+    """(N, H, W), as train takes them, is N pictures; framed images of another form are refused in one line."""
+    x, y = shapes(200)
+    run = convlens.train((x, y), architecture=TINY, epochs=1, augment="none", progress="none")
+    classifier = convlens.load(run)
+    several = convlens.predict(classifier, x[:7], progress="none")
+    assert [one.label for one in several] == [convlens.predict(classifier, one)[0].label for one in x[:7]]
+    assert len(classifier.predict(x[:2], top=1, min_probability=0.1)) == 2
+    with pytest.raises(convlens.UsageError, match="as `frame` gives each"):
+        classifier.logits(x[:3])
+    assert len(repr(classifier)) < 300 and "95 % interval" in str(classifier)
+
+
+def test_a_run_is_opened_by_its_name(workplace: Path) -> None:
+    """As text, as every other place takes it."""
+    run = trained(folder(workplace / "data", range(60)), size=16)
+    by_text: Any = str(run.path)
+    assert convlens.Run(by_text).record == run.record and convlens.__version__
+
+
+def test_the_printed_network_gives_the_same_probabilities(workplace: Path) -> None:
+    """Calibrated and with mirrored views, as predict gives them."""
+    x, y = shapes(600)
+    recipe = SHORT.replace(epochs=6, label_smoothing=0.2, flip=True, views="mirror")
+    run = convlens.train((x, y), architecture=TINY, recipe=recipe, val_frac=0.3, progress="none")
+    classifier = convlens.load(run)
+    source: dict[str, Any] = {}
+    exec(convlens.explain(run).torch_source(), source)  # what a person would paste
+    framed = np.stack([classifier.frame(one) for one in x[:20]])
+    found = source["probabilities"](torch.from_numpy(framed)).numpy()
+    assert classifier.scaling != type(classifier.scaling)(), "there is something to get wrong"
+    assert np.abs(found - classifier.probabilities(classifier.logits(framed))).max() < 1e-5
+    assert source["class_names"] == list(classifier.class_names)
+
+
+def test_look_says_what_is_unfamiliar(workplace: Path) -> None:
+    """As predict does: a Grad-CAM of noise looks like evidence."""
+    x, y = shapes(1_200)
+    recipe = SHORT.replace(epochs=4)
+    run = convlens.train((x, y), architecture=TINY, recipe=recipe, val_frac=0.2, progress="none")
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16), dtype=np.uint8)
+    found = convlens.look(run, noise)
+    assert found.unfamiliar is convlens.predict(run, noise)[0].unfamiliar is True
+    assert "unfamiliar" in found.title and found.to_json()["unfamiliar"] is True
+
+
+def test_an_evaluation_of_the_folder_says_what_training_left_out(workplace: Path) -> None:
+    """The model was trained with a list of exclusions; the folder still holds what stands there."""
+    root = folder(workplace / "data", range(80))
+    run = trained(root, size=16, exclude=["ant/0.png", "bee/1.png"])
+    report = convlens.evaluate(run, root, progress="none")
+    assert any("2 samples left out when the model was trained" in one for one in report.asides)
+    assert not any("left out when" in one for one in convlens.evaluate(run, progress="none").asides)
+
+
+def test_lines_say_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """In scripts and pipes nothing is silent for long: a line every twenty seconds, with what is left."""
+    clock = iter(range(0, 10_000, 8))
+    monkeypatch.setattr("convlens.progress.time.monotonic", lambda: next(clock))
+    with open_progress("auto") as bar:
+        bar.start("training", 10)
+        for _ in range(10):
+            bar.advance()
+    lines = capfd.readouterr().err.splitlines()
+    assert lines == [
+        "training: 30 %, about 56 s left",
+        "training: 60 %, about 32 s left",
+        "training: 90 %, about 8 s left",
+    ]
+
+
+def test_misspelt_files_and_fields_come_with_the_nearest(workplace: Path) -> None:
+    """Of the files beside, and of what other programs call a field."""
+    np.savez("clothes.npz", x=np.zeros((4, 8, 8), np.uint8), y=[0, 1, 0, 1])
+    with pytest.raises(convlens.DataError, match=r"did you mean 'clothes.npz'"):
+        convlens.train("cloths.npz", progress="none")
+    with pytest.raises(convlens.UsageError, match="did you mean 'lr'"):
+        convlens.train("mnist", learning_rate=0.1, progress="none")  # type: ignore[call-overload,unused-ignore]
+    with pytest.raises(ConvlensError, match=r"not '0\.01'"):
+        convlens.train("mnist", lr="0.01", progress="none")
+    np.savez("test.npz", x_test=np.zeros((4, 8, 8), np.uint8), y_test=[0, 1, 0, 1])
+    with pytest.raises(convlens.DataError, match="nothing to learn from"):
+        convlens.train("test.npz", progress="none")

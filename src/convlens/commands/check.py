@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,7 @@ from convlens.commands.options import (
     Label,
     LabelColumn,
     Layout,
+    Overwrite,
     PathColumn,
     flag,
 )
@@ -64,19 +66,25 @@ def check(
         ),
     ] = False,
     labels: Annotated[
-        bool, flag("Train five folds, seconds each, and name the labels that they contradict.", EVALUATION, "--labels")
+        bool,
+        flag(
+            "Train five networks, each on four fifths; name the labels that they contradict.",
+            EVALUATION,
+            "--labels",
+        ),
     ] = False,
     against: Annotated[str | None, flag(_AGAINST, EVALUATION, metavar="MODEL")] = None,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Look a data set over: broken files, duplicates across splits, what would falsify a score.
 
     Exit code 1 where something would falsify a score, else 0.
     """
-    terminal.check_new_file(out, "--out", (".html", ".htm"))
-    terminal.check_new_file(write_exclusions, "--write-exclusions")
-    terminal.check_new_file(write_groups, "--write-groups", (".csv",))
-    terminal.check_new_file(write_labels, "--write-labels", (".csv",))
+    terminal.check_new_file(out, "--out", (".html", ".htm"), overwrite=overwrite)
+    terminal.check_new_file(write_exclusions, "--write-exclusions", overwrite=overwrite)
+    terminal.check_new_file(write_groups, "--write-groups", (".csv",), overwrite=overwrite)
+    terminal.check_new_file(write_labels, "--write-labels", (".csv",), overwrite=overwrite)
     written_to = (out, write_exclusions, write_groups, write_labels)
     places = [Path(place).resolve() for place in written_to if place is not None]
     if len(set(places)) < len(places):
@@ -100,20 +108,23 @@ def check(
             against=against,
             progress=bar,
         )
+    findings = replace(
+        findings, findings=tuple(replace(one, remedy=terminal.as_typed(one.remedy)) for one in findings.findings)
+    )
     if out is None and not json and against is None:
         out = terminal.free_name(f"check-{findings.name}", ".html")
     written = []
     if write_exclusions is not None:
-        findings.write_exclusions(write_exclusions)
+        findings.write_exclusions(write_exclusions, replace=overwrite)
         written.append(write_exclusions)
     if out is not None:
-        findings.save(out)
+        findings.save(out, replace=overwrite)
         written.append(out)
     if write_labels is not None:
-        findings.write_labels(write_labels)
+        findings.write_labels(write_labels, replace=overwrite)
         written.append(write_labels)
     if write_groups is not None:  # last: of arrays there are none
-        findings.write_groups(write_groups)
+        findings.write_groups(write_groups, replace=overwrite)
         written.append(write_groups)
     if json:
         tables.print_json(findings.to_json() | {"files": written})
@@ -140,7 +151,7 @@ def _print(findings: Findings) -> None:
             tables.print_text(f"  {names}{more}{shown(detail, 200)}")
         if len(finding.sets) > _SETS_SHOWN:
             tables.print_text(f"  … and {len(finding.sets) - _SETS_SHOWN:,} more")
-        tables.print_text(f"  do: {terminal.as_typed(finding.remedy)}")
+        tables.print_text(f"  do: {finding.remedy}")
     if findings.control:
         tables.print_text("\nwhat copies across splits are worth, on the test images:")
         tables.print_rows([(f"  {what}", str(score)) for what, score in findings.control])

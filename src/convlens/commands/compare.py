@@ -18,6 +18,7 @@ from convlens.commands.options import (
     Label,
     LabelColumn,
     Layout,
+    Overwrite,
     PathColumn,
     complete_data,
     flag,
@@ -50,6 +51,7 @@ def compare(
     report: Annotated[
         str | None, flag("Write the comparison: .html (with pictures) or .json.", OUTPUT, metavar="FILE")
     ] = None,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Compare models on the same images: which is better, by how much, and whether that can be told.
@@ -59,7 +61,7 @@ def compare(
     terminal.loading()
     import convlens
 
-    terminal.check_new_file(report, "--report", (".html", ".htm", ".json"))
+    terminal.check_new_file(report, "--report", (".html", ".htm", ".json"), overwrite=overwrite)
     with terminal.progress() as bar:
         found = convlens.compare(
             models,
@@ -75,7 +77,7 @@ def compare(
             progress=bar,
         )
     if report is not None:
-        found.save(report)
+        found.save(report, replace=overwrite)
     if json:
         tables.print_json(found.to_json())
     else:

@@ -9,10 +9,11 @@ import typer
 
 from convlens import files
 from convlens.commands import terminal
-from convlens.commands.options import OUTPUT, Json, flag
+from convlens.commands.options import OUTPUT, Json, Overwrite, flag
 from convlens.errors import UsageError
 from convlens.render import tables
 from convlens.render.tables import share_bar, styled
+from convlens.text import shown
 
 if TYPE_CHECKING:
     from convlens.architecture.explain import Explanation
@@ -27,6 +28,7 @@ def explain(
     svg: Annotated[
         str | None, flag("Draw the maps to scale and the growing receptive field.", OUTPUT, metavar="FILE")
     ] = None,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Show a network's layers: shapes, formulas, parameters, multiply-adds, receptive fields."""
@@ -34,10 +36,11 @@ def explain(
 
     if torch and json:
         raise UsageError("--torch and --json cannot both be printed: choose one")
-    terminal.check_new_file(svg, "--svg", (".svg",))
+    terminal.check_new_file(svg, "--svg", (".svg",), overwrite=overwrite)
     explanation = convlens.explain(what, input=input, classes=classes)
     if svg is not None:
         files.write_text(Path(svg), explanation.svg())
+        terminal.note(f"written: {shown(svg, 200)}")
     if torch:
         tables.print_text(explanation.torch_source().rstrip("\n"))
     elif json:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from convlens.commands import terminal
-from convlens.commands.options import OUTPUT, Device, Json, Model, flag
+from convlens.commands.options import OUTPUT, Device, Json, Model, Overwrite, flag
 from convlens.errors import UsageError
 from convlens.render import tables
 
@@ -30,12 +30,13 @@ def look(
     arrays: Annotated[str | None, flag("Keep the arrays themselves: .npz.", OUTPUT, metavar="FILE")] = None,
     film: Annotated[str | None, flag(_FILM, OUTPUT, metavar="FILE")] = None,
     device: Device = None,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """See inside: feature maps, filters, where the answer comes from, receptive fields."""
-    terminal.check_new_file(out, "--out", (".png", ".svg", ".pdf"))
-    terminal.check_new_file(arrays, "--arrays", (".npz",))
-    terminal.check_new_file(film, "--film", (".gif", ".webp", ".png", ".svg", ".pdf"))
+    terminal.check_new_file(out, "--out", (".png", ".svg", ".pdf"), overwrite=overwrite)
+    terminal.check_new_file(arrays, "--arrays", (".npz",), overwrite=overwrite)
+    terminal.check_new_file(film, "--film", (".gif", ".webp", ".png", ".svg", ".pdf"), overwrite=overwrite)
     if image is None and film is None:
         raise UsageError("name a picture to look at: convlens look MODEL IMAGE (or --film FILE for the filters alone)")
     import convlens
@@ -51,7 +52,7 @@ def look(
         raise UsageError("--out, --arrays and --film must name different files")
     for thing, path in ((moving, film), (features, out), (features, arrays)):
         if thing is not None and path is not None:
-            thing.save(path)
+            thing.save(path, replace=overwrite)
     if json:
         tables.print_json((features.to_json() if features else {}) | {"files": written})
         return

@@ -82,8 +82,8 @@ def predict(
             tables.print_text(f"… and {num - len(found):,} more in {shown(csv, 200)}")
     if num_seen and not (json or jsonl):
         terminal.note(
-            f"{num_seen:,} of {counted(num, 'picture')} the model was made with (*): how many of them are right says "
-            "nothing of new pictures; convlens evaluate measures on others"
+            f"{num_seen:,} of {counted(num, 'picture')} the model was made with (learned from): how many of them are "
+            "right says nothing of new pictures; convlens evaluate measures on others"
         )
     if csv is not None:
         terminal.note(f"written: {terminal.as_argument(csv)}")

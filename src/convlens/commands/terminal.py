@@ -83,18 +83,17 @@ def as_argument(path: object) -> str:
     return f'"{text}"' if " " in text else text
 
 
-def check_new_file(path: str | None, option: str, suffixes: tuple[str, ...] = (), *, overwrite: bool = False) -> None:
+def check_new_file(
+    path: str | None, option: str, suffixes: tuple[str, ...] = (), *, overwrite: bool | None = None
+) -> None:
     """Raises UsageError unless a new file, or with `overwrite` one in the place of another, may be made where an option
-    says. None passes."""
+    says; None is for commands that replace nothing. A path of None passes."""
     if path is None:
         return
     if not path:
         raise UsageError(f"{option} needs the name of a file")
-    if overwrite and Path(path).name in ("run.json", "packed.json"):
-        raise UsageError(f"{option} {shown(path, 200)} is a record of convlens's own: name another file")
-    if overwrite and files.is_file(path) and (not suffixes or Path(path).suffix.lower() in suffixes):
-        return
-    files.check_new_file(Path(path), suffixes, option)
+    hint = "" if overwrite is None else "--overwrite"
+    files.check_new_file(Path(path), suffixes, option, replace=bool(overwrite), hint=hint)
 
 
 def free_name(stem: str, suffix: str) -> str:

@@ -39,7 +39,7 @@ from convlens.metrics import IMBALANCED
 from convlens.progress import Progress, open_progress
 from convlens.text import by, counted, listed, percent, shown
 
-_TINY_CLASS, _FEW_TEST = 20, 200
+_TINY_CLASS, _FEW_TEST = 20, 500
 _BORNE_OUT = 0.5  # of the pairs that names show may be unseen, for names to be believed
 _ORDER = {FALSIFIES: 0, WARNING: 1, NOTE: 2}
 _ACROSS = (
@@ -108,7 +108,7 @@ def check(
         if labels:
             from convlens.doctor.labels import suspects  # torch, which nothing else here needs
 
-            found, accuracy = suspects(data, said_options, data_root, bar)
+            found, accuracy = suspects(data, said_options, data_root, headers, bar)
             findings = looked.with_suspects(findings, found, accuracy)
         if not control:
             return findings
@@ -176,7 +176,8 @@ class _Check:
         self.judge(pairs)
         straddling = self.straddling_groups()
         clusters = self.clusters(pairs)
-        if clusters:
+        grouped = {line.path: line.group for line in self.lines if line.group is not None}
+        if any(None in (of := {grouped.get(s.name) for s in cluster}) or len(of) > 1 for cluster in clusters):
             several = sum(len(c) for c in clusters)
             remedy = "`group` can say which belong together, where the pictures lie as files in a folder"
             if self.source is not None and self.source.folder is not None:

@@ -240,10 +240,11 @@ class Findings:
             | {"exclusions": [{"path": path, "reason": reason} for path, reason in self.exclusions]}
         )
 
-    def save(self, path: str | Path) -> None:
-        """Write the page with the pictures (.html). Raises UsageError, StorageError."""
+    def save(self, path: str | Path, *, replace: bool = False) -> None:
+        """Write the page with the pictures (.html); a file that is there is replaced only if `replace`. Raises
+        UsageError, StorageError."""
         path = Path(path)
-        files.check_new_file(path, (".html", ".htm"))
+        files.check_new_file(path, (".html", ".htm"), replace=replace)
         with quiet_pillow():
             findings = [self._shown(finding) for finding in self.findings]
         about: dict[str, Any] = {
@@ -281,29 +282,29 @@ class Findings:
             return ""
         return thumbnail(content, _VIEW_PX)
 
-    def write_exclusions(self, path: str | Path) -> None:
+    def write_exclusions(self, path: str | Path, *, replace: bool = False) -> None:
         """Write the list of samples to leave out, for `exclude`. Raises UsageError, StorageError."""
         path = Path(path)
-        files.check_new_file(path)
+        files.check_new_file(path, replace=replace)
         lines = [json.dumps({"path": name, "reason": reason}) for name, reason in self.exclusions]
         files.write_text(path, "".join(f"{line}\n" for line in lines))
 
-    def write_labels(self, path: str | Path) -> None:
+    def write_labels(self, path: str | Path, *, replace: bool = False) -> None:
         """Write the table of labels to look at, for `review`, and for `labels` of train and evaluate once there are
         decisions. Raises UsageError where they were not looked for, StorageError."""
         if self.suspects is None:
             raise UsageError("labels were not looked at: say `labels` too")
         path = Path(path)
-        files.check_new_file(path, (".csv",))
+        files.check_new_file(path, (".csv",), replace=replace)
         write_corrections(path, self.suspects)
 
-    def write_groups(self, path: str | Path) -> None:
+    def write_groups(self, path: str | Path, *, replace: bool = False) -> None:
         """Write a table path,label,group[,split] that `train` takes in the folder's place: samples that show the same
         picture, and those of one group, share a group, and straddle none of the splits that are drawn; where the data
         has its own, the table keeps them. Files that cannot be read stand in it too, to be counted. Raises UsageError
         for arrays and names that no table can hold, StorageError."""
         path, root = Path(path), self.folder
-        files.check_new_file(path, (".csv",))
+        files.check_new_file(path, (".csv",), replace=replace)
         if root is None:
             raise UsageError(
                 "groups are for picture files in a folder: arrays have no paths to write down; unpack a zip file"

@@ -12,14 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlens.choosing.budget import batch_size_for, growth_for, least_epochs
+from convlens.choosing.pretrained import LEAST_SIDE
 from convlens.data.packed.corrections import Correction
 from convlens.data.packed.dataset import Dataset
+from convlens.data.packed.headers import Headers
 from convlens.data.packed.options import PackOptions
 from convlens.errors import DataError
 from convlens.evaluation.cross_validation import held_out_logits
 from convlens.evaluation.test_ledger import open_test
 from convlens.experiment import resolve
 from convlens.metrics import label_doubt, softmax, suspect_labels
+from convlens.presets import PHOTO
 from convlens.progress import Progress
 from convlens.text import percent
 from convlens.training.request import TrainRequest
@@ -29,29 +32,37 @@ _LEAST = 20  # images a class, on average, below which networks contradict label
 _LEAST_LISTED, _SHARE = 25, 0.04  # of the images are listed, the most doubtful first, however few are suspects
 _SHARE_OF_EPOCHS = 0.5  # of those that the data needs: labels are contradicted as well by networks that are nearly done
 _LEAST_SKILL = 0.25  # of the way from always the largest class to all right, below which contradictions say nothing
+_SIDE, _MANY, _SIDE_OF_MANY = 224, 3_000, 128  # pixels that the pretrained network is given of photographs
 _SOURCE = 16  # characters of a file's hash
 
 
-def suspects(data: Any, options: PackOptions, data_root: Any, bar: Progress) -> tuple[list[Correction], float]:
+def suspects(
+    data: Any, options: PackOptions, data_root: Any, headers: Headers | None, bar: Progress
+) -> tuple[list[Correction], float]:
     """Samples whose labels a person should look at, the most doubtful first, then those of test that are looked at for
-    comparison; and the accuracy of the networks, 0..1. Trains five folds of preset natural, a few seconds to half a
-    minute each. Test is opened for it, as for any cross-validation. Raises DataError where there are too few images, or
-    networks learn too little, and as `train` does."""
+    comparison; and the accuracy of the networks, 0..1. Trains five folds: of photographs (colour files of more than 64
+    pixels, by their `headers`) heads on the pretrained network, half a minute for a thousand; of others preset natural,
+    up to half a minute each. Test is opened for it, as for any cross-validation. Raises DataError where there are too
+    few images, or networks learn too little, and as `train` does."""
+    are_photographs = headers is not None and headers.median_longer_side() > LEAST_SIDE and headers.num_channels == 3
+    preset: dict[str, Any] = {"preset": "natural", "augment": "auto"}
+    if headers is not None and are_photographs:
+        preset = {"preset": PHOTO.name, "size": _SIDE if headers.sizes.total() <= _MANY else _SIDE_OF_MANY}
     request = TrainRequest(
         data=data,
         folds=FOLDS,
-        preset="natural",
-        augment="auto",
+        **preset,
         exclude=options.exclude or None,
         data_root=data_root,
         **{name: value for name, value in options.read._asdict().items() if value is not None},
     )
     plan, _ = resolve(request, bar)
     # No clock decides: a busy machine must not make networks that contradict labels because they learned too little.
-    num_learned = (FOLDS - 1) * len(plan.dataset) // FOLDS
-    epochs, batch_size = _SHARE_OF_EPOCHS * least_epochs(num_learned), batch_size_for(num_learned)
-    growth = growth_for(*plan.dataset.input_spec.shape[1:])
-    plan = replace(plan, recipe=plan.recipe.replace(epochs=epochs, batch_size=batch_size, grow_from=growth))
+    if not are_photographs:
+        num_learned = (FOLDS - 1) * len(plan.dataset) // FOLDS
+        epochs, batch_size = _SHARE_OF_EPOCHS * least_epochs(num_learned), batch_size_for(num_learned)
+        growth = growth_for(*plan.dataset.input_spec.shape[1:])
+        plan = replace(plan, recipe=plan.recipe.replace(epochs=epochs, batch_size=batch_size, grow_from=growth))
     splits, dataset = _splits(plan.dataset), plan.dataset
     num, num_classes = len(dataset), len(dataset.class_names)
     if num < _LEAST * num_classes:

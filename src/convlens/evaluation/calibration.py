@@ -54,7 +54,7 @@ def calibrate(path: Path, dataset: Dataset, device: str, bar: Progress) -> None:
     num = int(measured.sum())
     if may_be_seen or num < LEAST_IMAGES:
         why = "validation images may be among those that its parent learned from" if may_be_seen else _few(num)
-        bar.line(f"probabilities stay as they are, and what is unfamiliar is not told: {why}")
+        bar.line(f"not calibrated, and what is unfamiliar is not told: {why}")
         return
     most = _MULTIPLY_ADDS / max(1, classifier.network.plan.multiply_adds)
     rows = evenly(dataset.rows("val")[measured], min(MOST_HELD_OUT, max(_LEAST, int(most))))
@@ -77,7 +77,7 @@ def calibrate_by_folds(run: Run, dataset: Dataset, bar: Progress) -> None:
     logits_NK = read_held_out(run)
     measured = ~np.isnan(logits_NK[:, 0])
     if (num := int(measured.sum())) < LEAST_IMAGES:
-        bar.line(f"probabilities stay as they are: {_few(num)}")
+        bar.line(f"not calibrated: {_few(num)}")
         return
     calibration = calibration_of(logits_NK[measured], dataset.labels("train")[measured])
     bar.line(f"{_said(calibration)}; what is unfamiliar is not told: every image was learned from")
@@ -165,7 +165,7 @@ def _few(num: int) -> str:
 
 def _said(found: Calibration) -> str:
     if found.scaling == Scaling():
-        return f"probabilities stay as they are: none was better on {found.num_images:,} images that were held out"
+        return f"not calibrated: no temperature lowered the loss on the {found.num_images:,} held-out images"
     return (
         f"calibrated: {found.scaling}, loss {found.loss_before:.4f} to {found.loss_after:.4f} on the "
         f"{found.num_images:,} held-out images that it was fitted to"

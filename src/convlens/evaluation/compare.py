@@ -264,10 +264,11 @@ class Comparison:
         _, header, rows = self.tables()[0]
         return notebook(lines=self.lines(), header=header, rows=rows)
 
-    def save(self, path: str | Path) -> None:
-        """Write it: .html with the images gained and lost, or .json. Raises UsageError, StorageError."""
+    def save(self, path: str | Path, *, replace: bool = False) -> None:
+        """Write it: .html with the images gained and lost, or .json; a file that is there is replaced only if
+        `replace`. Raises UsageError, StorageError."""
         path = Path(path)
-        files.check_new_file(path, SUFFIXES)
+        files.check_new_file(path, SUFFIXES, replace=replace)
         if path.suffix.lower() == ".json":
             files.write_text(path, json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
             return

@@ -176,8 +176,7 @@ class Report:
         .md; .json, the numbers alone; or .csv, a row for each image (`table`). A file that is there is replaced only if
         `replace`. Raises UsageError, StorageError."""
         path = Path(path)
-        if not replace:
-            files.check_new_file(path, SUFFIXES)
+        files.check_new_file(path, SUFFIXES, replace=replace)
         if path.suffix.lower() == ".csv":
             files.write_text(path, self.table())
         elif path.suffix.lower() == ".pdf":
@@ -321,6 +320,13 @@ def evaluate(
     corrections = () if labels is None else tuple(labels_of(labels))
     chosen = without(choose_images(classifier, data, split, read, data_root, progress), split, excluded)
     report = measure(classifier, replace(chosen, corrections=corrections), split, opened)
+    trained_on = classifier.card.dataset
+    if data is not None and not excluded and trained_on is not None and trained_on.options.exclude:
+        num = counted(len(trained_on.options.exclude), "sample")
+        note = (
+            f"{num} left out when the model was trained (`exclude`): those that are in this data are not left out here"
+        )
+        report = replace(report, asides=(*report.asides, note))
     return _kept(report, classifier.card, is_part=bool(excluded or corrections))
 
 
@@ -637,17 +643,17 @@ def _kept(report: Report, card: ModelCard, *, is_part: bool) -> Report:
         record = run.record
         if not _is_model_of(card, record):
             note = f"the report was not kept: run.json in {shown(run.path, 200)} tells of another model"
-            return replace(report, asides=(note,))
+            return replace(report, asides=(*report.asides, note))
         if run.status != "complete":
             note = (
                 f"the training is unfinished ({run.status}): `resume={shown(run.path, 200)}` of train goes on with it"
             )
-            report = replace(report, asides=(note,))
+            report = replace(report, asides=(*report.asides, note))
     except RecordError as error:
-        return replace(report, asides=(f"the report was not kept: {error}",))
+        return replace(report, asides=(*report.asides, f"the report was not kept: {error}"))
     if report.weights["views"] != card.views:
         note = f"the report was not kept: the model classifies with views={card.views} unless it is told otherwise"
-        return replace(report, asides=(note,))
+        return replace(report, asides=(*report.asides, note))
     if card.calibration is not None and report.weights["temperature"] != card.calibration.temperature:
         return report  # raw, as was asked for: not the model's own
     name = f"evaluation-{report.split}-{report.dataset.name}-{report.dataset.fingerprint[:8]}.json"
@@ -660,11 +666,11 @@ def _kept(report: Report, card: ModelCard, *, is_part: bool) -> Report:
             update_record(run.path, test=report.score)
         is_best = report.split in ("test", FOLDS) or (report.split == "val" and record.test is None)
         if run.status == "complete" and is_best:
-            report.save(
-                run.path / REPORT_FILE, replace=True
-            )  # of a test that was opened it no longer says that it is sealed
+            page = run.path / REPORT_FILE  # of a test that was opened it no longer says that it is sealed
+            report.save(page, replace=True)
+            report = replace(report, asides=(*report.asides, f"written: {shown(page, 200)}"))
     except (StorageError, RecordError) as error:
-        return replace(report, asides=(f"the report was not kept: {error}",))
+        return replace(report, asides=(*report.asides, f"the report was not kept: {error}"))
     return report
 
 

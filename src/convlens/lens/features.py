@@ -92,6 +92,7 @@ class Features:
     place         where the network's input lies in `original`, (left, top, right, bottom) in its pixels
     overview_of   the number of layers, where those chosen are one for each resolution; else None
     has_all       whether every layer was asked for: a PDF then has every map of each, on pages
+    unfamiliar    whether the picture is unlike the training images, None where the model cannot tell
     mirrored      the answer in words, where the model classifies by more than this view; else empty
     """
 
@@ -114,6 +115,7 @@ class Features:
     overview_of: int | None = None
     has_all: bool = False
     mirrored: str = ""
+    unfamiliar: bool | None = None
 
     @property
     def label(self) -> str:
@@ -143,13 +145,13 @@ class Features:
         arrays: dict[str, NDArray[Any]] = {name: array for name, array in found.items() if array is not None}
         return arrays | {f"layer/{layer.address}": layer.values for layer in self.layers}
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, replace: bool = False) -> None:
         """Draw everything into a PNG, SVG or PDF, by the suffix; .npz keeps the arrays instead.
 
-        Nothing is replaced. Raises UsageError for other suffixes or where the file exists, StorageError.
+        A file that is there is replaced only if `replace`. Raises UsageError, StorageError.
         """
         path = Path(path)
-        files.check_new_file(path, (*SUFFIXES, ".npz"))
+        files.check_new_file(path, (*SUFFIXES, ".npz"), replace=replace)
         if path.suffix.lower() == ".npz":
             arrays = self.arrays()
             files.write_with(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
@@ -231,7 +233,13 @@ class Features:
         }
         probabilities = dict(zip(self.class_names, self.probabilities.tolist(), strict=True))
         return (
-            {"title": self.title, "mirrored": self.mirrored, "label": self.label, "probabilities": probabilities}
+            {
+                "title": self.title,
+                "mirrored": self.mirrored,
+                "unfamiliar": self.unfamiliar,
+                "label": self.label,
+                "probabilities": probabilities,
+            }
             | {"explained": self.class_names[self.explained], "grad_cam_layer": self.grad_cam_layer}
             | {"baseline": self.baseline, "unit": unit, "layers": [layer.to_json() for layer in self.layers]}
         )

@@ -38,11 +38,11 @@ class Film:
     num_steps: int
     epochs: float
 
-    def save(self, path: str | Path) -> None:
-        """Write a .gif or .webp that moves, or a .png, .svg or .pdf with a row a moment. Raises UsageError where the
-        file exists or has another suffix, StorageError."""
+    def save(self, path: str | Path, *, replace: bool = False) -> None:
+        """Write a .gif or .webp that moves, or a .png, .svg or .pdf with a row a moment. A file that
+        is there is replaced only if `replace`. Raises UsageError, StorageError."""
         path = Path(path)
-        files.check_new_file(path, FILM_SUFFIXES)
+        files.check_new_file(path, FILM_SUFFIXES, replace=replace)
         if path.suffix.lower() in SUFFIXES:
             save_figure(_sheet(self).figure, path)
             return

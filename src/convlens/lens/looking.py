@@ -85,7 +85,10 @@ def _look_into_classifier(
         methods = [method for method in METHODS if not (is_overview and method == "integrated_gradients")]
         maps: dict[str, Any] = {method: attribution(subject, method, explained) for method in methods}
     names = classifier.class_names
+    unfamiliar_1 = classifier.are_unfamiliar(framed[None])[1]
+    is_unfamiliar = None if unfamiliar_1 is None else bool(unfamiliar_1[0])
     title = f"{name_of(image)}: {_in_words(names, probabilities)}"
+    title += ", but unfamiliar: the answer may mean nothing" if is_unfamiliar else ""
     first = next((node for node in nodes.values() if isinstance(node.layer, Conv)), None)
     kernels = None if first is None else recording.tensors[f"{first.address}.weight"]
     rows = tuple(LayerValues(a, title_of(nodes[a]), nodes[a].formula, recording.values[a]) for a in chosen)
@@ -98,7 +101,13 @@ def _look_into_classifier(
     if classifier.views == "mirror":
         both = _in_words(names, classifier.probabilities(classifier.logits(framed[None]))[0])
         maps["mirrored"] = f"averaged with its mirror image, as predict answers: {both}"
-    maps |= {"grad_cam_layer": subject.layer_name, "place": place, "overview_of": num_layers, "has_all": layers == ALL}
+    maps |= {
+        "unfamiliar": is_unfamiliar,
+        "grad_cam_layer": subject.layer_name,
+        "place": place,
+        "overview_of": num_layers,
+        "has_all": layers == ALL,
+    }
     return Features(title, *pictures, rows, kernels, *answers, baseline, **maps)
 
 

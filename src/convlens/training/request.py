@@ -205,12 +205,12 @@ class TrainRequest:
 
 
 def parse_time(text: str | float | None) -> float | None:
-    """`90`, `90s`, `5m`, `1.5h` as seconds. Raises UsageError."""
+    """`90s`, `5m`, `1.5h` as seconds; a number is seconds. Raises UsageError."""
     if text is None:
         return None
     units = {"s": 1.0, "m": 60.0, "h": 3600.0}
     words = str(text).strip().lower()
-    factor = units.get(words[-1:], 1.0)
+    factor = units.get(words[-1:], math.nan if isinstance(text, str) else 1.0)
     try:
         seconds = float(words[:-1] if words[-1:] in units else words) * factor
     except ValueError:

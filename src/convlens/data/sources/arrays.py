@@ -137,9 +137,11 @@ def named_pairs(
     missing = [f"{kind}_{split or ''}".rstrip("_") for split in splits for kind in "xy" if (split, kind) not in found]
     if not splits or missing or (None not in splits and "train" not in splits):
         has = ", ".join(f"{shown(name, 30)} {tuple(getattr(value, 'shape', ()))}" for name, value in named.items())
-        lacks = (
-            f"has no {missing[0]}" if missing and len(found) > 1 else "has no images and labels by a name that is known"
-        )
+        lacks = "has no images and labels by a name that is known"
+        if missing and len(found) > 1:
+            lacks = f"has no {missing[0]}"
+        if splits == {"test"} and not missing:
+            lacks = "has test images and nothing to learn from; call them x and y to measure a model on them"
         raise DataError(f"{where} {lacks}: x_train, y_train, x_test, y_test, or x and y; it has {has or 'nothing'}")
     if splits == {"train"}:
         found = {(None, kind): name for (split, kind), name in found.items() if split == "train"}

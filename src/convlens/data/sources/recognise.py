@@ -26,6 +26,7 @@ from convlens.data.sources.zip_file import ZipTree
 from convlens.errors import ConvlensError, DataError
 from convlens.text import did_you_mean, listed, shown
 
+_MOST_NAMES = 1_000  # beside a path that is not there, among which the nearest is looked for
 NOTHING_SAID = ReadOptions()
 
 
@@ -89,7 +90,9 @@ def _existing(text: str) -> Path:
     if not text or not (files.is_file(path) or files.is_folder(path)):
         if text and os.path.lexists(path):
             raise DataError(f"{shown(text, 200)} is no regular file and no folder that can be opened")
-        near = did_you_mean(text, NAMED_SETS)
+        names = files.names_in(path.parent)[:_MOST_NAMES] if files.is_folder(path.parent) else []
+        beside = [str(path.parent / name) for name in names]
+        near = did_you_mean(text, [*NAMED_SETS, *beside])
         raise DataError(f"no data set or path {shown(text, 200)!r}{near}: named sets are {', '.join(NAMED_SETS)}")
     return path
 
