@@ -36,7 +36,7 @@ from convlens.progress import Progress, open_progress
 from convlens.recipe import VIEWS
 from convlens.render.pages import notebook
 from convlens.run import Run
-from convlens.text import counted, percent, shown, wrapped
+from convlens.text import counted, probability, shown, wrapped
 from convlens.thresholds import Answers, Thresholds
 
 _BATCH_SIZE = 256
@@ -79,7 +79,7 @@ class Prediction:
     @property
     def likeliest(self) -> str:
         """The classes of `top` with their probabilities, as text; empty where it could not be read."""
-        return "  ".join(f"{shown(label, 40)} {percent(probability, 1)}" for label, probability in self.top)
+        return "  ".join(f"{shown(label, 40)} {probability(share)}" for label, share in self.top)
 
     def to_json(self) -> dict[str, Any]:
         """As `predict --json` prints it."""

@@ -21,6 +21,7 @@ from convlens.data.packed.dataset import DataIdentity
 from convlens.errors import ModelFileError, RecordError, RunError, StorageError
 from convlens.metrics import MAY_COUNT_SEEN, LearningCurve, Score
 from convlens.modelfile import ParentFacts
+from convlens.presets import PRESETS
 from convlens.recipe import Recipe
 from convlens.records import (
     Amount,
@@ -221,8 +222,21 @@ class Run:
         return [*rows, ("warning", warning)] if (warning := self.warning) else rows
 
     @property
+    def has_hardly_learned(self) -> bool:
+        """Whether a time was too short to learn from each image once."""
+        record = self.record
+        usual = PRESETS[record.preset].recipe.epochs if record.preset in PRESETS else 1.0
+        is_short = 0 < record.recipe.get("epochs", 1) < min(1.0, usual) and "epochs" not in record.pinned
+        return is_short and record.status == "complete"
+
+    @property
     def warning(self) -> str | None:
-        """What makes its best score doubtful: it is that of chance, or too good to be believed."""
+        """What makes its best score doubtful: it has hardly learned, its score is that of chance, or too good to be
+        believed."""
+        if self.has_hardly_learned:
+            epochs = self.record.recipe["epochs"]
+            share = percent(epochs, 0 if epochs >= 0.1 else 1)
+            return f"it has learned from {share} of the training images alone: the time was too short, give it more"
         scores = [score for score in (self.test, self.cross_validation, self.val) if score is not None]
         classes = {} if self.contents is None else self.contents.classes
         largest = max(classes, key=lambda name: sum(classes[name].values()), default=None)

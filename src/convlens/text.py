@@ -91,6 +91,13 @@ def percent(share: float | None, digits: int = 2) -> str:
     return "–" if share is None else f"{100 * share:.{digits}f} %"
 
 
+def probability(share: float) -> str:
+    """`99.4 %`; what is not certain never reads 100.0, nor what is not impossible 0.0."""
+    if 0.9995 <= share < 1:
+        return ">99.9 %"
+    return "<0.1 %" if 0 < share < 0.0005 else percent(share, 1)
+
+
 def wrapped(text: str, width: int) -> str:
     """Text in lines of at most `width` characters."""
     import textwrap

@@ -39,7 +39,7 @@ def test_from_class_folders_to_an_answer(command: Command, workplace: Path, fold
     report = json.loads(command("evaluate", "last", "--json").stdout)
     assert report["n"] == document["dataset"]["num_samples"]["test"] and report["accuracy"] >= 0.75
     table = command("evaluate", document["run"])
-    assert "precision" in table.stdout and "confusion" in table.stdout and "opened 2 times" in table.stdout
+    assert "precision" in table.stdout and "confusion" in table.stdout and "on this test set 2 times" in table.stdout
     picture = folders / "circle" / "001.png"
     answer = command("predict", "last", picture, "--csv", "answers.csv")
     assert answer.returncode == 0 and "circle" in answer.stdout

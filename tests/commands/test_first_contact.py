@@ -23,7 +23,8 @@ from convlens.metrics import Score, score
 from convlens.modelfile import read_model
 from convlens.presets import PRESETS
 from convlens.progress import open_progress
-from convlens.run import Series, is_one_plan, over_seeds
+from convlens.run import Series, is_one_plan, over_seeds, update_record
+from convlens.text import probability
 from tests.conftest import QUICK, TINY, shapes
 from tests.helpers import SHORT, folder, trained, trained_on
 
@@ -189,7 +190,9 @@ def test_whose_openings_they_are(workplace: Path, capfd: pytest.CaptureFixture[s
         convlens.evaluate(run, progress="none")
     report = convlens.evaluate(run, progress="none")
     text = str(report.openings)
-    assert "opened 3 times since 20" in text and "for 2 plans: 2 times for this one" in text
+    assert (
+        "on this test set 3 times since 20" in text and "of 2 plans (network and recipe): 2 times of this one" in text
+    )
     assert "by you, as " in text and "openings.jsonl" in text
     assert openings_of(dataset).text in said(capfd, "train", root, *flags, "--epochs", "9", "--lr", "0.02")[1] or (
         convlens.runs()[-1].warning is not None
@@ -396,3 +399,34 @@ def test_misspelt_files_and_fields_come_with_the_nearest(workplace: Path) -> Non
     np.savez("test.npz", x_test=np.zeros((4, 8, 8), np.uint8), y_test=[0, 1, 0, 1])
     with pytest.raises(convlens.DataError, match="nothing to learn from"):
         convlens.train("test.npz", progress="none")
+
+
+def test_a_time_that_is_too_short_is_no_success(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Less than an epoch, because of the time alone: the summary and every list say that it has hardly learned."""
+    run = trained(folder(workplace / "data", range(60)), size=16)
+    record = json.loads((run.path / "run.json").read_text())
+    update_record(run.path, recipe=record["recipe"] | {"epochs": 0.02}, pinned=[])
+    short = convlens.Run(run.path)
+    assert "2.0 % of the training images alone" in str(short.warning) and "the time was too short" in str(short)
+    update_record(run.path, recipe=record["recipe"] | {"epochs": 0.5}, preset="fast")
+    assert not convlens.Run(run.path).has_hardly_learned, "as the preset has it"
+    update_record(run.path, preset=None, pinned=["epochs"])
+    assert not convlens.Run(run.path).has_hardly_learned, "as it was asked for"
+
+
+def test_predict_says_what_its_model_cannot_tell(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """An empty column would read as "nothing unfamiliar"; and a command that fails leaves no file."""
+    root = folder(workplace / "data", range(60))
+    run = trained(root, size=16)
+    code, _, err = said(capfd, "predict", run.path, root / "ant", "--csv", "answers.csv")
+    assert code == 0 and "what is unfamiliar is not told by this model and its probabilities are not calibrated" in err
+    with Path("answers.csv").open(newline="") as file:
+        assert {row["unfamiliar"] for row in csv.DictReader(file)} == {"not told"}
+    code, _, _ = said(capfd, "predict", "nope", root / "ant", "--csv", "none.csv")
+    assert code == 2 and not Path("none.csv").exists()
+
+
+def test_no_probability_reads_certain() -> None:
+    """What is not certain never reads 100.0, nor what is not impossible 0.0."""
+    shares = (1.0, 0.99972, 0.9994, 0.5, 0.0004, 0.0)
+    assert [probability(share) for share in shares] == ["100.0 %", ">99.9 %", "99.9 %", "50.0 %", "<0.1 %", "0.0 %"]

@@ -165,8 +165,8 @@ def test_a_labels_file_of_other_data_is_refused_in_evaluation(folders: Path, tmp
             "path,label,decision,new_label\ncircle/000.png,square,change,circle\n",
             "labelled 'circle': it is of other",
         ),
-        ("path,label,decision,new_label\nx.png,square,change,circle\n", "not in .*It is of other data"),
-        ("path,label,decision,new_label\nx.png,square,drop,\n", "none of the samples to leave out is in"),
+        ("path,label,decision,new_label\nx.png,square,change,circle\n", "none of .*It is of other data"),
+        ("path,label,decision,new_label\nx.png,square,drop,\n", "none of the samples of the labels file is in"),
         ("path,label,decision,new_label,source\ncircle/000.png,circle,change,square,00ff\n", "is not the file"),
     ],
 )

@@ -84,7 +84,7 @@ def test_each_look_at_test_is_written_down(trained: dict[str, convlens.Run], wor
     convlens.compare([trained["good0"], trained["weak0"]], split="val", progress="none")
     assert len(Ledger.read().lines) == 0
     found = convlens.compare([trained["good0"], trained["weak0"]], progress="none")
-    assert len(Ledger.read().lines) == 2 and "opened 2 times" in str(found) and "for 2 plans" in str(found)
+    assert len(Ledger.read().lines) == 2 and "on this test set 2 times" in str(found) and "of 2 plans" in str(found)
 
 
 def test_seeds_of_one_plan_are_one_group(trained: dict[str, convlens.Run]) -> None:

@@ -5,6 +5,7 @@ plan before the first step, as if it had been given.
 """
 
 import math
+import time
 from dataclasses import dataclass, replace
 
 from convlens.architecture import parse, plan
@@ -53,6 +54,7 @@ _MOST_HEADERS, _LOOKED_AT = 2_000, 64
 _KEPT_SIDE = 48  # pictures of one size, up to this many pixels, are taken as they are
 _SIZES_S = 120.0  # of a whole training, below which no sizes are tried
 _TRIAL_EPOCHS = 0.5  # of what the data needs, that a trial learns from at most
+_LATE = 3.0  # times the seconds that a trial may take, after which it is given up
 _FEW_TEST = 200
 _ENDING_S = 4.0  # starting, saving, and what the clock of the choices did not see
 
@@ -155,7 +157,7 @@ class _Choosing(Choosing):
         return self.probed_size(source, [side for side in SIDES if side <= longer])
 
     def probed_size(self, source: Source, sides: list[int]) -> tuple[tuple[int, int], str]:
-        part = sample_of(source, self.draft.options.exclude)
+        part = sample_of(source, self.draft.options)
         if len(material_of(self.opened(part, DEFAULT_SIDE)).held_out) == 0:
             return (DEFAULT_SIDE, DEFAULT_SIDE), "there are too few pictures to hold any out and try larger ones"
 
@@ -276,7 +278,9 @@ class _Choosing(Choosing):
         epochs = min(_TRIAL_EPOCHS * least_epochs(num_images), self.trial_s * rate / num_images)
         short = planned.recipe.without_augmentation().replace(epochs=max(epochs, 1 / num_images))
         kind = kind_of(planned.dataset)
-        found = orientation_of(material, replace(planned, recipe=short), kind, self.bar)
+        # Where a time was asked for, a busy machine must not spend it on a trial.
+        until = math.inf if self.budget_s is None else time.monotonic() + _LATE * self.trial_s
+        found = orientation_of(material, replace(planned, recipe=short), kind, self.bar, until)
         names, why = augmentation_for(kind, found)
         recipe = planned.recipe.with_kinds(names, min(planned.network.input_shape[1:]))
         self.say(f"augmentation: {recipe.augmentation_words()}, as helps {kind.words}; {why}")

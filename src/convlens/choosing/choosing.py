@@ -63,7 +63,7 @@ class Choosing:
 
     def opened(self, part: Part, side: int, **options: Any) -> Dataset:
         """A part of the source, packed as the draft says but for these options."""
-        asked = self.draft.options.replace(size=(side, side), exclude=part.exclude, **options)
+        asked = part.of(self.draft.options).replace(size=(side, side), **options)
         return open_listed(part.source, asked, val_frac=self.request.val_share, progress=self.bar)
 
     def plan_for(self, dataset: Dataset, network: Plan, recipe: Recipe) -> TrainingPlan:

@@ -17,7 +17,7 @@ from convlens.architecture import Plan, parse, plan
 from convlens.choosing.choosing import Choosing
 from convlens.choosing.previews import is_grey_inside
 from convlens.choosing.probe import Material, material_of
-from convlens.choosing.sizes import Part, sample_of, try_sizes
+from convlens.choosing.sizes import sample_of, try_sizes, whole
 from convlens.choosing.speed import coarse, rate_of, remembered
 from convlens.data.image.framing import InputSpec
 from convlens.data.packed.dataset import Dataset
@@ -149,8 +149,8 @@ def _why_pretrained(choosing: Choosing, source: Source, before: Draft, small: He
     """Why to start from the pretrained network; None where a short training from nothing is better than a head on it:
     learned from and measured on the same pictures, at 64 pixels some hundreds of them. `small` pictures, which a
     network from nothing learns well where there are thousands, are all looked at, and as they are."""
-    draft, exclude = choosing.draft, choosing.draft.options.exclude
-    part = sample_of(source, exclude) if small is None else Part(source, exclude, 1.0)
+    draft = choosing.draft
+    part = (sample_of if small is None else whole)(source, draft.options)
     seconds, side = (min(_TRIAL_S, choosing.trial_s), LEAST_SIDE) if small is None else (choosing.trial_s, 0)
     if small is not None:
         side = small.median_longer_side()
@@ -172,9 +172,10 @@ def _why_pretrained(choosing: Choosing, source: Source, before: Draft, small: He
     choosing.draft = draft
     # Of a small folder all is computed at once: it will be needed.
     is_whole = source.num_samples <= _SMALL or small is not None
-    options = draft.options if is_whole else draft.options.replace(exclude=part.exclude)
-    whole = source if is_whole else part.source
-    large = open_listed(whole, options, val_frac=choosing.request.val_share, progress=choosing.bar)
+    options = draft.options if is_whole else part.of(draft.options)
+    large = open_listed(
+        source if is_whole else part.source, options, val_frac=choosing.request.val_share, progress=choosing.bar
+    )
     network = plan(parse(draft.architecture), large.input_spec.shape, len(large.class_names))
     pretrained = material.on(large).try_out(choosing.plan_for(large, network, draft.recipe), choosing.bar)
     num = len(material.held_out)

@@ -10,11 +10,12 @@ import numpy as np
 
 from convlens.choosing.probe import Material, images_in, material_of
 from convlens.choosing.speed import rate_of
+from convlens.data.packed.corrections import Relabelled
 from convlens.data.packed.dataset import Dataset
-from convlens.data.packed.exclusions import matched
+from convlens.data.packed.options import PackOptions
+from convlens.data.packed.pack import options_for
 from convlens.data.sources.base import Source
 from convlens.progress import Progress
-from convlens.text import shown
 from convlens.training.plan import TrainingPlan
 from convlens.training.trial import Trial
 
@@ -43,26 +44,39 @@ class Tried:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a source, the exclusions that concern it, and how many times as many pictures the whole has."""
+    """A part of a source, what of it is left out or has another label, and how many times as many pictures the whole
+    has."""
 
     source: Source
     exclude: tuple[str, ...]
+    relabelled: tuple[Relabelled, ...]
     factor: float
 
+    def of(self, options: PackOptions) -> PackOptions:
+        """The options of the whole, for this part."""
+        return options.replace(exclude=self.exclude, relabelled=self.relabelled)
 
-def sample_of(source: Source, exclude: tuple[str, ...]) -> Part:
+
+def sample_of(source: Source, options: PackOptions) -> Part:
     """A part of a large source, evenly spread; the whole of a small one.
 
     Whether an image is test depends on that image alone, so test images of the whole stay out of probes here.
     """
     step = -(-source.num_samples // MOST_PICTURES)
     if step == 1:
-        return Part(source, exclude, 1.0)
-    part, left_out = source.every(step), tuple[str, ...]()
-    if exclude:
-        names = matched(exclude, (sample.name for sample in source.samples()), shown(source.location, 200)).names
-        left_out = tuple(sorted({sample.name for sample in part.samples()} & set(names)))
-    return Part(part, left_out, source.num_samples / part.num_samples)
+        return whole(source, options)
+    part, factor = source.every(step), source.num_samples / source.every(step).num_samples
+    if not (options.exclude or options.relabelled):
+        return Part(part, (), (), factor)
+    _, known = options_for(source, options)
+    names = {sample.name for sample in part.samples()}
+    changed = tuple(one for one in known.relabelled if one.path in names)
+    return Part(part, tuple(name for name in known.exclude if name in names), changed, factor)
+
+
+def whole(source: Source, options: PackOptions) -> Part:
+    """All of a source."""
+    return Part(source, options.exclude, options.relabelled, 1.0)
 
 
 def try_sizes(

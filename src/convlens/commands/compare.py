@@ -62,6 +62,8 @@ def compare(
     import convlens
 
     terminal.check_new_file(report, "--report", (".html", ".htm", ".json"), overwrite=overwrite)
+    if split == "test":
+        terminal.note("measures on test, and writes that down; --split val compares on validation instead")
     with terminal.progress() as bar:
         found = convlens.compare(
             models,

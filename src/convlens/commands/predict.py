@@ -60,8 +60,8 @@ def predict(
     num = num_unread = num_seen = 0
     first_error: Prediction | None = None
     with terminal.progress() as bar, ExitStack() as stack:
+        classifier = load(model, device, views, raw=raw or None)  # before there is a file
         write = stack.enter_context(_csv_writer(csv, replace=overwrite)) if csv is not None else None
-        classifier = load(model, device, views, raw=raw or None)
         for answer in predictions(classifier, _with_standard_input(images), asked, bar):
             num += 1
             num_seen += bool(answer.seen)
@@ -85,6 +85,11 @@ def predict(
             f"{num_seen:,} of {counted(num, 'picture')} the model was made with (learned from): how many of them are "
             "right says nothing of new pictures; convlens evaluate measures on others"
         )
+    card = classifier.card
+    untold = ["what is unfamiliar is not told by this model"] if card.unfamiliarity is None else []
+    untold += ["its probabilities are not calibrated"] if card.calibration is None else []
+    if untold and not (json or jsonl):
+        terminal.note(f"{' and '.join(untold)}: too few images were held out when it was trained, or none")
     if csv is not None:
         terminal.note(f"written: {terminal.as_argument(csv)}")
     if first_error is not None and num_unread == num:
@@ -124,7 +129,9 @@ def _csv_writer(path: str, *, replace: bool) -> Iterator[Callable[[Prediction, i
                 row(["path", *names, "answer", "unfamiliar", "seen", "error"])
             cells = [v for label, probability in answer.top for v in (table_cell(label), f"{probability:.6f}")]
             cells = [*cells, *[""] * (2 * columns)][: 2 * columns]
-            unfamiliar, seen = ({None: "", False: "no", True: "yes"}[one] for one in (answer.unfamiliar, answer.seen))
+            unfamiliar, seen = (
+                {None: "not told", False: "no", True: "yes"}[one] for one in (answer.unfamiliar, answer.seen)
+            )
             said = "uncertain" if answer.uncertain else table_cell(answer.label)
             row([table_cell(answer.path), *cells, said, unfamiliar, seen, table_cell(answer.error or "")])
 

@@ -129,7 +129,9 @@ def train(
     elif stopping.signal is None:
         tables.print_rows((together or run).summary())
         path, program = terminal.as_argument(run.path), terminal.program()
-        if run.warning is not None and together is None:
+        if together is None and run.has_hardly_learned:
+            tables.print_text(f"\nNext: {program} train {terminal.as_argument(run.record.dataset.source)} --time 5m")
+        elif run.warning is not None and together is None:
             tables.print_text(f"\nNext: {program} check DATA   (do labels and pictures belong together?)")
         elif run.test is None and run.cross_validation is None:
             tables.print_text(f"\nNext: {program} evaluate {path}   (on the test images{_openings(run)})")
@@ -151,7 +153,7 @@ def _openings(run: "Run") -> str:
         openings = openings_of(reopen(run.record.dataset))
     except (RecordError, DataError):
         return ""  # evaluate will say what is wrong with the ledger, or the data
-    return ", sealed so far" if openings.count == 0 else f"; {openings.text}"
+    return ", which no model was measured on so far" if openings.count == 0 else f"; {openings.text}"
 
 
 def _recipe(flags: dict[str, Any], settings: list[str]) -> dict[str, Any] | None:

@@ -444,7 +444,7 @@ def _lengths(classifiers: Sequence[Classifier | None], places: Sequence[Any]) ->
     lengths = [epochs for _, epochs in known]
     if not lengths or max(lengths) <= _ALIKE * min(lengths):
         return []
-    said = ", ".join(f"{where} {epochs:g}" for where, epochs in known[:_TOLD])
+    said = ", ".join(f"{where} {epochs:.3g}" for where, epochs in known[:_TOLD])
     return [f"they learned for different numbers of epochs ({said}): part of the difference may be that"]
 
 

@@ -17,7 +17,7 @@ from convlens import files
 from convlens.checks import checked, choice
 from convlens.classifier import Classifier, load
 from convlens.data.packed.checked import Checked, what_was_checked
-from convlens.data.packed.corrections import Correction, check_corrections, labels_of
+from convlens.data.packed.corrections import Correction, check_corrections, labels_of, moved_to
 from convlens.data.packed.dataset import DEFAULT_VAL_FRAC, DataIdentity, Dataset, are_same_samples
 from convlens.data.packed.exclusions import exclusions, matched
 from convlens.data.packed.options import PackOptions
@@ -131,8 +131,12 @@ class Report:
         return self.score.n
 
     def classes(self) -> list[dict[str, Any]]:
-        """Per class: label, precision, recall, f1 (None where undefined) and support."""
-        scores = class_scores(self.confusion_KK)
+        """Per class: label, precision, recall, f1 (None where undefined), support, and the 95 % intervals of precision
+        and recall (None where there is none)."""
+        scores, measured = class_scores(self.confusion_KK), self.measured
+        assert measured is not None, "every report of `evaluate` has it"
+        labels_N, answers_N = measured.labels_N, measured.answers
+        is_right_N = labels_N == answers_N
         return [
             {
                 "label": label,
@@ -140,6 +144,8 @@ class Report:
                 "recall": _number(scores.recall[k]),
                 "f1": _number(scores.f1[k]),
                 "support": int(scores.support[k]),
+                "precision_interval": measured.interval(is_right_N, answers_N == k),
+                "recall_interval": measured.interval(is_right_N, labels_N == k),
             }
             for k, label in enumerate(self.class_names)
         ]
@@ -415,11 +421,9 @@ def _corrected(
     numbers = {name: k for k, name in enumerate(classes)}
     labels = [classes[k] for k in dataset.labels_at(np.arange(len(names))).tolist()]
     hashes = dict(zip(names, dataset.source_hashes(), strict=True))
-    dropped = {one.path for one in corrections if one.decision == "drop"} & set(dataset.card.options.exclude)  # already
-    check_corrections(
-        [one for one in corrections if one.path not in dropped], dict(zip(names, labels, strict=True)), hashes, classes,
-        dataset.name,
-    )  # fmt: skip
+    left_out = set(dataset.card.options.exclude)
+    corrections = [one for one in moved_to(corrections, [*names, *left_out]) if one.path not in left_out]
+    check_corrections(corrections, dict(zip(names, labels, strict=True)), hashes, classes, dataset.name)
     by_name = {one.path: one for one in corrections}
     found = [by_name.get(names[row]) for row in rows.tolist()]
     both = list(zip([labels[row] for row in rows.tolist()], found, strict=True))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from convlens.architecture.windows import nodes_by_address
 from convlens.classifier import Classifier
 from convlens.data.image.decode import Pixels
+from convlens.data.image.framing import FRAMINGS
 from convlens.data.packed.contents import Contents
 from convlens.data.packed.dataset import DEFAULT_VAL_FRAC, Dataset
 from convlens.data.packed.image_rows import ImageRows, evenly
@@ -81,11 +82,15 @@ class Measured:
 
     def share(self, is_right_N: NDArray[np.bool_], among: NDArray[Any]) -> str:
         """The share that is right of some of the images (a mask or positions), with its interval."""
-        right, groups = is_right_N[among], None if self.groups_N is None else self.groups_N[among]
-        if len(right) == 0:
+        found = self.interval(is_right_N, among)
+        if found is None:
             return "–"
-        low, high = interval_of(right, groups)
-        return f"{100 * right.mean():.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+        return f"{100 * is_right_N[among].mean():.1f} % ({100 * found[0]:.1f} to {100 * found[1]:.1f})"
+
+    def interval(self, is_right_N: NDArray[np.bool_], among: NDArray[Any]) -> tuple[float, float] | None:
+        """The 95 % interval of the share that is right of some of the images; None where there are none."""
+        right, groups = is_right_N[among], None if self.groups_N is None else self.groups_N[among]
+        return interval_of(right, groups) if len(right) else None
 
     @cached_property
     def run(self) -> Run | None:
@@ -119,7 +124,7 @@ def first_sentence(score: Score, split: str, name: str, *, is_own: bool) -> str:
     if split == "val" and is_own:
         return (
             f"On {pictures} that it did not learn from, but by which it was chosen, {right}: expect a little less on "
-            "new ones; test was not opened for it."
+            "new ones. Nothing was measured on test for it."
         )
     return f"On {pictures} that took no part in making it, {right}."
 
@@ -196,7 +201,7 @@ def _counts(measured: Measured, numbers: dict[str, Any]) -> Section:
         rows.append(("openings", Openings(**opened).text))
         rows.append(("line of the ledger", opened["head"] or "none: there is no test set to open"))
     elif measured.split == "val" and measured.is_own:
-        rows.append(("openings", "test was not opened for this report"))
+        rows.append(("openings", "nothing was measured on test for this report"))
     return Section("What was counted", "", ("pictures", "how many"), rows)
 
 
@@ -301,7 +306,8 @@ def _checked(numbers: dict[str, Any]) -> Section:
 
 def _data(measured: Measured) -> Section:
     spec, dataset = measured.dataset.input_spec, measured.dataset
-    size = f"{spec.height}×{spec.width} px, {'grey' if spec.channels == 1 else 'colour'}, framing {spec.framing}"
+    size = f"{spec.height}×{spec.width} px, {'grey' if spec.channels == 1 else 'colour'}"
+    size += f", {FRAMINGS[spec.framing]} (framing {spec.framing})"
     rows = [("source", shown(dataset.source, 200)), ("input", size), *Contents.of(dataset).rows()]
     rows.append(("fingerprint", dataset.fingerprint))
     if dataset.test_fingerprint is not None:

@@ -47,11 +47,11 @@ class Openings:
     @property
     def text(self) -> str:
         """How often, since when and for what, without where that is written."""
-        line = f"this test set was opened {_times(self.count)}"
+        line = f"models were measured on this test set {_times(self.count)}"
         if self.since is not None and self.count > 1:
             line += f" since {self.since}"
-        line += f", for {counted(self.num_plans, 'plan')}"
-        return line if self.num_own is None or self.num_plans == 1 else f"{line}: {_times(self.num_own)} for this one"
+        line += f", of {counted(self.num_plans, 'plan')} (network and recipe)"
+        return line if self.num_own is None or self.num_plans == 1 else f"{line}: {_times(self.num_own)} of this one"
 
     def __str__(self) -> str:
         line, doubts = f"{self.text} (by you, as {shown(ledger_path(), 200)} has it)", []

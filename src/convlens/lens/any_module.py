@@ -20,7 +20,7 @@ from convlens.lens.hooks import array_of, evaluating, outputs_of
 from convlens.lens.inputs import ALL, MANY_LAYERS, class_number, last_of_each_size, listed_names, name_of, original_of
 from convlens.lens.recording import Values
 from convlens.metrics import softmax
-from convlens.text import by, shown
+from convlens.text import by, probability, shown
 
 
 def look_into_module(module: nn.Module, image: Any, layers: Any, unit: str | None, label: str | int | None) -> Features:
@@ -51,7 +51,7 @@ def look_into_module(module: nn.Module, image: Any, layers: Any, unit: str | Non
     wanted = few if is_overview else wanted
     answer = int(probabilities.argmax())
     return Features(
-        f"{name_of(image)}: class {answer}, {100 * probabilities[answer]:.1f} %",
+        f"{name_of(image)}: class {answer}, {probability(float(probabilities[answer]))}",
         original,
         None,
         array_of(x_1CHW[0]),

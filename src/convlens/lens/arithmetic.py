@@ -332,11 +332,13 @@ def _of_softmax(recording: Recording, unit: Unit) -> Working:
     scaled = recording.scaling.of(logits[None])[0]
     powers = np.exp(scaled - scaled.max())
     own, total = float(powers[unit[0]]), float(powers.sum())
-    lines = (
+    lines: tuple[str, ...] = (
         f"e^{_in_brackets(float(logits[unit[0]]), float(logits.max()), recording.scaling)} = {number(own)}",
         f"over the sum of all {len(logits)}: {number(total)}",
         f"{number(own)} / {number(total)} = {number(own / total)}",
     )
+    if recording.scaling != Scaling():
+        lines += (f"calibrated: {recording.scaling}, fitted on validation images (1 would be plain softmax)",)
     value, source = float(recording.probabilities[unit[0]]), list(recording.values)[-1]
     arrays = {"inputs": recording.logits, "products": powers}
     return Working(SOFTMAX, unit, "share", lines, np.array([own / total]), own / total, value, source, arrays)

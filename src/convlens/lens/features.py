@@ -22,7 +22,7 @@ from convlens.render.feature_sheet import Content, MapRow, Panel, figure_of, pag
 from convlens.render.figures import SUFFIXES, save_figure, save_pages
 from convlens.render.overview_sheet import overview_of
 from convlens.render.pages import data_url, notebook
-from convlens.text import by, number, shown
+from convlens.text import by, number, probability, shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -128,7 +128,7 @@ class Features:
         name = shown(self.class_names[self.explained], 40)
         if self.class_names[self.explained] == self.label:
             return f"explained: {name}, the answer"
-        return f"explained: {name} ({100 * self.probabilities[self.explained]:.1f} %), which is not the answer"
+        return f"explained: {name} ({probability(float(self.probabilities[self.explained]))}), which is not the answer"
 
     @property
     def has_evidence(self) -> bool:

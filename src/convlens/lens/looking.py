@@ -28,7 +28,7 @@ from convlens.lens.hooks import evaluating, modules_of, record
 from convlens.lens.inputs import ALL, MANY_LAYERS, class_number, last_of_each_size, listed_names, name_of, original_of
 from convlens.network.compute import resolve_compute, settled
 from convlens.network.frozen import folded
-from convlens.text import shown
+from convlens.text import probability, shown
 
 
 def look(
@@ -112,7 +112,7 @@ def _look_into_classifier(
 
 
 def _in_words(names: Sequence[str], probabilities_K: NDArray[np.float64]) -> str:
-    return f"{shown(names[int(probabilities_K.argmax())], 40)}, {100 * probabilities_K.max():.1f} %"
+    return f"{shown(names[int(probabilities_K.argmax())], 40)}, {probability(float(probabilities_K.max()))}"
 
 
 def subject_of(classifier: Classifier, image_HWC: Pixels) -> Subject:

@@ -133,7 +133,8 @@ class Lab:
             files.remove_if_empty(place)
             raise UsageError(BUSY if any(BUSY in one for one in said) else f"the training could not begin: {said[-1:]}")
         self.place = place
-        self._sentence, self._was_stopped = f"{request.sentence}, {recipe.epochs:g} epochs", False
+        epochs = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs:g} epochs"
+        self._sentence, self._was_stopped = f"{request.sentence}, {epochs}", False
         self._lines.clear()
         threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
 

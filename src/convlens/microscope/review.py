@@ -25,7 +25,13 @@ from convlens import files
 from convlens.connections import MAX_CONNECTIONS
 from convlens.data.image.decode import decode, quiet_pillow
 from convlens.data.image.values import BYTES, Range, to_uint8
-from convlens.data.packed.corrections import Correction, check_corrections, read_corrections, write_corrections
+from convlens.data.packed.corrections import (
+    Correction,
+    check_corrections,
+    moved_to,
+    read_corrections,
+    write_corrections,
+)
 from convlens.data.packed.pack import is_packed
 from convlens.data.sources.base import ReadOptions, Sample
 from convlens.data.sources.recognise import open_source
@@ -120,6 +126,7 @@ class Review:
         if not rows:
             raise UsageError(f"{shown(path, 200)} lists no sample: there is nothing to decide on")
         source = open_source(data, read, data_root=data_root)
+        rows = moved_to(rows, (sample.name for sample in source.samples()))
         wanted = {row.path for row in rows}
         samples: dict[str, Sample] = {}
         label_of: dict[str, str] = {}

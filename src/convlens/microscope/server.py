@@ -168,7 +168,9 @@ class Microscope:
         """What a tab can look into, the newest first."""
         here = await asyncio.to_thread(models_here)
         about = {name: "" if run.val is None else percent(run.val.accuracy, 1) for name, run in here.items()}
-        return JSONResponse([{"name": name, "val": val} for name, val in ({self._first: ""} | about).items()])
+        val = self._sessions[self._first].classifier.card.metrics.val
+        first = {self._first: "" if val is None else percent(val.accuracy, 1)}
+        return JSONResponse([{"name": name, "val": val} for name, val in (first | about).items()])
 
     # ------------------------------------------------------------ the page
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlens.render.figures import ACCENT, DIM, INK, MARGIN, WIDTH, Sheet, bare
-from convlens.text import by, number, shown, wrapped
+from convlens.text import by, number, probability, shown, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -184,7 +184,8 @@ def draw_answer(sheet: Sheet, content: Content, x: float, height: float, most: i
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for i, value in enumerate(values):
-        axes.text(min(value, 1) + 0.02, i, f"{100 * value:.1f}", va="center", fontsize=7, color=DIM, clip_on=False)
+        share = probability(value).removesuffix(" %")
+        axes.text(min(value, 1) + 0.02, i, share, va="center", fontsize=7, color=DIM, clip_on=False)
     sheet.text(x, sheet.y + 0.06, "answer: probability in %", weight="bold")
 
 

@@ -219,10 +219,11 @@ class _Trainer:
             }
         )
         files.append_line(self.run.path / LOG_FILE, line, durable=True)
+        name = "smoothed loss" if plan.recipe.label_smoothing else "loss"  # validation's is of labels as they are
         is_new = state.val is not None and self.is_validated(epoch)
         val = f"  val {percent(state.val.accuracy):>8}  val loss {state.val.loss:.4f}" if is_new and state.val else ""
         val += f" ({state.val_loss:.4f} calibrated)" if state.val_loss is not None else ""
-        self.bar.line(f"epoch {epoch:5.2f} of {plan.recipe.epochs:g}  loss {loss:.4f}{val}  {state.train_s:.1f} s")
+        self.bar.line(f"epoch {epoch:5.2f} of {plan.recipe.epochs:g}  {name} {loss:.4f}{val}  {state.train_s:.1f} s")
 
     def is_validated(self, epoch: float) -> bool:
         """Whether an epoch ends with a validation: the last, each one where patience looks at them, else so many that

@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 
 import convlens
+from convlens.choosing.sizes import sample_of
+from convlens.data.packed.corrections import Correction, Relabelled, write_corrections
 from convlens.data.packed.exclusions import matched
+from convlens.data.packed.options import PackOptions
+from convlens.data.packed.pack import open_data, open_listed
+from convlens.data.sources.recognise import open_source
 from convlens.errors import DataError
 from tests.helpers import folder, trained
 
@@ -88,3 +93,45 @@ def test_a_class_emptied_by_exclusions_is_said_as_that(workplace: Path) -> None:
         convlens.pack(root, exclude=["bee"])
     (finding,) = [f for f in convlens.check(root, exclude=["bee"]).findings if f.kind == "classes"]
     assert finding.severity == "falsifies" and "30 of bee are left out" in finding.title
+
+
+def test_a_labels_file_and_a_list_go_with_the_table_too(workplace: Path) -> None:
+    """Both were made for the folder, and both serve the table that stands for it: what one drops does not make the
+    other miss. A dropped picture that is gone since is a note; of other data the labels file is refused."""
+    root = folder(workplace / "data", range(60))
+    convlens.check(root).write_groups("groups.csv")
+    rows = [
+        Correction("ant/0.png", "ant", "change", "bee"),
+        Correction("ant/2.png", "ant", "drop"),
+        Correction("bee/1.png", "bee", "keep"),
+    ]
+    write_corrections(Path("labels.csv"), rows)
+    Path("mine.txt").write_text("bee/3.png\nant/4.png\n")
+    options = PackOptions(exclude=("ant/4.png", "bee/3.png")).corrected("labels.csv")
+    for data, prefix in ((root, ""), ("groups.csv", "data/")):
+        packed = open_data(data, options)
+        assert packed.card.options.exclude == tuple(f"{prefix}{n}" for n in ("ant/2.png", "ant/4.png", "bee/3.png"))
+        labels = dict(zip(packed.sample_names(), packed.labels_at(packed.rows("train")).tolist(), strict=False))
+        assert len(packed.card.options.relabelled) == 1 and labels is not None
+    run = trained("groups.csv", labels="labels.csv", exclude="mine.txt")
+    assert len(run.record.dataset.options.exclude) == 3
+    report = convlens.evaluate(run, labels="labels.csv", progress="none")
+    assert report.n > 0
+    (root / "ant" / "2.png").unlink()
+    assert any("'ant/2.png'" in note for note in open_data(root, options).notes)
+    write_corrections(Path("other.csv"), [Correction("cat/0.png", "ant", "change", "bee")])
+    with pytest.raises(DataError, match="of other data"):
+        open_data(root, PackOptions().corrected("other.csv"))
+
+
+def test_parts_of_a_large_folder_know_their_own_labels_alone(workplace: Path) -> None:
+    """Sizes are tried on every so-many-th picture: changes of others are none of its business."""
+    root = folder(workplace / "data", range(1_200))
+    source = open_source(root)
+    changed = tuple(Relabelled(f"ant/{n}.png", "ant", "bee") for n in range(0, 40, 2))
+    part = sample_of(source, PackOptions(exclude=("bee/1.png",), relabelled=changed))
+    names = {sample.name for sample in part.source.samples()}
+    assert part.source.num_samples < 600 and 0 < len(part.relabelled) < len(changed)
+    assert {one.path for one in part.relabelled} <= names and set(part.exclude) <= names
+    open_data_of = open_listed(part.source, part.of(PackOptions((8, 8))), val_frac=0.1, progress="none")
+    assert len(open_data_of) == len(names) - len(part.exclude)

@@ -19,7 +19,12 @@ from convlens.data.image.values import BYTES, LADDER, SIGNED, to_uint8
 from convlens.errors import ImageError, UsageError
 from convlens.records import Number, Record
 
-FRAMINGS = ("pad", "crop", "stretch", "ink")
+FRAMINGS = {  # and what each does, in words
+    "pad": "all of it, with bars",
+    "crop": "its middle",
+    "stretch": "stretched",
+    "ink": "the drawing cut out and centred",
+}
 FRAMING_VERSION = 2  # raised whenever the same pixels would be framed otherwise
 MAX_SIDE = 1024
 MAX_ASPECT = 200  # a longer strip leaves less than a pixel of its shorter side

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from convlens import files
+from convlens.data.packed.exclusions import as_here
 from convlens.data.sources.strict_csv import read_csv
 from convlens.errors import DataError
 from convlens.records import Name, Record
@@ -91,7 +92,8 @@ def read_corrections(path: str | Path) -> list[Correction]:
 
 
 class Relabelled(Record, frozen=True):
-    """A sample whose label was changed: what it was and what it is, and how the SHA-256 of its file begins."""
+    """A sample whose label was changed: what it was and what it is, and how the SHA-256 of its file begins. Until the
+    data are listed `now` is empty for one that is dropped."""
 
     path: Name
     was: Name
@@ -111,6 +113,13 @@ class Corrections(Record, frozen=True):
         changed = sorted((r.path, r.label, r.new_label, r.source) for r in rows if r.decision == "change")
         dropped = sorted(r.path for r in rows if r.decision == "drop")
         return cls(tuple(Relabelled(*one) for one in changed if one[1] != one[2]), tuple(dropped))
+
+
+def moved_to(rows: Sequence[Correction], names: Iterable[str]) -> list[Correction]:
+    """The rows with their paths as they read in the data set that has these `names`: a table made for a folder serves
+    the one that stands for it."""
+    paths = as_here([row.path for row in rows], names)
+    return [row.replace(path=path) for row, path in zip(rows, paths, strict=True)]
 
 
 def check_corrections(

@@ -101,6 +101,16 @@ def matched(exclude: Sequence[str], names: Iterable[str], where: str) -> Matched
     return found
 
 
+def as_here(asked: Sequence[str], names: Iterable[str]) -> list[str]:
+    """Paths of samples, in order, as they read from the root of the data set that has these `names`: as they are, where
+    any is there or where it is not clear which beginning they have too much or too little of."""
+    of = _by_path(names)
+    if any(path in of for path in asked):
+        return list(asked)
+    likely = list(_moved(asked, of))
+    return likely[0] if len(likely) == 1 else list(asked)
+
+
 def _by_path(names: Iterable[str]) -> dict[str, list[str]]:
     """The samples under each path: their own, and those of the folders around them."""
     of: dict[str, list[str]] = {}

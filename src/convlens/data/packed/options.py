@@ -39,12 +39,11 @@ class PackOptions(Record, frozen=True):
         return ReadOptions(self.group, self.layout, self.label, self.path_column, self.label_column)
 
     def corrected(self, labels: Any) -> Self:
-        """With the decisions of a labels file (its path, or its rows): samples that it drops are left out. Raises
-        DataError."""
+        """With the decisions of a labels file (its path, or its rows). Raises DataError."""
         if labels is None:
             return self
         found = Corrections.of(labels_of(labels))
-        return self.replace(exclude=tuple(sorted({*self.exclude, *found.dropped})), relabelled=found.changed)
+        return self.replace(relabelled=(*found.changed, *(Relabelled(name, "", "") for name in found.dropped)))
 
     @classmethod
     def for_input(cls, spec: InputSpec, read: ReadOptions, *, all_test: bool = False) -> Self:

@@ -15,7 +15,7 @@ from convlens import files
 from convlens.data.image.decode import DECODER_VERSION
 from convlens.data.image.framing import FRAMING_VERSION
 from convlens.data.packed.dataset import CARD_FILE, DEFAULT_VAL_FRAC, FORMAT_VERSION, DataIdentity, Dataset, read_card
-from convlens.data.packed.exclusions import Matched, exclusions, matched
+from convlens.data.packed.exclusions import Matched, as_here, exclusions, matched
 from convlens.data.packed.options import PackOptions, parse_region, parse_size
 from convlens.data.packed.writing import write_packed
 from convlens.data.sources.base import ReadOptions, Source, need_two_classes
@@ -23,7 +23,7 @@ from convlens.data.sources.named import NAMED_SETS
 from convlens.data.sources.recognise import open_source
 from convlens.errors import DataError, RecordError, UsageError
 from convlens.progress import Progress
-from convlens.text import shown
+from convlens.text import listed, shown
 
 
 def pack(
@@ -73,7 +73,7 @@ def pack(
     if out is None:
         return _cached(source, options, progress, verify=verify)
     out = Path(out)
-    left_out, options = _left_out(source, options)
+    left_out, options = options_for(source, options)
     with files.new_folder(out) as folder:
         write_packed(source, options, folder, progress)
     return _as_read(Dataset.open(out), source, left_out)
@@ -153,7 +153,7 @@ def _cache_name(source: Source, options: PackOptions) -> str:
 
 
 def _cached(source: Source, options: PackOptions, progress: str | Progress, *, verify: bool = False) -> Dataset:
-    left_out, options = _left_out(source, options)
+    left_out, options = options_for(source, options)
     folder = _packed_sets() / _cache_name(source, options)
     with files.lock(folder.with_name(folder.name + ".lock")):
         with suppress(DataError):  # not there yet, or damaged: make it
@@ -166,10 +166,23 @@ def _cached(source: Source, options: PackOptions, progress: str | Progress, *, v
     return _as_read(Dataset.open(folder), source, left_out)
 
 
-def _left_out(source: Source, options: PackOptions) -> tuple[Matched, PackOptions]:
-    """What of the source is left out, and the options that say it by the samples' own names. Raises DataError."""
-    found = matched(options.exclude, (sample.name for sample in source.samples()), shown(source.location, 200))
-    return found, options.replace(exclude=found.names)
+def options_for(source: Source, options: PackOptions) -> tuple[Matched, PackOptions]:
+    """What of the source is left out, and the options that say this, and which labels are changed, by the samples' own
+    names. Raises DataError."""
+    if not (options.exclude or options.relabelled):
+        return Matched(()), options
+    names = [sample.name for sample in source.samples()]
+    found = matched(options.exclude, names, shown(source.location, 200))
+    paths = as_here([one.path for one in options.relabelled], names)
+    rows = [one.replace(path=path) for one, path in zip(options.relabelled, paths, strict=True)]
+    dropped, there = {one.path for one in rows if not one.now}, set(names)
+    if rows and not there.intersection(paths):
+        raise DataError(
+            f"none of the samples of the labels file is in {shown(source.location, 200)}: {listed(paths, 3)}. It is of "
+            "other data"
+        )
+    found = Matched(tuple(sorted({*found.names, *(dropped & there)})), (*found.gone, *sorted(dropped - there)))
+    return found, options.replace(exclude=found.names, relabelled=tuple(one for one in rows if one.now))
 
 
 def _as_read(dataset: Dataset, source: Source, left_out: Matched) -> Dataset:

@@ -203,7 +203,7 @@ def _write_framed(
         raise DataError(f"{shown(source.location, 200)} changed while it was read: pack it again")
     if changes:
         raise DataError(
-            f"{len(changes):,} samples of the labels file are not in {shown(source.location, 200)}: "
+            f"{counted(len(changes), 'sample')} of the labels file not in {shown(source.location, 200)}: "
             f"{listed(changes, 3)}. It is of other data"
         )
     if source.hashes is not None:

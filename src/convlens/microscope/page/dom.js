@@ -36,6 +36,8 @@ export function short(value) {
   return text.replace(/-/g, "−");
 }
 
+// How a picture becomes the input, in words.
+export const FRAMINGS = { ink: "the drawing cut out and centred", pad: "all of it, with bars", crop: "its middle", stretch: "stretched" };
 export const by = (values) => values.join("×");
 export const percent = (share, digits = 2) => `${(100 * share).toFixed(digits)} %`;
 // A probability in percent; what is not certain never reads 100.0, nor what is not impossible 0.0.

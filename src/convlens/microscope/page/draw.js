@@ -3,7 +3,7 @@
 
 import { complain, postBytes, say } from "./api.js";
 import { photograph } from "./colours.js";
-import { byId, element } from "./dom.js";
+import { byId, element, probability } from "./dom.js";
 import { doubtOf } from "./doubt.js";
 import { on, state, tell } from "./state.js";
 
@@ -200,7 +200,7 @@ async function sendAll() {
       if (!waiting) await Promise.all(state.afterStroke.map((then) => then()));
       if (waiting || !state.picture) continue;
       const { label, probabilities } = state.picture;
-      say(`Prediction: ${state.model.class_names[label]}, ${(100 * probabilities.data[label]).toFixed(1)} percent. ${doubtOf(state.picture)}`);
+      say(`Prediction: ${state.model.class_names[label]}, ${probability(probabilities.data[label])} percent. ${doubtOf(state.picture)}`);
     } catch (error) {
       if (error.status === 503) { // the worker is busy: the same again, unless there is something newer
         waiting ??= request;

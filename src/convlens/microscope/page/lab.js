@@ -99,7 +99,8 @@ function show(found) {
   byId("train").disabled = Boolean(found.error);
   const isOld = Boolean(found.error) && !found.layers.length; // while a word is typed the table of before stays
   byId("table").classList.toggle("stale", isOld);
-  byId("lab-summary").textContent = isOld ? "of before the mistake" : found.error ? "as far as they go" : found.summary;
+  byId("remarks").replaceChildren();
+  byId("lab-summary").textContent = isOld ? "of the last sentence that could be read" : found.error ? "as far as they go" : found.summary;
   if (isOld) return;
   byId("remarks").replaceChildren(...(found.remarks ?? []).map((remark) => element("li", {}, remark)));
   const heads = ["address", "layer", "output", "output-size formula", "parameters", "multiply-adds", "receptive field", "total stride"];
@@ -171,7 +172,7 @@ function showStatus(status) {
   byId("progress-error").textContent = status.state === "failed" ? status.lines.at(-1) ?? "it ended without a word" : status.warning ?? "";
   const points = status.epochs.filter((line) => line.val).map((line) => [line.step, line.val.accuracy]);
   byId("curves").replaceChildren(
-    curve("training loss", status.curve, status.num_steps, (y) => number(y, 2)),
+    curve(state.model.recipe_values.label_smoothing ? "training loss (of smoothed labels: never near 0)" : "training loss", status.curve, status.num_steps, (y) => number(y, 2)),
     curve("validation accuracy, whenever it was measured", points, status.num_steps, (y) => percent(y, 1)));
 }
 

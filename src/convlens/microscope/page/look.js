@@ -4,7 +4,7 @@ import { complain, getArrays } from "./api.js";
 import { fetchThumbnails } from "./blocks.js";
 import { cssOf, photograph } from "./colours.js";
 import { doubtOf } from "./doubt.js";
-import { byId, count, element, number, probability, sizedCanvas } from "./dom.js";
+import { byId, count, element, FRAMINGS, number, probability, sizedCanvas } from "./dom.js";
 import { openPicture, takeValidation, thumbnails } from "./draw.js";
 import { buildCards, choose, fetchMaps, fetchMissing, redrawAll } from "./maps.js";
 import { on, state, tell } from "./state.js";
@@ -80,7 +80,7 @@ function showAnswer() {
   byId("badge").textContent = [state.picture.unfamiliar && "unfamiliar", state.picture.uncertain && "uncertain"].filter(Boolean).join(", ");
   byId("badge").hidden = !byId("badge").textContent;
   if (both) mirrored.textContent = `With its mirror image, as predict answers: ${state.model.class_names[both.label]}, ${probability(both.probability)} %`;
-  byId("answer-note").textContent = `${state.picture.true === undefined ? "" : "✓ the true class. "}Press a bar to see its arithmetic.`;
+  byId("answer-note").textContent = `${state.picture.true === undefined ? "" : "✓ the true class. "}Press a bar to see its arithmetic.${state.picture.unfamiliar === false ? " Much that is no such picture is called unfamiliar, but not all." : ""}`;
 }
 
 async function fetchOverlay() {
@@ -105,8 +105,8 @@ function showSeen() {
   context.drawImage(photograph(data, 0, height, width, channels), 0, 0, width * size, height * size);
   const { input } = state.model;
   const { true: truth, name: sample } = state.picture;
-  const known = truth === undefined ? "" : `; the validation image ${sample}, in truth ${state.model.class_names[truth]}`;
-  byId("seen-note").textContent = `${height}×${width} pixels, framing ${input.framing}${known}`;
+  const known = truth === undefined ? "" : `; a validation image (${sample} in the data), in truth ${state.model.class_names[truth]}`;
+  byId("seen-note").textContent = `${height}×${width} pixels, ${FRAMINGS[input.framing]}${known}`;
   if (!overlay) return;
   const values = overlay.arrays.map.data;
   const reach = values.reduce((a, b) => Math.max(a, Math.abs(b)), 1e-12);

@@ -312,7 +312,11 @@ function steer(known, event) {
   const steps = vector
     ? { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [0, -known.grid.columns], ArrowDown: [0, known.grid.columns] }
     : { ArrowLeft: [2, -1], ArrowRight: [2, 1], ArrowUp: [1, -1], ArrowDown: [1, 1], PageUp: [0, -1], PageDown: [0, 1] };
-  if (event.key === "Enter" || event.key === " ") choose(known.layer.address, [...at]);
+  if (event.key === "Enter" || event.key === " ") {
+    const isShown = state.working?.address === known.layer.address && String(state.working.unit) === String(at);
+    if (isShown) byId("value").querySelector("input, button")?.focus(); // a second time: on to the arithmetic
+    else choose(known.layer.address, [...at]);
+  }
   else if (steps[event.key]) {
     const [axis, by_] = steps[event.key];
     at[axis] = Math.max(0, Math.min(shape[axis] - 1, at[axis] + by_));

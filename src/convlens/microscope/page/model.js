@@ -1,7 +1,7 @@
 // The model's page: what it is, how good it is on validation, what it confuses, and whether its probabilities are honest.
 
 import { complain, getArrays } from "./api.js";
-import { byId, count, element, percent, svg } from "./dom.js";
+import { byId, count, element, FRAMINGS, percent, svg } from "./dom.js";
 import { takeValidation, thumbnails } from "./draw.js";
 import { state } from "./state.js";
 
@@ -19,12 +19,12 @@ export function openModel() {
   const sizes = dataset?.num_samples ?? {};
   const facts = {
     sentence: element("code", {}, model.architecture),
-    input: `${model.input.height}×${model.input.width}×${model.input.channels}, framing ${model.input.framing}`,
+    input: `${model.input.height}×${model.input.width}×${model.input.channels}, ${FRAMINGS[model.input.framing]} (framing ${model.input.framing})`,
     size: model.summary, ...(training && {
       "data set": `${dataset.name}: ${["train", "val", "test"].filter((s) => s in sizes).map((s) => `${count(sizes[s])} ${s}`).join(", ")} (${dataset.fingerprint.slice(0, 12)})`,
       recipe: `${model.preset ? `${model.preset}: ` : ""}${model.recipe}`, seed: String(model.seed),
       validation: score(model.val) ?? "nothing was set aside",
-      test: score(model.test) ?? "sealed: convlens evaluate opens it, and writes that down",
+      test: score(model.test) ?? "not measured: convlens evaluate does it, and writes down that test was looked at",
       trained: `${model.created.slice(0, 16).replace("T", " ")} UTC, ${count(training.step)} steps, ${training.weights} weights, ${training.precision}`,
     }), ...(origin && { "weights from": `${origin.name}: ${origin.source} (${origin.sha256.slice(0, 12)})`, "made with": origin.trained_on ?? "not said", licence: origin.licence ?? "not said" }),
     file: element("code", {}, model.path),

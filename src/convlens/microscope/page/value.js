@@ -49,6 +49,7 @@ export async function fetchValue(spoken) {
     if (spoken) keepInSight(state.chosen);
     if (spoken) say(`Layer ${address}, ${place(unit)}: ${number(found.value, 5)}. ${found.lines.join(". ")}`);
     await fetchMissing([found.source, address]);
+    if (state.working?.address === address) panel.pictures.replaceChildren(...pictureOf(state.working).filter(Boolean));
     drawStage();
     return true;
   } catch (error) {
@@ -107,7 +108,13 @@ function pictureOf(working) {
 
 // ---------------------------------------------------------------- windows
 
-const reachOf = (array) => array.data.reduce((a, b) => Math.max(a, Math.abs(b)), 1e-12);
+// A scale of colours: its ends. Kernel and products have one each, around 0; a window has that of the maps it is cut from.
+function around(array) {
+  const high = array.data.reduce((a, b) => Math.max(a, Math.abs(b)), 1e-12);
+  return { low: -high, high };
+}
+
+const scaleOfSource = () => state.maps[state.working.source] ?? around(state.working.window);
 
 function convolution(working) {
   const [channels, high, wide] = working.window.shape;
@@ -117,20 +124,20 @@ function convolution(working) {
   if (channels > MOST_CHANNELS && !showsAll) {
     order = order.sort((a, b) => Math.abs(sums[b]) - Math.abs(sums[a])).slice(0, MOST_CHANNELS).sort((a, b) => a - b);
   }
-  const reach = ["window", "kernel", "products"].map((name) => reachOf(working[name]));
+  const [kernel, products] = ["kernel", "products"].map((name) => around(working[name]));
   const blocks = order.map((c) => element("div", { class: "product" },
     element("p", {}, `input channel ${working.channels[0] + c}: Σ = ${number(sums[c])}`),
     element("div", { class: "factors" },
-      grid(working.window, c, reach[0], "window", working.inside), element("span", {}, "·"),
-      grid(working.kernel, c, reach[1], "kernel"), element("span", {}, "="),
-      grid(working.products, c, reach[2], "products"))));
+      grid(working.window, c, scaleOfSource(), "window", working.inside), element("span", {}, "·"),
+      grid(working.kernel, c, kernel, "kernel"), element("span", {}, "="),
+      grid(working.products, c, products, "products"))));
   return [more(channels, order.length, "channels"), ...blocks];
 }
 
-const pooling = (working) => grid(working.window, 0, reachOf(working.window), "window", working.inside, working.winner);
+const pooling = (working) => grid(working.window, 0, scaleOfSource(), "window", working.inside, working.winner);
 
 // One channel of an array (C, h, w) as a table of numbers on their colours. Places in the padding are hatched.
-function grid(array, channel, reach, caption, inside = null, winner = null) {
+function grid(array, channel, { low, high: top }, caption, inside = null, winner = null) {
   const [, high, wide] = array.shape;
   if (high * wide > 900) return element("p", { class: "dim" }, `${by([high, wide])} values: too many to write down`);
   const { working } = state;
@@ -142,7 +149,7 @@ function grid(array, channel, reach, caption, inside = null, winner = null) {
       cell.title = "padding: outside of the map";
       if (working.operation !== "sum") cell.textContent = working.operation === "mean" ? "0" : "–";
     } else {
-      const { background, text } = cssOf(-1, 127.5 * (1 + value / reach));
+      const { background, text } = cssOf(low, (255 * (value - low)) / (top - low));
       cell.style.background = background;
       cell.style.color = text;
       if (winner && working.rows[i] === winner[1] && working.columns[j] === winner[2]) cell.className = "winner";
