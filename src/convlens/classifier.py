@@ -398,7 +398,7 @@ def _listed(images: Any, recursive: bool) -> tuple[list[Any], list[str]]:
     """One picture or several as a list, folders and patterns replaced by the pictures in them, and notes on what is
     passed over. Raises ImageError, UsageError."""
     shape: Any = () if isinstance(images, memoryview) else getattr(images, "shape", None)
-    if shape is not None and len(shape) == 3 and shape[2] not in _CHANNELS:
+    if shape is not None and len(shape) == 3 and shape[2] > max(_CHANNELS):
         images, shape = list(images), None  # several grey ones
     is_one_array = shape is not None and len(shape) < 4
     is_one_file = isinstance(images, str | Path | bytes | bytearray) or hasattr(images, "read")

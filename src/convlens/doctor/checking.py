@@ -40,6 +40,7 @@ from convlens.progress import Progress, open_progress
 from convlens.text import by, counted, listed, percent, shown
 
 _TINY_CLASS, _FEW_TEST = 20, 500
+_NAMED = 60  # of pictures that a note counts
 _BORNE_OUT = 0.5  # of the pairs that names show may be unseen, for names to be believed
 _ORDER = {FALSIFIES: 0, WARNING: 1, NOTE: 2}
 _ACROSS = (
@@ -181,10 +182,11 @@ class _Check:
             several = sum(len(c) for c in clusters)
             remedy = "`group` can say which belong together, where the pictures lie as files in a folder"
             if self.source is not None and self.source.folder is not None:
+                drawn = ", that never straddle a split: its splits are drawn anew"
                 kept = "; it keeps the data's split: delete its column `split` for one that no group straddles"
                 remedy = (
                     "`write_groups=FILE.csv` makes a table that train takes in the folder's place and in which they "
-                    f"are groups{kept if self.has_own_splits else ', that never straddle a split'}"
+                    f"are groups{kept if self.has_own_splits else drawn}"
                 )
             self.add(
                 "groups", NOTE, f"{several:,} samples show {len(clusters):,} pictures more than once", remedy, clusters
@@ -423,13 +425,17 @@ class _Check:
         if plain := int(pictures.are_plain.sum()):
             title = f"{counted(plain, 'picture')} so plain that of copies only exact ones are seen"
             rows = kept[pictures.are_plain].tolist()
-            self.add("plain", NOTE, title, "look whether they show anything", [(self.samples[row],) for row in rows])
-        if outlines := int((pictures.are_outlines & ~pictures.are_plain).sum()):
-            title = (
-                f"{counted(outlines, 'picture')} with little but an outline on black or white, where any two of a kind "
-                "look like turned or cut copies: only equal ones are seen, as they are, mirrored or turned by quarters"
+            self.add(
+                "plain", NOTE, title, "look whether they show anything", [(self.samples[row],) for row in rows[:_NAMED]]
             )
-            self.add("outlines", NOTE, title, "if altered copies were made, say with `group` which belong together")
+        if outlines := kept[pictures.are_outlines & ~pictures.are_plain].tolist():
+            title = (
+                f"{counted(len(outlines), 'picture')} with little but an outline on black or white, where any two of a "
+                "kind look like turned or cut copies: only equal ones are seen, as they are, mirrored or turned by "
+                "quarters"
+            )
+            remedy = "if altered copies were made, say with `group` which belong together"
+            self.add("outlines", NOTE, title, remedy, [(self.samples[row],) for row in outlines[:_NAMED]])
         return [*found.values(), *self.named(list(found.values()))]
 
     def named(self, pairs: list[_Duplicate]) -> list[_Duplicate]:

@@ -23,7 +23,7 @@ from convlens.data.sources.class_names import alike
 from convlens.data.sources.split_words import split_of, words_of
 from convlens.errors import DataError, ImageError
 from convlens.files import sha256_of
-from convlens.text import listed, shown
+from convlens.text import counted, listed, shown
 
 Pair = tuple[Any, Any]
 _IMAGES = ["images", "image", "imgs", "img", "x", "data", "pixels", "features"]
@@ -383,6 +383,10 @@ def _labels(y: Any, where: str, notes: list[str]) -> NDArray[Any]:
     if labels.dtype.kind in "biu":
         if labels.dtype == np.uint64 and labels.max(initial=0) > np.iinfo(np.int64).max:
             raise DataError(f"{where} has labels beyond the range of int64")
+        if num := int((labels < 0).sum()) if labels.dtype.kind == "i" else 0:
+            notes.append(
+                f"{counted(num, 'label')} below 0, classes like others: if they mean no label, leave those out"
+            )
         return labels.astype(np.int64)
     try:
         names = labels.astype(str)
