@@ -138,6 +138,8 @@ class Classifier:
         Raises ImageError where it cannot be read.
         """
         spec = self.card.input_spec
+        if image is None or isinstance(image, bool | int | float):
+            raise ImageError(f"a picture is a path, bytes, an array or a PIL image, not {type(image).__name__}")
         try:
             if isinstance(image, str | Path):
                 return picture(read_bytes(Path(image)), spec)
@@ -154,6 +156,10 @@ class Classifier:
             raise
         except Exception as error:  # ragged lists, tensors that are no arrays, whatever a stranger's object raises
             raise ImageError(f"not a picture: {shown(error)}") from error
+
+    def is_blank(self, framed_HWC: Pixels) -> bool:
+        """Whether a drawing was looked for in a picture and no ink was found: the network then sees a blank one."""
+        return self.card.input_spec.framing == "ink" and not framed_HWC.any()
 
     def logits(self, images_NHWC: Pixels | ImageRows) -> NDArray[np.float32]:
         """float32 (N, K) for framed images, uint8 (N, H, W, C), as `frame` gives them. Raises UsageError for others,
@@ -337,10 +343,10 @@ def _answers(classifier: Classifier, framed: list[Pixels], asked: Asked) -> Iter
     p_NK, names = classifier.probabilities(logits_NK), classifier.class_names
     labels_N, uncertain_N = classifier.labels(p_NK)
     best_NK = np.argsort(-p_NK, axis=1, kind="stable")[:, : asked.top]
-    record, spec = classifier.card.seen, classifier.card.input_spec
+    record = classifier.card.seen
     seen_N = None if record is None else record.has(np.array([key_of(one) for one in framed], np.uint64))
     for n, (row, order, k) in enumerate(zip(p_NK.tolist(), best_NK.tolist(), labels_N.tolist(), strict=True)):
-        is_blank = spec.framing == "ink" and not framed[n].any()
+        is_blank = classifier.is_blank(framed[n])
         unfamiliar = None if unfamiliar_N is None else bool(unfamiliar_N[n])
         uncertain = None if classifier.thresholds is None else bool(uncertain_N[n])
         if asked.min_probability:

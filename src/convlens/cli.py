@@ -10,7 +10,7 @@ import re
 import signal
 import sys
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,7 +28,7 @@ from convlens.commands.runs import runs
 from convlens.commands.serve import serve
 from convlens.commands.train import train
 from convlens.commands.verify import verify
-from convlens.errors import ConvlensError, StorageError
+from convlens.errors import ConvlensError, StorageError, UsageError
 from convlens.render import tables
 from convlens.signals import clean_up_on_ending, give_up_stdout, is_lost, was_interrupted
 from convlens.text import shown
@@ -84,6 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         clean_up_on_ending()
+        _refuse_repeated(arguments)
         code = app(arguments, standalone_mode=False)
         return int(code) if isinstance(code, int) else 0
     except ConvlensError as error:
@@ -114,6 +115,21 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain(_in_typed_words(" ".join(str(message()).split()), arguments))
 
 
+def _options_of(arguments: list[str]) -> list[Any]:
+    """The options of the command that is asked for, as the library of this command line has them."""
+    command = getattr(typer.main.get_command(app), "commands", {}).get(arguments[0] if arguments else "")
+    return [] if command is None else [one for one in command.params if one.opts[0].startswith("--")]
+
+
+def _refuse_repeated(arguments: list[str]) -> None:
+    """Raises UsageError where an option of one value stands twice: the first would be passed over in silence."""
+    typed = [argument.partition("=")[0] for argument in arguments]
+    for option in _options_of(arguments):
+        if not (option.multiple or option.is_flag) and sum(typed.count(name) for name in option.opts) > 1:
+            more = ": put both lists into one file" if option.opts[0] == "--exclude" else ": say it once"
+            raise UsageError(f"{option.opts[0]} stands twice{more}")
+
+
 _NO_NUMBER = re.compile(r"Invalid value for '(--[a-z-]+)'.*: Input should be a valid (number|integer)")
 _NO_OPTION = re.compile(r"No such option: --([a-z-]+)")
 _NAMED = re.compile(r"(unknown )?([a-z]+(?:_[a-z]+)*)(?= must be | ')")
@@ -131,9 +147,7 @@ def _in_typed_words(message: str, arguments: list[str]) -> str:
 
         called = OTHERWISE_CALLED.get(found[1].replace("-", "_"))
         return f"{message} (did you mean --{called.replace('_', '-')}?)" if called else message
-    command = typer.main.get_command(app)
-    known = getattr(command, "commands", {}).get(arguments[0] if arguments else "")
-    options = {} if known is None else {one.name: one.opts[0] for one in known.params if one.opts[0].startswith("--")}
+    options = {one.name: one.opts[0] for one in _options_of(arguments)}
     if found := _NAMED.match(message):
         message = (found[1] or "") + str(options.get(found[2], found[2])) + message[found.end() :]
     return message

@@ -306,7 +306,8 @@ def over_seeds(scores: Sequence[Score]) -> str:
     always = f", always the largest class {percent(scores[0].majority_baseline)}" if scores[0].is_imbalanced else ""
     few = "" if len(scores) > 1 else ", one seed: no spread is known"
     num = f"{counted(len(scores), 'seed')}, n = {scores[0].n:,} images each{few}"
-    return f"{', '.join(said)}{always} (mean ± sd over {num})"
+    same = "; all the same: the seed changes nothing here" if len(scores) > 1 and len(set(parts[-1][1])) == 1 else ""
+    return f"{', '.join(said)}{always} (mean ± sd over {num}{same})"
 
 
 def _sd(values: list[float]) -> float | None:
@@ -467,9 +468,14 @@ def find_model(what: str | Path | Run) -> Path:
     if isinstance(what, Run) or str(what) == LAST or files.is_file(Path(what) / RUN_FILE):
         run = find_run(what)
         if not run.model.is_file():
+            where = shown(run.path, 200)
+            if run.status == "diverged":
+                raise ModelFileError(
+                    f"{where} has no model: its training diverged. Train anew with a lower learning rate, or name "
+                    "another run (convlens runs lists them)"
+                )
             raise ModelFileError(
-                f"{shown(run.path, 200)} has no model yet (status {run.status}); "
-                f"finish it with 'convlens train --resume {shown(run.path, 200)}'"
+                f"{where} has no model yet (status {run.status}); finish it with 'convlens train --resume {where}'"
             )
         return run.model
     path = Path(what)

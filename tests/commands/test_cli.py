@@ -104,6 +104,7 @@ BAD: list[tuple[list[str], str]] = [
     (["train", "--device", "cuba"], "did you mean 'cuda'"),
     (["train", "--seed", "x"], "--seed"),
     (["train", "--val-frac", "2"], "--val-frac must be a number"),
+    (["train", "--exclude", "a", "--exclude=b"], "--exclude stands twice: put both lists into one file"),
     (["train", "--lr", "fast"], "--lr takes a number, not 'fast'"),
     (["train", "--batch-size=1.5"], "--batch-size takes a whole number, not '1.5'"),
     (["train", "--learning-rate", "1"], "did you mean --lr?"),

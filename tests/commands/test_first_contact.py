@@ -159,6 +159,8 @@ def test_an_empty_page_has_no_ink(workplace: Path, capfd: pytest.CaptureFixture[
     written[5:35, 18:22] = 0
     blank, drawn = convlens.predict(run, [page, written], progress="none")
     assert blank.remark == "no ink found" and blank.unfamiliar and "no ink found" in blank.answer
+    looked = convlens.look(run, np.full((40, 40), 255, np.uint8))
+    assert "no ink found" in looked.title and looked.unfamiliar, "what look explains is the answer to a blank sheet"
     assert drawn.remark is None
     asked = convlens.predict(run, list(x[:50]), min_probability=0.9, progress="none")
     assert [one.uncertain for one in asked] == [one.probability < 0.9 for one in asked]
@@ -430,3 +432,12 @@ def test_no_probability_reads_certain() -> None:
     """What is not certain never reads 100.0, nor what is not impossible 0.0."""
     shares = (1.0, 0.99972, 0.9994, 0.5, 0.0004, 0.0)
     assert [probability(share) for share in shares] == ["100.0 %", ">99.9 %", "99.9 %", "50.0 %", "<0.1 %", "0.0 %"]
+
+
+def test_a_diverged_run_does_not_lead_in_a_circle(workplace: Path) -> None:
+    """To resume it would diverge at the same step again."""
+    run = trained(folder(workplace / "data", range(60)), size=16)
+    run.model.unlink()
+    update_record(run.path, status="diverged")
+    with pytest.raises(convlens.ModelFileError, match="Train anew with a lower learning rate"):
+        convlens.load(run.path)

@@ -17,7 +17,7 @@ from convlens.data.packed.dataset import Dataset, LedgerLine, Permit
 from convlens.data.packed.options import PackOptions
 from convlens.data.packed.pack import open_data
 from convlens.errors import DataError
-from convlens.evaluation.test_ledger import Ledger, inspect_test, ledger_path, open_test
+from convlens.evaluation.test_ledger import Ledger, inspect_test, ledger_path, open_test, sketch
 from convlens.files import state_folder
 from convlens.recipe import Recipe
 from tests.conftest import QUICK, TINY, shapes
@@ -154,6 +154,8 @@ def test_the_same_pictures_are_one_test_set(workplace: Path) -> None:
     for number, options in enumerate((PackOptions((16, 16)), *others), 1):
         openings = open_test(open_data(root, options), f"conv({number}, 3) {net}", recipe, 0)[1]
         assert (openings.count, openings.num_plans) == (number, number)
+    merged = open_data(root, PackOptions((16, 16))).merged()  # as folds have it
+    assert sketch(merged) == sketch(small) != ""
     other = folder(workplace / "other", range(1_000, 1_300))
     assert open_test(open_data(other, PackOptions((16, 16))), net, recipe, 0)[1].count == 1
     x, y = np.random.default_rng(0).integers(0, 256, (300, 8, 8), dtype=np.uint8), np.arange(300) % 2

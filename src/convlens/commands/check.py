@@ -130,6 +130,11 @@ def check(
         tables.print_json(findings.to_json() | {"files": written})
     else:
         _print(findings)
+        if write_groups is not None and write_labels is not None and not findings.has_own_splits and findings.clusters:
+            terminal.note(
+                "the table of groups has splits of its own: to judge its test labels blind, look at them there "
+                f"(check {terminal.as_argument(write_groups)} --labels --write-labels FILE)"
+            )
         if written:
             tables.print_text(f"written: {', '.join(terminal.as_argument(path) for path in written)}")
     if findings.falsifies:

@@ -80,7 +80,10 @@ def calibrate_by_folds(run: Run, dataset: Dataset, bar: Progress) -> None:
         bar.line(f"not calibrated: {_few(num)}")
         return
     calibration = calibration_of(logits_NK[measured], dataset.labels("train")[measured])
-    bar.line(f"{_said(calibration)}; what is unfamiliar is not told: every image was learned from")
+    bar.line(
+        f"{_said(calibration)}; what is unfamiliar is not told: every image was learned from (a training without "
+        "`folds` tells it)"
+    )
     _rewritten(load(run.model), calibration=calibration)
 
 
@@ -160,7 +163,7 @@ def calibration_of(logits_NK: NDArray[np.floating], labels_N: NDArray[np.integer
 
 
 def _few(num: int) -> str:
-    return f"{counted(num, 'image')} held out, and {LEAST_IMAGES} are needed"
+    return f"{counted(num, 'image')} held out, and {LEAST_IMAGES} are needed (`val_frac` holds more out)"
 
 
 def _said(found: Calibration) -> str:

@@ -326,7 +326,14 @@ def evaluate(
     corrections = () if labels is None else tuple(labels_of(labels))
     chosen = without(choose_images(classifier, data, split, read, data_root, progress), split, excluded)
     report = measure(classifier, replace(chosen, corrections=corrections), split, opened)
-    trained_on = classifier.card.dataset
+    trained_on, own = classifier.card.dataset, chosen.dataset.card.options
+    if own.relabelled and not corrections:
+        num = counted(len(own.relabelled), "label")
+        note = f"{num} of the whole data changed by a labels file: `labels=FILE` tells the score before it as well"
+        report = replace(report, asides=(*report.asides, note))
+    if corrections and (num_gone := sum(one.decision == "drop" for one in corrections) - report_dropped(report)):
+        note = f"{counted(num_gone, 'picture')} that the labels file drops not among them, before or after"
+        report = replace(report, asides=(*report.asides, note))
     if data is not None and not excluded and trained_on is not None and trained_on.options.exclude:
         num = counted(len(trained_on.options.exclude), "sample")
         note = (
@@ -334,6 +341,11 @@ def evaluate(
         )
         report = replace(report, asides=(*report.asides, note))
     return _kept(report, classifier.card, is_part=bool(excluded or corrections))
+
+
+def report_dropped(report: Report) -> int:
+    """How many of the measured images a labels file dropped."""
+    return 0 if report.before is None else report.before.num_dropped
 
 
 Opener = Callable[[Dataset, Classifier], tuple[Dataset, Openings]]

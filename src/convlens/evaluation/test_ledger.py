@@ -86,7 +86,7 @@ def sketch(dataset: Dataset) -> str:
     """The lowest keys of a test set's pictures, as hexadecimal digits: of two sets the share of the lowest of both
     together that is in both estimates how much they have in common (Broder, "On the resemblance and containment of
     documents", 1997). Keys depend on what is shown, or on the group, and not on size, framing and labels."""
-    keys = np.unique(mixed(dataset.split_keys(dataset.rows("test")), times=2))[:_SKETCH]
+    keys = np.unique(mixed(dataset.test_keys(), times=2))[:_SKETCH]
     return "".join(f"{key:0{_DIGITS}x}" for key in keys.tolist())
 
 

@@ -333,9 +333,9 @@ def _of_softmax(recording: Recording, unit: Unit) -> Working:
     powers = np.exp(scaled - scaled.max())
     own, total = float(powers[unit[0]]), float(powers.sum())
     lines: tuple[str, ...] = (
-        f"e^{_in_brackets(float(logits[unit[0]]), float(logits.max()), recording.scaling)} = {number(own)}",
-        f"over the sum of all {len(logits)}: {number(total)}",
-        f"{number(own)} / {number(total)} = {number(own / total)}",
+        f"e^{_in_brackets(float(logits[unit[0]]), float(logits.max()), recording.scaling)} = {number(own, 8)}",
+        f"over the sum of all {len(logits)}: {number(total, 8)}",
+        f"{number(own, 8)} / {number(total, 8)} = {number(own / total)}",
     )
     if recording.scaling != Scaling():
         lines += (f"calibrated: {recording.scaling}, fitted on validation images (1 would be plain softmax)",)

@@ -88,7 +88,11 @@ def _look_into_classifier(
     unfamiliar_1 = classifier.are_unfamiliar(framed[None])[1]
     is_unfamiliar = None if unfamiliar_1 is None else bool(unfamiliar_1[0])
     title = f"{name_of(image)}: {_in_words(names, probabilities)}"
-    title += ", but unfamiliar: the answer may mean nothing" if is_unfamiliar else ""
+    if classifier.is_blank(framed):
+        is_unfamiliar = True
+        title += ", but no ink found: the network saw a blank picture"
+    elif is_unfamiliar:
+        title += ", but unfamiliar: the answer may mean nothing"
     first = next((node for node in nodes.values() if isinstance(node.layer, Conv)), None)
     kernels = None if first is None else recording.tensors[f"{first.address}.weight"]
     rows = tuple(LayerValues(a, title_of(nodes[a]), nodes[a].formula, recording.values[a]) for a in chosen)

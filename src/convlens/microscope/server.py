@@ -167,7 +167,10 @@ class Microscope:
     async def _models(self, request: Request) -> Response:
         """What a tab can look into, the newest first."""
         here = await asyncio.to_thread(models_here)
-        about = {name: "" if run.val is None else percent(run.val.accuracy, 1) for name, run in here.items()}
+        about = {
+            name: run.status if run.status != "complete" else "" if run.val is None else percent(run.val.accuracy, 1)
+            for name, run in here.items()
+        }
         val = self._sessions[self._first].classifier.card.metrics.val
         first = {self._first: "" if val is None else percent(val.accuracy, 1)}
         return JSONResponse([{"name": name, "val": val} for name, val in (first | about).items()])

@@ -109,6 +109,7 @@ class Session:
             | {"dataset": card.dataset and {**card.dataset.to_json(), "name": shown(card.dataset.name, 80)}}
             | {"training": card.training and card.training.to_json(), "origin": card.origin and card.origin.to_json()}
             | {"created": card.created, "versions": dict(card.versions)}
+            | {"is_calibrated": card.calibration is not None}
             | {"val": _score(card.metrics.val), "has_validation": self._has_validation()}
             | {"test": _score(run.test if run else card.metrics.test)}
         )
@@ -216,6 +217,7 @@ class Session:
         known = self.classifier.card.unfamiliarity
         values = [recording.values[address] for address in (known.addresses if known else ())]
         about |= self._judged([_statistics_of(one)[None] for one in values], logits_K)
+        about["blank"] = self.classifier.is_blank(framed)
         return packed(about, {"image": framed, "probabilities": probabilities, "logits": recording.logits})
 
     def _record(self, framed: Pixels) -> Recording:

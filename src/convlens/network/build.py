@@ -138,7 +138,8 @@ class Network(nn.Module):
         return logits
 
     def forward(self, images_NHWC: Tensor, first: int = 0) -> Tensor:
-        """Logits of images; with `first` above 0 those of the outputs of the outermost layers before that one."""
+        """Logits (N, K) of images (N, H, W, C) of values 0..255, which are normalised here; with `first` above 0 those
+        of the outputs of the outermost layers before that one."""
         if first == 0:
             return self.forward_normalised(self.normalise(images_NHWC))
         x = images_NHWC

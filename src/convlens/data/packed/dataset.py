@@ -425,6 +425,11 @@ class Dataset:
         split_keys: NDArray[np.uint64] = self._index["split_key"][rows]
         return split_keys
 
+    def test_keys(self) -> NDArray[np.uint64]:
+        """uint64 (N,): the split keys of the data's test images, though these be merged into what is learned from."""
+        found: NDArray[np.uint64] = self._index["split_key"][self._index["split"] == SPLITS.index("test")]
+        return found
+
     @cached_property
     def has_groups(self) -> bool:
         """Whether samples belong to groups that somebody named: a writer, a part, a burst."""

@@ -40,6 +40,7 @@ const EXAMPLES = [
 const LOOK_AGAIN_MS = 700;
 let typing = 0;
 let following = 0;
+const given = {}; // what this page put into the fields
 let firstSeen = null; // of the training that is followed: {place, step, at}
 
 export function startLab(opened) {
@@ -55,9 +56,14 @@ export function startLab(opened) {
   byId("open").addEventListener("click", () => postJson("api/lab/open").then(opened, complain));
 }
 
+// The model's own sentence and values, but for what somebody has typed.
 export function openLab() {
-  byId("sentence").value = state.model.architecture;
-  for (const name of ["epochs", "batch_size", "lr"]) byId(name).value = state.model.recipe_values[name];
+  const own = { sentence: state.model.architecture };
+  for (const name of ["epochs", "batch_size", "lr"]) own[name] = String(state.model.recipe_values[name]);
+  for (const [name, value] of Object.entries(own)) {
+    if (byId(name).value === (given[name] ?? "")) byId(name).value = value;
+    given[name] = byId(name).value === value ? value : given[name];
+  }
   explain();
   follow();
 }

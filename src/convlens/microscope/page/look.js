@@ -1,6 +1,6 @@
 // The left column: what the network sees, its answer as bars, and the validation images that it gets wrong.
 
-import { complain, getArrays } from "./api.js";
+import { complain, getArrays, say } from "./api.js";
 import { fetchThumbnails } from "./blocks.js";
 import { cssOf, photograph } from "./colours.js";
 import { doubtOf } from "./doubt.js";
@@ -24,6 +24,7 @@ export function startLook() {
     byId("answer").replaceChildren();
     byId("mirrored").hidden = byId("doubt").hidden = byId("badge").hidden = true;
     byId("answer-note").textContent = "";
+    say("");
     delete byId("answer").dataset.label;
     byId("seen").width = byId("seen").height = 0;
     byId("seen-note").textContent = "";
@@ -77,7 +78,7 @@ function showAnswer() {
   const doubt = doubtOf(state.picture);
   byId("doubt").hidden = !doubt;
   byId("doubt").textContent = doubt;
-  byId("badge").textContent = [state.picture.unfamiliar && "unfamiliar", state.picture.uncertain && "uncertain"].filter(Boolean).join(", ");
+  byId("badge").textContent = [state.picture.blank ? "no ink found" : state.picture.unfamiliar && "unfamiliar", state.picture.uncertain && "uncertain"].filter(Boolean).join(", ");
   byId("badge").hidden = !byId("badge").textContent;
   if (both) mirrored.textContent = `With its mirror image, as predict answers: ${state.model.class_names[both.label]}, ${probability(both.probability)} %`;
   byId("answer-note").textContent = `${state.picture.true === undefined ? "" : "✓ the true class. "}Press a bar to see its arithmetic.${state.picture.unfamiliar === false ? " Much that is no such picture is called unfamiliar, but not all." : ""}`;
@@ -106,7 +107,7 @@ function showSeen() {
   const { input } = state.model;
   const { true: truth, name: sample } = state.picture;
   const known = truth === undefined ? "" : `; a validation image (${sample} in the data), in truth ${state.model.class_names[truth]}`;
-  byId("seen-note").textContent = `${height}×${width} pixels, ${FRAMINGS[input.framing]}${known}`;
+  byId("seen-note").textContent = `${height}×${width} pixels, ${state.picture.blank ? "no ink found" : FRAMINGS[input.framing]}${known}`;
   if (!overlay) return;
   const values = overlay.arrays.map.data;
   const reach = values.reduce((a, b) => Math.max(a, Math.abs(b)), 1e-12);

@@ -126,5 +126,5 @@ function showCalibration(report) {
     figure.append(circle);
   }
   byId("calibration").replaceChildren(figure, element("p", { class: "dim" },
-    `${report.text}. Expected calibration error ${percent(report.expected_calibration_error)}: above the line it is better than it says, below it worse. Larger circles stand for more images.`));
+    `${report.text}. Expected calibration error ${percent(report.expected_calibration_error)}: above the line it is better than it says, below it worse. Larger circles stand for more images.${state.model.is_calibrated ? " The temperature was fitted to these very images: on new ones expect a little more." : ""}`));
 }

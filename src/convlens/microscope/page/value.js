@@ -93,7 +93,8 @@ function build({ address, unit }) {
 
 function check(working) {
   const difference = Math.abs(working.result - working.value);
-  return `Re-computed in double precision: ${number(working.result, 8)}; the network's own float32 value: ${number(working.value, 8)}; `
+  const rounded = working.products || working.window ? "Cells are rounded, sums are of the full values. " : "";
+  return `${rounded}Re-computed in double precision: ${number(working.result, 8)}; the network's own float32 value: ${number(working.value, 8)}; `
     + `they differ by ${number(difference, 2)}.${working.agrees ? "" : " That is more than rounding explains: please report it."}`;
 }
 
