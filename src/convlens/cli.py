@@ -122,12 +122,12 @@ def _options_of(arguments: list[str]) -> list[Any]:
 
 
 def _refuse_repeated(arguments: list[str]) -> None:
-    """Raises UsageError where an option of one value stands twice: the first would be passed over in silence."""
+    """Raises UsageError where a list stands twice: the later of two values counts, as everywhere, and who gives two
+    lists means both."""
     typed = [argument.partition("=")[0] for argument in arguments]
     for option in _options_of(arguments):
-        if not (option.multiple or option.is_flag) and sum(typed.count(name) for name in option.opts) > 1:
-            more = ": put both lists into one file" if option.opts[0] == "--exclude" else ": say it once"
-            raise UsageError(f"{option.opts[0]} stands twice{more}")
+        if option.opts[0] in ("--exclude", "--labels") and not option.is_flag and typed.count(option.opts[0]) > 1:
+            raise UsageError(f"{option.opts[0]} stands twice: put both lists into one file")
 
 
 _NO_NUMBER = re.compile(r"Invalid value for '(--[a-z-]+)'.*: Input should be a valid (number|integer)")

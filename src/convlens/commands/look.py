@@ -39,6 +39,7 @@ def look(
     terminal.check_new_file(film, "--film", (".gif", ".webp", ".png", ".svg", ".pdf"), overwrite=overwrite)
     if image is None and film is None:
         raise UsageError("name a picture to look at: convlens look MODEL IMAGE (or --film FILE for the filters alone)")
+    terminal.loading(to_people=True)
     import convlens
 
     # Everything is looked at before anything is written: a command that fails leaves nothing behind.

@@ -33,6 +33,7 @@ def review(
 
     Then: train DATA --labels LABELS, evaluate MODEL --labels LABELS.
     """
+    terminal.loading(to_people=True)
     import convlens
 
     with terminal.progress() as bar, ended_by_ctrl_c():

@@ -24,6 +24,7 @@ def serve(
     device: Device = None,
 ) -> None:
     """Open a model in the microscope: a page to draw on, look into, design, teach and train in."""
+    terminal.loading(to_people=True)
     import convlens
 
     with terminal.progress() as bar, ended_by_ctrl_c():

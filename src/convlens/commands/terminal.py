@@ -39,9 +39,10 @@ def progress() -> Iterator[Progress]:
         yield _Worded(bar)
 
 
-def loading() -> None:
-    """Say what takes the first second or two, where it does."""
-    if "torch" not in sys.modules:
+def loading(*, to_people: bool = False) -> None:
+    """Say what takes the first second or two, where it does; `to_people` alone where programs read the first line, or
+    count them."""
+    if "torch" not in sys.modules and (not to_people or (sys.stderr is not None and sys.stderr.isatty())):
         Lines().line("loading PyTorch")
 
 

@@ -8,6 +8,7 @@ nobody doubts come in between: a person who is told what to see sees it.
 import asyncio
 import io
 import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -85,7 +86,9 @@ def review(
     with open_progress(progress) as bar:
         found = Review.opened(Path(labels), data, read, data_root)
         serve_app(found.app, door, f"the review ({found.num_decided:,} of {len(found.rows):,} decided)", bar)
-        bar.line(f"{shown(labels, 200)}: {found.num_decided:,} of {len(found.rows):,} decided")
+        tally = Counter(row.decision for row in found.rows if row.decision)
+        said = f" ({', '.join(f'{num:,} {decision}' for decision, num in sorted(tally.items()))})" if tally else ""
+        bar.line(f"{shown(labels, 200)}: {found.num_decided:,} of {len(found.rows):,} decided{said}")
 
 
 class Review:

@@ -59,7 +59,8 @@ function go(step) {
 function count(decided) {
   byId("progress").max = rows.length;
   byId("progress").value = decided;
-  byId("count").textContent = `${decided} of ${rows.length} decided`;
+  const skipped = rows.filter((row) => row.decision === "skip").length;
+  byId("count").textContent = `${decided} of ${rows.length} decided${skipped ? `, ${skipped} of them skipped` : ""}`;
 }
 
 async function decide(decision, label = "") {
