@@ -331,8 +331,9 @@ def evaluate(
         num = counted(len(own.relabelled), "label")
         note = f"{num} of the whole data changed by a labels file: `labels=FILE` tells the score before it as well"
         report = replace(report, asides=(*report.asides, note))
-    if corrections and (num_gone := sum(one.decision == "drop" for one in corrections) - report_dropped(report)):
-        note = f"{counted(num_gone, 'picture')} that the labels file drops not among them, before or after"
+    drops = {one.path for one in moved_to(corrections, own.exclude) if one.decision == "drop"}
+    if num_gone := len(drops & set(own.exclude)):
+        note = f"{counted(num_gone, 'picture')} of the whole data dropped in training already, and in neither score"
         report = replace(report, asides=(*report.asides, note))
     if data is not None and not excluded and trained_on is not None and trained_on.options.exclude:
         num = counted(len(trained_on.options.exclude), "sample")
@@ -341,11 +342,6 @@ def evaluate(
         )
         report = replace(report, asides=(*report.asides, note))
     return _kept(report, classifier.card, is_part=bool(excluded or corrections))
-
-
-def report_dropped(report: Report) -> int:
-    """How many of the measured images a labels file dropped."""
-    return 0 if report.before is None else report.before.num_dropped
 
 
 Opener = Callable[[Dataset, Classifier], tuple[Dataset, Openings]]
