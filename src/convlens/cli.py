@@ -132,7 +132,7 @@ def _refuse_repeated(arguments: list[str]) -> None:
 
 _NO_NUMBER = re.compile(r"Invalid value for '(--[a-z-]+)'.*: Input should be a valid (number|integer)")
 _NO_OPTION = re.compile(r"No such option: --([a-z-]+)")
-_NAMED = re.compile(r"(unknown )?([a-z]+(?:_[a-z]+)*)(?= must be | ')")
+_NAMED = re.compile(r"(?:unknown (?=[a-z_]+ ')|(?=[a-z_]+ must be ))([a-z_]+)")
 
 
 def _in_typed_words(message: str, arguments: list[str]) -> str:
@@ -149,7 +149,7 @@ def _in_typed_words(message: str, arguments: list[str]) -> str:
         return f"{message} (did you mean --{called.replace('_', '-')}?)" if called else message
     options = {one.name: one.opts[0] for one in _options_of(arguments)}
     if found := _NAMED.match(message):
-        message = (found[1] or "") + str(options.get(found[2], found[2])) + message[found.end() :]
+        return message[: found.start(1)] + str(options.get(found[1], found[1])) + message[found.end() :]
     return message
 
 

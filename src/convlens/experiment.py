@@ -484,7 +484,10 @@ def _refuse_changes(run: Run, request: TrainRequest, record: RunRecord, recipe: 
     now["device"] = None if request.device in (None, "auto") else resolve_device(str(request.device))
     now |= {name: getattr(request, name) or None for name in ("keep_filters", "omit_record")}
     now["parent"] = None if request.start is None else str(model_path(request.start).resolve())
-    asked = request.options.to_json()
+    options = request.options  # in a run's record what a labels file drops is left out
+    changed = tuple(one for one in options.relabelled if one.now)
+    left_out = tuple(sorted({*options.exclude, *options.drops}))
+    asked = options.replace(exclude=left_out, relabelled=changed).to_json()
     then |= record.dataset.options.to_json()
     now |= {name: value or None for name, value in asked.items()}
     for name, value in now.items():

@@ -13,7 +13,7 @@ from convlens.data.packed.exclusions import matched
 from convlens.data.packed.options import PackOptions
 from convlens.data.packed.pack import open_data, open_listed
 from convlens.data.sources.recognise import open_source
-from convlens.errors import DataError
+from convlens.errors import DataError, RunError
 from tests.helpers import folder, trained
 
 NAMES = ("train/ant/0.png", "train/ant/1.png", "train/bee/0.png", "test/ant/0.png")
@@ -136,3 +136,17 @@ def test_parts_of_a_large_folder_know_their_own_labels_alone(workplace: Path) ->
     assert {one.path for one in part.relabelled} <= names and set(part.exclude) <= names
     open_data_of = open_listed(part.source, part.of(PackOptions((8, 8))), val_frac=0.1, progress="none")
     assert len(open_data_of) == len(names) - len(part.exclude)
+
+
+def test_a_run_with_a_labels_file_is_resumed_by_the_same_command(workplace: Path) -> None:
+    """What the file drops is left out in the run's record; named again it is the same, another file is refused."""
+    root = folder(workplace / "data", range(60))
+    rows = [Correction("ant/0.png", "ant", "change", "bee"), Correction("ant/2.png", "ant", "drop")]
+    write_corrections(Path("labels.csv"), rows)
+    run = trained(root, labels="labels.csv", stop=lambda: True)
+    assert run.status == "interrupted" and run.record.dataset.options.exclude == ("ant/2.png",)
+    assert convlens.train(resume=run, labels="labels.csv", progress="none").status == "complete"
+    again = trained(root, labels="labels.csv", stop=lambda: True)
+    write_corrections(Path("other.csv"), rows[:1])
+    with pytest.raises(RunError, match="was begun with exclude"):
+        convlens.train(resume=again, labels="other.csv", exclude=["ant/4.png"], progress="none")

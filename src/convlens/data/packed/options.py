@@ -45,6 +45,11 @@ class PackOptions(Record, frozen=True):
         found = Corrections.of(labels_of(labels))
         return self.replace(relabelled=(*found.changed, *(Relabelled(name, "", "") for name in found.dropped)))
 
+    @property
+    def drops(self) -> tuple[str, ...]:
+        """The samples that a labels file drops, by its names for them, until the data are listed."""
+        return tuple(one.path for one in self.relabelled if not one.now)
+
     @classmethod
     def for_input(cls, spec: InputSpec, read: ReadOptions, *, all_test: bool = False) -> Self:
         """The options that frame pictures as a model's InputSpec says."""
