@@ -72,10 +72,12 @@ class Answers(NamedTuple):
 
 class Thresholds(Record, frozen=True, kw_only=True):
     """What was promised, with which confidence: a rejection, or requirements of classes; `by_group`: not of images but
-    of groups of them, each of which counts as wrong where one image of it is."""
+    of groups of them, each of which counts as wrong where one image of it is; `by_folds`: set by what the networks of
+    the folds answered, which learned from fewer pictures than the one that promises."""
 
     confidence: Share
     by_group: bool = False
+    by_folds: bool = False
     reject: Rejection | None = None
     require: Annotated[tuple[Requirement, ...], Meta(max_length=100)] = ()
 
@@ -116,7 +118,10 @@ class Thresholds(Record, frozen=True, kw_only=True):
     def terms(self) -> str:
         """With which confidence, and what is counted."""
         counted_by = ", counted by groups: one is wrong where one picture of it is" if self.by_group else ""
-        return f"with {100 * self.confidence:g} % confidence{counted_by}"
+        taken_over = (
+            ", as the networks of its folds keep it, which learned from fewer pictures" if self.by_folds else ""
+        )
+        return f"with {100 * self.confidence:g} % confidence{taken_over}{counted_by}"
 
 
 class Wish(NamedTuple):

@@ -113,6 +113,7 @@ class _Kept:
         return response.status
 
 
+@pytest.mark.slow
 @row("B3", "400 idle connections to a server that may have 128 descriptors")
 def test_more_connections_than_descriptors(serve: Callable[..., Served]) -> None:
     """A known client is answered all the while, a new one once the silent have had their half second; standard error
@@ -234,6 +235,7 @@ def test_the_end_is_quiet(serve: Callable[..., Served]) -> None:
             client.close()
 
 
+@pytest.mark.slow
 @row("B19", "the server is killed, its terminal closed, while the lab trains")
 def test_what_was_started_ends(serve: Callable[..., Served]) -> None:
     """The training is saved and ends."""

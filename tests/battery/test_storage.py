@@ -151,6 +151,7 @@ def test_no_room(copied: Callable[[], Path], limit: int) -> None:
     assert code in (0, 2) and "Traceback" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(IS_ROOT and not shutil.which("setpriv"), reason="root reads everything, and setpriv is missing")
 @row("A4", "permissions: read-only run, cache and state, unreadable files and folders, as a user that is not root")
 def test_permissions(copied: Callable[[], Path], tmp_path: Path) -> None:
@@ -239,7 +240,10 @@ def test_four_pack_at_once(place: Path, tmp_path: Path) -> None:
 # ---------------------------------------------------------------- signals and streams
 
 
-@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGHUP", "twice"])
+_SLOW = [pytest.param(how, marks=pytest.mark.slow) for how in ("SIGINT", "SIGTERM")]  # tests/commands has them too
+
+
+@pytest.mark.parametrize("how", ["SIGHUP", "twice", *_SLOW])
 @row("A6a", "SIGINT, SIGTERM, SIGHUP (a closed terminal), one after the other, while it trains")
 def test_a_signal_ends_a_training_well(copied: Callable[[], Path], whole: Path, how: str) -> None:
     """Saved, interrupted, exit code 130, 143 or 129; resumed to the same tensors."""
@@ -318,7 +322,7 @@ def closed(*numbers: int) -> dict[str, Any]:
     return {"preexec_fn": close}
 
 
-@pytest.mark.parametrize("numbers", [(2,), (0, 1, 2), pytest.param((1,), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("numbers", [(0, 1, 2), *(pytest.param((n,), marks=pytest.mark.slow) for n in (1, 2))])
 @row("A6e", "standard streams closed: train, evaluate, pack, check, predict, runs, explain")
 def test_closed_streams_change_nothing(copied: Callable[[], Path], whole: Path, numbers: tuple[int, ...]) -> None:
     """Exit codes and results are those with open streams."""

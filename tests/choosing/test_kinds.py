@@ -86,6 +86,7 @@ def test_hands_are_not_mirrored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert any("not mirrored" in line and "is taken for" in line for line in said.lines)
 
 
+@pytest.mark.slow
 def test_where_nothing_is_up_pictures_are_turned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Turned cells are recognised as well as upright ones: quarter turns and flips."""
     monkeypatch.setattr(choosing, "rate_of", lambda *_, **__: 2_000.0)

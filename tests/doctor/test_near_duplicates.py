@@ -79,6 +79,7 @@ def test_copies_among_all_photographs(name: str, num: int, kind: str, tmp_path: 
     assert len(wrong) <= 0.05 * (len(right) + len(wrong)), wrong
 
 
+@pytest.mark.slow
 def test_many_copies_of_one_picture_are_one_group(sixty: list[Image.Image]) -> None:
     """An augmented folder: the copies of each of six photographs end up with their original, none with another."""
     originals = sixty[:6]
@@ -203,7 +204,7 @@ def test_many_pictures_are_searched_in_cells(monkeypatch: pytest.MonkeyPatch) ->
     assert len(alike() & whole) >= 0.95 * len(whole)
 
 
-@pytest.mark.parametrize("num", [1, 2, 5, 20])
+@pytest.mark.parametrize("num", [1, 2, 5, pytest.param(20, marks=pytest.mark.slow)])
 def test_copies_among_hardly_any_pictures(num: int, sixty: list[Image.Image]) -> None:
     """One to twenty photographs, and a copy of each in one of the ways: so few teach the search nothing, and each is
     looked at with each."""

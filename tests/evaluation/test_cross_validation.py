@@ -110,6 +110,28 @@ def test_what_the_folds_answered_is_kept_and_reported(workplace: Path, command: 
         convlens.evaluate(trained_on(shapes(100, 4), recipe=HARDLY), split="folds", progress="none")
 
 
+def test_what_the_folds_answered_is_compared_and_promised_by(workplace: Path, command: Command) -> None:
+    """Number and sorter are one model: runs with folds are compared on all images, and thresholds are set by what was
+    held out, said to be taken over. Nothing is written where nothing can be measured."""
+    data = shapes(400, 2)
+    one, other = (trained_on(data, recipe=QUICK.replace(epochs=epochs), folds=3) for epochs in (4, 1))
+    found = convlens.compare([one, other], split="folds", progress="none")
+    assert found.n == 400 and one.cross_validation is not None
+    assert found.contenders[0].accuracy == one.cross_validation.accuracy
+    with pytest.raises(DataError, match="no model of a run that was trained with `folds`"):
+        convlens.compare([one, trained_on(data, recipe=HARDLY)], split="folds", progress="none")
+    before = one.model.read_bytes()
+    with pytest.raises(DataError, match="split=folds"):
+        convlens.evaluate(one, reject=0.2, progress="none")
+    assert one.model.read_bytes() == before
+    report = convlens.evaluate(one, split="folds", reject=0.2, progress="none")
+    made = read_model(one.model).card.thresholds
+    assert made is not None and made.by_folds and made.reject is not None and made.reject.num_images == 400
+    assert "as the networks of its folds keep it" in str(report) and "thresholds were set by" in str(report)
+    done = command("compare", one.path, other.path, "--split", "folds")
+    assert done.returncode == 0 and "the same 400 images" in done.stdout
+
+
 def test_folds_keep_groups_together_and_classes_even() -> None:
     """Images of one draw share a fold; each class is spread evenly; every fold is dealt the same whatever the order."""
     rng = np.random.default_rng(0)

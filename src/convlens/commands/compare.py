@@ -40,7 +40,7 @@ def compare(
         str | None,
         flag(_DATA, DATA, metavar="DATA", show_default="what the first was trained on", autocompletion=complete_data),
     ] = None,
-    split: Annotated[str, flag("test (each look is written down), val or train.", EVALUATION)] = "test",
+    split: Annotated[str, flag("test (each look is written down), val, train, or folds.", EVALUATION)] = "test",
     device: Device = None,
     group: Group = None,
     layout: Layout = None,

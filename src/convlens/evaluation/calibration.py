@@ -91,11 +91,13 @@ def promised(
     classifier: Classifier,
     require: Sequence[str],
     reject: float | None,
+    folds: tuple[Dataset, NDArray[np.float32]] | None,
     data_root: str | Path | None,
     progress: str | Progress,
 ) -> Classifier:
-    """The classifier with thresholds that keep what is asked of it, set by its own validation images and written into
-    its file; without any where nothing is asked. Raises DataError where it cannot be promised, UsageError."""
+    """The classifier with thresholds that keep what is asked of it, set by its own validation images (of a run
+    with `folds` by its data and the logits of what was held out) and written into its file; without any where nothing
+    is asked. Raises DataError where it cannot be promised, UsageError."""
     if require and reject is not None:
         raise UsageError("`require` and `reject` are two ways to choose thresholds: ask for one of them")
     card = classifier.card
@@ -106,22 +108,32 @@ def promised(
         return _rewritten(classifier, thresholds=None)
     if reject is not None:
         reject = checked("reject", reject, real(1e-6, 0.5, open_high=True))
-    if card.dataset is None or card.dataset.is_merged:
+    if card.dataset is None:
         raise DataError("nothing can be promised: the model has no validation images of its own")
-    dataset = reopen(card.dataset, data_root=data_root, progress=progress)
-    measured, may_be_seen = held_out(card, dataset)
-    if may_be_seen or not measured.any():
-        why = "validation images may be among those that its parent learned from" if may_be_seen else "there are none"
-        raise DataError(f"nothing can be promised by the validation images: {why}")
-    rows = dataset.rows("val")[measured]
-    p_NK = classifier.probabilities(classifier.logits(dataset.images_at(rows)))
+    if folds is not None:
+        dataset, logits_NK = folds
+        measured = ~np.isnan(logits_NK[:, 0])
+        rows, logits_NK = dataset.rows("train")[measured], logits_NK[measured]
+    elif card.dataset.is_merged:
+        raise DataError("the model has no validation images: a promise is set by its folds, with `split=folds`")
+    else:
+        dataset = reopen(card.dataset, data_root=data_root, progress=progress)
+        measured, may_be_seen = held_out(card, dataset)
+        if may_be_seen or not measured.any():
+            why = (
+                "validation images may be among those that its parent learned from" if may_be_seen else "there are none"
+            )
+            raise DataError(f"nothing can be promised by the validation images: {why}")
+        rows = dataset.rows("val")[measured]
+        logits_NK = classifier.logits(dataset.images_at(rows))
+    p_NK = classifier.probabilities(logits_NK)
     labels_N, groups_N = dataset.labels_at(rows), dataset.groups_at(rows)
     found = (
         thresholds.reject(p_NK, labels_N, reject, groups_N)
         if reject is not None
         else thresholds.require(p_NK, labels_N, wanted, card.class_names, groups_N)
     )
-    return _rewritten(classifier, thresholds=found)
+    return _rewritten(classifier, thresholds=found.replace(by_folds=folds is not None))
 
 
 def calibration_of(logits_NK: NDArray[np.floating], labels_N: NDArray[np.integer]) -> Calibration:

@@ -29,6 +29,7 @@ from convlens.data.sources.base import SPLITS, ReadOptions
 from convlens.data.sources.strict_csv import read_csv
 from convlens.errors import DataError, UsageError
 from convlens.evaluation.evaluate import Report, choose_images, measure, opened
+from convlens.evaluation.report import FOLDS
 from convlens.evaluation.test_ledger import open_test, plan_hash
 from convlens.metrics import calibration_error, cross_entropy, interval_of
 from convlens.paired import Difference, compared, holm
@@ -340,9 +341,10 @@ def compare(
     `label` or `prediction`; paths as the data has them). Runs that differ in nothing but their seed are one plan, and
     plans are compared over seeds and images together. Without `data` it is the set that the first was trained on. Each
     image that all were measured on counts; each look at test is written down. Raises DataError, UsageError, and as
-    `evaluate` does.
+    `evaluate` does. `split` is "test", "val", "train", or "folds", for runs with folds and predictions of others: all
+    images, each as the network answered that did not learn from it.
     """
-    checked("split", split, choice(SPLITS), DataError)
+    checked("split", split, choice((*SPLITS, FOLDS)), DataError)
     read = ReadOptions(group, layout, label, path_column, label_column)
     places = _places(models)
     with open_progress(progress) as bar:
@@ -361,6 +363,10 @@ def compare(
             chosen = choose_images(classifier, wanted, split, read, data_root, bar)
             reports.append(measure(classifier, chosen, split, opened))
         if all(report is None for report in reports):
+            if split == FOLDS:
+                raise UsageError(
+                    "files of predictions alone have no folds: leave `split` away, or name a run with folds too"
+                )
             base = _only_data(data, read, data_root, bar)
         else:
             base = next(report.measured.dataset for report in reports if report is not None and report.measured)
@@ -369,7 +375,9 @@ def compare(
             for number, report in enumerate(reports)
             if report is None
         }
-        for number in answers if split == "test" else ():  # a plan of its own, of which only the answers are known
+        for number in (
+            answers if split in ("test", FOLDS) else ()
+        ):  # a plan of its own, of which only the answers are known
             base, _ = open_test(base, f"predictions {files.sha256_of_file(_where(places[number]))}", None, None)
         told = [
             _of_table(answers[number], base, split) if report is None else _of_report(report)
@@ -400,6 +408,11 @@ def _places(models: Any) -> list[Any]:
     if len(found) < 2:
         raise UsageError("compare needs two models, or more")
     return found
+
+
+def _rows_of(split: str) -> str:
+    """The split whose rows are measured: a data set that was merged for folds has all in train."""
+    return "train" if split == FOLDS else split
 
 
 def _is_table(place: Any) -> bool:
@@ -492,7 +505,7 @@ def _answers_of(path: Path, dataset: Dataset, split: str) -> dict[str, str]:
             raise DataError(f"{where} names {shown(path_said)!r}, no picture of {dataset.name}: is it of other data?")
         if found.setdefault(name, label) != label:
             raise DataError(f"{where} has two different answers for {shown(path_said)!r}")
-    wanted = [samples[row] for row in dataset.rows(split).tolist()]
+    wanted = [samples[row] for row in dataset.rows(_rows_of(split)).tolist()]
     missing = [name for name in wanted if name not in found]
     if missing:
         raise DataError(
@@ -503,7 +516,7 @@ def _answers_of(path: Path, dataset: Dataset, split: str) -> dict[str, str]:
 
 
 def _of_table(answers: dict[str, str], dataset: Dataset, split: str) -> _Told:
-    labels = [dataset.class_names[k] for k in dataset.labels(split).tolist()]
+    labels = [dataset.class_names[k] for k in dataset.labels(_rows_of(split)).tolist()]
     hashes = dict(zip(dataset.sample_names(), dataset.source_hashes(), strict=True))
     return _Told(dict(zip(answers, labels, strict=True)), answers, hashes)
 

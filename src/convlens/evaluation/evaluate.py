@@ -234,7 +234,7 @@ class Report:
         """What must be known beside the score."""
         lines = [] if self.before is None else self.before.lines()
         lines += map(str, self.promises)
-        if self.promises and self.split == "val":
+        if self.promises and self.split in ("val", FOLDS):
             lines.append("these are the images that the thresholds were set by: on others it may hold less well")
         if self.num_unfamiliar is not None:
             low, high = wilson_interval(self.num_unfamiliar, self.n)
@@ -309,22 +309,24 @@ def evaluate(
     it): the score is that after them, and the one before is told too. `views` and `raw` are what `load` takes.
 
     `require` asks for a promise, "CLASS recall>=0.99" or "CLASS precision>=0.9", or several; `reject` that at most such
-    a share of its answers is wrong. Thresholds are set for it by the model's own validation images, so that it holds
-    with 90 % confidence, replace those that it had, and are kept in its file: `predict` answers by them.
-    `require="none"` takes them out.
+    a share of its answers is wrong. Thresholds are set for it by the model's own validation images (with "folds" by
+    what was held out), so that it holds with 90 % confidence, replace those that it had, and are kept in its file:
+    `predict` answers by them. `require="none"` takes them out.
 
     Raises DataError where a class is unknown to the model, nothing is left to measure, the counts do not add up, or a
     promise cannot be given.
     """
     checked("split", split, choice((*SPLITS, FOLDS)), DataError)
     classifier = load(model, device, views, raw=raw or None)
-    asked = [require] if isinstance(require, str) or not isinstance(require, Iterable | None) else list(require or ())
-    if asked or reject is not None:
-        classifier = promised(classifier, [] if asked == ["none"] else asked, reject, data_root, progress)
     read = ReadOptions(group, layout, label, path_column, label_column)
     excluded = exclusions(exclude)
     corrections = () if labels is None else tuple(labels_of(labels))
     chosen = without(choose_images(classifier, data, split, read, data_root, progress), split, excluded)
+    _check_something_is_left(chosen, classifier, split)
+    asked = [require] if isinstance(require, str) or not isinstance(require, Iterable | None) else list(require or ())
+    if asked or reject is not None:
+        folds = None if chosen.logits_NK is None else (opened(chosen.dataset, classifier)[0], chosen.logits_NK)
+        classifier = promised(classifier, [] if asked == ["none"] else asked, reject, folds, data_root, progress)
     report = measure(classifier, replace(chosen, corrections=corrections), split, opened)
     trained_on, own = classifier.card.dataset, chosen.dataset.card.options
     if own.relabelled and not corrections:
@@ -361,17 +363,7 @@ def measure(classifier: Classifier, chosen: "Choice", split: str, open_test_for:
     dataset = chosen.dataset
     mapping = _matched(classifier, dataset)
     num_expected = int(chosen.keep.sum())
-    if num_expected == 0:
-        left_out = f" but {chosen.num_left_out:,} that {chosen.why_left_out}" if chosen.num_left_out else ""
-        if dataset.card.split_by == "evaluation" and split != "test":
-            left_out += ": of data that is named here all is test; leave it away for the model's own"
-        trained_on = classifier.card.dataset
-        if dataset.is_merged or (trained_on is not None and trained_on.is_merged):
-            raise DataError(
-                f"the model was trained on all images of {dataset.name}: evaluate it on other data, or with "
-                "`split=folds`, as the networks of its folds answered"
-            )
-        raise DataError(f"{dataset.name} has no {split} images{left_out}")
+    _check_something_is_left(chosen, classifier, split)
     openings = None
     if split in ("test", FOLDS):
         dataset, openings = open_test_for(dataset, classifier)
@@ -416,6 +408,22 @@ def measure(classifier: Classifier, chosen: "Choice", split: str, open_test_for:
         num_unfamiliar=None if known is None else int(known.are_unfamiliar(statistics, logits).sum()),
         measured=Measured(classifier, dataset, split, images, labels, logits, groups_N, chosen.is_own),
     )
+
+
+def _check_something_is_left(chosen: "Choice", classifier: Classifier, split: str) -> None:
+    """Raises DataError where there is nothing to measure, with the reason."""
+    dataset, trained_on = chosen.dataset, classifier.card.dataset
+    if chosen.keep.any():
+        return
+    left_out = f" but {chosen.num_left_out:,} that {chosen.why_left_out}" if chosen.num_left_out else ""
+    if dataset.card.split_by == "evaluation" and split != "test":
+        left_out += ": of data that is named here all is test; leave it away for the model's own"
+    if dataset.is_merged or (trained_on is not None and trained_on.is_merged):
+        raise DataError(
+            f"the model was trained on all images of {dataset.name}: evaluate it on other data, or with "
+            "`split=folds`, as the networks of its folds answered"
+        )
+    raise DataError(f"{dataset.name} has no {split} images{left_out}")
 
 
 def _corrected(
