@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 import subprocess
@@ -64,6 +65,19 @@ def test_examples_in_the_documents_parse() -> None:
     for block in blocks:
         parsed: Any = convlens.parse(block.strip())
         assert convlens.parse(str(parsed)) == parsed
+
+
+def test_the_python_reference_has_every_name() -> None:
+    """docs/python.md has each public name, and each parameter of each function: docs/python_reference.py makes it."""
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    sections = dict(part.split("\n", 1) for part in text.split("\n## ")[1:])
+    assert set(sections) == set(convlens.__all__)
+    for name, section in sections.items():
+        value: Any = getattr(convlens, name)
+        if inspect.isfunction(value):
+            missing = [one for one in inspect.signature(value).parameters if one != "more" and one not in section]
+            assert not missing, (name, missing)
+        assert (inspect.getdoc(value) or "").split("\n")[0] in section or not callable(value), name
 
 
 def test_the_picture_of_the_rooms_shows_these_rooms() -> None:

@@ -31,7 +31,7 @@ from convlens.commands.verify import verify
 from convlens.errors import ConvlensError, StorageError, UsageError
 from convlens.render import tables
 from convlens.signals import clean_up_on_ending, give_up_stdout, is_lost, was_interrupted
-from convlens.text import shown
+from convlens.text import did_you_mean, shown
 
 app = typer.Typer(
     name="convlens",
@@ -137,17 +137,15 @@ _NAMED = re.compile(r"(?:unknown (?=[a-z_]+ ')|(?=[a-z_]+ must be ))([a-z_]+)")
 
 def _in_typed_words(message: str, arguments: list[str]) -> str:
     """An error in the words of this command line: options as they are typed, and the value that is no number."""
+    options = {one.name: one.opts[0] for one in _options_of(arguments)}
     if found := _NO_NUMBER.match(message):
         option, kind = found.groups()
         words = [word for argument in arguments for word in argument.split("=", 1)]
         value = words[words.index(option) + 1] if option in words[:-1] else ""
         return f"{option} takes a {'whole number' if kind == 'integer' else kind}, not {shown(value)!r}"
     if (found := _NO_OPTION.match(message)) and "(" not in message:
-        from convlens.recipe import OTHERWISE_CALLED
-
-        called = OTHERWISE_CALLED.get(found[1].replace("-", "_"))
-        return f"{message} (did you mean --{called.replace('_', '-')}?)" if called else message
-    options = {one.name: one.opts[0] for one in _options_of(arguments)}
+        near = did_you_mean(found[1].replace("-", "_"), options)
+        return message + near.replace("'", "").replace("mean ", "mean --").replace("_", "-")
     if found := _NAMED.match(message):
         return message[: found.start(1)] + str(options.get(found[1], found[1])) + message[found.end() :]
     return message

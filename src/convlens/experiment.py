@@ -31,7 +31,7 @@ from convlens.network.memory import check_memory
 from convlens.network.pretrained import model_path
 from convlens.presets import what_it_takes
 from convlens.progress import Progress, open_progress
-from convlens.recipe import OTHERWISE_CALLED, Recipe
+from convlens.recipe import Recipe
 from convlens.run import (
     CURVE_FILE,
     INPUTS_FILE,
@@ -57,7 +57,7 @@ MAX_EXCLUDED_CHARACTERS = 500_000  # of names, which the card of the model repea
 
 def train(
     data: Any = None,
-    *,
+    *more: Any,
     preset: str | None = None,
     architecture: str | None = None,
     recipe: Recipe | Mapping[str, Any] | None = None,
@@ -123,6 +123,8 @@ def train(
     Raises ConvlensError: DataError, SentenceError, RecipeError, UsageError, DeviceError, RunError, StorageError,
     TrainingError (too little memory), DivergedError.
     """
+    if more:
+        raise UsageError("train takes one thing to learn from: pictures and labels go together, as train((x, y))")
     said = dict(locals())
     said["recipe"] = _with_fields(recipe, recipe_fields, list(said))
     every = checked("checkpoint_every", checkpoint_every, real(0, 1e9))
@@ -142,8 +144,7 @@ def _with_fields(recipe: Any, named: Mapping[str, Any], parameters: list[str]) -
     known = Recipe().to_json()
     for name in named:
         if name not in known:
-            called = OTHERWISE_CALLED.get(name)
-            near = f" (did you mean {called!r}?)" if called else did_you_mean(name, [*parameters, *known])
+            near = did_you_mean(name, [*parameters, *known])
             raise UsageError(f"train has no parameter {shown(name)!r}, and a recipe no such field{near}")
     if not named:
         return recipe

@@ -17,8 +17,6 @@ from convlens.text import did_you_mean, shown
 OPTIMIZERS = ("adam", "adamw", "sgd", "muon")
 SCHEDULES = ("constant", "triangle", "cosine")
 # What other programs call a field.
-OTHERWISE_CALLED = {"learning_rate": "lr", "num_epochs": "epochs", "max_epochs": "epochs", "bs": "batch_size"}
-OTHERWISE_CALLED |= {"batchsize": "batch_size", "wd": "weight_decay", "optim": "optimizer"}
 PRECISIONS = ("auto", "float32", "bfloat16")
 BALANCES = ("none", "weights", "sampling")
 HEADS = ("kept", "logistic", "means")

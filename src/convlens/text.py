@@ -43,9 +43,30 @@ def table_cell(value: object) -> str:
     return text
 
 
+# As other programs and people say it.
+_OTHERWISE_CALLED = {
+    **dict.fromkeys(("learning_rate", "learnrate", "learningrate"), "lr"),
+    **dict.fromkeys(("num_epochs", "max_epochs", "n_epochs"), "epochs"),
+    **dict.fromkeys(("bs", "batchsize"), "batch_size"),
+    "wd": "weight_decay",
+    "optim": "optimizer",
+    **dict.fromkeys(("validation", "valid", "dev"), "val"),
+    "training": "train",
+    "gpu": "cuda",
+    **dict.fromkeys(("dense", "fc", "fullyconnected", "fully_connected", "lazylinear"), "linear"),
+    **dict.fromkeys(("convolution", "convolutional", "conv2d"), "conv"),
+    **dict.fromkeys(("pool", "pooling", "maxpooling", "maxpooling2d", "max_pool"), "maxpool"),
+    **dict.fromkeys(("averagepooling", "averagepooling2d", "meanpool"), "avgpool"),
+    **dict.fromkeys(("gap", "adaptiveavgpool2d"), "globalavgpool"),
+    **dict.fromkeys(("bn", "batchnormalization"), "batchnorm"),
+    "swish": "silu",
+}
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`" (did you mean 'x'?)"` for the nearest of `known`, else an empty string."""
-    near = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
+    """`" (did you mean 'x'?)"` for what others call by this word, or the nearest of `known`, else an empty string."""
+    called, known = _OTHERWISE_CALLED.get(word.lower()), list(known)
+    near = [called] if called in known else difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.6)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 

@@ -238,7 +238,7 @@ def test_command_line_is_the_python_api(name: str) -> None:
     What cannot be typed (progress, stop, a Recipe) is Python's alone; recipe flags and formats the command line's.
     """
     function, command = getattr(convlens, name), getattr(cli, name)
-    python_only = {"progress", "stop", "recipe", "recipe_fields"}
+    python_only = {"progress", "stop", "more", "recipe", "recipe_fields"}
     command_only = {
         "train": {"epochs", "batch_size", "lr", "optimizer", "precision", "balance", "patience", "freeze", "set_"},
         "check": {"out", "write_exclusions", "write_groups", "write_labels", "overwrite"},

@@ -143,6 +143,9 @@ def test_which_pictures_are_wrong(workplace: Path) -> None:
     assert all(Path(row["path"]).parts[0] == row["label"] for row in rows)
     assert sum(row["right"] == "yes" for row in rows) == round(report.accuracy * report.n)
     assert {row["seen"] for row in rows} == {"no"}
+    mistakes = report.mistakes()
+    assert mistakes and [row["path"] for row in rows][: len(mistakes)] == [one.path for one in mistakes]
+    assert {row["right"] for row in rows[: len(mistakes)]} == {"no"}
     found = convlens.compare([run, "a.csv"], progress="none")
     assert found.pairs[0].difference.estimate == 0 and found.pairs[0].winner is None
 

@@ -19,15 +19,6 @@ MAX_LAYERS = 1_000  # after repeats are written out
 _MOST_MISTAKES = 10
 _COMMA = "layers stand side by side with spaces between them: leave the comma away"
 # What other frameworks and textbooks call a layer.
-_OTHERWISE_CALLED = {
-    **dict.fromkeys(("dense", "fc", "fullyconnected", "fully_connected", "lazylinear"), "linear"),
-    **dict.fromkeys(("convolution", "convolutional", "conv2d"), "conv"),
-    **dict.fromkeys(("pool", "pooling", "maxpooling", "maxpooling2d", "max_pool"), "maxpool"),
-    **dict.fromkeys(("averagepooling", "averagepooling2d", "meanpool"), "avgpool"),
-    **dict.fromkeys(("gap", "adaptiveavgpool2d"), "globalavgpool"),
-    **dict.fromkeys(("bn", "batchnormalization"), "batchnorm"),
-    "swish": "silu",
-}
 _APPLIED = ("softmax", "logsoftmax", "log_softmax")
 
 
@@ -171,9 +162,7 @@ class _Parser:
                 "softmax is applied for you: end with linear(classes), whose values are logits", name.column
             )
         if kind is None:
-            called = _OTHERWISE_CALLED.get(name.text.lower())
             hint = did_you_mean(name.text, LAYER_NAMES) or f"; there are {', '.join(LAYER_NAMES)}"
-            hint = f" (did you mean {called!r}?)" if called else hint
             raise self.error(f"unknown layer {shown(name.text, 40)!r}{hint}", name.column)
         values, columns = self.arguments(kind, name) if self.token.kind == "(" else ({}, {})
         for f in kind.arguments():

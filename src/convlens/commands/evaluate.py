@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from convlens.run import Run
 
 _DATA = "Other data to measure on; its classes are matched by name."
-_CSV = "Write a row for each image: path, true class, answer, probability, whether what answered had learned from it."
+_CSV = "Write a row for each image, the wrong ones first: path, true class, answer, probability, learned from or not."
 _SPLIT = "test (each opening is written down), val, train, or folds (what the networks of --folds answered)."
 _REPORT = "Write the report: .html (pictures, charts, one file), .pdf (printed by a browser), .md, or .json."
 _REQUIRE = (

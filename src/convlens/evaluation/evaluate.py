@@ -8,7 +8,7 @@ import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,16 @@ from convlens.training.warm_start import is_comparable, seen_by
 from convlens.unfamiliarity import FALSE_ALARMS
 
 _MOST_IN_TABLE = 20  # classes of a confusion matrix in a notebook
+
+
+class Answer(NamedTuple):
+    """What a model answered to an image: its name in the data, the true class, the answer and its probability, 0..1."""
+
+    path: str
+    label: str
+    prediction: str
+    probability: float
+    right: bool
 
 
 @dataclass(frozen=True)
@@ -195,18 +205,35 @@ class Report:
         assert self.measured is not None, "every report of `evaluate` has it"
         return report_text(self.measured, self.to_json(), self.score, self.remarks(), suffix)
 
-    def table(self) -> str:
-        """A row for each image as CSV: `path`, `label` (the true class), `prediction`, its `probability`, whether it is
-        `right`, and `seen`, whether what answered had learned from it (empty: not known)."""
+    def answers(self) -> list[Answer]:
+        """The answer to each image: those that are wrong first, and of either the surest first."""
         measured = self.measured
         assert measured is not None, "every report of `evaluate` has it"
         samples, names = measured.dataset.sample_names(), self.class_names
+        found = [
+            Answer(samples[row], names[true], names[answer], float(p_K[answer]), true == answer)
+            for row, true, answer, p_K in zip(
+                measured.images.rows.tolist(),
+                measured.labels_N.tolist(),
+                measured.answers.tolist(),
+                measured.probabilities,
+                strict=True,
+            )
+        ]
+        return sorted(found, key=lambda one: (one.right, -one.probability))
+
+    def mistakes(self) -> list[Answer]:
+        """The answers that are wrong, the surest first."""
+        return [one for one in self.answers() if not one.right]
+
+    def table(self) -> str:
+        """`answers` as CSV, a row each: `path`, `label` (the true class), `prediction`, its `probability`, whether it is
+        `right`, and `seen`, whether what answered had learned from it (empty: not known)."""
         seen = "yes" if self.split == "train" else "" if self.may_count_seen else "no"
         rows = [["path", "label", "prediction", "probability", "right", "seen"]]
-        for n, row in enumerate(measured.images.rows.tolist()):
-            true, answer = int(measured.labels_N[n]), int(measured.answers[n])
-            cells = [samples[row], names[true], names[answer], f"{measured.probabilities[n, answer]:.6f}"]
-            rows.append([*map(table_cell, cells), "yes" if true == answer else "no", seen])
+        for one in self.answers():
+            cells = [one.path, one.label, one.prediction, f"{one.probability:.6f}"]
+            rows.append([*map(table_cell, cells), "yes" if one.right else "no", seen])
         written = io.StringIO(newline="")
         csv.writer(written, lineterminator="\n").writerows(rows)
         return written.getvalue()
