@@ -16,11 +16,12 @@ import convlens
 PAGE = Path(__file__).resolve().parent / "python.md"
 _HEAD = """# Python reference
 
-Every public name of `convlens`, from its source (`docs/python_reference.py` makes this page). How they go together is in
-the [README](../README.md); words are in the [glossary](glossary.md). Whatever a person can do wrong raises a
+Every public name of `convlens`, from its source (`docs/python_reference.py` makes this page). How they go together is
+in the [README](../README.md); words are in the [glossary](glossary.md). Whatever a person can do wrong raises a
 `convlens.ConvlensError` with one line that says what was wrong, where, and what to do.
 """
-_JOBS = "train evaluate predict load check pack explain look film compare verify review serve runs adopt parse".split()
+_JOBS = ["train", "evaluate", "predict", "load", "check", "pack", "explain", "look", "film", "compare", "verify"]
+_JOBS += ["review", "serve", "runs", "adopt", "parse"]
 _WIDTH = 110
 
 

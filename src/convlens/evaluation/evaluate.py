@@ -227,8 +227,8 @@ class Report:
         return [one for one in self.answers() if not one.right]
 
     def table(self) -> str:
-        """`answers` as CSV, a row each: `path`, `label` (the true class), `prediction`, its `probability`, whether it is
-        `right`, and `seen`, whether what answered had learned from it (empty: not known)."""
+        """`answers` as CSV, a row each: `path`, `label` (the true class), `prediction`, its `probability`, whether
+        it is `right`, and `seen`, whether what answered had learned from it (empty: not known)."""
         seen = "yes" if self.split == "train" else "" if self.may_count_seen else "no"
         rows = [["path", "label", "prediction", "probability", "right", "seen"]]
         for one in self.answers():
