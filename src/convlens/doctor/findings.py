@@ -218,6 +218,7 @@ class Findings:
             sought += "; of copies as small as these about one in ten is missed"
         if kinds & {"plain", "outlines"}:
             sought += "; of plain pictures and outlines, which a note counts, only equal ones are seen"
+        sought += "; of pictures unlike all others those that have few of their kind here, up to one in a hundred"
         return f"{found}. {sought}"
 
     @property

@@ -6,12 +6,10 @@ Owns which images those are, which models are seeds of one plan, and the verdict
 
 import itertools
 import json
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +30,8 @@ from convlens.evaluation.evaluate import Report, choose_images, measure, opened
 from convlens.evaluation.report import FOLDS
 from convlens.evaluation.test_ledger import open_test, plan_hash
 from convlens.metrics import calibration_error, cross_entropy, interval_of
+from convlens.network.compute import resolve_compute, settled
+from convlens.network.forward import outputs_of
 from convlens.paired import Difference, compared, holm
 from convlens.progress import Progress, open_progress
 from convlens.render.pages import notebook, page, thumbnail
@@ -50,8 +50,9 @@ _ANY_INPUT = InputSpec(64, 64, 3)  # of pictures that no model of ours will see
 
 
 class Cost(NamedTuple):
-    """What a model costs: parameters, multiply-adds and milliseconds an image (the median of five turns, of batches of
-    64), bytes of its file."""
+    """What a model costs: parameters, multiply-adds and milliseconds an image (in batches of 64; on a CPU those that
+    one thread was given, the least of five turns, which hardly depend on what else the machine does), bytes of its
+    file."""
 
     parameters: int
     multiply_adds: int
@@ -219,11 +220,11 @@ class Comparison:
                     "–" if one.loss is None else f"{one.loss:.4f}",
                     percent(one.calibration_error),
                     *(["–"] * 4 if cost is None else [f"{cost.parameters:,}", f"{cost.multiply_adds:,}",
-                                                     f"{cost.ms:.3f}", f"{cost.file_bytes / 1e6:.1f} MB"]),
+                                                     f"{cost.ms:.2g}", f"{cost.file_bytes / 1e6:.1f} MB"]),
                 ]
             )  # fmt: skip
         header = ["model", "accuracy", "loss", "calibration error", "parameters", "multiply-adds"]
-        header += ["ms an image", "file"]
+        header += ["ms an image (one thread)", "file"]
         found = [("Models", header, rows)]
         rows = [
             [
@@ -613,7 +614,7 @@ def _comparison(
     pairs = _pairs(contenders, groups_N)
     notes = [note for report in reports if report is not None for note in report.notes if "left out" in note]
     opened_last = next((report.openings for report in reversed(reports) if report is not None), None)
-    notes += [str(opened_last)] if opened_last is not None else []
+    notes += [str(replace(opened_last, num_own=None))] if opened_last is not None else []
     notes += _lengths(classifiers, places)
     if any(pair.winner for pair in pairs) and len(contenders) == len(members):
         notes.append("this is about these models: other seeds of the same plans may come out otherwise (name several)")
@@ -699,17 +700,20 @@ def _pairs(contenders: tuple[Contender, ...], groups_N: NDArray[np.uint64] | Non
 
 def _costs(classifiers: Sequence[Classifier], reports: Sequence[Report]) -> list[Cost]:
     """What each model costs; they are timed by turns, so that a busy moment is none's alone."""
+    computes = [resolve_compute(c.device, "float32").for_timing for c in classifiers]
     batches = [
         np.asarray(report.measured.images[slice(0, _TIMED)]) for report in reports if report.measured is not None
     ]
     times: list[list[float]] = [[] for _ in classifiers]
     for turn in range(_ROUNDS + 1):
         for number, (classifier, batch) in enumerate(zip(classifiers, batches, strict=True)):
-            started = time.perf_counter()
-            classifier.logits(batch)
-            if turn:  # the first is for warming up
-                times[number].append(1000 * (time.perf_counter() - started) / len(batch))
+            compute = computes[number]
+            with settled(compute):
+                started = compute.clock()
+                outputs_of(classifier.network, batch, views=classifier.views)
+                if turn:  # the first is for warming up
+                    times[number].append(1000 * (compute.clock() - started) / len(batch))
     return [
-        Cost(c.network.plan.num_parameters, c.network.plan.multiply_adds, median(ms), c.path.stat().st_size)
+        Cost(c.network.plan.num_parameters, c.network.plan.multiply_adds, min(ms), c.path.stat().st_size)
         for c, ms in zip(classifiers, times, strict=True)
     ]

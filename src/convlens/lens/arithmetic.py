@@ -336,6 +336,7 @@ def _of_softmax(recording: Recording, unit: Unit) -> Working:
         f"e^{_in_brackets(float(logits[unit[0]]), float(logits.max()), recording.scaling)} = {number(own, 8)}",
         f"over the sum of all {len(logits)}: {number(total, 8)}",
         f"{number(own, 8)} / {number(total, 8)} = {number(own / total)}",
+        "the largest logit is taken from each, so that no e^(…) is too large to compute; that changes no share",
     )
     if recording.scaling != Scaling():
         lines += (f"calibrated: {recording.scaling}, fitted on validation images (1 would be plain softmax)",)

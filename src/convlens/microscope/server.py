@@ -23,11 +23,12 @@ from starlette.routing import Route
 
 from convlens.classifier import Classifier, load
 from convlens.errors import ConvlensError, RecordError, SentenceError, UsageError
+from convlens.metrics import Score
 from convlens.microscope.lab import Lab, LabRequest, explained
 from convlens.microscope.session import GoneError, Session, models_here
 from convlens.microscope.teaching import DEFAULT_FOLDER, Teaching
 from convlens.records import Record, Text, parsed
-from convlens.text import percent, shown
+from convlens.text import shown
 
 MAX_UPLOAD_BYTES, MAX_JSON_BYTES = 32 << 20, 1 << 20
 _MAX_WAITING, _MAX_HELD_BYTES = 8, 8 * MAX_UPLOAD_BYTES
@@ -167,12 +168,8 @@ class Microscope:
     async def _models(self, request: Request) -> Response:
         """What a tab can look into, the newest first."""
         here = await asyncio.to_thread(models_here)
-        about = {
-            name: run.status if run.status != "complete" else "" if run.val is None else percent(run.val.accuracy, 1)
-            for name, run in here.items()
-        }
-        val = self._sessions[self._first].classifier.card.metrics.val
-        first = {self._first: "" if val is None else percent(val.accuracy, 1)}
+        about = {name: run.status if run.status != "complete" else _in_short(run.val) for name, run in here.items()}
+        first = {self._first: _in_short(self._sessions[self._first].classifier.card.metrics.val)}
         return JSONResponse([{"name": name, "val": val} for name, val in (first | about).items()])
 
     # ------------------------------------------------------------ the page
@@ -350,6 +347,14 @@ def page_file(name: str) -> Response:
         raise HTTPException(404, f"there is no page file {shown(name, 60)}")
     suffix = name[name.rfind(".") :]
     return Response(_page()[name], media_type=_TYPES.get(suffix, "application/octet-stream"))
+
+
+def _in_short(val: Score | None) -> str:
+    """A validation score as its interval, so that nobody takes the better of two that chance may have put so."""
+    if val is None:
+        return ""
+    low, high = val.interval
+    return f"validation {100 * low:.1f} to {100 * high:.1f} %"
 
 
 def _binary(data: bytes) -> Response:

@@ -219,7 +219,8 @@ class _Trainer:
             }
         )
         files.append_line(self.run.path / LOG_FILE, line, durable=True)
-        name = "smoothed loss" if plan.recipe.label_smoothing else "loss"  # validation's is of labels as they are
+        # Validation's is of labels as they are.
+        name = "loss of smoothed labels" if plan.recipe.label_smoothing else "loss"
         is_new = state.val is not None and self.is_validated(epoch)
         val = f"  val {percent(state.val.accuracy):>8}  val loss {state.val.loss:.4f}" if is_new and state.val else ""
         val += f" ({state.val_loss:.4f} calibrated)" if state.val_loss is not None else ""

@@ -36,6 +36,9 @@ export function short(value) {
   return text.replace(/-/g, "−");
 }
 
+// An accuracy, never alone.
+export const accuracyOf = (score) => `${percent(score.accuracy)} (95 % interval ${(100 * score.interval[0]).toFixed(2)} to ${(100 * score.interval[1]).toFixed(2)}, n = ${count(score.n)})`;
+
 // How a picture becomes the input, in words.
 export const FRAMINGS = { ink: "the drawing cut out and centred", pad: "all of it, with bars", crop: "its middle", stretch: "stretched" };
 export const by = (values) => values.join("×");

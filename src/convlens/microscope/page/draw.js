@@ -47,7 +47,7 @@ export function startDrawing() {
 
 // The pad as a file, which `convlens look` and `predict` take.
 function save() {
-  const link = element("a", { href: pad.toDataURL("image/png"), download: "drawing.png" });
+  const link = element("a", { href: pad.toDataURL("image/png"), download: `${state.picture?.name?.replace(/[^\w.-]+/g, "-").replace(/\.\w+$/, "") ?? "drawing"}.png` });
   link.click();
 }
 
@@ -220,7 +220,7 @@ export function thumbnails(box, found, names, chosen) {
     view.drawImage(photograph(data, i * height * width * channels, height, width, channels), 0, 0, 48, 48);
     const [label, answer] = [found.arrays.labels.data[i], found.arrays.answers.data[i]].map((k) => names[k]);
     const name = found.names[i];
-    const said = `${label === answer ? label : `${label}, predicted as ${answer}`}; ${name}`;
+    const said = `${label === answer ? label : `${label}, predicted as ${answer}`}; held out for validation (${name} in the data)`;
     const words = element("span", {}, label === answer ? label : `${label} → ${answer}`);
     return element("button", { title: said,
       onclick: () => chosen(found.arrays.positions.data[i]) }, canvas, words, element("span", { class: "file" }, name.split("/").at(-1)));

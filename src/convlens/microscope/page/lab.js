@@ -1,7 +1,7 @@
 // The lab: a sentence is explained while it is typed, trained on the model's own data, and opened in the microscope.
 
 import { complain, getJson, postJson, say } from "./api.js";
-import { by, byId, count, element, number, percent, svg } from "./dom.js";
+import { accuracyOf, by, byId, count, element, number, percent, svg } from "./dom.js";
 import { state } from "./state.js";
 
 // Each layer once, as it stands in a sentence, and what it does.
@@ -166,13 +166,16 @@ function showStatus(status) {
   byId("train").hidden = isRunning;
   byId("stop").hidden = !isRunning;
   byId("open").hidden = !status.can_open;
+  byId("open").textContent = `Open ${status.place} in the microscope`;
   if (status.state === "idle") return;
   const val = status.epochs.at(-1)?.val;
   const words = { running: "is going on", complete: "is complete", stopped: "was stopped", failed: "has failed" }[status.state];
   const state_ = byId("progress-state");
-  state_.textContent = `${words}${val ? `; validation ${percent(val.accuracy)} of ${count(val.n)}` : ""}${status.num_steps ? `; in ${status.place}` : ""}`;
+  state_.textContent = `${words}${val ? `; validation ${accuracyOf(val)}` : ""}${status.num_steps ? `; in ${status.place}` : ""}`;
   state_.dataset.state = status.state;
-  byId("progress-of").textContent = `${status.sentence}${isRunning ? remaining(status) : ""}`;
+  const other = state.model.path.replace(/\/model\.safetensors$/, "");
+  const isNew = status.state === "complete" && other !== status.place;
+  byId("progress-of").textContent = `${status.sentence}${isRunning ? remaining(status) : ""}${isNew ? `. Is it better than the open one, and can that be told? convlens compare ${other} ${status.place} --split val` : ""}`;
   byId("progress-bar").value = status.num_steps ? (isRunning ? status.step : status.epochs.at(-1)?.step ?? status.step) / status.num_steps : 0;
   byId("log").textContent = status.lines.join("\n");
   byId("progress-error").textContent = status.state === "failed" ? status.lines.at(-1) ?? "it ended without a word" : status.warning ?? "";

@@ -21,7 +21,7 @@ export function startLook() {
   byId("print").addEventListener("click", () => printAll().catch(complain));
   on("cleared", () => {
     closeValue();
-    byId("answer").replaceChildren();
+    byId("answer").replaceChildren(element("li", { class: "dim" }, "Nothing is drawn: there is nothing to predict."));
     byId("mirrored").hidden = byId("doubt").hidden = byId("badge").hidden = true;
     byId("answer-note").textContent = "";
     say("");

@@ -1,7 +1,7 @@
 // The page's beginning: the model, the views and their tabs.
 
 import { complain, getJson, modelInUse, useModel } from "./api.js";
-import { byId, element } from "./dom.js";
+import { accuracyOf, byId, element } from "./dom.js";
 import { startDrawing } from "./draw.js";
 import { openLab, startLab } from "./lab.js";
 import { openLook, startLook } from "./look.js";
@@ -31,7 +31,7 @@ function enter(view) {
 function open(model) {
   state.model = model;
   useModel(model.path);
-  byId("model-line").textContent = model.val ? `${(100 * model.val.accuracy).toFixed(2)} % on validation` : "";
+  byId("model-line").textContent = model.val ? `${accuracyOf(model.val)} on validation` : "";
   listModels().catch(complain);
   openLook();
   openLab();

@@ -1,7 +1,7 @@
 // The model's page: what it is, how good it is on validation, what it confuses, and whether its probabilities are honest.
 
 import { complain, getArrays } from "./api.js";
-import { byId, count, element, FRAMINGS, percent, svg } from "./dom.js";
+import { accuracyOf, byId, count, element, FRAMINGS, percent, svg } from "./dom.js";
 import { takeValidation, thumbnails } from "./draw.js";
 import { state } from "./state.js";
 
@@ -15,7 +15,6 @@ export function startModel(showLook) {
 export function openModel() {
   isOld = true;
   const { model, model: { dataset, origin, training } } = state; // null and undefined spread to nothing below
-  const score = (s) => (s ? `${percent(s.accuracy)} (95 % interval ${(100 * s.interval[0]).toFixed(2)} to ${(100 * s.interval[1]).toFixed(2)}, n = ${count(s.n)})` : null);
   const sizes = dataset?.num_samples ?? {};
   const facts = {
     sentence: element("code", {}, model.architecture),
@@ -23,8 +22,8 @@ export function openModel() {
     size: model.summary, ...(training && {
       "data set": `${dataset.name}: ${["train", "val", "test"].filter((s) => s in sizes).map((s) => `${count(sizes[s])} ${s}`).join(", ")} (${dataset.fingerprint.slice(0, 12)})`,
       recipe: `${model.preset ? `${model.preset}: ` : ""}${model.recipe}`, seed: String(model.seed),
-      validation: score(model.val) ?? "nothing was set aside",
-      test: score(model.test) ?? "not measured: convlens evaluate does it, and writes down that test was looked at",
+      validation: model.val ? accuracyOf(model.val) : "nothing was set aside",
+      test: model.test ? accuracyOf(model.test) : "not measured: convlens evaluate does it, and writes down that test was looked at",
       trained: `${model.created.slice(0, 16).replace("T", " ")} UTC, ${count(training.step)} steps, ${training.weights} weights, ${training.precision}`,
     }), ...(origin && { "weights from": `${origin.name}: ${origin.source} (${origin.sha256.slice(0, 12)})`, "made with": origin.trained_on ?? "not said", licence: origin.licence ?? "not said" }),
     file: element("code", {}, model.path),

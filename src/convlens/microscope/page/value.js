@@ -16,6 +16,11 @@ export function startValue() {
   on("chosen", () => { showsAll = false; stopPlaying(); fetchValue(true); });
   on("cursor", say);
   byId("value-close").addEventListener("click", leave);
+  byId("value-print").addEventListener("click", () => {
+    document.body.classList.add("one");
+    addEventListener("afterprint", () => document.body.classList.remove("one"), { once: true });
+    print();
+  });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape" && state.chosen) leave(); });
   state.afterAnswer.push(async () => { if (state.chosen) await fetchValue(false); });
 }
@@ -30,7 +35,7 @@ export function closeValue() {
   stopPlaying();
   state.chosen = state.working = panel = null;
   byId("value").classList.remove("open");
-  byId("value-close").hidden = true;
+  byId("value-close").hidden = byId("value-print").hidden = true;
   byId("value-body").replaceChildren(byId("value-hint").content.cloneNode(true));
   tell("working");
 }
@@ -68,7 +73,7 @@ function show() {
   panel.lines.replaceChildren(...working.lines.map((line) => element("li", {}, line)));
   panel.check.textContent = check(working);
   byId("value").classList.add("open");
-  byId("value-close").hidden = false;
+  byId("value-close").hidden = byId("value-print").hidden = false;
 }
 
 function build({ address, unit }) {
@@ -93,9 +98,16 @@ function build({ address, unit }) {
 
 function check(working) {
   const difference = Math.abs(working.result - working.value);
-  const rounded = working.products || working.window ? "Cells are rounded, sums are of the full values. " : "";
+  const rounded = working.products || working.window ? `Cells are rounded, sums are of the full values${byHand(working)}. ` : "";
   return `${rounded}Re-computed in double precision: ${number(working.result, 8)}; the network's own float32 value: ${number(working.value, 8)}; `
     + `they differ by ${number(difference, 2)}.${working.agrees ? "" : " That is more than rounding explains: please report it."}`;
+}
+
+// What a calculator gives for the cells as they stand there.
+function byHand({ kernel, window: cut }) {
+  if (!kernel || cut.data.length > 150) return "";
+  const asShown = (value) => Number(short(value).replace("−", "-"));
+  return `: the rounded products of this window add up to ${number(cut.data.reduce((sum, x, i) => sum + asShown(x) * asShown(kernel.data[i]), 0), 4)}`;
 }
 
 function pictureOf(working) {
