@@ -7,6 +7,7 @@ Owns the resolution of a request into a plan, and the order of seeds, folds, res
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ from convlens.training.trainer import Stop, Watch, train_run
 from convlens.training.warm_start import Parent, check_lineage, class_changes, parent_again, read_parent
 
 CHECKPOINT_EVERY_S = 30.0
+_LATE = 1.25  # times the time that was asked for
 MAX_EXCLUDED_CHARACTERS = 500_000  # of names, which the card of the model repeats
 
 
@@ -160,6 +162,7 @@ def _train_new(request: TrainRequest, out: str | Path | None, watch: Watch) -> R
     places = _places(out, request.seeds)
     for place in places:
         _check_place(place, opens_test=request.test)
+    started = monotonic()
     first, previews = resolve(request, watch.bar)
     runs: list[Run] = []
     for number, place in enumerate(places):
@@ -186,6 +189,12 @@ def _train_new(request: TrainRequest, out: str | Path | None, watch: Watch) -> R
     if request.seeds is not None:
         for run in runs:
             update_record(run.path, series=tuple(one.path.name for one in runs))
+    taken_s = monotonic() - started
+    if request.budget_s is not None and taken_s > _LATE * request.budget_s:
+        watch.bar.line(
+            f"note: {request.budget_s:.0f} s were asked for and {taken_s:.0f} s taken: the machine is busy, or slower "
+            "than it was; what was chosen is what a machine that does nothing else trains in that time"
+        )
     return Run(runs[-1].path, runs[-1].contents)
 
 

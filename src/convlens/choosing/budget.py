@@ -13,7 +13,7 @@ USUAL_S = 180.0  # what all may take when nobody says a time
 _TRAINING_SHARE = 0.77  # of it, that the training itself may take where its start is quick
 _BESIDE_S = 24.0  # what else there is to do: starting, looking at the pictures, validating, saving
 _FILE_S, _BYTE_S = 2.4e-4, 3e-8  # that packing takes for a file, and for a byte of it
-_LEAST_SHARE = 0.3  # of the time, that is trained however long packing takes
+LEAST_SHARE = 0.3  # of the time, that is trained however long packing takes
 _RATES_UP_TO = 256  # images a step, that the rates of the presets suit
 _OFTEN = 4  # times the epochs that the data needs
 _GROWING = 24  # pixels, from which on images begin smaller
@@ -89,7 +89,7 @@ def packing_s(num_files: int, typical_bytes: float) -> float:
 
 def usual_training_s(beside_s: float) -> float:
     """Seconds for a training when nobody says a time; packing and trials take `beside_s`."""
-    return max(_LEAST_SHARE * USUAL_S, min(_TRAINING_SHARE * USUAL_S, USUAL_S - _BESIDE_S - beside_s))
+    return max(LEAST_SHARE * USUAL_S, min(_TRAINING_SHARE * USUAL_S, USUAL_S - _BESIDE_S - beside_s))
 
 
 def epochs_within(seconds: float, num_images: int, images_per_s: float) -> float:

@@ -5,13 +5,13 @@ plan before the first step, as if it had been given.
 """
 
 import math
-import time
 from dataclasses import dataclass, replace
 
 from convlens.architecture import parse, plan
 from convlens.augmentation import CUTOUT_FRAC
 from convlens.augmentation import FIELDS as AUGMENTATION_FIELDS
 from convlens.choosing.budget import (
+    LEAST_SHARE,
     USUAL_SIZE,
     Size,
     batch_size_for,
@@ -54,9 +54,8 @@ _MOST_HEADERS, _LOOKED_AT = 2_000, 64
 _KEPT_SIDE = 48  # pictures of one size, up to this many pixels, are taken as they are
 _SIZES_S = 120.0  # of a whole training, below which no sizes are tried
 _TRIAL_EPOCHS = 0.5  # of what the data needs, that a trial learns from at most
-_LATE = 3.0  # times the seconds that a trial may take, after which it is given up
 _FEW_TEST = 200
-_ENDING_S = 4.0  # starting, saving, and what the clock of the choices did not see
+_ENDING_S = 8.0  # starting, timing, saving
 
 
 @dataclass(frozen=True)
@@ -85,8 +84,8 @@ class _Choosing(Choosing):
         if self.is_open and not is_packed(request.data):
             source = open_source(request.data, request.options.read, data_root=request.data_root)
             need_two_classes(source)
-            self.beside_s = packing_s(source.num_samples, source.typical_bytes())
             if source.shape is None:
+                self.beside_s = packing_s(source.num_samples, source.typical_bytes())
                 self.choose_input(source)
         dataset = open_data(
             request.data, self.draft.options, data_root=request.data_root, val_frac=request.val_share, progress=self.bar
@@ -229,11 +228,12 @@ class _Choosing(Choosing):
 
     @property
     def training_s(self) -> float:
-        """Seconds that each training may take. A time that was asked for is kept by the clock; the usual one hangs on
-        the data alone."""
+        """Seconds that each training may take, on a machine that does nothing else. What packing and trials take is
+        known from their sizes, not from the clock: on a busy machine all of it takes longer, and none of it is less."""
         if self.budget_s is None:
             return usual_training_s(self.beside_s)
-        return max(0.5, self.left_s - _ENDING_S)
+        left_s = self.whole_s - self.beside_s / self.request.num_trainings - _ENDING_S
+        return max(LEAST_SHARE * self.whole_s, left_s)
 
     def adapt_recipe(self, dataset: Dataset, *, tries: bool) -> None:
         """Augmentation by the kind of the pictures, epochs by data and time, for the network and recipe that are
@@ -278,9 +278,9 @@ class _Choosing(Choosing):
         epochs = min(_TRIAL_EPOCHS * least_epochs(num_images), self.trial_s * rate / num_images)
         short = planned.recipe.without_augmentation().replace(epochs=max(epochs, 1 / num_images))
         kind = kind_of(planned.dataset)
-        # Where a time was asked for, a busy machine must not spend it on a trial.
-        until = math.inf if self.budget_s is None else time.monotonic() + _LATE * self.trial_s
-        found = orientation_of(material, replace(planned, recipe=short), kind, self.bar, until)
+        if self.budget_s is not None:
+            self.beside_s += 2 * epochs * num_images / rate  # it may be tried once more
+        found = orientation_of(material, replace(planned, recipe=short), kind, self.bar)
         names, why = augmentation_for(kind, found)
         recipe = planned.recipe.with_kinds(names, min(planned.network.input_shape[1:]))
         self.say(f"augmentation: {recipe.augmentation_words()}, as helps {kind.words}; {why}")

@@ -3,7 +3,6 @@
 Owns no choice.
 """
 
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -26,13 +25,12 @@ class Choosing:
 
     def __init__(self, request: TrainRequest, draft: Draft, bar: Progress) -> None:
         self.request, self.draft, self.bar = request, draft, bar
-        self.begun = time.monotonic()
         self.budget_s, self.pinned = request.budget_s, request.pinned
         self.is_open = request.leaves_open(draft.parent)
         self.reasons: list[str] = []
         self.previews: list[Dataset] = []
         self.are_photographs = self.are_files = False
-        self.beside_s = 0.0  # that packing and trials take, about
+        self.beside_s = 0.0  # that packing and trials take, about; nothing that is chosen hangs on what they took
         self.expected_s: float | None = None  # of the training itself
         self.outputs_s = 0.0  # that a pretrained network takes for all pictures
 
@@ -45,11 +43,6 @@ class Choosing:
     def whole_s(self) -> float:
         """Seconds that each training may take, all told."""
         return USUAL_S if self.budget_s is None else self.budget_s / self.request.num_trainings
-
-    @property
-    def left_s(self) -> float:
-        """Seconds that are left for each training of a time that was asked for."""
-        return self.whole_s - (time.monotonic() - self.begun) / self.request.num_trainings
 
     def say(self, line: str) -> None:
         """One choice and its reason."""

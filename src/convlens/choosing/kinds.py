@@ -9,7 +9,6 @@ hundred pictures tell.
 """
 
 import math
-import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -77,12 +76,10 @@ class Orientation:
     told_apart: tuple[tuple[str, str], ...] = ()
 
 
-def orientation_of(
-    material: Material, plan: TrainingPlan, kind: Kind, bar: Progress, until: float = math.inf
-) -> Orientation | None:
+def orientation_of(material: Material, plan: TrainingPlan, kind: Kind, bar: Progress) -> Orientation | None:
     """Train shortly without flips and turns, and ask for held-out images in each orientation; where one class is then
-    taken for another, and pictures of the kind are mirrored, once more with flips. None where they are too few to tell,
-    the training diverges, or it is not over `until` (of `time.monotonic`)."""
+    taken for another, and pictures of the kind are mirrored, once more with flips. None where they are too few to tell
+    or the training diverges."""
     dataset, held = material.dataset, material.held_out
     labels_N = dataset.labels_at(held)
     if len(held) < _LEAST_HELD_OUT:
@@ -102,8 +99,6 @@ def orientation_of(
             try:
                 for losses in fitting.steps():
                     bar.advance(len(losses.values))
-                    if time.monotonic() > until:
-                        return None
             except DivergedError:
                 return None
             with fitting.state.averaged() as network:
@@ -190,7 +185,7 @@ def augmentation_for(kind: Kind, found: Orientation | None) -> tuple[list[str], 
     names = list(kind.augmentation) + (["flip"] if kind.is_mirrored else [])
     mirrored = "mirrored" if kind.is_mirrored else "not mirrored"
     if found is None:
-        return names, f"{mirrored}, {usual}: there are too few pictures, or there is too little time, to try it"
+        return names, f"{mirrored}, {usual}: there are too few pictures to try it"
     asked = (
         f"a network that never saw them is right for {percent(found.upright)} of {found.num:,} held-out pictures as "
         f"they are, {percent(found.mirrored)} mirrored, {percent(found.turned)} turned"

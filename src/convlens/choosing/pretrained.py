@@ -229,11 +229,8 @@ def _tuned(choosing: Choosing, training: TrainingPlan) -> TrainingPlan:
         )
         return training
     choosing.bar.start("timing", 1)
-    # What lies in the cache from a training before does not make this one longer; without a time that was asked for,
-    # nothing hangs on the clock.
+    # What lies in the cache from a training before does not make this one longer: nothing hangs on the clock.
     seconds = (choosing.whole_s - choosing.beside_s - choosing.outputs_s - _BEFORE_S) * _TUNING_SHARE
-    if choosing.budget_s is not None:
-        seconds = min(seconds, choosing.left_s * _TUNING_SHARE)
     for depth in _DEPTHS:
         if seconds < depth.least_s:
             continue
