@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
-.PHONY: train test test-all battery check lint types format bench pictures clean help
+.PHONY: install train test test-all battery check lint types format bench pictures clean help
 
 help:
+	@echo "make install set everything up: the virtual environment .venv, with convlens in it"
 	@echo "make train   set everything up, train on the embedded MNIST, evaluate on its test images"
 	@echo "make check   style, types and the tests without browser and training: a minute and a half"
 	@echo "make test    set everything up, run the tests: six minutes on two cores;   make test-all   the slow proofs too"
@@ -24,6 +25,8 @@ $(VENV)/.installed: pyproject.toml
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
+
+install: $(VENV)/.installed
 
 train: $(VENV)/.installed
 	$(BIN)/convlens train mnist --test --keep-filters

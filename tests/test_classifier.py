@@ -98,6 +98,20 @@ def test_pictures_and_models_that_cannot_be(run: convlens.Run, workplace: Path) 
         convlens.predict(run, "bad.png", top=0)
 
 
+def test_rows_of_values_are_pictures_as_in_training(run: convlens.Run, workplace: Path) -> None:
+    """(N, 256) are N pictures of 16×16 for predict too, not one strip; what speaks against an answer is one tuple."""
+    x, _ = shapes(4, 9)
+    found = convlens.predict(run, x.reshape(4, -1), progress="none")
+    assert [one.label for one in found] == [one.label for one in convlens.predict(run, x, progress="none")]
+    assert convlens.Prediction(None, "a", 0.9, (), unfamiliar=False).doubts == ()
+    assert convlens.Prediction(None, "a", 0.9, (), unfamiliar=True, uncertain=True).doubts == (
+        "unfamiliar",
+        "uncertain",
+    )
+    assert convlens.Prediction(None, "a", 0.9, ()).doubts == ("what is unfamiliar is not told",)
+    assert convlens.Prediction(None, "", 0.0, (), "damaged").doubts == ("cannot be read: damaged",)
+
+
 def test_one_broken_picture_ends_nothing(run: convlens.Run, command: Command, workplace: Path) -> None:
     """Every file has its row, the broken ones with their reason: table, CSV, JSON and lines of JSON; exit code 1. Paths
     come from standard input too; what lies beside is counted."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from convlens import files, modelfile
 from convlens.checks import checked, choice, real, whole
 from convlens.data.image.decode import Pixels, pixels_of, quiet_pillow, read_bytes
-from convlens.data.image.framing import fit, picture
+from convlens.data.image.framing import InputSpec, fit, picture
 from convlens.data.packed.image_rows import ImageRows, key_of
 from convlens.data.prefetch import is_small, prefetch
 from convlens.data.sources.listing import list_tree
@@ -75,6 +75,17 @@ class Prediction:
         words = f"uncertain, perhaps {shown(self.label)}" if self.uncertain else shown(self.label)
         words += f", but {self.remark or 'unfamiliar'}" if self.unfamiliar else ""
         return f"{words} (learned from)" if self.seen else words
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why the answer is not to be relied on; empty where nothing speaks against it. That a model cannot tell what
+        is unfamiliar is a reason too."""
+        if self.error is not None:
+            return (f"cannot be read: {self.error}",)
+        found = [] if self.remark is None else [self.remark]
+        found += ["unfamiliar"] if self.unfamiliar and not found else []
+        found += ["what is unfamiliar is not told"] if self.unfamiliar is None else []
+        return (*found, "uncertain") if self.uncertain else tuple(found)
 
     @property
     def likeliest(self) -> str:
@@ -314,12 +325,13 @@ def predictions(classifier: Classifier, images: Any, asked: Asked, progress: str
     nothing; else raises as `predict` does."""
     with quiet_pillow(), open_progress(progress) as bar:
         try:
+            images, rows = _as_pictures(images, classifier.card.input_spec)
             listed, notes = _listed(images, asked.recursive)
         except (ConvlensError, MemoryError):
             raise
         except Exception as error:  # whatever a stranger's object raises
             raise ImageError(f"not pictures: {shown(error)}") from error
-        for note in notes:
+        for note in rows + notes:
             bar.line(f"note: {note}")
         if len(listed) > _BATCH_SIZE:
             bar.start("predicting", len(listed), unit="images")
@@ -398,6 +410,15 @@ def _typical_bytes(images: list[Any]) -> float:
 def pictures_of(images: Any) -> list[Any]:
     """The pictures that a path, a pattern or a folder names, with those in folders below it. Raises ImageError."""
     return _listed(images, recursive=True)[0]
+
+
+def _as_pictures(images: Any, spec: InputSpec) -> tuple[Any, list[str]]:
+    """Rows of grey values (N, height · width) as pictures (N, height, width), as `train` reads them, and a note."""
+    shape: tuple[int, ...] = () if isinstance(images, memoryview) else getattr(images, "shape", ())
+    if len(shape) != 2 or spec.channels != 1 or spec.height != spec.width or shape[1] != spec.height * spec.width:
+        return images, []
+    note = f"rows of {shape[1]:,} values are read as pictures of {spec.height}×{spec.width}"
+    return np.asarray(images).reshape(-1, spec.height, spec.width), [note]
 
 
 def _listed(images: Any, recursive: bool) -> tuple[list[Any], list[str]]:

@@ -119,7 +119,8 @@ def train(
     `resume` goes on with a run to the same bits; whatever else is said must be what the run has. `checkpoint_every`
     is in seconds (0: after every step). `keep_filters` keeps the first convolution's filters at some sixty steps, for
     `look --film`. `omit_record` writes no record of the pictures into the model file, for privacy: it then gets no
-    plain score on other data. `stop` is asked after each step: when it says True, the run is saved and
+    plain score on other data. `stop` is asked after each step (not of trials before the training): when it says
+    True, the run is saved and
     returned. KeyboardInterrupt does the same, from the last consistent weights.
 
     Raises ConvlensError: DataError, SentenceError, RecipeError, UsageError, DeviceError, RunError, StorageError,
@@ -164,6 +165,11 @@ def _train_new(request: TrainRequest, out: str | Path | None, watch: Watch) -> R
         _check_place(place, opens_test=request.test)
     started = monotonic()
     first, previews = resolve(request, watch.bar)
+    if "lr" in request.pinned and "muon_lr" not in request.pinned and first.recipe.optimizer == "muon":
+        watch.bar.line(
+            f"note: convolution kernels keep a learning rate of their own, {first.recipe.muon_lr:g}, which `muon_lr` "
+            f"of the recipe sets: the lr of {first.recipe.lr:g} is that of all else"
+        )
     runs: list[Run] = []
     for number, place in enumerate(places):
         training_plan = replace(first, seed=first.seed + number)

@@ -132,6 +132,32 @@ def test_files_that_jobs_make_anew(workplace: Path, capfd: pytest.CaptureFixture
     assert sorted(path.name for path in workplace.iterdir() if path.name.startswith((".", "a.csv"))) == ["a.csv"]
 
 
+def test_what_others_call_it(workplace: Path) -> None:
+    """The habits of other libraries get the word, or the form, that is meant here."""
+    x, y = shapes(60, 3)
+    for wrong, words in (
+        (lambda: convlens.train(x, y), r"train\(\(x, y\)\)"),
+        (lambda: convlens.evaluate("last", x, y), r"evaluate\(model, \(x, y\)\)"),
+        (lambda: convlens.train((x, y), random_state=0), "did you mean 'seed'"),
+        (lambda: convlens.train((x, y), recipe={"learning_rate": 0.1}), "did you mean 'lr'"),
+        (lambda: convlens.train((x, y), device="gpu"), "did you mean 'cuda'"),
+        (lambda: convlens.evaluate("last", split="validation"), "did you mean 'val'"),
+        (lambda: convlens.train((x, y), architecture=np.zeros(3)), "is a sentence like .* not ndarray"),
+    ):
+        with pytest.raises(convlens.ConvlensError, match=words):
+            wrong()
+
+
+def test_a_learning_rate_under_muon_says_what_it_is_of(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Kernels keep their own: who cuts `lr` to a quarter learns that most of the network did not notice."""
+    x, y = shapes(60, 3)
+    recipe = {"optimizer": "muon", "lr": 0.001, "epochs": 0.1}
+    convlens.train((x, y), architecture=TINY, recipe=recipe, progress="auto")
+    assert "convolution kernels keep a learning rate of their own" in capfd.readouterr().err
+    convlens.train((x, y), architecture=TINY, recipe=recipe | {"muon_lr": 0.01}, progress="auto")
+    assert "convolution kernels keep" not in capfd.readouterr().err
+
+
 def test_which_pictures_are_wrong(workplace: Path) -> None:
     """A row for each image that was measured: where it lies, what it is, what was answered; `compare` reads it."""
     root = folder(workplace / "data", range(90))
@@ -256,7 +282,7 @@ def test_models_that_learned_for_different_lengths(workplace: Path) -> None:
     """As two settings get them in the same time: the comparison says so."""
     data = shapes(300)
     runs = [trained_on(data, recipe=QUICK.replace(epochs=epochs)) for epochs in (1.0, 2.0)]
-    assert "different numbers of epochs" in str(convlens.compare([run.path for run in runs], progress="none"))
+    assert "they differ in epochs " in str(convlens.compare([run.path for run in runs], progress="none"))
     same = [runs[0], trained_on(data, recipe=QUICK.replace(epochs=1, lr=0.05))]
     assert "numbers of epochs" not in str(convlens.compare([run.path for run in same], progress="none"))
 

@@ -55,6 +55,7 @@ _AUGMENT = "none, auto (what is known to help such pictures), or flip,turn,shift
 _FROM = "Start from a model's weights (efficientnet-lite0, a run, a file); none: from nothing."
 _FREEZE = "Leave all before this layer as the model has it, and compute it once: an address, or head."
 _PATIENCE = "Stop after so many epochs without a lower validation loss; keep the best weights."
+_LR = "The highest learning rate (under muon of all but convolution kernels: --set muon_lr=0.1 sets theirs)."
 _FOLDS = "Measure every image by one of K networks that did not learn from it, then train on all of them."
 _OMIT_RECORD = "Keep no record of the training pictures in the model: private, but no plain score on other data."
 _KEEP_FILTERS = "Keep the first filters as they change, for look --film."
@@ -84,8 +85,8 @@ def train(
     parent: Annotated[str | None, flag(_FROM, CHOICES, "--from", metavar="MODEL")] = None,
     epochs: Annotated[float | None, flag("Passes over the training images; may be a fraction.", TRAINING)] = None,
     batch_size: Annotated[int | None, flag("Images a step.", TRAINING)] = None,
-    lr: Annotated[float | None, flag("The highest learning rate.", TRAINING)] = None,
-    seed: Annotated[int | None, flag("Which sample of the plan.", TRAINING, show_default="0")] = None,
+    lr: Annotated[float | None, flag(_LR, TRAINING)] = None,
+    seed: Annotated[int | None, flag("What everything random is drawn from.", TRAINING, show_default="0")] = None,
     optimizer: Annotated[str | None, flag("adam, adamw, sgd or muon.", TRAINING)] = None,
     balance: Annotated[
         str | None, flag("Classes of different size: none, weights (in the loss) or sampling.", TRAINING)

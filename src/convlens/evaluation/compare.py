@@ -30,6 +30,7 @@ from convlens.evaluation.evaluate import Report, choose_images, measure, opened
 from convlens.evaluation.report import FOLDS
 from convlens.evaluation.test_ledger import open_test, plan_hash
 from convlens.metrics import calibration_error, cross_entropy, interval_of
+from convlens.modelfile import ModelCard
 from convlens.network.compute import resolve_compute, settled
 from convlens.network.forward import outputs_of
 from convlens.paired import Difference, compared, holm
@@ -39,7 +40,7 @@ from convlens.run import MODEL_FILE, RUN_FILE, Run, runs
 from convlens.text import counted, did_you_mean, percent, shown
 
 SUFFIXES = (".html", ".htm", ".json")
-_ALIKE, _TOLD = 1.02, 6  # times the epochs, that are no other length; models whose epochs are named
+_ALIKE, _TOLD = 1.02, 6  # times the epochs, that are no other length; models whose values are named
 _PATHS = ("path", "file", "filename", "image", "name")
 _LABELS = ("label1", "prediction", "predicted", "label", "class")  # label1: as `predict --csv` writes it
 _VAGUE = ("label", "class")  # which may as well be the truth
@@ -448,18 +449,39 @@ def _refuse_other_classes(classifiers: Sequence[Classifier | None], places: Sequ
             )
 
 
-def _lengths(classifiers: Sequence[Classifier | None], places: Sequence[Any]) -> list[str]:
-    """A line where models were trained for different numbers of epochs, as a time that was asked for makes them."""
-    known = [
-        (shown(_where(place), 200), c.card.training.epochs)
-        for c, place in zip(classifiers, places, strict=True)
-        if c is not None and c.card.training is not None
+def _differing(classifiers: Sequence[Classifier | None], places: Sequence[Any]) -> list[str]:
+    """A line on all that trained models differ in beside their seed: what they learned from, network, recipe."""
+    known = [(place, c.card) for c, place in zip(classifiers, places, strict=True) if c is not None and c.card.recipe]
+    plans = [
+        {"data": card.dataset and card.dataset.fingerprint, "network": card.architecture, "start": _start_of(card)}
+        | ({} if card.recipe is None else card.recipe.plan_key())
+        for _, card in known
     ]
-    lengths = [epochs for _, epochs in known]
-    if not lengths or max(lengths) <= _ALIKE * min(lengths):
+    values = {name: [one.get(name) for one in plans] for name in dict.fromkeys(itertools.chain(*plans))}
+    values.pop("epochs", None)
+    lengths = [0.0 if card.training is None else card.training.epochs for _, card in known] or [0.0]
+    found = [
+        name if name in ("data", "network", "start") or len(plans) > _TOLD else f"{name} {', '.join(map(_said, own))}"
+        for name, own in values.items()
+        if any(one != own[0] for one in own)
+    ]
+    if max(lengths) > _ALIKE * min(lengths):
+        found.append("epochs " + ", ".join(f"{one:.3g}" for one in lengths[:_TOLD]))
+    if not found:
         return []
-    said = ", ".join(f"{where} {epochs:.3g}" for where, epochs in known[:_TOLD])
-    return [f"they learned for different numbers of epochs ({said}): part of the difference may be that"]
+    order = "" if len(plans) > _TOLD else f" (values as {', '.join(shown(_where(place), 60) for place, _ in known)})"
+    more = "; which of these makes a difference cannot be told" if len(found) > 1 else ""
+    return [f"they differ in {'; '.join(found)}{more}{order}"]
+
+
+def _start_of(card: ModelCard) -> str:
+    """The model that a training began with, by its hash."""
+    parent = None if card.training is None else card.training.parent
+    return "" if parent is None else parent.sha256
+
+
+def _said(value: Any) -> str:
+    return "no" if value is None else f"{value:g}" if isinstance(value, float) else shown(value, 40)
 
 
 def _only_data(data: Any, read: ReadOptions, data_root: str | Path | None, bar: Progress) -> Dataset:
@@ -615,8 +637,9 @@ def _comparison(
     notes = [note for report in reports if report is not None for note in report.notes if "left out" in note]
     opened_last = next((report.openings for report in reversed(reports) if report is not None), None)
     notes += [str(replace(opened_last, num_own=None))] if opened_last is not None else []
-    notes += _lengths(classifiers, places)
-    if any(pair.winner for pair in pairs) and len(contenders) == len(members):
+    notes += _differing(classifiers, places)
+    is_drawn = any(c is not None and c.card.recipe is not None and c.card.recipe.epochs for c in classifiers)
+    if any(pair.winner for pair in pairs) and len(contenders) == len(members) and is_drawn:
         notes.append("this is about these models: other seeds of the same plans may come out otherwise (name several)")
     if split == "test" and len(contenders) > 2:
         notes.append("whoever takes the best of these by their test scores has chosen by test: choose by split=val")
@@ -656,9 +679,8 @@ def _plan_of(classifier: Classifier | None) -> str | None:
     if classifier is None or classifier.card.dataset is None:
         return None
     card = classifier.card
-    parent = "" if card.training is None or card.training.parent is None else card.training.parent.sha256
     plan = plan_hash(card.architecture, card.recipe, card.origin, classifier.views)
-    return f"{plan} {classifier.card.dataset.fingerprint} {parent}"
+    return f"{plan} {classifier.card.dataset.fingerprint} {_start_of(card)}"
 
 
 def _grouped(

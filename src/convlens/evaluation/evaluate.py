@@ -23,7 +23,7 @@ from convlens.data.packed.exclusions import exclusions, matched
 from convlens.data.packed.options import PackOptions
 from convlens.data.packed.pack import is_packed_folder, open_data, reopen
 from convlens.data.sources.base import SPLITS, ReadOptions
-from convlens.errors import ConvlensError, DataError, RecipeError, RecordError, StorageError
+from convlens.errors import ConvlensError, DataError, RecipeError, RecordError, StorageError, UsageError
 from convlens.evaluation.calibration import promised
 from convlens.evaluation.cross_validation import HELD_OUT_FILE, read_held_out
 from convlens.evaluation.promises import Promise, promises_kept
@@ -309,7 +309,7 @@ def _number(value: float) -> float | None:
 def evaluate(
     model: Any,
     data: Any = None,
-    *,
+    *more: Any,
     split: str = "test",
     device: str | None = "auto",
     views: str | None = None,
@@ -343,6 +343,8 @@ def evaluate(
     Raises DataError where a class is unknown to the model, nothing is left to measure, the counts do not add up, or a
     promise cannot be given.
     """
+    if more:
+        raise UsageError("evaluate takes one set of data: pictures and labels go together, as evaluate(model, (x, y))")
     checked("split", split, choice((*SPLITS, FOLDS)), DataError)
     classifier = load(model, device, views, raw=raw or None)
     read = ReadOptions(group, layout, label, path_column, label_column)

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from convlens.architecture import parse
+from convlens.architecture import Architecture, parse
 from convlens.augmentation import parse_augment
 from convlens.checks import checked, whole
 from convlens.data.packed.dataset import DEFAULT_VAL_FRAC
@@ -87,6 +87,11 @@ class TrainRequest:
         if self.preset is not None:
             preset_named(self.preset)
         if self.architecture is not None:
+            if not isinstance(self.architecture, str | Architecture):
+                what = type(self.architecture).__name__
+                raise UsageError(
+                    f"architecture is a sentence like 'conv(8, 3) relu flatten linear(classes)', not {what}"
+                )
             parse(str(self.architecture))
         if self.recipe is not None and not isinstance(self.recipe, Recipe | Mapping):
             raise UsageError(f"recipe must be a Recipe or a mapping of its fields, not {type(self.recipe).__name__}")
