@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -142,7 +142,7 @@ def test_what_others_call_it(workplace: Path) -> None:
         (lambda: convlens.train((x, y), recipe={"learning_rate": 0.1}), "did you mean 'lr'"),
         (lambda: convlens.train((x, y), device="gpu"), "did you mean 'cuda'"),
         (lambda: convlens.evaluate("last", split="validation"), "did you mean 'val'"),
-        (lambda: convlens.train((x, y), architecture=np.zeros(3)), "is a sentence like .* not ndarray"),
+        (lambda: convlens.train((x, y), architecture=cast(Any, np.zeros(3))), "is a sentence like .* not ndarray"),
     ):
         with pytest.raises(convlens.ConvlensError, match=words):
             wrong()

@@ -451,7 +451,9 @@ def _refuse_other_classes(classifiers: Sequence[Classifier | None], places: Sequ
 
 def _differing(classifiers: Sequence[Classifier | None], places: Sequence[Any]) -> list[str]:
     """A line on all that trained models differ in beside their seed: what they learned from, network, recipe."""
-    known = [(place, c.card) for c, place in zip(classifiers, places, strict=True) if c is not None and c.card.recipe]
+    trained = [(place, c) for c, place in zip(classifiers, places, strict=True) if c is not None and c.card.recipe]
+    one_of_each = {_plan_of(c): (place, c.card) for place, c in reversed(trained)}
+    known = list(reversed(one_of_each.values()))
     plans = [
         {"data": card.dataset and card.dataset.fingerprint, "network": card.architecture, "start": _start_of(card)}
         | ({} if card.recipe is None else card.recipe.plan_key())
