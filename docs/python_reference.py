@@ -21,7 +21,7 @@ in the [README](../README.md); words are in the [glossary](glossary.md). Whateve
 `convlens.ConvlensError` with one line that says what was wrong, where, and what to do.
 """
 _JOBS = ["train", "evaluate", "predict", "load", "check", "pack", "explain", "look", "film", "compare", "verify"]
-_JOBS += ["review", "serve", "runs", "adopt", "parse"]
+_JOBS += ["review", "serve", "export", "runs", "adopt", "parse"]
 _WIDTH = 110
 
 

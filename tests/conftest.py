@@ -32,7 +32,17 @@ TINY = (
 QUICK = Recipe(lr=0.02, epochs=2, batch_size=32, shift_px=1, precision="float32")
 
 
-_TRAIN = {"choosing", "commands", "evaluation", "lens", "microscope", "network", "training", "test_experiment.py"}
+_TRAIN = {
+    "choosing",
+    "commands",
+    "evaluation",
+    "exporting",
+    "lens",
+    "microscope",
+    "network",
+    "training",
+    "test_experiment.py",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

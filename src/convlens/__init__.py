@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from convlens.evaluation.evaluate import Report, evaluate
     from convlens.experiment import train
     from convlens.explaining import explain
+    from convlens.exporting.export import Exported, export
     from convlens.lens.features import Features
     from convlens.lens.film import film
     from convlens.lens.looking import look
@@ -47,6 +48,7 @@ _HOMES = {  # module -> the public names that live there
     "verification": "Verification verify",
     "experiment": "train",
     "explaining": "explain",
+    "exporting.export": "Exported export",
     "lens.features": "Features",
     "lens.film": "film",
     "lens.looking": "look",
@@ -63,7 +65,22 @@ __all__ = ["Architecture", "Classifier", "Comparison", "ConvlensError", "DataErr
 __all__ += ["ImageError", "InputSpec", "ModelFileError", "UsageError"]
 __all__ += ["PRESETS", "Prediction", "Recipe", "Report", "Run", "Series", "Verification", "adopt", "check"]
 __all__ += ["compare", "evaluate"]
-__all__ += ["explain", "film", "load", "look", "pack", "parse", "predict", "review", "runs", "serve", "train", "verify"]
+__all__ += [
+    "Exported",
+    "explain",
+    "export",
+    "film",
+    "load",
+    "look",
+    "pack",
+    "parse",
+    "predict",
+    "review",
+    "runs",
+    "serve",
+    "train",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> object:

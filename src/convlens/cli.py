@@ -20,6 +20,7 @@ from convlens.commands.check import check
 from convlens.commands.compare import compare
 from convlens.commands.evaluate import evaluate
 from convlens.commands.explain import explain
+from convlens.commands.export import export
 from convlens.commands.look import look
 from convlens.commands.pack import pack
 from convlens.commands.predict import predict
@@ -72,7 +73,22 @@ def _main(
         tables.print_text(_BEGIN)
 
 
-for _command in (train, evaluate, compare, predict, explain, look, serve, check, review, verify, pack, adopt, runs):
+for _command in (
+    train,
+    evaluate,
+    compare,
+    predict,
+    explain,
+    look,
+    serve,
+    export,
+    check,
+    review,
+    verify,
+    pack,
+    adopt,
+    runs,
+):
     app.command()(_command)
 
 

@@ -1,0 +1,120 @@
+"""`export`: a model as a file of another format, which is checked before it is left.
+
+Owns which formats there are, and the pictures that a file is checked with.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convlens import files
+from convlens.checks import checked, choice
+from convlens.classifier import Classifier, load, pictures_of
+from convlens.data.image.decode import Pixels
+from convlens.data.packed.image_rows import evenly
+from convlens.data.packed.pack import reopen
+from convlens.errors import DataError
+from convlens.exporting.onnx_file import check_installed, compared, drawn, onnx_of
+from convlens.progress import Progress, open_progress
+from convlens.run import RUN_FILE
+from convlens.text import shown
+
+FORMATS = ("onnx",)
+_SUFFIXES = {"onnx": ".onnx"}
+_PICTURES, _DRAWN = 200, 50  # that a file is checked with
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and what it was checked by, in words."""
+
+    path: Path
+    format: str
+    num_bytes: int
+    checked: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """What a person wants to know of it."""
+        return [f"{shown(self.path, 200)}: {self.num_bytes:,} bytes", *self.checked]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `export --json` prints it."""
+        facts = {"path": str(self.path), "format": self.format, "bytes": self.num_bytes}
+        return facts | {"checked": list(self.checked)}
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+
+def export(
+    model: Any = "last",
+    out: str | Path | None = None,
+    *,
+    format: str = "onnx",
+    pictures: Any = None,
+    views: str | None = None,
+    raw: bool = False,
+    overwrite: bool = False,
+    data_root: str | Path | None = None,
+    progress: str | Progress = "auto",
+) -> Exported:
+    """Write a model as a file that runs without convlens, and check that it answers as the model does.
+
+    `model`, `views` and `raw` are what `load` takes. `out` is a new file (by default the run's name in this folder);
+    one that is there is replaced only with `overwrite`. The check is by 200 pictures of the model's own training and
+    validation images, or of `pictures` (paths, patterns, folders, arrays), and by 50 random ones: where a probability
+    is more than 1e-4 off, or a label another, there is no file.
+
+    `format` "onnx": one file, opset 18, IR 9 (onnxruntime from 1.18 on). In: `images`, framed uint8 (N, H, W, C), as
+    `load(model).frame` gives each. Out: `logits` and `probabilities` float32 (N, K), `label` int64 (N,), and where the
+    model can tell it `unfamiliarity` float32 (N,), `unfamiliar` and `uncertain` bool (N,). Class names, framing, card
+    and hashes stand in the metadata. Raises UsageError, ImageError, DataError, StorageError, and as `load` does.
+    """
+    checked("format", format, choice(FORMATS))
+    check_installed()
+    with open_progress(progress) as bar:
+        classifier = load(model, "cpu", views, raw=raw or None)
+        place = Path(f"{_name_of(classifier)}{_SUFFIXES[format]}" if out is None else out)
+        files.check_new_file(place, (_SUFFIXES[format],), replace=overwrite, hint="`overwrite=True`")
+        real, where = _pictures_for(classifier, pictures, data_root, bar)
+        bar.line("writing ONNX")
+        data = onnx_of(classifier)
+        bar.line("checking it against the model")
+        parity = compared(data, classifier, real, drawn(classifier, _DRAWN))
+        files.write_bytes(place, data)
+    return Exported(place, format, len(data), ("checked by onnx.checker", f"{parity}; {where}"))
+
+
+def _name_of(classifier: Classifier) -> str:
+    """What the file is called: as the run, or the model's file."""
+    path = classifier.path
+    return path.parent.name if files.is_file(path.parent / RUN_FILE) else path.stem
+
+
+def _pictures_for(
+    classifier: Classifier, pictures: Any, data_root: str | Path | None, bar: Progress
+) -> tuple[Pixels, str]:
+    """Framed pictures (N, H, W, C) to check a file with, and where they are from; none where the model's own data is
+    not at hand. Raises ImageError."""
+    spec = classifier.card.input_spec
+    none = np.zeros((0, spec.height, spec.width, spec.channels), np.uint8)
+    if pictures is not None:
+        chosen = _some(pictures_of(pictures), _PICTURES)
+        return np.stack([classifier.frame(one) for one in chosen]), "of the pictures that were named"
+    identity = classifier.card.dataset
+    if identity is None:
+        return none, "no real ones are at hand (`pictures` names some)"
+    try:
+        dataset = reopen(identity, data_root=data_root, progress=bar)
+    except DataError as error:
+        return none, f"its own data is not at hand ({error}); `pictures` names others"
+    parted = replace(dataset, is_merged=False)  # what folds merged: test is not needed here
+    rows = np.sort(np.concatenate([parted.rows("train"), parted.rows("val")]))
+    return np.array(parted.images_at(evenly(rows, _PICTURES))[:]), f"of {shown(dataset.name, 80)}"
+
+
+def _some(listed: Sequence[Any], most: int) -> list[Any]:
+    return [listed[int(at)] for at in evenly(np.arange(len(listed)), most)]

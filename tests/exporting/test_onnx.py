@@ -1,0 +1,161 @@
+"""ONNX files answer as the model does, or are not left."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import convlens
+from convlens.architecture import parse, plan
+from convlens.classifier import Classifier
+from convlens.cli import main
+from convlens.data.image.framing import InputSpec
+from convlens.errors import UsageError
+from convlens.exporting import onnx_file
+from convlens.exporting.onnx_file import compared, drawn, onnx_of, session_of
+from convlens.metrics import Scaling
+from convlens.modelfile import Metrics, ModelCard
+from convlens.thresholds import Rejection, Requirement, Thresholds
+from convlens.unfamiliarity import Unfamiliarity, layers_to_look_at
+from tests.conftest import QUICK, shapes
+from tests.helpers import folder, trained, trained_on
+from tests.lens.test_arithmetic import EVERY_LAYER, HEADS, made
+
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> convlens.Run:
+    """A model with calibration and an unfamiliarity score: 1,500 pictures of the toy."""
+    place = tmp_path_factory.mktemp("exported") / "toy"
+    return trained_on(shapes(1_500), recipe=QUICK, size=16, channels=1, out=place)
+
+
+def test_one_file_answers_as_the_model_does(
+    run: convlens.Run, workplace: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """From the command line: logits, probabilities, label, unfamiliarity and its verdict for each number of images;
+    class names, framing and hashes in the metadata; a file that is there is replaced only by --overwrite."""
+    assert main(["export", str(run.path), "--json"]) == 0
+    out = capfd.readouterr().out
+    assert json.loads(out)["path"] == "toy.onnx" and "200 pictures and 50 random images" in out
+    session, classifier = session_of(Path("toy.onnx").read_bytes()), convlens.load(run)
+    names = [one.name for one in session.get_outputs()]
+    assert names == ["logits", "probabilities", "label", "unfamiliarity", "unfamiliar"]
+    x, _ = shapes(17, 5)
+    for num in (1, 17):
+        found = dict(zip(names, session.run(None, {"images": x[:num, :, :, None]}), strict=True))
+        ours = convlens.predict(run, x[:num], progress="none")
+        assert [classifier.class_names[k] for k in found["label"]] == [one.label for one in ours]
+        assert found["unfamiliar"].tolist() == [one.unfamiliar for one in ours]
+        np.testing.assert_allclose(found["probabilities"].max(axis=1), [one.probability for one in ours], atol=1e-5)
+    about = session.get_modelmeta().custom_metadata_map
+    assert json.loads(about["class_names"]) == list(classifier.class_names)
+    facts = json.loads(about["convlens"])
+    assert facts["card"]["dataset"]["fingerprint"] == run.record.dataset.fingerprint
+    assert facts["model_sha256"] == convlens.files.sha256_of_file(run.model) and facts["input"]["framing"] == "pad"
+    assert main(["export", str(run.path), "--overwrite", "--out", "toy.onnx"]) == 0
+    capfd.readouterr()
+    for arguments, words in (
+        ([], "exists already: name another file, or say --overwrite"),
+        (["--format", "onxx"], "did you mean 'onnx'"),
+        (["--out", "a.txt"], ".onnx"),
+        (["--pictures", "nowhere", "--out", "b.onnx"], "nowhere"),
+    ):
+        assert main(["export", str(run.path), *arguments]) == 2
+        assert words in (err := capfd.readouterr().err), err
+    assert [path.name for path in workplace.glob("*.onnx")] == ["toy.onnx"]
+
+
+def test_no_parity_no_file(run: convlens.Run, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that answers otherwise is not left, whatever is other: probabilities, labels, what is unfamiliar."""
+    classifier = convlens.load(run)
+    with pytest.raises(UsageError, match="a probability is"):
+        compared(
+            onnx_of(classifier), replace(classifier, scaling=Scaling(3.0)), drawn(classifier, 4), drawn(classifier, 4)
+        )
+    real = onnx_file.onnx_of
+    monkeypatch.setattr("convlens.exporting.export.onnx_of", lambda c: real(replace(c, scaling=Scaling(7.0))))
+    with pytest.raises(UsageError, match="answers otherwise"):
+        convlens.export(run, "other.onnx", progress="none")
+    assert list(workplace.glob("*.onnx")) == []
+
+
+def test_a_promise_travels(workplace: Path) -> None:
+    """`uncertain` is an output of its own, and the label is the one that the promise gives."""
+    run = trained_on(shapes(1_500, 4), recipe=QUICK.replace(epochs=4))
+    convlens.evaluate(run, split="val", reject=0.2, progress="none")
+    found = convlens.export(run, "promised.onnx", progress="none")
+    assert "the same labels" in str(found)
+    session = session_of(Path("promised.onnx").read_bytes())
+    assert [one.name for one in session.get_outputs()][-1] == "uncertain"
+
+
+def test_models_without_data_are_checked_with_what_is_named(workplace: Path) -> None:
+    """The data gone, it is said that no real picture was looked at; pictures that are named are."""
+    root = folder(workplace / "data", range(60))
+    run = trained(root, size=16, out="run")
+    root.rename(workplace / "moved")
+    found = convlens.export(run, "a.onnx", progress="none", pictures=workplace / "moved")
+    assert "60 pictures" in str(found) and "that were named" in str(found)
+
+
+def classifier_of(chain: str, channels: int, num_classes: int, place: Path, **values: Any) -> Classifier:
+    """A network with random weights, and all that may stand behind it."""
+    network_plan = plan(parse(chain + HEADS), (channels, 13, 11), num_classes)
+    spec = InputSpec(13, 11, channels, mean=(90.0,) * channels, std=(60.0,) * channels)
+    names = tuple(f"c{k}" for k in range(num_classes))
+    card = ModelCard(
+        chain + HEADS,
+        spec,
+        names,
+        None,
+        None,
+        None,
+        None,
+        None,
+        Metrics(val=None, test=None),
+        {},
+        "2026-01-01T00:00:00",
+    )
+    (place / "m.safetensors").write_bytes(b"stands for it")
+    classifier = Classifier(place / "m.safetensors", card, made(network_plan).eval(), "cpu", **values)
+    images = drawn(classifier, 160)
+    last = [module for module in classifier.network.modules() if isinstance(module, torch.nn.Linear)][-1]
+    last.weight.data *= 3 / classifier.logits(images).std()  # so that few answers are too near to call
+    addresses = layers_to_look_at(network_plan, 10**6)
+    if addresses:
+        logits_NK, statistics = classifier.outputs(images, addresses)
+        known = Unfamiliarity.fitted(
+            addresses, statistics, np.arange(160) % num_classes, [one[:120] for one in statistics], logits_NK[:120]
+        )
+        classifier = replace(classifier, card=replace(card, unfamiliarity=known))
+    return classifier
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(EVERY_LAYER)))
+def test_every_layer(number: int, tmp_path: Path) -> None:
+    """Every type of layer, of 1 and 3 channels, 2 and 101 classes, with and without mirror views, calibration,
+    rejection and requirements."""
+    for channels, num_classes in ((1, 2), (3, 101)):
+        is_odd = (number + channels) % 2 == 0
+        wanted = Requirement("c1", "recall", 0.9, 0.3, 100, 1), Requirement("c0", "precision", 0.9, 0.4, 100, 1)
+        made_of = {"reject": Rejection(0.1, 0.5, 100, 50, 1)} if is_odd else {"require": wanted[: 1 + number % 2]}
+        classifier = classifier_of(
+            EVERY_LAYER[number],
+            channels,
+            num_classes,
+            tmp_path,
+            views="mirror" if is_odd else "none",
+            scaling=Scaling(1.7, 0.1 if channels == 1 else 0.0),
+            thresholds=Thresholds(confidence=0.9, **made_of),  # type: ignore[arg-type]
+        )
+        found = compared(onnx_of(classifier), classifier, drawn(classifier, 200), drawn(classifier, 50))
+        assert found.num_near < 50
