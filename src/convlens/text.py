@@ -117,10 +117,10 @@ def percent(share: float | None, digits: int = 2) -> str:
 
 
 def probability(share: float) -> str:
-    """`99.4 %`; what is not certain never reads 100.0, nor what is not impossible 0.0."""
-    if 0.9995 <= share < 1:
+    """`99.4 %`: nothing is certain, or impossible, for softmax."""
+    if share >= 0.9995:
         return ">99.9 %"
-    return "<0.1 %" if 0 < share < 0.0005 else percent(share, 1)
+    return "<0.1 %" if share < 0.0005 else percent(share, 1)
 
 
 def wrapped(text: str, width: int) -> str:

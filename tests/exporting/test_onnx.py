@@ -155,7 +155,7 @@ def test_every_layer(number: int, tmp_path: Path) -> None:
             tmp_path,
             views="mirror" if is_odd else "none",
             scaling=Scaling(1.7, 0.1 if channels == 1 else 0.0),
-            thresholds=Thresholds(confidence=0.9, **made_of),  # type: ignore[arg-type]
+            thresholds=Thresholds(confidence=0.9, **made_of),
         )
         found = compared(onnx_of(classifier), classifier, drawn(classifier, 200), drawn(classifier, 50))
         assert found.num_near < 50

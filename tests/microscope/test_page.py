@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -349,6 +350,10 @@ def test_designed_network_trains_and_opens(page: Page, microscope: Server, digit
     page.wait_for_selector("#progress-state[data-state='complete']", timeout=60_000)
     assert page.locator("#curves polyline").count() >= 1
     assert convlens.Run(digits / "runs" / "lab-1").status == "complete"
+    # Whether it is better than another one here is said on the spot.
+    page.locator("#compare").click()
+    page.wait_for_selector("#verdict:has-text('the same 6,018 images')", timeout=30_000)
+    assert "mnist-1 is better: lab-1 less mnist-1 is −" in page.locator("#verdict").inner_text()
     # Another tab, which stays with the model that it looks into, and a value that is played here.
     other = page.context.new_page()
     other.goto(microscope.entry)
@@ -374,6 +379,19 @@ def test_designed_network_trains_and_opens(page: Page, microscope: Server, digit
     other.wait_for_selector("article[data-address='0']:has-text('conv(6, 5, stride=2, padding=2)')")
     page.locator("#models").select_option("runs/mnist-1/model.safetensors")
     page.wait_for_selector("article[data-address='0']:not(:has-text('conv(6, 5'))")
+    # A validation image stays that very image, never framed anew as a drawing, from model to model and after a reload.
+    page.locator("#misclassified button").nth(1).click()
+    page.wait_for_selector("#seen-note:has-text('held out from training')")
+    first = page.locator("#seen-note").inner_text(), page.locator("#answer .share").all_inner_texts()
+    for model in ("lab-1", "mnist-1"):
+        page.locator("#models").select_option(f"runs/{model}/model.safetensors")
+        page.wait_for_function(f"() => document.getElementById('models').value.includes('{model}')")
+        page.wait_for_selector("#answer .best")
+        page.wait_for_selector("#seen-note:has-text('held out from training')")
+    assert (page.locator("#seen-note").inner_text(), page.locator("#answer .share").all_inner_texts()) == first
+    page.reload()
+    page.wait_for_selector("#seen-note:has-text('held out from training')")
+    assert page.locator("#seen-note").inner_text() == first[0]
     other.reload()
     other.wait_for_function("() => document.getElementById('models').value.includes('lab-1')")
     other.close()
@@ -483,12 +501,16 @@ def test_one_calculation_is_printed_alone(page: Page) -> None:
     draw_seven(page)
     page.locator('[data-address="0"] canvas').first.click(position={"x": 40, "y": 30})
     page.wait_for_selector("#value.open .numbers")
-    assert "rounded products of this window add up to" in page.locator("#value").inner_text()
+    cells = page.locator("#value .numbers:has(caption:text-is('products')) td").all_inner_texts()
+    total = sum(float(cell.replace("−", "-")) for cell in cells)
+    said = re.search(r"as they stand here, add up to (−?[0-9.]+)", page.locator("#value").inner_text())
+    assert said is not None and float(said[1].replace("−", "-")) == pytest.approx(total, abs=1e-3)
     page.evaluate("window.print = () => { document.body.dataset.printed = document.body.className; }")
     page.locator("#value-print").click()
     assert page.evaluate("document.body.dataset.printed") == "one"
     page.emulate_media(media="print")
     assert page.locator("#value .numbers").first.is_visible() and not page.locator("#layers").is_visible()
+    assert "Network runs/mnist-1" in page.locator("#paper").inner_text()
 
 
 def test_printing_draws_every_map(page: Page) -> None:

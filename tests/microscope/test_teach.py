@@ -130,6 +130,16 @@ def test_a_folder_with_splits_is_not_collected_into(workplace: Path) -> None:
 
 
 @pytest.mark.training
+def test_a_class_is_removed_from_the_disk(workplace: Path) -> None:
+    """All of it, and nothing else."""
+    teaching = Teaching()
+    collect(teaching, 2)
+    with pytest.raises(UsageError, match="no class"):
+        teaching.remove("green")
+    teaching.remove("red")
+    assert [path.name for path in Path("collected").iterdir()] == ["blue"]
+
+
 def test_a_training_is_measured_burst_by_burst(workplace: Path) -> None:
     """All pictures are measured by heads that did not learn from their bursts, the model has seen all of them, and
     answers; what was prepared before changes nothing."""
@@ -174,7 +184,7 @@ def test_a_single_burst_gives_no_score(workplace: Path) -> None:
     teaching = Teaching()
     collect(teaching, 1)
     result = teaching.teach("cpu")
-    assert result.score is None and "single burst" in result.note
+    assert result.score is None and "single take" in result.note
     assert result.run.val is None and result.run.record.cross_validation is None
     assert convlens.predict(convlens.load(result.run), photo(RED, 999))[0].label == "red"
 
@@ -275,7 +285,7 @@ def test_taught_with_a_camera(camera: Browser, server: Server, tmp_path: Path) -
     assert len(list(collected.glob("red/*.png"))) == 4
     assert len(list(collected.glob("green/burst-*"))) == 2
     page.locator("[data-class='green'] button:has-text('Discard')").click()
-    page.wait_for_selector("[data-class='green']:has-text('taken in one go')")
+    page.wait_for_selector("[data-class='green']:has-text('in one take')")
     assert len(list(collected.glob("green/burst-*"))) == 1
     assert problems == []
     page.context.close()

@@ -471,7 +471,7 @@ def _differing(classifiers: Sequence[Classifier | None], places: Sequence[Any]) 
         found.append("epochs " + ", ".join(f"{one:.3g}" for one in lengths[:_TOLD]))
     if not found:
         return []
-    order = "" if len(plans) > _TOLD else f" (values as {', '.join(shown(_where(place), 60) for place, _ in known)})"
+    order = "" if len(plans) > _TOLD else f" (in the order {', '.join(shown(_where(place), 60) for place, _ in known)})"
     more = "; which of these makes a difference cannot be told" if len(found) > 1 else ""
     return [f"they differ in {'; '.join(found)}{more}{order}"]
 

@@ -247,8 +247,17 @@ class Report:
             f"{MAY_COUNT_SEEN}: {first}" if self.may_count_seen else first,
             f"loss {self.score.loss:.4f}, expected calibration error {100 * self.expected_calibration_error:.2f} %",
         ]
-        worst = ", ".join(f"{shown(t, 40)} as {shown(p, 40)} {n}×" for t, p, n in self.worst_confusions())
-        lines += [f"most often confused: {worst}"] if worst else []
+        both_KK, names = np.triu(self.confusion_KK + self.confusion_KK.T, 1), self.class_names
+        pairs = [divmod(int(i), len(names)) for i in np.argsort(-both_KK, axis=None, kind="stable")[:5]]
+        worst = [
+            f"{shown(names[a], 40)} and {shown(names[b], 40)} {both_KK[a, b]:,}× ({self.confusion_KK[a, b]:,} + "
+            f"{self.confusion_KK[b, a]:,})"
+            for a, b in pairs
+            if both_KK[a, b]
+        ]
+        if worst:
+            num = counted(self.n - int(np.trace(self.confusion_KK)), "mistake")
+            lines.append(f"most often confused, of {num}: {', '.join(worst)} (the first as the second + the other way)")
         steps = f" weights of step {w['step']:,} of {w['num_steps']:,}" if "step" in w else ""
         mirrored = ", each picture and its mirror image averaged" if w["views"] == "mirror" else ""
         scaling = Scaling(w["temperature"], w["curvature"])

@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from convlens.classifier import Classifier, load
 from convlens.errors import ConvlensError, RecordError, SentenceError, UsageError
+from convlens.evaluation.compare import compare
 from convlens.metrics import Score
 from convlens.microscope.lab import Lab, LabRequest, explained
 from convlens.microscope.session import GoneError, Session, models_here
@@ -44,6 +45,19 @@ class SentenceRequest(Record, frozen=True):
     """What `/api/explain` takes."""
 
     sentence: Text
+
+
+class ClassRequest(Record, frozen=True):
+    """What `/api/teach/remove` takes."""
+
+    name: Text
+
+
+class CompareRequest(Record, frozen=True):
+    """What `/api/compare` takes: two models, by the names that `/api/models` has."""
+
+    one: Text
+    other: Text
 
 
 class BurstRequest(Record, frozen=True):
@@ -92,9 +106,11 @@ class Microscope:
                 Route("/api/lab/train", self._lab_train, methods=post),
                 Route("/api/lab/stop", self._lab_stop, methods=post),
                 Route("/api/lab/open", self._lab_open, methods=post),
+                Route("/api/compare", self._compare, methods=post),
                 Route("/api/teach", self._teach_status, methods=get),
                 Route("/api/teach/picture", self._teach_picture, methods=post),
                 Route("/api/teach/discard", self._teach_discard, methods=post),
+                Route("/api/teach/remove", self._teach_remove, methods=post),
                 Route("/api/teach/prepare", self._teach_prepare, methods=post),
                 Route("/api/teach/train", self._teach_train, methods=post),
             ],
@@ -269,6 +285,16 @@ class Microscope:
             raise UsageError("there is no trained network to open yet")
         return JSONResponse(await self._work((await self._opened(self.lab.place)).model))
 
+    async def _compare(self, request: Request) -> Response:
+        """Two models on the validation images, in words."""
+        asked, here = await body_of(request, CompareRequest), await asyncio.to_thread(models_here)
+        both = [here.get(name, Path(name)) for name in (asked.one, asked.other) if name in here or name == self._first]
+        if len(both) < 2:
+            raise HTTPException(404, "there is no such model here any more")
+        found = await self._work(partial(compare, both, split="val", device=self._device, progress="none"))
+        _, header, rows = found.tables()[0]
+        return JSONResponse({"lines": found.lines(), "header": header[:2], "rows": [row[:2] for row in rows]})
+
     # ------------------------------------------------------------ teaching
 
     async def _teach_status(self, request: Request) -> Response:
@@ -283,6 +309,10 @@ class Microscope:
     async def _teach_discard(self, request: Request) -> Response:
         asked = await body_of(request, BurstRequest)
         await asyncio.to_thread(self.teaching.discard, asked.name, asked.burst)
+        return await self._teach_status(request)
+
+    async def _teach_remove(self, request: Request) -> Response:
+        await asyncio.to_thread(self.teaching.remove, (await body_of(request, ClassRequest)).name)
         return await self._teach_status(request)
 
     async def _teach_prepare(self, request: Request) -> Response:

@@ -134,6 +134,16 @@ class Teaching:
             if files.is_folder(place):
                 raise UsageError(f"{shown(place, 200)} cannot be removed: a program has its pictures open")
 
+    def remove(self, name: str) -> None:
+        """Remove a class and its pictures, the packed ones too. Raises UsageError."""
+        with self._alone():
+            if name not in [one.name for one in self._checked(name)]:
+                raise UsageError(f"there is no class {shown(name, 60)!r}")
+            files.remove_folder(self.folder / name)
+            self._forget()
+            if files.is_folder(self.folder / name):
+                raise UsageError(f"{shown(self.folder / name, 200)} cannot be removed: a program has its pictures open")
+
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Within it nobody else changes the folder: neither another thread nor another server."""
@@ -256,11 +266,11 @@ def _trained(planned: TrainingPlan, bar: Progress) -> TrainingResult:
         raise
     if folds is None:
         few = (
-            "a class has a single burst or picture, so that none can be held out and measured: collect one more of each"
+            "a class has a single take or picture, so that none can be held out and measured: collect one more of each"
         )
         return TrainingResult(run, folder, None, few)
     return TrainingResult(
-        run, folder, run.record.cross_validation, "each burst measured by a head that did not learn from it"
+        run, folder, run.record.cross_validation, "each take measured by a network that did not learn from it"
     )
 
 

@@ -43,8 +43,8 @@ export const accuracyOf = (score) => `${percent(score.accuracy)} (95 % interval 
 export const FRAMINGS = { ink: "the drawing cut out and centred", pad: "all of it, with bars", crop: "its middle", stretch: "stretched" };
 export const by = (values) => values.join("×");
 export const percent = (share, digits = 2) => `${(100 * share).toFixed(digits)} %`;
-// A probability in percent; what is not certain never reads 100.0, nor what is not impossible 0.0.
-export const probability = (share) => (share < 1 && share >= 0.9995 ? ">99.9" : share > 0 && share < 0.0005 ? "<0.1" : (100 * share).toFixed(1));
+// A probability in percent: nothing is certain, or impossible, for softmax.
+export const probability = (share) => (share >= 0.9995 ? ">99.9" : share < 0.0005 ? "<0.1" : (100 * share).toFixed(1));
 export const count = (value) => value.toLocaleString("en");
 
 // The place of a value in words, for people and screen readers.

@@ -17,6 +17,7 @@ let pointer = null; // the one that draws
 let last = null;
 let drawing = 0; // counts what the pad holds: a picture that comes too late is not drawn over the next
 let isSample = false; // whether the pad holds the picture that the page opened with
+let validation = null; // {position, data} of the validation image that the pad holds
 let shownAt = 0; // when the maps were last fetched
 const KEPT = "drawing";
 const OVERTAKEN = Object.assign(new Error("something else was drawn"), { status: 410 });
@@ -51,10 +52,11 @@ function save() {
   link.click();
 }
 
-// A drawing survives a reload: this tab keeps it. (A file or a validation image would come back as another picture.)
+// A drawing or a validation image survives a reload: this tab keeps it. (A file would come back as another picture.)
 function keep() {
   try {
     if (newest === drawn) sessionStorage.setItem(KEPT, pad.toDataURL("image/png").split(",")[1]);
+    else if (validation && !isSample) sessionStorage.setItem(KEPT, JSON.stringify(validation));
     else sessionStorage.removeItem(KEPT);
   } catch {
     // no room: then it is gone
@@ -63,9 +65,15 @@ function keep() {
 
 // What the page opens with: what this tab kept, else a validation image, so that there is something to look at.
 export async function openPicture() {
+  // Never framed a second time, as a drawing: a validation image of other data makes room for one of this model's.
+  if (newest && !isSample && validation) return validation.data === dataOf() ? takeValidation(validation.position) : sample();
   if (newest && !isSample) return send(drawn);
   const kept = newest ? null : sessionStorage.getItem(KEPT);
   sessionStorage.removeItem(KEPT);
+  if (kept?.startsWith("{")) {
+    const { position, data } = JSON.parse(kept);
+    return data === dataOf() ? takeValidation(position) : sample();
+  }
   if (kept) {
     const version = drawing;
     const image = await createImageBitmap(new Blob([Uint8Array.from(atob(kept), (c) => c.charCodeAt(0))]));
@@ -73,15 +81,22 @@ export async function openPicture() {
     clear();
     context.drawImage(image, 0, 0);
     send(drawn);
-  } else if (state.model.has_validation) {
-    takeValidation(0);
-    isSample = true;
-  }
+  } else sample();
 }
+
+function sample() {
+  if (!state.model.has_validation) return;
+  takeValidation(0);
+  isSample = true;
+}
+
+// What tells whether positions are of the same images.
+const dataOf = () => JSON.stringify([state.model.dataset?.fingerprint, state.model.dataset?.val_frac]);
 
 function clear() {
   drawing++;
   isSample = false;
+  validation = null;
   context.fillStyle = "#ffffff";
   context.fillRect(0, 0, pad.width, pad.height);
 }
@@ -117,6 +132,7 @@ function move(event) {
 
 function stroke(to) {
   drawing++;
+  validation = null;
   context.strokeStyle = byId("ink").value;
   context.lineWidth = Number(byId("pen").value);
   context.lineCap = context.lineJoin = "round";
@@ -152,6 +168,7 @@ async function take(file) {
 export function takeValidation(position) {
   clear();
   const version = drawing;
+  validation = { position, data: dataOf() };
   send(async () => {
     const answer = await postBytes(`api/see?val=${position}`);
     if (version !== drawing) throw OVERTAKEN;

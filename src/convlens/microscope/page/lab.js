@@ -52,6 +52,7 @@ export function startLab(opened) {
   new ResizeObserver(() => mark(byId("caret").dataset.column)).observe(sentence);
   sentence.addEventListener("scroll", () => mark(byId("caret").dataset.column));
   byId("training").addEventListener("submit", (event) => { event.preventDefault(); train().catch(complain); });
+  byId("compare").addEventListener("click", compareBoth);
   byId("stop").addEventListener("click", () => postJson("api/lab/stop").then(showStatus, complain));
   byId("open").addEventListener("click", () => postJson("api/lab/open").then(opened, complain));
 }
@@ -173,9 +174,8 @@ function showStatus(status) {
   const state_ = byId("progress-state");
   state_.textContent = `${words}${val ? `; validation ${accuracyOf(val)}` : ""}${status.num_steps ? `; in ${status.place}` : ""}`;
   state_.dataset.state = status.state;
-  const other = state.model.path.replace(/\/model\.safetensors$/, "");
-  const isNew = status.state === "complete" && other !== status.place;
-  byId("progress-of").textContent = `${status.sentence}${isRunning ? remaining(status) : ""}${isNew ? `. Is it better than the open one, and can that be told? convlens compare ${other} ${status.place} --split val` : ""}`;
+  byId("progress-of").textContent = `${status.sentence}${isRunning ? remaining(status) : ""}`;
+  offerOthers(status).catch(complain);
   byId("progress-bar").value = status.num_steps ? (isRunning ? status.step : status.epochs.at(-1)?.step ?? status.step) / status.num_steps : 0;
   byId("log").textContent = status.lines.join("\n");
   byId("progress-error").textContent = status.state === "failed" ? status.lines.at(-1) ?? "it ended without a word" : status.warning ?? "";
@@ -183,6 +183,27 @@ function showStatus(status) {
   byId("curves").replaceChildren(
     curve(state.model.recipe_values.label_smoothing ? "training loss (of smoothed labels: never near 0)" : "training loss", status.curve, status.num_steps, (y) => number(y, 2)),
     curve("validation accuracy, whenever it was measured", points, status.num_steps, (y) => percent(y, 1)));
+}
+
+// What the trained network can be compared with: the other networks here.
+async function offerOthers({ state: how, place }) {
+  byId("versus").hidden = how !== "complete";
+  if (how !== "complete" || byId("versus").dataset.place === place) return;
+  byId("versus").dataset.place = place;
+  byId("verdict").textContent = "";
+  const others = (await getJson("api/models")).filter(({ name }) => name !== `${place}/model.safetensors`);
+  byId("other").replaceChildren(...others.map(({ name, val }) => element("option", { value: name }, `${name.replace(/\/model\.safetensors$/, "")}${val && ` (${val})`}`)));
+}
+
+async function compareBoth() {
+  byId("verdict").textContent = "measuring both…";
+  try {
+    const one = `${byId("versus").dataset.place}/model.safetensors`;
+    const { lines, rows } = await postJson("api/compare", { one, other: byId("other").value });
+    byId("verdict").textContent = [...rows.map((cells) => cells.join(": ")), ...lines].join("\n");
+  } catch (error) {
+    byId("verdict").textContent = error.message;
+  }
 }
 
 // How long it will take, by the steps since this page looked first.

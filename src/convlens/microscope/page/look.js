@@ -81,7 +81,7 @@ function showAnswer() {
   byId("badge").textContent = [state.picture.blank ? "no ink found" : state.picture.unfamiliar && "unfamiliar", state.picture.uncertain && "uncertain"].filter(Boolean).join(", ");
   byId("badge").hidden = !byId("badge").textContent;
   if (both) mirrored.textContent = `With its mirror image, as predict answers: ${state.model.class_names[both.label]}, ${probability(both.probability)} %`;
-  byId("answer-note").textContent = `${state.picture.true === undefined ? "" : "✓ the true class. "}Press a bar to see its arithmetic.${state.picture.unfamiliar === false ? " Much that is no such picture is called unfamiliar, but not all." : ""}`;
+  byId("answer-note").textContent = `${state.picture.true === undefined ? "" : "✓ the true class. "}Press a bar to see its arithmetic.${state.picture.unfamiliar === false ? " No warning is no proof: some pictures of other things are called unfamiliar, others are not." : state.picture.unfamiliar === true ? "" : " This network cannot tell what is unfamiliar."}`;
 }
 
 async function fetchOverlay() {
@@ -106,7 +106,7 @@ function showSeen() {
   context.drawImage(photograph(data, 0, height, width, channels), 0, 0, width * size, height * size);
   const { input } = state.model;
   const { true: truth, name: sample } = state.picture;
-  const known = truth === undefined ? "" : `; a validation image (${sample} in the data), in truth ${state.model.class_names[truth]}`;
+  const known = truth === undefined ? "" : `; a validation image, held out from training (${sample} in the data), in truth ${state.model.class_names[truth]}`;
   byId("seen-note").textContent = `${height}×${width} pixels, ${state.picture.blank ? "no ink found" : FRAMINGS[input.framing]}${known}`;
   if (!overlay) return;
   const values = overlay.arrays.map.data;

@@ -43,7 +43,7 @@ function card(layer) {
   cards.set(layer.address, known);
   canvas.addEventListener("pointermove", (event) => magnify(known, event.pointerType === "touch" ? null : valueAt(known, event)));
   canvas.addEventListener("pointerleave", () => magnify(known, null));
-  canvas.addEventListener("click", (event) => { const unit = valueAt(known, event); if (unit) choose(layer.address, unit); });
+  canvas.addEventListener("click", (event) => { const unit = valueAt(known, event); if (unit) choose(layer.address, unit); if (getComputedStyle(byId("value")).position === "fixed") magnify(known, null); });
   canvas.addEventListener("keydown", (event) => steer(known, event));
   canvas.addEventListener("blur", () => { known.cursor = null; drawCard(known); });
   watcher.observe(made);

@@ -3,7 +3,7 @@
 
 import { complain, getJson, postBytes, postJson, say } from "./api.js";
 import { painted } from "./colours.js";
-import { byId, count, element, percent, sizedCanvas } from "./dom.js";
+import { byId, count, element, percent, probability, sizedCanvas } from "./dom.js";
 import { doubtOf } from "./doubt.js";
 import { state } from "./state.js";
 
@@ -144,7 +144,7 @@ function showLive(answer, ms) {
     const bar = element("span", { class: "bar" });
     bar.style.width = `${100 * data[k]}%`;
     return element("li", { class: k === label ? "best" : "" }, element("span", { class: "name" }, names[k]),
-      element("span", { class: "track" }, bar), element("span", { class: "share" }, (100 * data[k]).toFixed(1)));
+      element("span", { class: "track" }, bar), element("span", { class: "share" }, probability(data[k])));
   }));
   byId("live-answer").dataset.label = names[label];
   byId("live-note").textContent = `${doubtOf(answer)} ${state.model.path}; ${Math.round(ms)} ms a picture`;
@@ -174,11 +174,12 @@ function row(name) {
   if (rows.has(name)) return rows.get(name);
   const hold = element("button", { type: "button", class: "main hold", "data-hold": name }, "Hold to record");
   const file = element("input", { type: "file", accept: "image/*", multiple: true, class: "unseen", id: `files-${rows.size}` });
-  const discard = element("button", { type: "button", hidden: true, onclick: () => discardLast(name) }, "Discard the last burst");
+  const discard = element("button", { type: "button", hidden: true, onclick: () => discardLast(name) }, "Discard the last take");
+  const remove = element("button", { type: "button", onclick: () => removeClass(name) }, "Remove the class");
   const said = element("span", { class: "dim" });
   const strip = element("div", { class: "thumbs", "aria-hidden": "true" });
   const card = element("article", { class: "card", "data-class": name }, element("h3", {}, name, " ", said),
-    element("div", { class: "tools" }, hold, element("label", { class: "button", for: file.id }, "Choose files…"), file, discard), strip);
+    element("div", { class: "tools" }, hold, element("label", { class: "button", for: file.id }, "Choose files…"), file, discard, remove), strip);
   const made = { hold, said, strip, discard, card, last: null, num: 0 };
   hold.disabled = !stream;
   rows.set(name, made);
@@ -272,6 +273,19 @@ async function discardLast(name) {
   }
 }
 
+async function removeClass(name) {
+  const { num, card } = rows.get(name);
+  if (num && !confirm(`Remove ${name} and its ${count(num)} ${num === 1 ? "picture" : "pictures"} from the disk? Networks that learned from them stay.`)) return;
+  try {
+    const found = num ? await postJson("api/teach/remove", { name }) : await getJson("api/teach");
+    card.remove();
+    rows.delete(name);
+    show(found);
+  } catch (error) {
+    complain(error);
+  }
+}
+
 // ---------------------------------------------------------------- training
 
 async function train() {
@@ -310,7 +324,7 @@ function show({ folder, classes, result }) {
   for (const { name, num_pictures: num, num_groups: groups } of classes) {
     const made = row(name);
     made.num = num;
-    made.said.textContent = `${count(num)} ${num === 1 ? "picture" : "pictures"}, ${groups === 1 ? "taken in one go" : `taken in ${count(groups)} goes`}`;
+    made.said.textContent = `${count(num)} ${num === 1 ? "picture" : "pictures"}, ${groups === 1 ? "in one take" : `in ${count(groups)} takes`}`;
     made.discard.hidden = made.last === null;
   }
   tellWhatIsMissing();

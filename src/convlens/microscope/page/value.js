@@ -17,6 +17,8 @@ export function startValue() {
   on("cursor", say);
   byId("value-close").addEventListener("click", leave);
   byId("value-print").addEventListener("click", () => {
+    const { picture, model, chosen } = state;
+    byId("paper").textContent = `Network ${model.path}; ${picture.name ? `validation image ${picture.name}` : "a picture of one's own"}, answered ${model.class_names[picture.label]}; layer ${chosen.address}, ${place(chosen.unit)}`;
     document.body.classList.add("one");
     addEventListener("afterprint", () => document.body.classList.remove("one"), { once: true });
     print();
@@ -104,10 +106,10 @@ function check(working) {
 }
 
 // What a calculator gives for the cells as they stand there.
-function byHand({ kernel, window: cut }) {
-  if (!kernel || cut.data.length > 150) return "";
+function byHand({ kernel, products: cells }) {
+  if (!kernel || cells.data.length > 150) return "";
   const asShown = (value) => Number(short(value).replace("−", "-"));
-  return `: the rounded products of this window add up to ${number(cut.data.reduce((sum, x, i) => sum + asShown(x) * asShown(kernel.data[i]), 0), 4)}`;
+  return `; the products, as they stand here, add up to ${number(cells.data.reduce((sum, one) => sum + asShown(one), 0), 4)}`;
 }
 
 function pictureOf(working) {
