@@ -232,7 +232,7 @@ def _calibrated_and_reported(training_plan: TrainingPlan, run: Run, bar: Progres
     device = training_plan.compute.device
     try:
         if run.record.held_out_sha256 is not None:
-            calibrate_by_folds(run, training_plan.dataset, bar)
+            calibrate_by_folds(run, training_plan.dataset, device, bar)
             evaluate(run, split=FOLDS, device=device, progress="none")
             return
         calibrate(run.model, training_plan.dataset, device, bar)

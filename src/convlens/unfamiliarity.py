@@ -57,6 +57,13 @@ class UnfamiliarityRecord(Record, frozen=True, kw_only=True):
     num_images: Count
     power: Number = 2.0
 
+    def scores(self, distances: Sequence[NDArray[np.float64]], logits_NK: NDArray[np.floating]) -> NDArray[np.float64]:
+        """float64 (N,), from each layer's distances (N,), to its power, and logits."""
+        scores_N = -_standard(logits_NK.max(axis=1), self.max_logit)
+        for one, distances_N in zip(self.layers, distances, strict=True):
+            scores_N += _standard(distances_N, one.distance) / math.sqrt(len(self.layers))
+        return scores_N
+
     def shapes(self, num_classes: int) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Type and shape of each of its tensors."""
         parts = {"centres": num_classes, "whitening": 0}
@@ -101,28 +108,66 @@ class Unfamiliarity:
     ) -> Self:
         """To training images, by the statistics of each layer (N, S) and their labels; the threshold to validation
         images, by theirs (M, S) and their logits."""
-        num, num_classes = logits_MK.shape
-        layers = tuple(_fitted_layer(x_NS, labels_N, num_classes) for x_NS in learned)
+        layers = tuple(_fitted_layer(x_NS, labels_N, logits_MK.shape[1]) for x_NS in learned)
+        distances = [_distance(layer, x_MS, power=1) for layer, x_MS in zip(layers, held_out, strict=True)]
+        return cls._with_threshold(addresses, layers, distances, logits_MK)
+
+    @classmethod
+    def fitted_by_folds(
+        cls,
+        addresses: Sequence[str],
+        statistics: Statistics,
+        labels_N: NDArray[np.int64],
+        fold_N: NDArray[np.int64],
+        logits_NK: NDArray[np.floating],
+    ) -> Self:
+        """To all images that were learned from, by the statistics (N, S) that the delivered network has of them; the
+        threshold to the distances of each fold's images from the centres of the others, and to their logits by the
+        fold's network (cross-conformal: V. Vovk, 2015). The layers are early ones, whose channels know no single
+        picture."""
+        num_classes = logits_NK.shape[1]
+        layers = tuple(_fitted_layer(x_NS, labels_N, num_classes) for x_NS in statistics)
+        distances = [np.zeros(len(labels_N)) for _ in layers]
+        for fold in np.unique(fold_N).tolist():
+            out_N = fold_N == fold
+            for x_NS, distances_N in zip(statistics, distances, strict=True):
+                others = _fitted_layer(x_NS[~out_N], labels_N[~out_N], num_classes)
+                distances_N[out_N] = _distance(others, x_NS[out_N], power=1)
+        return cls._with_threshold(addresses, layers, distances, logits_NK)
+
+    @classmethod
+    def _with_threshold(
+        cls,
+        addresses: Sequence[str],
+        layers: tuple[_Layer, ...],
+        distances: Sequence[NDArray[np.float64]],
+        logits_MK: NDArray[np.floating],
+    ) -> Self:
+        """The score, by what these images have of it that were held out: each layer's distances (M,), and
+        logits (M, K)."""
+        num = len(logits_MK)
         facts = tuple(
-            LayerFacts(address, x_MS.shape[1], _measured(_distance(layer, x_MS, power=1)))
-            for address, layer, x_MS in zip(addresses, layers, held_out, strict=True)
+            LayerFacts(address, len(layer.whitening_SS), _measured(distances_M))
+            for address, layer, distances_M in zip(addresses, layers, distances, strict=True)
         )
-        max_logit = _measured(logits_MK.max(axis=1))
         record = UnfamiliarityRecord(
-            layers=facts, max_logit=max_logit, threshold=0.0, false_alarms=FALSE_ALARMS, num_images=num, power=1.0
+            layers=facts,
+            max_logit=_measured(logits_MK.max(axis=1)),
+            threshold=0.0,
+            false_alarms=FALSE_ALARMS,
+            num_images=num,
+            power=1.0,
         )
-        scores_M = np.sort(cls(record, layers).scores(held_out, logits_MK))
+        scores_M = np.sort(record.scores(distances, logits_MK))
         # The rank that a new picture exceeds so rarely (V. Vovk et al., 2005): conformal, whatever the distribution.
         rank = min(num, math.ceil((num + 1) * (1 - FALSE_ALARMS)))
         return cls(record.replace(threshold=float(scores_M[rank - 1])), layers)
 
     def scores(self, statistics: Statistics, logits_NK: NDArray[np.floating]) -> NDArray[np.float64]:
         """float64 (N,), larger for what is less like the training images."""
-        scores_N = -_standard(logits_NK.max(axis=1), self.record.max_logit)
-        for one, layer, x_NS in zip(self.record.layers, self.layers, statistics, strict=True):
-            distances_N = _distance(layer, x_NS, self.record.power)
-            scores_N += _standard(distances_N, one.distance) / math.sqrt(len(self.layers))
-        return scores_N
+        power = self.record.power
+        distances = [_distance(layer, x_NS, power) for layer, x_NS in zip(self.layers, statistics, strict=True)]
+        return self.record.scores(distances, logits_NK)
 
     def are_unfamiliar(self, statistics: Statistics, logits_NK: NDArray[np.floating]) -> NDArray[np.bool_]:
         """bool (N,): whose score is above the threshold."""

@@ -20,7 +20,7 @@ from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.image_rows import evenly
 from convlens.data.packed.pack import reopen
 from convlens.errors import DataError, UsageError
-from convlens.evaluation.cross_validation import read_held_out
+from convlens.evaluation.cross_validation import folds_of, read_held_out
 from convlens.metrics import Scaling, best_scaling, best_temperature, cross_entropies, cross_entropy
 from convlens.modelfile import Calibration, ModelCard, read_model, write_model
 from convlens.progress import Progress
@@ -56,9 +56,9 @@ def calibrate(path: Path, dataset: Dataset, device: str, bar: Progress) -> None:
         why = "validation images may be among those that its parent learned from" if may_be_seen else _few(num)
         bar.line(f"not calibrated, and what is unfamiliar is not told: {why}")
         return
-    most = _MULTIPLY_ADDS / max(1, classifier.network.plan.multiply_adds)
-    rows = evenly(dataset.rows("val")[measured], min(MOST_HELD_OUT, max(_LEAST, int(most))))
-    learned = evenly(dataset.rows("train"), min(MOST_LEARNED, max(_LEAST, int(most))))
+    most = _most_images(classifier)
+    rows = evenly(dataset.rows("val")[measured], min(MOST_HELD_OUT, most))
+    learned = evenly(dataset.rows("train"), min(MOST_LEARNED, most))
     addresses = layers_to_look_at(classifier.network.plan, len(learned))
     logits_NK, statistics = classifier.outputs(dataset.images_at(rows), addresses)
     calibration = calibration_of(logits_NK, dataset.labels_at(rows))
@@ -70,21 +70,31 @@ def calibrate(path: Path, dataset: Dataset, device: str, bar: Progress) -> None:
     _rewritten(classifier, calibration=calibration, unfamiliarity=found)
 
 
-def calibrate_by_folds(run: Run, dataset: Dataset, bar: Progress) -> None:
+def calibrate_by_folds(run: Run, dataset: Dataset, device: str, bar: Progress) -> None:
     """The same for a model that learned from all of its images: the scaling is fitted to the answers that the networks
     of its folds gave to images that they did not learn from, and taken over (as scikit-learn's CalibratedClassifierCV
-    does with `ensemble=False`). What is unfamiliar is not told: no image was held out from this very network."""
+    does with `ensemble=False`), and so is the threshold of what is unfamiliar."""
     logits_NK = read_held_out(run)
     measured = ~np.isnan(logits_NK[:, 0])
     if (num := int(measured.sum())) < LEAST_IMAGES:
-        bar.line(f"not calibrated: {_few(num)}")
+        bar.line(f"not calibrated, and what is unfamiliar is not told: {_few(num)}")
         return
-    calibration = calibration_of(logits_NK[measured], dataset.labels("train")[measured])
-    bar.line(
-        f"{_said(calibration)}; what is unfamiliar is not told: every image was learned from (a training without "
-        "`folds` tells it)"
-    )
-    _rewritten(load(run.model), calibration=calibration)
+    classifier, labels_N = load(run.model, device), dataset.labels("train")
+    calibration = calibration_of(logits_NK[measured], labels_N[measured])
+    bar.line(_said(calibration))
+    some_N = evenly(np.flatnonzero(measured), min(MOST_LEARNED, _most_images(classifier)))
+    addresses = layers_to_look_at(classifier.network.plan, len(some_N))
+    found = None
+    if addresses:
+        fold_N = folds_of(dataset, run.record.folds or 0)[some_N]
+        _, statistics = classifier.outputs(dataset.images_at(dataset.rows("train")[some_N]), addresses)
+        found = Unfamiliarity.fitted_by_folds(addresses, statistics, labels_N[some_N], fold_N, logits_NK[some_N])
+    _rewritten(classifier, calibration=calibration, unfamiliarity=found)
+
+
+def _most_images(classifier: Classifier) -> int:
+    """How many images are looked at to fit what is unfamiliar, so that it takes seconds."""
+    return max(_LEAST, int(_MULTIPLY_ADDS / max(1, classifier.network.plan.multiply_adds)))
 
 
 def promised(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlens import files
+from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.splits import deal
 from convlens.errors import DataError, TrainingError
 from convlens.metrics import Score, score
@@ -63,6 +64,11 @@ def read_held_out(run: Run) -> NDArray[np.float32]:
     return logits_NK
 
 
+def folds_of(dataset: Dataset, folds: int) -> NDArray[np.int64]:
+    """The fold of each image of a data set that has every image in train, int64 (N,)."""
+    return deal(dataset.split_keys(dataset.rows("train")), dataset.labels("train"), folds)
+
+
 def held_out_logits(plan: TrainingPlan, bar: Progress) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """The logits for each image, float32 (N, K), of a network that did not learn from it, and which images have some,
     bool (N,): those that the plan's parent was made with, and whatever shares a group with one of them, are learned
@@ -73,7 +79,7 @@ def held_out_logits(plan: TrainingPlan, bar: Progress) -> tuple[NDArray[np.float
     """
     dataset, folds, bar_name = plan.dataset, plan.folds or 0, plan.dataset.name
     rows, labels_N = dataset.rows("train"), dataset.labels("train")
-    fold_N = deal(dataset.split_keys(rows), labels_N, folds)
+    fold_N = folds_of(dataset, folds)
     known_N = _known_to_parent(plan, rows)
     fold_N[known_N] = -1  # in no fold
     for fold in range(folds):
