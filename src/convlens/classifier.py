@@ -4,6 +4,7 @@ Owns the way from a person's picture to an answer: decode, frame as the training
 """
 
 import glob
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,6 +41,7 @@ from convlens.text import counted, probability, shown, wrapped
 from convlens.thresholds import Answers, Thresholds
 
 _BATCH_SIZE = 256
+_EVEN = 0.5
 _ROWS_SHOWN = 100
 _CHANNELS = (1, 3, 4)
 
@@ -53,8 +55,8 @@ class Prediction:
     promises (`label` is then the likeliest), or of the probability that was asked for, None where neither is said; to
     keep a promise `label` may be another than the likeliest. `seen` says whether the model was made with this very
     picture, so that its being right says nothing of new ones, None where that is not known; `remark` is what else must
-    be known of it. Where it could not be read, `error` says why, and there is no answer: no label, no probability, an
-    empty `top`.
+    be known of it. Where it could not be read, `error` says why, and there is no answer: no label, no probability (it
+    is not a number), an empty `top`.
     """
 
     path: str | None
@@ -85,6 +87,7 @@ class Prediction:
         found = [] if self.remark is None else [self.remark]
         found += ["unfamiliar"] if self.unfamiliar and not found else []
         found += ["what is unfamiliar is not told"] if self.unfamiliar is None else []
+        found += ["likelier wrong than right"] if self.probability < _EVEN else []
         return (*found, "uncertain") if self.uncertain else tuple(found)
 
     @property
@@ -103,15 +106,24 @@ class Prediction:
 
 
 class Predictions(list[Prediction]):
-    """Answers in order; a notebook shows them as a table."""
+    """Answers in order; they print a line each, and a notebook shows them as a table."""
+
+    def __str__(self) -> str:
+        found = [
+            f"{shown(one.path or f'picture {number}', 200)}: {one.answer}  {one.likeliest}".rstrip()
+            for number, one in enumerate(self[:_ROWS_SHOWN], 1)
+        ]
+        return "\n".join([*found, *self._more()])
+
+    def _more(self) -> list[str]:
+        return [f"… and {len(self) - _ROWS_SHOWN:,} more"] if len(self) > _ROWS_SHOWN else []
 
     def _repr_html_(self) -> str:
         rows = [
             [shown(one.path or f"picture {number}", 200), one.answer, one.likeliest]
             for number, one in enumerate(self[:_ROWS_SHOWN], 1)
         ]
-        more = [f"… and {len(self) - len(rows):,} more"] if len(self) > len(rows) else []
-        return notebook(lines=more, header=["picture", "answer", "likeliest"], rows=rows)
+        return notebook(lines=self._more(), header=["picture", "answer", "likeliest"], rows=rows)
 
 
 @dataclass(frozen=True)
@@ -343,7 +355,7 @@ def predictions(classifier: Classifier, images: Any, asked: Asked, progress: str
                 image = next(waiting)
                 path = str(image) if isinstance(image, str | Path) else None
                 if isinstance(one, str):
-                    yield Prediction(path, "", 0.0, (), one)
+                    yield Prediction(path, "", math.nan, (), one)
                     continue
                 yield replace(next(answers), path=path)
             bar.advance(len(framed))

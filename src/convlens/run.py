@@ -211,7 +211,7 @@ class Run:
             ("seed", str(record.seed)),
             ("trained for", f"{record.train_s:.1f} s{rate}"),
         ]
-        rows += [("warm start from", record.parent.path)] if record.parent else []
+        rows += [("warm start", record.parent.path)] if record.parent else []
         rows += [("validation", str(self.val))] if self.val else []
         rows += [("test", str(self.test))] if self.test else []
         if self.cross_validation:

@@ -222,7 +222,8 @@ def test_whose_openings_they_are(workplace: Path, capfd: pytest.CaptureFixture[s
     report = convlens.evaluate(run, progress="none")
     text = str(report.openings)
     assert (
-        "on this test set 3 times since 20" in text and "of 2 plans (network and recipe): 2 times of this one" in text
+        "on this test set 3 times since 20" in text
+        and "of 2 plans (input, network and recipe): 2 times of this one" in text
     )
     assert "by you, as " in text and "openings.jsonl" in text
     assert openings_of(dataset).text in said(capfd, "train", root, *flags, "--epochs", "9", "--lr", "0.02")[1] or (
@@ -458,9 +459,9 @@ def test_predict_says_what_its_model_cannot_tell(workplace: Path, capfd: pytest.
 
 
 def test_no_probability_reads_certain() -> None:
-    """What is not certain never reads 100.0, nor what is not impossible 0.0."""
+    """Softmax is never certain, whatever rounding says: nothing reads 100.0, nor 0.0."""
     shares = (1.0, 0.99972, 0.9994, 0.5, 0.0004, 0.0)
-    assert [probability(share) for share in shares] == ["100.0 %", ">99.9 %", "99.9 %", "50.0 %", "<0.1 %", "0.0 %"]
+    assert [probability(share) for share in shares] == [">99.9 %", ">99.9 %", "99.9 %", "50.0 %", "<0.1 %", "<0.1 %"]
 
 
 def test_a_diverged_run_does_not_lead_in_a_circle(workplace: Path) -> None:

@@ -90,6 +90,13 @@ def test_what_the_folds_answered_is_kept_and_reported(workplace: Path, command: 
     assert "each answered by a network that did not learn from it" in page and "Grad-CAM of the answer" not in page
     calibration = read_model(run.model).card.calibration
     assert calibration is not None and calibration.num_images == 400
+    # What is unfamiliar is told by the same folds: of new pictures like these about one in a hundred, of others most.
+    noise = np.random.default_rng(0).integers(0, 256, (200, 16, 16), np.uint8)
+    called = [
+        sum(bool(one.unfamiliar) for one in convlens.predict(run, x, progress="none"))
+        for x in (shapes(200, 9)[0], noise)
+    ]
+    assert called[0] <= 10 and called[1] >= 150, called
     assert convlens.verify(run, progress="none").is_confirmed
     done = command("evaluate", run.path, "--split", "folds")
     assert done.returncode == 0 and "confusion matrix" in done.stdout and "folds accuracy" in done.stdout

@@ -503,7 +503,7 @@ def test_one_calculation_is_printed_alone(page: Page) -> None:
     page.wait_for_selector("#value.open .numbers")
     cells = page.locator("#value .numbers:has(caption:text-is('products')) td").all_inner_texts()
     total = sum(float(cell.replace("−", "-")) for cell in cells)
-    said = re.search(r"as they stand here, add up to (−?[0-9.]+)", page.locator("#value").inner_text())
+    said = re.search(r"as they stand here, add up to (−?[0-9]+(?:[.][0-9]+)?)", page.locator("#value").inner_text())
     assert said is not None and float(said[1].replace("−", "-")) == pytest.approx(total, abs=1e-3)
     page.evaluate("window.print = () => { document.body.dataset.printed = document.body.className; }")
     page.locator("#value-print").click()

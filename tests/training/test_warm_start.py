@@ -28,7 +28,7 @@ def test_a_model_grown_on_the_same_classes_starts_as_its_parent(tmp_path: Path, 
     assert other.card.training.parent.path == str(parent.model.resolve())
     assert other.card.training.parent.dataset["fingerprint"] == one.card.dataset.fingerprint
     assert (other.card.input_spec.mean, other.card.recipe) == (one.card.input_spec.mean, one.card.recipe)
-    assert ("warm start from", str(parent.model.resolve())) in child.summary()
+    assert ("warm start", str(parent.model.resolve())) in child.summary()
     finished = convlens.train(resume=child.path, progress="none")
     assert finished.status == "complete"
 

@@ -64,7 +64,7 @@ def look_against(data: Any, model: Any, read: ReadOptions, data_root: str | Path
         num = 0 if may_be_seen else len(rows)
         raise DataError(
             f"{shown(classifier.path, 200)} has {counted(num, 'validation image')} that it did not learn from: "
-            f"{LEAST_IMAGES} are needed to compare with"
+            f"{LEAST_IMAGES} are needed to compare with (a training without `folds`, with more `val_frac`, has them)"
         )
     rows = evenly(rows, _MOST)
     bar.line(f"looking at {counted(len(rows), 'validation image')} of the model")

@@ -53,7 +53,7 @@ def calibrate(path: Path, dataset: Dataset, device: str, bar: Progress) -> None:
     measured, may_be_seen = held_out(card, dataset)
     num = int(measured.sum())
     if may_be_seen or num < LEAST_IMAGES:
-        why = "validation images may be among those that its parent learned from" if may_be_seen else _few(num)
+        why = "validation images may be among those that its parent was made with" if may_be_seen else _few(num)
         bar.line(f"not calibrated, and what is unfamiliar is not told: {why}")
         return
     most = _most_images(classifier)

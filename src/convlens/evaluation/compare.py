@@ -449,19 +449,21 @@ def _refuse_other_classes(classifiers: Sequence[Classifier | None], places: Sequ
             )
 
 
-def _differing(classifiers: Sequence[Classifier | None], places: Sequence[Any]) -> list[str]:
+def _differing(classifiers: Sequence[Classifier | None]) -> list[str]:
     """A line on all that trained models differ in beside their seed: what they learned from, network, recipe."""
-    trained = [(place, c) for c, place in zip(classifiers, places, strict=True) if c is not None and c.card.recipe]
-    one_of_each = {_plan_of(c): (place, c.card) for place, c in reversed(trained)}
+    one_of_each = {_plan_of(c): c for c in reversed(classifiers) if c is not None and c.card.recipe is not None}
     known = list(reversed(one_of_each.values()))
+    cards = [c.card for c in known]
     plans = [
-        {"data": card.dataset and card.dataset.fingerprint, "network": card.architecture, "start": _start_of(card)}
+        {"data": _data_of(card), "input": _input_of(card), "network": card.architecture, "start": _start_of(card)}
         | ({} if card.recipe is None else card.recipe.plan_key())
-        for _, card in known
+        for card in cards
     ]
     values = {name: [one.get(name) for one in plans] for name in dict.fromkeys(itertools.chain(*plans))}
     values.pop("epochs", None)
-    lengths = [0.0 if card.training is None else card.training.epochs for _, card in known] or [0.0]
+    lengths = [0.0 if card.training is None else card.training.epochs for card in cards] or [0.0]
+    if "muon" in values.get("optimizer", []):  # convolution kernels have a rate of their own
+        values["lr of all but convolution kernels"] = values.pop("lr")
     found = [
         name if name in ("data", "network", "start") or len(plans) > _TOLD else f"{name} {', '.join(map(_said, own))}"
         for name, own in values.items()
@@ -471,9 +473,20 @@ def _differing(classifiers: Sequence[Classifier | None], places: Sequence[Any]) 
         found.append("epochs " + ", ".join(f"{one:.3g}" for one in lengths[:_TOLD]))
     if not found:
         return []
-    order = "" if len(plans) > _TOLD else f" (in the order {', '.join(shown(_where(place), 60) for place, _ in known)})"
+    order = "" if len(plans) > _TOLD else f" (in the order {', '.join(_names([[str(c.path)] for c in known]))})"
     more = "; which of these makes a difference cannot be told" if len(found) > 1 else ""
     return [f"they differ in {'; '.join(found)}{more}{order}"]
+
+
+def _data_of(card: ModelCard) -> Any:
+    """What it learned from, at whatever size."""
+    data = card.dataset
+    return None if data is None else (data.source, data.val_frac, data.options.exclude, data.options.relabelled)
+
+
+def _input_of(card: ModelCard) -> str:
+    spec = card.input_spec
+    return f"{spec.height}×{spec.width}×{spec.channels} {spec.framing}"
 
 
 def _start_of(card: ModelCard) -> str:
@@ -629,7 +642,7 @@ def _comparison(
     members, keys = [], []
     for place, classifier, report, one in zip(places, classifiers, reports, told, strict=True):
         answers_N = np.array([numbers[one.answers[name]] for name in common])
-        where = _where(place)
+        where = _where(place) if classifier is None else classifier.path
         seed = None if classifier is None else classifier.card.seed
         cost = None if classifier is None else next(costs)
         members.append(Member(str(where), seed, answers_N == labels_N, answers_N, *_losses(report, one, common), cost))
@@ -639,9 +652,9 @@ def _comparison(
     notes = [note for report in reports if report is not None for note in report.notes if "left out" in note]
     opened_last = next((report.openings for report in reversed(reports) if report is not None), None)
     notes += [str(replace(opened_last, num_own=None))] if opened_last is not None else []
-    notes += _differing(classifiers, places)
+    notes += _differing(classifiers)
     is_drawn = any(c is not None and c.card.recipe is not None and c.card.recipe.epochs for c in classifiers)
-    if any(pair.winner for pair in pairs) and len(contenders) == len(members) and is_drawn:
+    if pairs and len(contenders) == len(members) and is_drawn:
         notes.append("this is about these models: other seeds of the same plans may come out otherwise (name several)")
     if split == "test" and len(contenders) > 2:
         notes.append("whoever takes the best of these by their test scores has chosen by test: choose by split=val")

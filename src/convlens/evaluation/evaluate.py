@@ -54,13 +54,15 @@ _MOST_IN_TABLE = 20  # classes of a confusion matrix in a notebook
 
 
 class Answer(NamedTuple):
-    """What a model answered to an image: its name in the data, the true class, the answer and its probability, 0..1."""
+    """What a model answered to an image: its name in the data, the true class, the likeliest class and its probability,
+    0..1, whether that is right, and whether a promise gives no answer; None where there is none."""
 
     path: str
     label: str
     prediction: str
     probability: float
     right: bool
+    uncertain: bool | None
 
 
 @dataclass(frozen=True)
@@ -210,13 +212,16 @@ class Report:
         measured = self.measured
         assert measured is not None, "every report of `evaluate` has it"
         samples, names = measured.dataset.sample_names(), self.class_names
+        uncertain_N = measured.classifier.labels(measured.probabilities).uncertain_N.tolist()
+        has_promise = measured.classifier.thresholds is not None
         found = [
-            Answer(samples[row], names[true], names[answer], float(p_K[answer]), true == answer)
-            for row, true, answer, p_K in zip(
+            Answer(samples[row], names[true], names[k], float(p_K[k]), true == k, is_put_aside if has_promise else None)
+            for row, true, k, p_K, is_put_aside in zip(
                 measured.images.rows.tolist(),
                 measured.labels_N.tolist(),
                 measured.answers.tolist(),
                 measured.probabilities,
+                uncertain_N,
                 strict=True,
             )
         ]
@@ -228,12 +233,14 @@ class Report:
 
     def table(self) -> str:
         """`answers` as CSV, a row each: `path`, `label` (the true class), `prediction`, its `probability`, whether
-        it is `right`, and `seen`, whether what answered had learned from it (empty: not known)."""
+        it is `right`, `uncertain`, whether a promise gives no answer (empty: there is none), and `seen`, whether what
+        answered had learned from it (empty: not known)."""
         seen = "yes" if self.split == "train" else "" if self.may_count_seen else "no"
-        rows = [["path", "label", "prediction", "probability", "right", "seen"]]
+        rows = [["path", "label", "prediction", "probability", "right", "uncertain", "seen"]]
+        said = {None: "", True: "yes", False: "no"}
         for one in self.answers():
             cells = [one.path, one.label, one.prediction, f"{one.probability:.6f}"]
-            rows.append([*map(table_cell, cells), "yes" if one.right else "no", seen])
+            rows.append([*map(table_cell, cells), said[one.right], said[one.uncertain], seen])
         written = io.StringIO(newline="")
         csv.writer(written, lineterminator="\n").writerows(rows)
         return written.getvalue()
@@ -369,8 +376,11 @@ def evaluate(
     trained_on, own = classifier.card.dataset, chosen.dataset.card.options
     if own.relabelled and not corrections:
         num = counted(len(own.relabelled), "label")
-        note = f"{num} of the whole data changed by a labels file: `labels=FILE` tells the score before it as well"
-        report = replace(report, asides=(*report.asides, note))
+        note = (
+            f"{num} of the whole data changed by a labels file: where only what a network doubted was looked at, this "
+            "score is too good; with `labels` (that file) the one before is told as well"
+        )
+        report = replace(report, notes=(*report.notes, note))
     drops = {one.path for one in moved_to(corrections, own.exclude) if one.decision == "drop"}
     if num_gone := len(drops & set(own.exclude)):
         note = f"{counted(num_gone, 'picture')} of the whole data dropped in training already, and in neither score"

@@ -55,7 +55,11 @@ def promises_kept(
 
     if made.reject is not None:
         num = int(uncertain_N.sum())
-        others = f"{counted(num, 'picture')} of {len(labels_N):,} called uncertain"
+        others = (
+            f"{num:,} of {counted(len(labels_N), 'picture')} called uncertain ({percent(num / len(labels_N), 1)}): "
+            f"those below a probability of {made.reject.threshold:.3f}, set by "
+            f"{counted(made.reject.num_images, 'image')} (more would set it lower)"
+        )
         return (promise(str(made.reject), "right", ~uncertain_N, num, others),)
     found = []
     for one in made.require:

@@ -419,6 +419,11 @@ def _calibration_note(measured: Measured) -> str:
     if calibration is None or measured.classifier.scaling != calibration.scaling:
         why = "the model has no calibration" if calibration is None else "they are raw, as was asked for"
         return f"Expected calibration error {percent(after)} (n = {n:,}). The probabilities are not calibrated: {why}."
+    if calibration.scaling == Scaling():
+        num = counted(calibration.num_images, "held-out picture")
+        why = f"no temperature lowered the loss on {num}"
+        error = f"Expected calibration error {percent(after)} (n = {n:,})"
+        return f"{error}. The probabilities are as the network gives them: {why}."
     before = calibration_error(softmax(measured.logits_NK), measured.labels_N)
     is_fitted = measured.is_own and measured.split in ("val", FOLDS)
     on_them = " These are the pictures that it was fitted to." if is_fitted else ""

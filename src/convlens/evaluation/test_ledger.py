@@ -50,7 +50,7 @@ class Openings:
         line = f"models were measured on this test set {_times(self.count)}"
         if self.since is not None and self.count > 1:
             line += f" since {self.since}"
-        line += f", of {counted(self.num_plans, 'plan')} (network and recipe)"
+        line += f", of {counted(self.num_plans, 'plan')} (input, network and recipe)"
         return line if self.num_own is None or self.num_plans == 1 else f"{line}: {_times(self.num_own)} of this one"
 
     def __str__(self) -> str:
@@ -173,7 +173,7 @@ def openings_until(line: LedgerLine, ledger: Ledger) -> Openings:
     if at is None:
         raise DataError("this look at test is not written down in the ledger")
     same = [one for one, _ in ledger.lines[: at + 1] if _are_one(one, line)]
-    return _counted(same, ledger, line.plan, ledger.lines[at][1])
+    return _counted(same, ledger, line, ledger.lines[at][1])
 
 
 def openings_of(dataset: Dataset) -> Openings:
@@ -185,15 +185,19 @@ def openings_of(dataset: Dataset) -> Openings:
     return _counted([one for one, _ in ledger.lines if _are_one(one, line)], ledger)
 
 
-def _counted(lines: list[LedgerLine], ledger: Ledger, plan: str | None = None, head: str | None = None) -> Openings:
+def _counted(
+    lines: list[LedgerLine], ledger: Ledger, line: LedgerLine | None = None, head: str | None = None
+) -> Openings:
+    # The same network and recipe at another size, or under other labels, is another thing that was tried.
+    own = None if line is None else (line.plan, line.test_fingerprint)
     opened = [one for one in lines if one.kind != _INSPECTION]
     return Openings(
         len(opened),
-        len({one.plan for one in opened}),
+        len({(one.plan, one.test_fingerprint) for one in opened}),
         ledger.num_unreadable,
         ledger.broken,
         head,
-        num_own=None if plan is None else sum(one.plan == plan for one in opened),
+        num_own=None if own is None else sum((one.plan, one.test_fingerprint) == own for one in opened),
         since=opened[0].time[:10] if opened else None,
     )
 

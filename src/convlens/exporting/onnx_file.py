@@ -82,7 +82,7 @@ def onnx_of(classifier: Classifier) -> bytes:
         except Exception as error:  # whatever the exporter raises
             first = str(error.__cause__ or error).strip().partition("\n")[0]
             raise UsageError(
-                f"this network cannot be written as ONNX ({shown(first, 200)}); `explain MODEL --torch` carries it"
+                f"this network cannot be written as ONNX ({shown(first, 200)}); `explain(model).torch_source()` carries it"
             ) from error
     _tidied(model, classifier)
     onnx.checker.check_model(model, full_check=True)

@@ -98,7 +98,7 @@ class _Trainer:
         if interrupted:
             self.bar.line(
                 f"stopped after step {self.state.step:,} of {self.plan.num_steps:,}; "
-                f"go on with: convlens train --resume {self.run.path}"
+                f"to go on: train(resume={str(self.run.path)!r}), or convlens train --resume {self.run.path}"
             )
 
     # ------------------------------------------------------------ training

@@ -156,8 +156,8 @@ def check_lineage(parent: Parent, dataset: Dataset) -> str | None:
     known = parent.seen.has(dataset.pixel_keys("val"))
     if known.sum() > parent.seen.most_by_chance(len(known)):
         notes.append(
-            f"{int(known.sum()):,} of the {len(known):,} validation images were used to train the parent: what is "
-            "measured on validation counts them"
+            f"{int(known.sum()):,} of the {len(known):,} validation images were looked at when the parent was made (it "
+            "learned from them, or was validated by them): what is measured on validation counts them"
         )
     return "; ".join(notes) or None
 

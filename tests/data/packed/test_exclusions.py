@@ -117,7 +117,7 @@ def test_a_labels_file_and_a_list_go_with_the_table_too(workplace: Path) -> None
     assert len(run.record.dataset.options.exclude) == 3
     report = convlens.evaluate(run, labels="labels.csv", progress="none")
     assert report.n > 0 and any("1 picture of the whole data dropped in training already" in a for a in report.asides)
-    assert any("1 label of the whole data changed" in a for a in convlens.evaluate(run, progress="none").asides)
+    assert any("1 label of the whole data changed" in a for a in convlens.evaluate(run, progress="none").notes)
     (root / "ant" / "2.png").unlink()
     assert any("'ant/2.png'" in note for note in open_data(root, options).notes)
     write_corrections(Path("other.csv"), [Correction("cat/0.png", "ant", "change", "bee")])

@@ -49,9 +49,8 @@ def keep_checked(dataset: Dataset, findings: Iterable[tuple[str, str]], verdict:
 
 
 def what_was_checked(dataset: Dataset) -> Checked | None:
-    """What was found in these samples when they were checked; None where that is not known, or labels were changed."""
-    if dataset.card.options.relabelled:
-        return None
+    """What was found in these samples when they were checked, under the labels of before if some were changed since;
+    None where that is not known."""
     try:
         return read_document(_path(dataset), DOCUMENT, {FORMAT_VERSION: Checked}, sealed_from=FORMAT_VERSION)
     except RecordError:
@@ -61,8 +60,9 @@ def what_was_checked(dataset: Dataset) -> Checked | None:
 def _path(dataset: Dataset) -> Path:
     options = dataset.card.options
     has_splits = dataset.card.split_by == "source"
+    before = {one.path: one.was for one in options.relabelled}
     samples = sorted(
-        (line.path, line.sha256 or "", line.label or "", str(line.split) if has_splits else "")
+        (line.path, line.sha256 or "", before.get(line.path, line.label or ""), str(line.split) if has_splits else "")
         for line in dataset.samples()
     )
     identity = [version("convlens"), options.read, sorted(options.exclude), samples]

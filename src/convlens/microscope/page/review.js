@@ -72,7 +72,7 @@ async function decide(decision, label = "") {
     rows[at] = row;
     count(decided);
     byId("outcome").textContent = wasBlind && !row.blind ? `The one before: you said ${label || decision}. ${words(row)}` : "";
-    if (at < rows.length - 1) go(1); else { show(); byId("outcome").textContent += " That was the last one."; }
+    if (at < rows.length - 1) go(1); else { show(); byId("outcome").textContent += " That was the last one; every decision is in the file. Next: convlens train DATA --labels FILE."; }
   } catch (error) {
     complain(error);
   } finally {
