@@ -15,16 +15,17 @@ import convlens
 from convlens.architecture import parse, plan
 from convlens.classifier import Classifier
 from convlens.cli import main
-from convlens.data.image.framing import InputSpec
+from convlens.data.image.framing import InputSpec, fit
 from convlens.errors import UsageError
 from convlens.exporting import onnx_file
+from convlens.exporting.framing_graph import framing_graph
 from convlens.exporting.onnx_file import compared, drawn, onnx_of, session_of
 from convlens.metrics import Scaling
 from convlens.modelfile import Metrics, ModelCard
 from convlens.thresholds import Rejection, Requirement, Thresholds
 from convlens.unfamiliarity import Unfamiliarity, layers_to_look_at
 from tests.conftest import QUICK, shapes
-from tests.helpers import folder, trained, trained_on
+from tests.helpers import folder, scene, trained, trained_on
 from tests.lens.test_arithmetic import EVERY_LAYER, HEADS, made
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -104,6 +105,37 @@ def test_models_without_data_are_checked_with_what_is_named(workplace: Path) -> 
     root.rename(workplace / "moved")
     found = convlens.export(run, "a.onnx", progress="none", pictures=workplace / "moved")
     assert "60 pictures" in str(found) and "that were named" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("framing", "channels", "crop_frac"),
+    [("pad", 3, 1.0), ("pad", 1, 1.0), ("crop", 3, 0.875), ("crop", 1, 1.0), ("stretch", 3, 1.0)],
+)
+def test_framing_in_the_file(framing: str, channels: int, crop_frac: float) -> None:
+    """The graph frames as Pillow does, pictures wider, taller, smaller and larger than the input: hardly a pixel
+    differs, and by little."""
+    spec = InputSpec(40, 28, channels, framing, (1.0,) * channels, (1.0,) * channels, crop_frac=crop_frac)
+    session = session_of(framing_graph(spec, onnx_file.OPSET, onnx_file.IR_VERSION).SerializeToString())
+    for seed, size in enumerate([(300, 200), (200, 300), (20, 9), (9, 20), (40, 28), (28, 400), (61, 61)]):
+        picture = np.asarray(scene(seed, 64).resize(size[::-1]))
+        found = session.run(None, {"image": picture})[0][0].astype(int)
+        apart = np.abs(found - fit(picture, spec))
+        assert apart.max() <= 4 and (apart > 0).mean() < 0.1, (size, apart.max(), (apart > 0).mean())
+
+
+def test_one_picture_of_any_size(workplace: Path) -> None:
+    """`input="image"`: the model's own pictures, whole, get its labels; what no graph can frame is refused."""
+    run = trained(folder(workplace / "data", range(60)), size=16, out="run")
+    found = convlens.export(run, "whole.onnx", input="image", progress="none")
+    assert "from whole pictures the same label for 51 of 51" in str(found)  # all of train and validation
+    session = session_of(Path("whole.onnx").read_bytes())
+    assert [(one.name, one.shape[2]) for one in session.get_inputs()] == [("image", 3)]
+    label = session.run(["label"], {"image": np.asarray(scene(3, 90))})[0]
+    assert convlens.load(run).class_names[label[0]] == convlens.predict(run, scene(3, 90), progress="none")[0].label
+    drawn_run = trained_on(shapes(60), recipe=QUICK, size=16, channels=1, framing="ink", out="ink")
+    with pytest.raises(UsageError, match="framing 'ink' looks for the drawing"):
+        convlens.export(drawn_run, "ink.onnx", input="image", progress="none")
+    assert not Path("ink.onnx").exists()
 
 
 def classifier_of(chain: str, channels: int, num_classes: int, place: Path, **values: Any) -> Classifier:

@@ -9,6 +9,7 @@ from convlens.commands.options import OUTPUT, DataRoot, Json, Model, Overwrite, 
 from convlens.render import tables
 
 _FORMAT = "onnx: one file for onnxruntime, framed pictures in, all that predict says out."
+_INPUT = "framed: pictures framed as convlens does it; image: one decoded picture of any size, framed in the file."
 _OUT = "The new file."
 _PICTURES = "Check it with these instead: a picture, a pattern or a folder."
 
@@ -17,6 +18,7 @@ def export(
     model: Model = "last",
     out: Annotated[str | None, flag(_OUT, OUTPUT, metavar="FILE", show_default="RUN.onnx")] = None,
     format: Annotated[str, flag(_FORMAT, OUTPUT)] = "onnx",
+    input: Annotated[str, flag(_INPUT, OUTPUT)] = "framed",
     pictures: Annotated[
         str | None, flag(_PICTURES, OUTPUT, metavar="PATH", show_default="200 that it was trained and validated on")
     ] = None,
@@ -36,6 +38,7 @@ def export(
             model,
             out,
             format=format,
+            input=input,
             pictures=pictures,
             views=views,
             raw=raw,

@@ -6,23 +6,24 @@ Owns which formats there are, and the pictures that a file is checked with.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from convlens import files
 from convlens.checks import checked, choice
 from convlens.classifier import Classifier, load, pictures_of
-from convlens.data.image.decode import Pixels
+from convlens.data.image.decode import Pixels, read_bytes
 from convlens.data.packed.image_rows import evenly
 from convlens.data.packed.pack import reopen
-from convlens.errors import DataError
-from convlens.exporting.onnx_file import check_installed, compared, drawn, onnx_of
+from convlens.errors import DataError, UsageError
+from convlens.exporting.framing_graph import check_framing, with_framing
+from convlens.exporting.onnx_file import check_installed, compared, compared_whole, drawn, onnx_of
 from convlens.progress import Progress, open_progress
 from convlens.run import RUN_FILE
 from convlens.text import shown
 
-FORMATS = ("onnx",)
+FORMATS, INPUTS = ("onnx",), ("framed", "image")
 _SUFFIXES = {"onnx": ".onnx"}
 _PICTURES, _DRAWN = 200, 50  # that a file is checked with
 
@@ -54,6 +55,7 @@ def export(
     out: str | Path | None = None,
     *,
     format: str = "onnx",
+    input: str = "framed",
     pictures: Any = None,
     views: str | None = None,
     raw: bool = False,
@@ -71,21 +73,32 @@ def export(
     `format` "onnx": one file, opset 18, IR 9 (onnxruntime from 1.18 on). In: `images`, framed uint8 (N, H, W, C), as
     `load(model).frame` gives each. Out: `logits` and `probabilities` float32 (N, K), `label` int64 (N,), and where the
     model can tell it `unfamiliarity` float32 (N,), `unfamiliar` and `uncertain` bool (N,). Class names, framing, card
-    and hashes stand in the metadata. Raises UsageError, ImageError, DataError, StorageError, and as `load` does.
+    and hashes stand in the metadata. With `input` "image" the framing is in the file too (of `pad`, `crop`, `stretch`):
+    it takes `image`, one decoded picture, uint8 (height, width, 3), of any size; onnxruntime's CPU provider alone is
+    known to resize as convlens does. Raises UsageError, ImageError, DataError, StorageError, and as `load` does.
     """
     checked("format", format, choice(FORMATS))
+    checked("input", input, choice(INPUTS))
     check_installed()
     with open_progress(progress) as bar:
         classifier = load(model, "cpu", views, raw=raw or None)
         place = Path(f"{_name_of(classifier)}{_SUFFIXES[format]}" if out is None else out)
         files.check_new_file(place, (_SUFFIXES[format],), replace=overwrite, hint="`overwrite=True`")
-        real, where = _pictures_for(classifier, pictures, data_root, bar)
+        if input == "image":
+            check_framing(classifier.card.input_spec)
+        real = _pictures_for(classifier, pictures, data_root, bar)
         bar.line("writing ONNX")
         data = onnx_of(classifier)
         bar.line("checking it against the model")
-        parity = compared(data, classifier, real, drawn(classifier, _DRAWN))
+        parity = compared(data, classifier, real.framed, drawn(classifier, _DRAWN))
+        lines = ["checked by onnx.checker", f"{parity}; {real.where}"]
+        if input == "image":
+            if not real.whole:
+                raise UsageError("no whole pictures are at hand to check the framing with: name some (`pictures`)")
+            data = with_framing(data, classifier.card.input_spec)
+            lines.append(str(compared_whole(data, classifier, real.whole)))
         files.write_bytes(place, data)
-    return Exported(place, format, len(data), ("checked by onnx.checker", f"{parity}; {where}"))
+    return Exported(place, format, len(data), tuple(lines))
 
 
 def _name_of(classifier: Classifier) -> str:
@@ -94,26 +107,38 @@ def _name_of(classifier: Classifier) -> str:
     return path.parent.name if files.is_file(path.parent / RUN_FILE) else path.stem
 
 
-def _pictures_for(
-    classifier: Classifier, pictures: Any, data_root: str | Path | None, bar: Progress
-) -> tuple[Pixels, str]:
-    """Framed pictures (N, H, W, C) to check a file with, and where they are from; none where the model's own data is
-    not at hand. Raises ImageError."""
+class _Real(NamedTuple):
+    """Pictures to check a file with: framed, uint8 (N, H, W, C), whole, as bytes or arrays, and where they are from."""
+
+    framed: Pixels
+    whole: list[Any]
+    where: str
+
+
+def _pictures_for(classifier: Classifier, pictures: Any, data_root: str | Path | None, bar: Progress) -> _Real:
+    """Those that were named, else some that the model was made with; none where its data is not at hand. Raises
+    ImageError."""
     spec = classifier.card.input_spec
     none = np.zeros((0, spec.height, spec.width, spec.channels), np.uint8)
     if pictures is not None:
         chosen = _some(pictures_of(pictures), _PICTURES)
-        return np.stack([classifier.frame(one) for one in chosen]), "of the pictures that were named"
+        framed = np.stack([classifier.frame(one) for one in chosen])
+        whole = [read_bytes(Path(one)) if isinstance(one, str | Path) else one for one in chosen]
+        return _Real(framed, whole, "of the pictures that were named")
     identity = classifier.card.dataset
     if identity is None:
-        return none, "no real ones are at hand (`pictures` names some)"
+        return _Real(none, [], "no real ones are at hand (`pictures` names some)")
     try:
         dataset = reopen(identity, data_root=data_root, progress=bar)
     except DataError as error:
-        return none, f"its own data is not at hand ({error}); `pictures` names others"
+        return _Real(none, [], f"its own data is not at hand ({error}); `pictures` names others")
     parted = replace(dataset, is_merged=False)  # what folds merged: test is not needed here
     rows = np.sort(np.concatenate([parted.rows("train"), parted.rows("val")]))
-    return np.array(parted.images_at(evenly(rows, _PICTURES))[:]), f"of {shown(dataset.name, 80)}"
+    rows = evenly(rows, _PICTURES)
+    framed, names, root = np.array(parted.images_at(rows)[:]), dataset.sample_names(), Path(str(identity.source))
+    places = [root / names[row] for row in rows.tolist()]
+    whole = [read_bytes(one) for one in places] if all(map(files.is_file, places)) else list(framed)
+    return _Real(framed, whole, f"of {shown(dataset.name, 80)}")
 
 
 def _some(listed: Sequence[Any], most: int) -> list[Any]:

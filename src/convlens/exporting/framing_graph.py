@@ -31,47 +31,52 @@ def framing_graph(spec: InputSpec, opset: int, ir_version: int) -> Any:
 
     graph = _Graph()
     height, width = spec.height, spec.width
-    shape = graph("Cast", graph("Shape", "image"), to=TensorProto.DOUBLE)
-    rows, columns = (graph("Gather", shape, graph.constant(np.int64(axis)), axis=0) for axis in (0, 1))
-    ratios = [graph("Div", graph.constant(np.float64(side)), own) for side, own in ((height, rows), (width, columns))]
+    # (height, width) in double precision, as Python's.
+    wanted = graph.constant(np.array([height, width], np.float64))
+    sides = graph("Gather", graph("Shape", "image"), graph.constant(np.array([0, 1])))
+    own = graph("Cast", sides, to=TensorProto.DOUBLE)
+    ratios = graph("Div", wanted, own)
     pixels = graph("Transpose", graph("Unsqueeze", "image", graph.constant(np.array([0]))), perm=[0, 3, 1, 2])
     pixels = pixels if spec.channels == 3 else _grey(graph, pixels)
-
-    def resized(sides: list[str]) -> str:
-        size = graph(
-            "Cast",
-            graph("Concat", *(graph("Unsqueeze", s, graph.constant(np.array([0]))) for s in sides), axis=0),
-            to=TensorProto.INT64,
-        )
-        return graph("Resize", pixels, "", "", size, mode="cubic", cubic_coeff_a=-0.5, antialias=1,
-                     coordinate_transformation_mode="half_pixel", exclude_outside=1, axes=[2, 3])  # fmt: skip
-
-    def rounded(own: str, scale: str) -> str:
-        return graph("Round", graph("Mul", own, scale))  # half to even, as Python's
-
-    wanted = [graph.constant(np.float64(side)) for side in (height, width)]
     if spec.framing == "stretch":
-        found = resized(wanted)
+        found = _resized(graph, pixels, spec.channels, wanted)
     elif spec.framing == "crop":
-        scale = graph("Div", graph("Max", *ratios), graph.constant(np.float64(spec.crop_frac)))
-        sides = [graph("Max", side, rounded(own, scale)) for side, own in zip(wanted, (rows, columns), strict=True)]
-        starts = graph(
-            "Concat", *(_halved(graph, side, want) for side, want in zip(sides, wanted, strict=True)), axis=0
+        scale = graph("Div", graph("ReduceMax", ratios), graph.constant(np.float64(spec.crop_frac)))
+        grown = graph("Max", wanted, graph("Round", graph("Mul", own, scale)))  # half to even, as Python's
+        is_same = graph("Cast", graph("Equal", own, wanted), to=TensorProto.INT32)  # then it is framed already
+        both = graph("Cast", graph("ReduceMin", is_same), to=TensorProto.BOOL)
+        grown = graph("Where", both, wanted, grown)
+        start = _half(graph, graph("Sub", grown, wanted))
+        end = graph("Add", start, graph.constant(np.array([height, width])))
+        found = graph(
+            "Slice", _resized(graph, pixels, spec.channels, grown), start, end, graph.constant(np.array([2, 3]))
         )
-        ends = graph("Add", starts, graph.constant(np.array([height, width])))
-        found = graph("Slice", resized(sides), starts, ends, graph.constant(np.array([2, 3])))
     else:
-        scale, one = graph("Min", *ratios), graph.constant(np.float64(1))
-        sides = [
-            graph("Min", side, graph("Max", one, rounded(own, scale)))
-            for side, own in zip(wanted, (rows, columns), strict=True)
-        ]
-        found = _padded(graph, resized(sides), sides, wanted)
+        scaled = graph("Round", graph("Mul", own, graph("ReduceMin", ratios)))
+        inner = graph("Min", wanted, graph("Max", graph.constant(np.float64(1)), scaled))
+        found = _padded(graph, _resized(graph, pixels, spec.channels, inner), graph("Sub", wanted, inner))
     graph("Transpose", found, output="images", perm=[0, 2, 3, 1])
     image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["height", "width", 3])
     images = helper.make_tensor_value_info("images", TensorProto.UINT8, [1, height, width, spec.channels])
     made = helper.make_graph(graph.nodes, "framing", [image], [images], graph.constants)
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+
+
+def with_framing(data: bytes, spec: InputSpec) -> bytes:
+    """A file of framed images with the framing before it: `image` in, of which there is one."""
+    import onnx
+
+    model = onnx.load_from_string(data)
+    opset, about = model.opset_import[0].version, {entry.key: entry.value for entry in model.metadata_props}
+    del model.metadata_props[:]
+    merged = onnx.compose.merge_models(
+        framing_graph(spec, opset, model.ir_version), model, io_map=[("images", "images")], name=model.graph.name
+    )
+    merged.producer_name, merged.producer_version = model.producer_name, model.producer_version
+    onnx.helper.set_model_props(merged, about)
+    onnx.checker.check_model(merged, full_check=True)
+    found: bytes = merged.SerializeToString()
+    return found
 
 
 class _Graph:
@@ -107,16 +112,27 @@ def _grey(graph: _Graph, pixels: str) -> str:
     return graph("Cast", graph("Div", rounded, graph.constant(np.int32(1 << 16))), to=TensorProto.UINT8)
 
 
-def _halved(graph: _Graph, large: str, small: str) -> str:
-    """(large - small) // 2 as int64 (1,)."""
+def _resized(graph: _Graph, pixels: str, channels: int, sides: str) -> str:
+    """Bytes (1, C, h, w) at other sides (height, width)."""
     from onnx import TensorProto
 
-    half = graph("Floor", graph("Div", graph("Sub", large, small), graph.constant(np.float64(2))))
-    return graph("Unsqueeze", graph("Cast", half, to=TensorProto.INT64), graph.constant(np.array([0])))
+    how: dict[str, Any] = {"mode": "cubic", "cubic_coeff_a": -0.5, "antialias": 1, "exclude_outside": 1}
+    # Of all four axes: onnxruntime, which moves transposes past it, forgets those that an attribute would name.
+    size = graph("Concat", graph.constant(np.array([1, channels])), graph("Cast", sides, to=TensorProto.INT64), axis=0)
+    return graph("Resize", pixels, "", "", size, coordinate_transformation_mode="half_pixel", **how)
 
 
-def _padded(graph: _Graph, inner: str, sides: list[str], wanted: list[str]) -> str:
-    """The resized picture (1, C, h, w) in the middle of bars of the mean colour of the edges that they extend."""
+def _half(graph: _Graph, sides: str) -> str:
+    """sides // 2 as int64 (2,)."""
+    from onnx import TensorProto
+
+    halves = graph("Floor", graph("Div", sides, graph.constant(np.float64(2))))
+    return graph("Cast", halves, to=TensorProto.INT64)
+
+
+def _padded(graph: _Graph, inner: str, missing: str) -> str:
+    """The resized picture (1, C, h, w) in the middle of bars, in all `missing` (height, width) wide, of the mean colour
+    of the edges that they extend."""
     from onnx import TensorProto
 
     values = graph("Cast", inner, to=TensorProto.FLOAT)
@@ -125,14 +141,10 @@ def _padded(graph: _Graph, inner: str, sides: list[str], wanted: list[str]) -> s
         ends = graph("Gather", values, graph.constant(np.array([0, -1])), axis=axis)
         return graph("ReduceMean", ends, graph.constant(np.array([2, 3])), keepdims=1)
 
-    fill = graph("Round", graph("Where", graph("Less", sides[0], wanted[0]), edges(2), edges(3)))
-    before = [_halved(graph, want, side) for want, side in zip(wanted, sides, strict=True)]
-    whole = [
-        graph("Unsqueeze", graph("Cast", graph("Sub", want, side), to=TensorProto.INT64), graph.constant(np.array([0])))
-        for want, side in zip(wanted, sides, strict=True)
-    ]
-    after = [graph("Sub", all_, one) for all_, one in zip(whole, before, strict=True)]
+    is_tall = graph("Less", graph.constant(np.float64(0)), graph("Gather", missing, graph.constant(np.int64(0))))
+    fill = graph("Round", graph("Where", is_tall, edges(2), edges(3)))
+    before = _half(graph, missing)
+    after = graph("Sub", graph("Cast", missing, to=TensorProto.INT64), before)
     none = graph.constant(np.array([0, 0]))
-    pads = graph("Concat", none, *before, none, *after, axis=0)
-    padded = graph("Pad", graph("Sub", values, fill), pads)
+    padded = graph("Pad", graph("Sub", values, fill), graph("Concat", none, before, none, after, axis=0))
     return graph("Cast", graph("Add", padded, fill), to=TensorProto.UINT8)

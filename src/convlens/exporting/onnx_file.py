@@ -7,7 +7,7 @@ from `WholeClassifier`. onnx, onnxscript and onnxruntime come with the extra `on
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from convlens import files
 from convlens.classifier import Classifier
-from convlens.data.image.decode import Pixels
+from convlens.data.image.decode import Pixels, decode
+from convlens.data.image.framing import to_channels
+from convlens.data.image.values import to_uint8
 from convlens.errors import UsageError
 from convlens.exporting.whole import WholeClassifier, facts_of
 from convlens.network.compute import resolve_compute, settled, versions
@@ -30,6 +32,7 @@ MOST_APART = 1e-4  # of a probability
 _NEAR = 2 * MOST_APART  # of two probabilities, or of one and its threshold, which may then fall either way
 _NEAR_SCORE = 1e-2  # the same of the unfamiliarity score, whose unit is a standard deviation
 _DOCUMENT, _FORMAT = "convlens-onnx", 1
+_SAME = 0.995  # of the labels, from whole pictures
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -82,7 +85,7 @@ def onnx_of(classifier: Classifier) -> bytes:
         except Exception as error:  # whatever the exporter raises
             first = str(error.__cause__ or error).strip().partition("\n")[0]
             raise UsageError(
-                f"this network cannot be written as ONNX ({shown(first, 200)}); `explain(model).torch_source()` carries it"
+                f"this network cannot be written as ONNX ({shown(first, 200)}): `explain(model).torch_source()` can"
             ) from error
     _tidied(model, classifier)
     onnx.checker.check_model(model, full_check=True)
@@ -170,6 +173,40 @@ def compared(data: bytes, classifier: Classifier, pictures_NHWC: Pixels, drawn_N
     elif unfamiliar_N is not None and (found["unfamiliar"] != unfamiliar_N).any():
         raise UsageError("the ONNX file finds ink elsewhere")
     return Parity(len(pictures_NHWC), len(drawn_NHWC), apart, int(near_N.sum()))
+
+
+@dataclass(frozen=True)
+class WholeParity:
+    """The same of whole pictures: how many of `num_pictures` have the label that the model gives, and how far apart the
+    probabilities are, on average."""
+
+    num_pictures: int
+    num_same: int
+    mean_apart: float
+
+    def __str__(self) -> str:
+        return (
+            f"from whole pictures the same label for {self.num_same:,} of {self.num_pictures:,}, probabilities "
+            f"{self.mean_apart:.1g} apart on average (CPU provider; others may resize otherwise)"
+        )
+
+
+def compared_whole(data: bytes, classifier: Classifier, pictures: Sequence[Any]) -> WholeParity:
+    """Hold a file that frames by itself against the classifier, on whole pictures as bytes or arrays. Raises UsageError
+    where labels differ for more than one in two hundred, ImageError."""
+    session, num_same, apart = session_of(data), 0, list[float]()
+    for one in pictures:
+        pixels = decode(one) if isinstance(one, bytes) else np.asarray(one)
+        given = {"image": to_channels(to_uint8(pixels, classifier.card.input_spec.value_range), 3)}
+        p_K, label = (found[0] for found in session.run(["probabilities", "label"], given))
+        framed_1HWC = classifier.frame(one)[None]
+        ours_NK = classifier.probabilities(classifier.logits(framed_1HWC))
+        num_same += int(label == classifier.labels(ours_NK).labels_N[0])
+        apart.append(float(np.abs(p_K - ours_NK[0]).max()))
+    found = WholeParity(len(pictures), num_same, float(np.mean(apart)))
+    if num_same < _SAME * len(pictures):
+        raise UsageError(f"the ONNX file would answer otherwise: {found}; with `input=framed` it does not")
+    return found
 
 
 def _batches(num: int) -> Iterator[tuple[int, int]]:
