@@ -127,12 +127,7 @@ class Unfamiliarity:
         picture."""
         num_classes = logits_NK.shape[1]
         layers = tuple(_fitted_layer(x_NS, labels_N, num_classes) for x_NS in statistics)
-        distances = [np.zeros(len(labels_N)) for _ in layers]
-        for fold in np.unique(fold_N).tolist():
-            out_N = fold_N == fold
-            for x_NS, distances_N in zip(statistics, distances, strict=True):
-                others = _fitted_layer(x_NS[~out_N], labels_N[~out_N], num_classes)
-                distances_N[out_N] = _distance(others, x_NS[out_N], power=1)
+        distances = distances_by_folds(statistics, labels_N, fold_N, num_classes)
         return cls._with_threshold(addresses, layers, distances, logits_NK)
 
     @classmethod
@@ -184,6 +179,19 @@ class Unfamiliarity:
             for one, layer in zip(self.record.layers, self.layers, strict=True)
             for part, array in (("centres", layer.centres_KS), ("whitening", layer.whitening_SS))
         }
+
+
+def distances_by_folds(
+    statistics: Statistics, labels_N: NDArray[np.int64], fold_N: NDArray[np.int64], num_classes: int
+) -> list[NDArray[np.float64]]:
+    """Of each layer the distance (N,) of each image from the centres of the other folds."""
+    distances = [np.zeros(len(labels_N)) for _ in statistics]
+    for fold in np.unique(fold_N).tolist():
+        out_N = fold_N == fold
+        for x_NS, distances_N in zip(statistics, distances, strict=True):
+            others = _fitted_layer(x_NS[~out_N], labels_N[~out_N], num_classes)
+            distances_N[out_N] = _distance(others, x_NS[out_N], power=1)
+    return distances
 
 
 def num_statistics(node: Node) -> int:

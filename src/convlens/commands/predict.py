@@ -85,6 +85,12 @@ def predict(
             f"{num_seen:,} of {counted(num, 'picture')} the model was made with (learned from): how many of them are "
             "right says nothing of new pictures; convlens evaluate measures on others"
         )
+    if model == "last" and not (json or jsonl):
+        promise = "promises nothing" if classifier.thresholds is None else f"promises: {classifier.thresholds}"
+        terminal.note(f"answered by the newest run, {terminal.as_argument(classifier.path.parent)}, which {promise}")
+    num_uncertain = sum(bool(one.uncertain) for one in found)
+    if num_uncertain and len(found) == num and not (json or jsonl):
+        terminal.note(f"{num_uncertain:,} of {counted(num, 'picture')} are uncertain: a person should look at them")
     card = classifier.card
     untold = ["what is unfamiliar is not told by this model"] if card.unfamiliarity is None else []
     untold += ["its probabilities are not calibrated"] if card.calibration is None else []

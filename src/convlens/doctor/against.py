@@ -27,7 +27,7 @@ from convlens.data.sources.recognise import open_source
 from convlens.data.sources.tree import suffix_of
 from convlens.doctor.findings import NOTE, WARNING, Finding, Findings, PropertyShift, Shift
 from convlens.errors import ConvlensError, DataError, ImageError
-from convlens.evaluation.calibration import held_out
+from convlens.evaluation.calibration import held_out, held_out_by_folds
 from convlens.evaluation.test_ledger import inspect_test
 from convlens.metrics import binomial_cdf, fisher_exact, kolmogorov_smirnov
 from convlens.paired import POWER, holm
@@ -58,25 +58,33 @@ def look_against(data: Any, model: Any, read: ReadOptions, data_root: str | Path
     if card.dataset is None:
         raise DataError(f"{shown(classifier.path, 200)} was not trained by convlens: there is nothing to compare with")
     own = reopen(card.dataset, data_root=data_root, progress=bar)
-    measured, may_be_seen = held_out(card, own)
-    rows = own.rows("val")[measured]
+    may_be_seen, by_folds, which = False, None, "validation image"
+    if card.dataset.is_merged:  # each answered by the network of a fold that did not learn from it
+        own, which = inspect_test(own, "check"), "held-out image"
+        by_folds = held_out_by_folds(classifier, own, _MOST)
+        rows = by_folds[0]
+    else:
+        measured, may_be_seen = held_out(card, own)
+        rows = evenly(own.rows("val")[measured], _MOST)
     if may_be_seen or len(rows) < LEAST_IMAGES:
         num = 0 if may_be_seen else len(rows)
         raise DataError(
-            f"{shown(classifier.path, 200)} has {counted(num, 'validation image')} that it did not learn from: "
-            f"{LEAST_IMAGES} are needed to compare with (a training without `folds`, with more `val_frac`, has them)"
+            f"{shown(classifier.path, 200)} has {counted(num, which)} that it did not learn from: {LEAST_IMAGES} are "
+            "needed to compare with (`val_frac` of train sets more aside)"
         )
-    rows = evenly(rows, _MOST)
-    bar.line(f"looking at {counted(len(rows), 'validation image')} of the model")
+    bar.line(f"looking at {counted(len(rows), which)} of the model")
     images = own.images_at(rows)
     there = _seen(classifier, (np.asarray(images[n : n + _BATCH]) for n in range(0, len(rows), _BATCH)))
+    if by_folds is not None:
+        answers_N = classifier.labels(classifier.probabilities(by_folds[1])).labels_N
+        there = there._replace(answers_N=answers_N, unfamiliar_N=by_folds[2])
     there = there._replace(sides=_sides_of(own, rows))
     here, name, num_unread = _new(classifier, data, read, data_root, bar)
     num = len(here.answers_N)
     if num < _LEAST_NEW:
         raise DataError(f"{name} has {counted(num, 'picture')} that can be read: {_LEAST_NEW} at least are needed")
     shift = Shift(num, len(rows), num_unread, tuple(_differences(classifier.class_names, here, there)))
-    facts = [("compared", f"{counted(num, 'picture')} with {counted(len(rows), 'validation image')} of {own.name}")]
+    facts = [("compared", f"{counted(num, 'picture')} with {counted(len(rows), which)} of {own.name}")]
     facts += [("cannot be read", f"{num_unread:,}")] if num_unread else []
     facts += [one.row for one in shift.differences]
     found = []

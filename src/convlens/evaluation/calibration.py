@@ -30,7 +30,7 @@ from convlens.text import counted
 from convlens.thresholds import wishes
 from convlens.training.trainer import MOST_HELD_OUT, MOST_LEARNED
 from convlens.training.warm_start import measured_validation
-from convlens.unfamiliarity import LEAST_IMAGES, Unfamiliarity, layers_to_look_at
+from convlens.unfamiliarity import LEAST_IMAGES, Unfamiliarity, distances_by_folds, layers_to_look_at
 
 _LEAST, _MULTIPLY_ADDS = 500, 4e11  # of either, however large the network is, and what they may take of it: seconds
 _SURE = 1.645  # standard errors, by which a scaling must lower the loss on the half that it was not fitted to
@@ -90,6 +90,24 @@ def calibrate_by_folds(run: Run, dataset: Dataset, device: str, bar: Progress) -
         _, statistics = classifier.outputs(dataset.images_at(dataset.rows("train")[some_N]), addresses)
         found = Unfamiliarity.fitted_by_folds(addresses, statistics, labels_N[some_N], fold_N, logits_NK[some_N])
     _rewritten(classifier, calibration=calibration, unfamiliarity=found)
+
+
+def held_out_by_folds(
+    classifier: Classifier, dataset: Dataset, most: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_] | None]:
+    """Of a model of folds: so many rows of its (merged) data that were held out, evenly spread, what the networks of
+    their folds answered, logits (N, K), and which would have been called unfamiliar; None where that cannot be told.
+    Raises DataError."""
+    run, known = Run(classifier.path.parent), classifier.card.unfamiliarity
+    logits_NK = read_held_out(run)
+    some_N = evenly(np.flatnonzero(~np.isnan(logits_NK[:, 0])), most)
+    rows, logits_NK = dataset.rows("train")[some_N], logits_NK[some_N]
+    if known is None:
+        return rows, logits_NK, None
+    _, statistics = classifier.outputs(dataset.images_at(rows), known.addresses)
+    fold_N = folds_of(dataset, run.record.folds or 0)[some_N]
+    distances = distances_by_folds(statistics, dataset.labels_at(rows), fold_N, logits_NK.shape[1])
+    return rows, logits_NK, known.record.scores(distances, logits_NK) > known.record.threshold
 
 
 def _most_images(classifier: Classifier) -> int:

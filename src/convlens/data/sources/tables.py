@@ -22,9 +22,9 @@ from convlens.data.sources.class_names import alike, in_order
 from convlens.data.sources.layouts import NO_LABEL, group_of, other_files, same_classes, unused_note
 from convlens.data.sources.listing import Folder, list_tree
 from convlens.data.sources.split_words import split_of
-from convlens.data.sources.tree import Tree, join, stem_of, suffix_of
+from convlens.data.sources.tree import Tree, is_litter, join, stem_of, suffix_of
 from convlens.errors import DataError
-from convlens.text import listed, shown
+from convlens.text import counted, listed, shown
 
 SUFFIXES = (".csv", ".tsv")
 NOT_NAMED = "not named in the table"
@@ -40,6 +40,7 @@ _SPLIT = "split subset set partition dataset phase usage fold"
 _GROUP = "group"
 _NOTHING = frozenset({"", "nan", "?", "n/a", "null", "<na>"})
 _MOST_GONE = 0.05  # of a table's files may be missing: removed since, where more were never where it says
+_MOST_FOLDERS = 1_000  # of a table's files, in which others are looked for
 _ABSENT = "NA"  # as R writes it; `Na` may be a class
 
 
@@ -200,9 +201,23 @@ def table_source(
                 f"{where}: no row has the split 'train'; to measure a model on these, leave the column of splits away"
             )
         notes += same_classes(by_split, where, problems)
+    notes += [] if unused is not None else _beside(tree, [row.name for row in rows])
     left = {} if unused is None else _unused(unused, found)
     notes += [unused_note(reason, paths) for reason, paths in left.items()]
     return FileSource(name, tree.resolved(file), tree, lambda: iter(rows), +counts, names, tuple(notes), left)
+
+
+def _beside(tree: Tree, names: Sequence[str]) -> list[str]:
+    """A note on pictures that lie beside those of a table and that it does not name: left out when it was made, or
+    forgotten."""
+    named, folders = set(names), {posixpath.dirname(name) for name in names}
+    if len(folders) > _MOST_FOLDERS:
+        return []
+    there = [join(folder, entry) for folder in sorted(folders) for entry in tree.files(folder)]
+    other = [path for path in there if path not in named and suffix_of(path) in PICTURES and not is_litter(path)]
+    if not other:
+        return []
+    return [f"{counted(len(other), 'picture')} beside those of the table, which does not name them: {listed(other, 4)}"]
 
 
 # ---------------------------------------------------------------- the tables of a folder
