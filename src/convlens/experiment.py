@@ -213,8 +213,12 @@ def _finished(training_plan: TrainingPlan, run: Run, watch: Watch, *, ended: boo
             watch.bar.line(f"{run.path} is complete: nothing to resume")
         else:
             run = train_run(training_plan, run, watch, ended=ended)
+        if run.record.status == "running":  # to its end: nobody takes the model for whole before it is calibrated
+            _calibrated(training_plan, run, watch.bar)
+            update_record(run.path, status="complete")
+            run = Run(run.path)
         if run.status == "complete" and not files.is_file(run.path / REPORT_FILE):  # the last thing that is written
-            _calibrated_and_reported(training_plan, Run(run.path), watch.bar)
+            _reported(training_plan, run, watch.bar)
         if run.status == "complete" and run.record.learning_curve is None and training_plan.recipe.head != "kept":
             _measure_curve(training_plan, run, watch.bar)
         run = Run(run.path, Contents.of(training_plan.dataset))
@@ -227,16 +231,25 @@ def _finished(training_plan: TrainingPlan, run: Run, watch: Watch, *, ended: boo
         return Run(run.path, run.contents)
 
 
-def _calibrated_and_reported(training_plan: TrainingPlan, run: Run, bar: Progress) -> None:
-    """Calibrate the model, and write the report of what is known of it without opening test for it."""
+def _calibrated(training_plan: TrainingPlan, run: Run, bar: Progress) -> None:
+    """Let the model learn from held-out images how sure it may be, and what is unfamiliar."""
     device = training_plan.compute.device
     try:
         if run.record.held_out_sha256 is not None:
             calibrate_by_folds(run, training_plan.dataset, device, bar)
+        else:
+            calibrate(run.model, training_plan.dataset, device, bar)
+    except DataError as error:  # of a parent that knew all held-out images, say
+        bar.line(f"not calibrated: {error}")
+
+
+def _reported(training_plan: TrainingPlan, run: Run, bar: Progress) -> None:
+    """Write the report of what is known of the model without opening test for it."""
+    device = training_plan.compute.device
+    try:
+        if run.record.held_out_sha256 is not None:
             evaluate(run, split=FOLDS, device=device, progress="none")
-            return
-        calibrate(run.model, training_plan.dataset, device, bar)
-        if run.val is not None and not training_plan.test:
+        elif run.val is not None and not training_plan.test:
             evaluate(run, split="val", device=device, progress="none")
     except DataError as error:  # of a parent that knew all held-out images, say
         bar.line(f"no report: {error}")

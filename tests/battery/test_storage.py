@@ -112,6 +112,7 @@ def test_the_newest_checkpoint_is_damaged_otherwise(copied: Callable[[], Path], 
     test_the_newest_checkpoint_is_damaged(copied, whole, how)
 
 
+@pytest.mark.slow
 @row("A2d", "run.json truncated, emptied, edited, of another shape, a pipe; resumed, evaluated, listed")
 def test_run_json_is_damaged(copied: Callable[[], Path]) -> None:
     """One line that names it; the list goes on and counts it."""

@@ -145,6 +145,7 @@ def test_what_mirrored_pictures_teach_decides() -> None:
     assert few.taken
 
 
+@pytest.mark.slow
 def test_shoes_that_point_left_are_mirrored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever mirrored shoes are taken for, no class becomes another: flips stay, as is usual for grey things."""
     monkeypatch.setattr(choosing, "rate_of", lambda *_, **__: 2_000.0)

@@ -27,6 +27,7 @@ def planted(num: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return x, y, wrong
 
 
+@pytest.mark.slow
 def test_planted_labels_are_found_from_the_command_line(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +17,13 @@ from PIL import Image
 import convlens
 from convlens.data.packed.pack import pack
 from convlens.data.sources.named import mnist_arrays
+from convlens.errors import UsageError
+from convlens.evaluation.calibration import calibrate
 from convlens.evaluation.test_ledger import open_test
 from convlens.recipe import Recipe
 from convlens.run import Run
-from tests.conftest import TINY
+from tests.conftest import TINY, shapes
+from tests.helpers import trained_on
 
 _QUICK = Recipe(lr=0.02, epochs=3, batch_size=16, precision="float32")
 
@@ -290,3 +294,20 @@ def test_ink_that_was_taken_as_it_is_and_framed_is_doubted_where_it_overlaps(wor
     assert convlens.load(run).card.input_spec.framing == "ink"
     report = convlens.evaluate(run, workplace / "png", progress="none")
     assert report.num_left_out > 200 and report.may_count_seen
+
+
+def test_no_model_is_measured_before_it_is_whole(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its last step and its calibration a run is running, and nobody else measures it: its probabilities, and
+    what it calls unfamiliar, would be others a moment later."""
+    statuses = []
+
+    def looked_at(path: Path, *rest: Any) -> None:
+        statuses.append(convlens.Run(path.parent).status)
+        with pytest.raises(UsageError, match="is being trained: wait for its end"):
+            convlens.evaluate(path.parent, split="val", progress="none")
+        calibrate(path, *rest)
+
+    monkeypatch.setattr("convlens.experiment.calibrate", looked_at)
+    run = trained_on(shapes(200, 3))
+    assert statuses == ["running"] and run.status == "complete"
+    assert convlens.evaluate(run, split="val", progress="none").n

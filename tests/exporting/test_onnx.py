@@ -88,6 +88,7 @@ def test_no_parity_no_file(run: convlens.Run, workplace: Path, monkeypatch: pyte
     assert list(workplace.glob("*.onnx")) == []
 
 
+@pytest.mark.slow
 def test_a_promise_travels(workplace: Path) -> None:
     """`uncertain` is an output of its own, and the label is the one that the promise gives."""
     run = trained_on(shapes(1_500, 4), recipe=QUICK.replace(epochs=4))
@@ -98,6 +99,7 @@ def test_a_promise_travels(workplace: Path) -> None:
     assert [one.name for one in session.get_outputs()][-1] == "uncertain"
 
 
+@pytest.mark.slow
 def test_models_without_data_are_checked_with_what_is_named(workplace: Path) -> None:
     """The data gone, it is said that no real picture was looked at; pictures that are named are."""
     root = folder(workplace / "data", range(60))

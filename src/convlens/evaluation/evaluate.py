@@ -6,6 +6,7 @@ Owns which images a model is measured on, the matching of class names, and the r
 import csv
 import io
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -363,6 +364,7 @@ def evaluate(
         raise UsageError("evaluate takes one set of data: pictures and labels go together, as evaluate(model, (x, y))")
     checked("split", split, choice((*SPLITS, FOLDS)), DataError)
     classifier = load(model, device, views, raw=raw or None)
+    _check_it_has_ended(classifier)
     read = ReadOptions(group, layout, label, path_column, label_column)
     excluded = exclusions(exclude)
     corrections = () if labels is None else tuple(labels_of(labels))
@@ -456,6 +458,16 @@ def measure(classifier: Classifier, chosen: "Choice", split: str, open_test_for:
         num_unfamiliar=None if known is None else int(known.are_unfamiliar(statistics, logits).sum()),
         measured=Measured(classifier, dataset, split, images, labels, logits, groups_N, chosen.is_own),
     )
+
+
+def _check_it_has_ended(classifier: Classifier) -> None:
+    """Raises UsageError where the model's run is being trained at this moment: it is not calibrated yet."""
+    run = Run(classifier.path.parent)
+    if classifier.path.name != MODEL_FILE or not files.is_file(run.path / RUN_FILE):
+        return
+    with suppress(RecordError):
+        if run.status == "running":
+            raise UsageError(f"{shown(run.path, 200)} is being trained: wait for its end, then measure it")
 
 
 def _check_something_is_left(chosen: "Choice", classifier: Classifier, split: str) -> None:

@@ -51,8 +51,8 @@ def train_run(plan: TrainingPlan, run: Run, watch: Watch, *, ended: bool) -> Run
     """Train a run to its end, from its newest checkpoint where it has one; `ended` asks for an end before the first
     step.
 
-    Whatever happens, what is on disk can be loaded or resumed. Raises DivergedError, TrainingError, RunError,
-    StorageError.
+    Whatever happens, what is on disk can be loaded or resumed. A run that came to its end has the status `running`
+    still: the caller completes it. Raises DivergedError, TrainingError, RunError, StorageError.
     """
     with fit(plan, bar=watch.bar) as fitting:
         _Trainer(plan, run, watch, fitting).run_to_end(ended=ended)
@@ -278,7 +278,8 @@ class _Trainer:
         self.state.checkpoint_s += time.perf_counter() - started
 
     def save(self, status: str) -> None:
-        """Write the model, then say in run.json how it ended."""
+        """Write the model, then say in run.json how it ended; `complete` is what the caller makes it, once the model
+        knows how sure it may be."""
         plan, state = self.plan, self.state
         is_best = state.best is not None and state.best_val is not None
         if is_best:
@@ -294,6 +295,7 @@ class _Trainer:
         seconds = {"train_s": state.train_s, "val_s": state.val_s, "checkpoint_s": state.checkpoint_s}
         rate = num_seen / state.train_s if state.train_s else None
         found = {"images_per_s": rate, "val": state.val}
+        status = "running" if status == "complete" else status
         update_record(self.run.path, status=status, step=state.step, ended=now(), **seconds, **found)
 
     def card(self, *, is_best: bool) -> ModelCard:
