@@ -190,6 +190,7 @@ def test_permissions(copied: Callable[[], Path], tmp_path: Path) -> None:
 # ---------------------------------------------------------------- several at once
 
 
+@pytest.mark.slow
 @row("A5a", "three processes resume one run")
 def test_three_resume_one_run(copied: Callable[[], Path], whole: Path) -> None:
     """One trains, the others are told; the tensors are those of the undisturbed run."""
@@ -281,7 +282,7 @@ def test_ctrl_c_is_one_line(copied: Callable[[], Path], command: list[str]) -> N
             assert err.count(b"convlens: interrupted") == 1 and len(err.splitlines()) <= 2, err
 
 
-@pytest.mark.parametrize("ignored", [False, True])
+@pytest.mark.parametrize("ignored", [pytest.param(False, marks=pytest.mark.slow), True])
 @row("A6d", "the terminal goes away while it trains, SIGHUP ignored (nohup, disown) and not")
 def test_the_terminal_goes_away(copied: Callable[[], Path], whole: Path, ignored: bool) -> None:
     """Ignored: the training goes on to its end. Not: it is saved. Either way it comes to the same tensors."""

@@ -198,6 +198,7 @@ def test_a_file_where_a_folder_is_needed(workplace: Path, arrays: Any, capsys: p
     assert Path("file").read_text(encoding="utf-8") == "mine"
 
 
+@pytest.mark.slow
 def test_names_that_look_like_markup(workplace: Path, tmp_path: Path, command: Command) -> None:
     """Class and file names with brackets, colours and escapes are shown as text."""
     root = write_folders(tmp_path / "odd", 12)

@@ -459,7 +459,7 @@ def test_training_of_the_lab_can_be_stopped(toy: Server, tmp_path: Path) -> None
         pass
 
 
-@pytest.mark.parametrize("own_group", [False, True])
+@pytest.mark.parametrize("own_group", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_end_takes_the_labs_training_along(toy_run: convlens.Run, tmp_path: Path, own_group: bool) -> None:
     """Ctrl-C, of the server or of its terminal, ends the child too; its run is whole and interrupted; exit code 0."""
     server = Server(tmp_path, str(toy_run.path), "--port", "0", own_group=own_group)
@@ -533,7 +533,7 @@ def test_one_training_of_the_lab_for_each_folder(toy_run: convlens.Run, tmp_path
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL and SIGHUP are POSIX")
-@pytest.mark.parametrize("how", ["SIGKILL", "SIGHUP"])
+@pytest.mark.parametrize("how", ["SIGKILL", pytest.param("SIGHUP", marks=pytest.mark.slow)])
 def test_the_labs_training_ends_with_its_server(toy_run: convlens.Run, tmp_path: Path, how: str) -> None:
     """A server that is killed, or whose terminal is closed, takes its training along: it is saved and ends."""
     server = Server(tmp_path, str(toy_run.path), "--port", "0")
