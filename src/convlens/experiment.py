@@ -108,8 +108,9 @@ def train(
     `preset="photo"` asks for that, `parent="none"` or another preset for a start from nothing. What was said is never
     overridden.
 
-    `time` ("5m", seconds) fits the epochs into a time, and the network's size where that is open or the preset is
-    natural or accurate. Seed 0, `val_frac` 0.1, device "auto", torch's number of threads
+    `time` ("5m", seconds) fits the epochs into a time, that of a machine which does nothing else (a busy one takes
+    longer, which is said; `stop` is what ends a training by the clock), and the network's size where that is open or
+    the preset is natural or accurate. Seed 0, `val_frac` 0.1, device "auto", torch's number of threads
     and memory format "channels_last" are the defaults. Test stays sealed unless `test`. `folds` measures every image by
     a network that did not learn from it, and then trains on all of them. `parent` is a model to start from, of which
     the recipe's `freeze` leaves all before an address as it is. The run folder is `out`, or the next `runs/DATA-N`.

@@ -358,7 +358,7 @@ def compare(
             if classifier is None:
                 reports.append(None)
                 continue
-            bar.line(f"measuring {shown(place, 80)}")
+            bar.line(f"measuring {shown(_where(place), 80)}")
             wanted = data
             if data is None and classifier.card.dataset is None:
                 wanted = next((c.card.dataset.source for c in classifiers if c and c.card.dataset), None)
