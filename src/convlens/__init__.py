@@ -11,7 +11,7 @@ TYPE_CHECKING = False  # as typing has it, without importing it: Ctrl-C is one l
 
 if TYPE_CHECKING:
     from convlens.architecture.parser import Architecture, parse
-    from convlens.classifier import Classifier, Prediction, load, predict
+    from convlens.classifier import Classifier, Prediction, Predictions, load, predict
     from convlens.data.image.framing import InputSpec
     from convlens.data.packed.dataset import Dataset
     from convlens.data.packed.pack import pack
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from convlens.doctor.findings import Findings
     from convlens.errors import ConvlensError, DataError, ImageError, ModelFileError, UsageError
     from convlens.evaluation.compare import Comparison, compare
-    from convlens.evaluation.evaluate import Report, evaluate
+    from convlens.evaluation.evaluate import Answer, Report, evaluate
     from convlens.experiment import train
     from convlens.explaining import explain
     from convlens.exporting.export import Exported, export
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _HOMES = {  # module -> the public names that live there
     "architecture.parser": "Architecture parse",
-    "classifier": "Classifier Prediction load predict",
+    "classifier": "Classifier Prediction Predictions load predict",
     "data.image.framing": "InputSpec",
     "data.packed.dataset": "Dataset",
     "data.packed.pack": "pack",
@@ -44,7 +44,7 @@ _HOMES = {  # module -> the public names that live there
     "doctor.findings": "Findings",
     "errors": "ConvlensError DataError ImageError ModelFileError UsageError",
     "evaluation.compare": "Comparison compare",
-    "evaluation.evaluate": "Report evaluate",
+    "evaluation.evaluate": "Answer Report evaluate",
     "verification": "Verification verify",
     "experiment": "train",
     "explaining": "explain",
@@ -61,26 +61,11 @@ _HOMES = {  # module -> the public names that live there
 }
 _HOME_OF = {name: f"convlens.{home}" for home, names in _HOMES.items() for name in names.split()}
 
-__all__ = ["Architecture", "Classifier", "Comparison", "ConvlensError", "DataError", "Dataset", "Features", "Findings"]
-__all__ += ["ImageError", "InputSpec", "ModelFileError", "UsageError"]
-__all__ += ["PRESETS", "Prediction", "Recipe", "Report", "Run", "Series", "Verification", "adopt", "check"]
-__all__ += ["compare", "evaluate"]
-__all__ += [
-    "Exported",
-    "explain",
-    "export",
-    "film",
-    "load",
-    "look",
-    "pack",
-    "parse",
-    "predict",
-    "review",
-    "runs",
-    "serve",
-    "train",
-    "verify",
-]
+__all__ = ["Answer", "Architecture", "Classifier", "Comparison", "ConvlensError", "DataError", "Dataset"]
+__all__ += ["Exported", "Features", "Findings", "ImageError", "InputSpec", "ModelFileError", "PRESETS"]
+__all__ += ["Prediction", "Predictions", "Recipe", "Report", "Run", "Series", "UsageError", "Verification"]
+__all__ += ["adopt", "check", "compare", "evaluate", "explain", "export", "film", "load", "look", "pack"]
+__all__ += ["parse", "predict", "review", "runs", "serve", "train", "verify"]
 
 
 def __getattr__(name: str) -> object:
