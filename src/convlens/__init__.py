@@ -62,7 +62,7 @@ _HOMES = {  # module -> the public names that live there
 _HOME_OF = {name: f"convlens.{home}" for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = ["Answer", "Architecture", "Classifier", "Comparison", "ConvlensError", "DataError", "Dataset"]
-__all__ += ["Exported", "Features", "Findings", "ImageError", "InputSpec", "ModelFileError", "PRESETS"]
+__all__ += ["PRESETS", "Exported", "Features", "Findings", "ImageError", "InputSpec", "ModelFileError"]
 __all__ += ["Prediction", "Predictions", "Recipe", "Report", "Run", "Series", "UsageError", "Verification"]
 __all__ += ["adopt", "check", "compare", "evaluate", "explain", "export", "film", "load", "look", "pack"]
 __all__ += ["parse", "predict", "review", "runs", "serve", "train", "verify"]
