@@ -80,10 +80,10 @@ class Prediction:
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """Why the answer is not to be relied on, a word or two each; empty where nothing speaks against it. That a model
-        cannot tell what is unfamiliar is a reason too. Empty does not mean right: an answer at 51 % has no doubts but by
-        a promise (`evaluate(model, split="val", reject=0.02)`: at most 2 % of the answers wrong) or `min_probability`.
-        """
+        """Why the answer is not to be relied on, a word or two each; empty where nothing speaks against it. That a
+        model cannot tell what is unfamiliar is a reason too. Empty does not mean right: an answer at 51 % has no doubts
+        but by a promise (`evaluate(model, split="val", reject=0.02)`: at most 2 % of the answers wrong) or
+        `min_probability`."""
         if self.error is not None:
             return (f"cannot be read: {self.error}",)
         found = [] if self.remark is None else [self.remark]
