@@ -23,7 +23,7 @@ from convlens.evaluation.test_ledger import open_test
 from convlens.recipe import Recipe
 from convlens.run import Run
 from tests.conftest import TINY, shapes
-from tests.helpers import trained_on
+from tests.helpers import folder, trained, trained_on
 
 _QUICK = Recipe(lr=0.02, epochs=3, batch_size=16, precision="float32")
 
@@ -311,3 +311,16 @@ def test_no_model_is_measured_before_it_is_whole(workplace: Path, monkeypatch: p
     run = trained_on(shapes(200, 3))
     assert statuses == ["running"] and run.status == "complete"
     assert convlens.evaluate(run, split="val", progress="none").n
+
+
+def test_unreadable_files_are_counted_whichever_copy_is_opened(workplace: Path) -> None:
+    """The same pictures, packed once more without the file that cannot be read, are no stand-in: the score says how
+    many files there were."""
+    root = folder(workplace / "data", range(60))
+    shutil.copytree(root, workplace / "other" / "data")
+    (root / "ant" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    run = trained(root, size=16, channels=3)
+    packed = pack(root, size=16, channels=3).folder
+    assert pack(workplace / "other" / "data", size=16, channels=3).num_quarantined == 0
+    shutil.rmtree(packed)
+    assert convlens.evaluate(run, progress="none").num_quarantined == 1

@@ -212,7 +212,8 @@ def reopen(
     for folder in [*packed, *sorted(path.parent for path in _packed_sets().glob(f"[!.]*/{CARD_FILE}"))]:
         with suppress(RecordError):
             card = read_card(folder)
-            if identity.is_of(card):
+            # The same pictures may have been packed without the files that cannot be read, which every score counts.
+            if identity.is_of(card) and card.num_quarantined == identity.num_quarantined:
                 same.append((card.name != identity.name, folder))
     for _, folder in sorted(same, key=lambda found: found[0]):  # one of the same name first: reports are named by it
         with suppress(DataError):
