@@ -58,6 +58,11 @@ def test_exclusions_and_groups_in_any_combination(workplace: Path) -> None:
     assert {"bee/1.png", "ant/0.png"} <= listed
     table = Path("groups.csv").read_text()
     assert "data/bee/broken.png,bee," in table and "data/ant/0.png" not in table
+    Path("tables").mkdir()
+    found.write_groups("tables/groups.csv")  # what such a table does not name is told, wherever it lies
+    for where in ("groups.csv", "tables/groups.csv"):
+        told = " ".join(convlens.pack(where).notes)
+        assert "ant/0.png" in told and "bee/1.png" in told, told
     whole = convlens.check(root)
     whole.write_groups("whole.csv")
     packed = convlens.pack("whole.csv", exclude="mine.txt")

@@ -22,7 +22,7 @@ from convlens.data.sources.class_names import alike, in_order
 from convlens.data.sources.layouts import NO_LABEL, group_of, other_files, same_classes, unused_note
 from convlens.data.sources.listing import Folder, list_tree
 from convlens.data.sources.split_words import split_of
-from convlens.data.sources.tree import Tree, is_litter, join, stem_of, suffix_of
+from convlens.data.sources.tree import Tree, join, stem_of, suffix_of
 from convlens.errors import DataError
 from convlens.text import counted, listed, shown
 
@@ -201,7 +201,8 @@ def table_source(
                 f"{where}: no row has the split 'train'; to measure a model on these, leave the column of splits away"
             )
         notes += same_classes(by_split, where, problems)
-    notes += [] if unused is not None else _beside(tree, [row.name for row in rows])
+    # Of files below the table's folder `unused` tells.
+    notes += _beside(tree, [row.name for row in rows if unused is None or row.name.startswith(("../", "/"))])
     left = {} if unused is None else _unused(unused, found)
     notes += [unused_note(reason, paths) for reason, paths in left.items()]
     return FileSource(name, tree.resolved(file), tree, lambda: iter(rows), +counts, names, tuple(notes), left)
@@ -214,7 +215,7 @@ def _beside(tree: Tree, names: Sequence[str]) -> list[str]:
     if len(folders) > _MOST_FOLDERS:
         return []
     there = [join(folder, entry) for folder in sorted(folders) for entry in tree.files(folder)]
-    other = [path for path in there if path not in named and suffix_of(path) in PICTURES and not is_litter(path)]
+    other = [path for path in there if path not in named and suffix_of(path) in PICTURES]
     if not other:
         return []
     return [f"{counted(len(other), 'picture')} beside those of the table, which does not name them: {listed(other, 4)}"]
