@@ -32,7 +32,7 @@ from convlens.commands.verify import verify
 from convlens.errors import ConvlensError, StorageError, UsageError
 from convlens.render import tables
 from convlens.signals import clean_up_on_ending, give_up_stdout, is_lost, was_interrupted
-from convlens.text import did_you_mean, shown
+from convlens.text import nearest, shown
 
 app = typer.Typer(
     name="convlens",
@@ -160,8 +160,8 @@ def _in_typed_words(message: str, arguments: list[str]) -> str:
         value = words[words.index(option) + 1] if option in words[:-1] else ""
         return f"{option} takes a {'whole number' if kind == 'integer' else kind}, not {shown(value)!r}"
     if (found := _NO_OPTION.match(message)) and "(" not in message:
-        near = did_you_mean(found[1].replace("-", "_"), options)
-        return message + near.replace("'", "").replace("mean ", "mean --").replace("_", "-")
+        near = nearest(found[1].replace("-", "_"), options)
+        return message if near is None else f"{message} (did you mean {options[near]}?)"
     if found := _NAMED.match(message):
         return message[: found.start(1)] + str(options.get(found[1], found[1])) + message[found.end() :]
     return message

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from convlens import files
 from convlens.data.packed.contents import Contents
 from convlens.data.packed.dataset import DataIdentity
-from convlens.errors import ModelFileError, RecordError, RunError, StorageError
+from convlens.errors import ModelFileError, RecordError, RunError, StorageError, UsageError
 from convlens.metrics import MAY_COUNT_SEEN, LearningCurve, Score
 from convlens.modelfile import ParentFacts
 from convlens.presets import PRESETS
@@ -446,6 +446,17 @@ def last_run() -> Run:
     if not found:
         raise RunError("there is no last run here: train one first (convlens train)")
     return found[-1]
+
+
+def refuse_in_training(model: Path) -> None:
+    """Raises UsageError where the run that a model file belongs to is being trained at this moment: what the file holds
+    is not calibrated yet, or is of an earlier step."""
+    run = Run(model.parent)
+    if model.name != MODEL_FILE or not files.is_file(run.path / RUN_FILE):
+        return
+    with suppress(RecordError):
+        if run.status == "running":
+            raise UsageError(f"{shown(run.path, 200)} is being trained: wait for its end")
 
 
 def find_run(what: str | Path | Run) -> Run:

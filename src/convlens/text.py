@@ -67,11 +67,18 @@ _OTHERWISE_CALLED = {
 }
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`" (did you mean 'x'?)"` for what others call by this word, or the nearest of `known`, else an empty string."""
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """What others call by this word, if it is one of `known`, else the nearest of those; None where none is near."""
     called, known = _OTHERWISE_CALLED.get(word.lower()), list(known)
-    near = [called] if called in known else difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.6)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    if called in known:
+        return called
+    return next(iter(difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.6)), None)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`" (did you mean 'x'?)"` for the nearest of `known`, else an empty string."""
+    near = nearest(word, known)
+    return "" if near is None else f" (did you mean {near!r}?)"
 
 
 def listed(names: Iterable[object], most: int = 5) -> str:

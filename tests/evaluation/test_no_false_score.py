@@ -305,8 +305,11 @@ def test_no_model_is_measured_before_it_is_whole(workplace: Path, monkeypatch: p
         statuses.append(convlens.Run(path.parent).status)
         with pytest.raises(UsageError, match="is being trained: wait for its end"):
             convlens.evaluate(path.parent, split="val", progress="none")
+        with pytest.raises(UsageError, match="is being trained: wait for its end"):
+            convlens.compare([done, path.parent], split="val", progress="none")
         calibrate(path, *rest)
 
+    done = trained_on(shapes(200, 3))
     monkeypatch.setattr("convlens.experiment.calibrate", looked_at)
     run = trained_on(shapes(200, 3))
     assert statuses == ["running"] and run.status == "complete"

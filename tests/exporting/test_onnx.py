@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,15 @@ def test_one_picture_of_any_size(workplace: Path) -> None:
     assert [(one.name, one.shape[2]) for one in session.get_inputs()] == [("image", 3)]
     label = session.run(["label"], {"image": np.asarray(scene(3, 90))})[0]
     assert convlens.load(run).class_names[label[0]] == convlens.predict(run, scene(3, 90), progress="none")[0].label
+    archive = shutil.make_archive("packed", "zip", workplace / "data")
+    zipped = trained(archive, size=16, out="zipped")
+    found = convlens.export(zipped, "zipped.onnx", input="image", progress="none")
+    assert "from whole pictures the same label for 51 of 51" in str(
+        found
+    )  # read from the archive, not as they were packed
+    Path(archive).unlink()
+    with pytest.raises(UsageError, match="no whole pictures are at hand"):
+        convlens.export(zipped, "again.onnx", input="image", progress="none")
     drawn_run = trained_on(shapes(60), recipe=QUICK, size=16, channels=1, framing="ink", out="ink")
     with pytest.raises(UsageError, match="framing 'ink' looks for the drawing"):
         convlens.export(drawn_run, "ink.onnx", input="image", progress="none")

@@ -57,7 +57,7 @@ def predict(
         raise UsageError("--json and --jsonl exclude one another")
     asked = Asked(top, min_probability, recursive)
     found: list[Prediction] = []
-    num = num_unread = num_seen = 0
+    num = num_unread = num_seen = num_uncertain = 0
     first_error: Prediction | None = None
     with terminal.progress() as bar, ExitStack() as stack:
         classifier = load(model, device, views, raw=raw or None)  # before there is a file
@@ -65,6 +65,7 @@ def predict(
         for answer in predictions(classifier, _with_standard_input(images), asked, bar):
             num += 1
             num_seen += bool(answer.seen)
+            num_uncertain += bool(answer.uncertain)
             if answer.error is not None:
                 num_unread += 1
                 first_error = first_error or answer
@@ -88,8 +89,7 @@ def predict(
     if model == "last" and not (json or jsonl):
         promise = "promises nothing" if classifier.thresholds is None else f"promises: {classifier.thresholds}"
         terminal.note(f"answered by the newest run, {terminal.as_argument(classifier.path.parent)}, which {promise}")
-    num_uncertain = sum(bool(one.uncertain) for one in found)
-    if num_uncertain and len(found) == num and not (json or jsonl):
+    if num_uncertain and not (json or jsonl):
         terminal.note(f"{num_uncertain:,} of {counted(num, 'picture')} are uncertain: a person should look at them")
     card = classifier.card
     untold = ["what is unfamiliar is not told by this model"] if card.unfamiliarity is None else []

@@ -27,7 +27,7 @@ from convlens.data.sources.base import SPLITS, ReadOptions
 from convlens.data.sources.strict_csv import read_csv
 from convlens.errors import DataError, UsageError
 from convlens.evaluation.evaluate import Report, choose_images, measure, opened
-from convlens.evaluation.report import FOLDS
+from convlens.evaluation.report import FOLDS, split_of_rows
 from convlens.evaluation.test_ledger import open_test, plan_hash
 from convlens.metrics import calibration_error, cross_entropy, interval_of
 from convlens.modelfile import ModelCard
@@ -412,11 +412,6 @@ def _places(models: Any) -> list[Any]:
     return found
 
 
-def _rows_of(split: str) -> str:
-    """The split whose rows are measured: a data set that was merged for folds has all in train."""
-    return "train" if split == FOLDS else split
-
-
 def _is_table(place: Any) -> bool:
     return isinstance(place, str | Path) and Path(place).suffix.lower() == ".csv"
 
@@ -543,7 +538,7 @@ def _answers_of(path: Path, dataset: Dataset, split: str) -> dict[str, str]:
             raise DataError(f"{where} names {shown(path_said)!r}, no picture of {dataset.name}: is it of other data?")
         if found.setdefault(name, label) != label:
             raise DataError(f"{where} has two different answers for {shown(path_said)!r}")
-    wanted = [samples[row] for row in dataset.rows(_rows_of(split)).tolist()]
+    wanted = [samples[row] for row in dataset.rows(split_of_rows(split)).tolist()]
     missing = [name for name in wanted if name not in found]
     if missing:
         raise DataError(
@@ -554,7 +549,7 @@ def _answers_of(path: Path, dataset: Dataset, split: str) -> dict[str, str]:
 
 
 def _of_table(answers: dict[str, str], dataset: Dataset, split: str) -> _Told:
-    labels = [dataset.class_names[k] for k in dataset.labels(_rows_of(split)).tolist()]
+    labels = [dataset.class_names[k] for k in dataset.labels(split_of_rows(split)).tolist()]
     hashes = dict(zip(dataset.sample_names(), dataset.source_hashes(), strict=True))
     return _Told(dict(zip(answers, labels, strict=True)), answers, hashes)
 
@@ -653,8 +648,8 @@ def _comparison(
     opened_last = next((report.openings for report in reversed(reports) if report is not None), None)
     notes += [str(replace(opened_last, num_own=None))] if opened_last is not None else []
     notes += _differing(classifiers)
-    is_drawn = any(c is not None and c.card.recipe is not None and c.card.recipe.epochs for c in classifiers)
-    if pairs and len(contenders) == len(members) and is_drawn:
+    hangs_on_seed = any(c is not None and c.card.recipe is not None and c.card.recipe.epochs for c in classifiers)
+    if pairs and len(contenders) == len(members) and hangs_on_seed:
         notes.append("this is about these models: other seeds of the same plans may come out otherwise (name several)")
     if split == "test" and len(contenders) > 2:
         notes.append("whoever takes the best of these by their test scores has chosen by test: choose by split=val")

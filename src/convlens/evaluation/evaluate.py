@@ -6,7 +6,6 @@ Owns which images a model is measured on, the matching of class names, and the r
 import csv
 import io
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +27,7 @@ from convlens.errors import ConvlensError, DataError, RecipeError, RecordError, 
 from convlens.evaluation.calibration import promised
 from convlens.evaluation.cross_validation import HELD_OUT_FILE, read_held_out
 from convlens.evaluation.promises import Promise, promises_kept
-from convlens.evaluation.report import FOLDS, SUFFIXES, Measured, report_text
+from convlens.evaluation.report import FOLDS, SUFFIXES, Measured, report_text, split_of_rows
 from convlens.evaluation.test_ledger import Openings, inspect_test, open_test
 from convlens.metrics import (
     MAY_COUNT_SEEN,
@@ -45,7 +44,7 @@ from convlens.progress import Progress
 from convlens.recipe import Recipe
 from convlens.render.pages import notebook
 from convlens.render.printing import pdf_of
-from convlens.run import MODEL_FILE, REPORT_FILE, RUN_FILE, Run, RunRecord, update_record
+from convlens.run import MODEL_FILE, REPORT_FILE, RUN_FILE, Run, RunRecord, refuse_in_training, update_record
 from convlens.seen import Seen
 from convlens.text import counted, percent, shown, table_cell
 from convlens.training.warm_start import is_comparable, seen_by
@@ -364,7 +363,6 @@ def evaluate(
         raise UsageError("evaluate takes one set of data: pictures and labels go together, as evaluate(model, (x, y))")
     checked("split", split, choice((*SPLITS, FOLDS)), DataError)
     classifier = load(model, device, views, raw=raw or None)
-    _check_it_has_ended(classifier)
     read = ReadOptions(group, layout, label, path_column, label_column)
     excluded = exclusions(exclude)
     corrections = () if labels is None else tuple(labels_of(labels))
@@ -417,7 +415,7 @@ def measure(classifier: Classifier, chosen: "Choice", split: str, open_test_for:
     openings = None
     if split in ("test", FOLDS):
         dataset, openings = open_test_for(dataset, classifier)
-    rows = dataset.rows("train" if split == FOLDS else split)[chosen.keep]
+    rows = dataset.rows(split_of_rows(split))[chosen.keep]
     images, labels = dataset.images_at(rows), mapping[dataset.labels_at(rows)]
     images.check()
     groups_N = dataset.groups_at(rows)
@@ -458,16 +456,6 @@ def measure(classifier: Classifier, chosen: "Choice", split: str, open_test_for:
         num_unfamiliar=None if known is None else int(known.are_unfamiliar(statistics, logits).sum()),
         measured=Measured(classifier, dataset, split, images, labels, logits, groups_N, chosen.is_own),
     )
-
-
-def _check_it_has_ended(classifier: Classifier) -> None:
-    """Raises UsageError where the model's run is being trained at this moment: it is not calibrated yet."""
-    run = Run(classifier.path.parent)
-    if classifier.path.name != MODEL_FILE or not files.is_file(run.path / RUN_FILE):
-        return
-    with suppress(RecordError):
-        if run.status == "running":
-            raise UsageError(f"{shown(run.path, 200)} is being trained: wait for its end, then measure it")
 
 
 def _check_something_is_left(chosen: "Choice", classifier: Classifier, split: str) -> None:
@@ -552,7 +540,8 @@ def choose_images(
     data_root: str | Path | None,
     progress: str | Progress,
 ) -> Choice:
-    """Which images of a split a model is measured on. Raises DataError."""
+    """Which images of a split a model is measured on. Raises DataError, UsageError while it is being trained."""
+    refuse_in_training(classifier.path)
     card = classifier.card
     trained_on = card.dataset
     if split == FOLDS:
@@ -690,7 +679,7 @@ def without(choice: Choice, split: str, exclude: tuple[str, ...]) -> Choice:
     unreadable = [line.path for line in dataset.samples() if line.status != "ok"]
     found = matched(exclude, [*names, *unreadable], dataset.name)
     excluded = set(found.names)
-    rows = dataset.rows("train" if split == FOLDS else split)
+    rows = dataset.rows(split_of_rows(split))
     out = np.array([names[row] in excluded for row in rows], bool) & choice.keep
     note = f"{int(out.sum()):,} {split} images are left out by the list of exclusions"
     return replace(

@@ -54,6 +54,11 @@ _MOST_IN_TABLE, _MOST_PAIRS, _FEW_PAIRS = 30, 40, 10  # classes of a whole confu
 _NEIGHBOURS, _LEARNED, _ASKED, _NEIGHBOUR_SIDE = 5, 5_000, 1_000, 32
 
 
+def split_of_rows(split: str) -> str:
+    """The split whose rows are measured: a data set that was merged for folds has all of them in train."""
+    return "train" if split == FOLDS else split
+
+
 @dataclass(frozen=True)
 class Measured:
     """What an evaluation saw: images uint8 (N, H, W, C) of a split of a data set, labels int64 (N,), logits (N, K) that

@@ -4,23 +4,27 @@ Owns which formats there are, and the pictures that a file is checked with.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from convlens import files
 from convlens.checks import checked, choice
 from convlens.classifier import Classifier, load, pictures_of
 from convlens.data.image.decode import Pixels, read_bytes
+from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.image_rows import evenly
 from convlens.data.packed.pack import reopen
-from convlens.errors import DataError, UsageError
+from convlens.data.sources.recognise import open_source
+from convlens.errors import ConvlensError, DataError, UsageError
 from convlens.exporting.framing_graph import check_framing, with_framing
 from convlens.exporting.onnx_file import check_installed, compared, compared_whole, drawn, onnx_of
 from convlens.progress import Progress, open_progress
-from convlens.run import RUN_FILE
+from convlens.run import RUN_FILE, refuse_in_training
 from convlens.text import shown
 
 FORMATS, INPUTS = ("onnx",), ("framed", "image")
@@ -82,19 +86,20 @@ def export(
     check_installed()
     with open_progress(progress) as bar:
         classifier = load(model, "cpu", views, raw=raw or None)
+        refuse_in_training(classifier.path)
         place = Path(f"{_name_of(classifier)}{_SUFFIXES[format]}" if out is None else out)
         files.check_new_file(place, (_SUFFIXES[format],), replace=overwrite, hint="`overwrite=True`")
         if input == "image":
             check_framing(classifier.card.input_spec)
         real = _pictures_for(classifier, pictures, data_root, bar)
+        if input == "image" and not real.whole:
+            raise UsageError("no whole pictures are at hand to check the framing with: name some (`pictures`)")
         bar.line("writing ONNX")
         data = onnx_of(classifier)
         bar.line("checking it against the model")
         parity = compared(data, classifier, real.framed, drawn(classifier, _DRAWN))
         lines = ["checked by onnx.checker", f"{parity}; {real.where}"]
         if input == "image":
-            if not real.whole:
-                raise UsageError("no whole pictures are at hand to check the framing with: name some (`pictures`)")
             data = with_framing(data, classifier.card.input_spec)
             lines.append(str(compared_whole(data, classifier, real.whole)))
         files.write_bytes(place, data)
@@ -135,10 +140,17 @@ def _pictures_for(classifier: Classifier, pictures: Any, data_root: str | Path |
     parted = replace(dataset, is_merged=False)  # what folds merged: test is not needed here
     rows = np.sort(np.concatenate([parted.rows("train"), parted.rows("val")]))
     rows = evenly(rows, _PICTURES)
-    framed, names, root = np.array(parted.images_at(rows)[:]), dataset.sample_names(), Path(str(identity.source))
-    places = [root / names[row] for row in rows.tolist()]
-    whole = [read_bytes(one) for one in places] if all(map(files.is_file, places)) else list(framed)
-    return _Real(framed, whole, f"of {shown(dataset.name, 80)}")
+    return _Real(np.array(parted.images_at(rows)[:]), _whole(dataset, rows, data_root), f"of {shown(dataset.name, 80)}")
+
+
+def _whole(dataset: Dataset, rows: NDArray[np.int64], data_root: str | Path | None) -> list[Any]:
+    """These pictures as they came, bytes or values; none where the source is not there any more."""
+    names = dataset.sample_names()
+    wanted = {names[row] for row in rows.tolist()}
+    with suppress(ConvlensError, OSError):
+        source = open_source(dataset.source, dataset.card.options.read, data_root=data_root)
+        return [sample.read() for sample in source.samples() if sample.name in wanted]
+    return []
 
 
 def _some(listed: Sequence[Any], most: int) -> list[Any]:

@@ -292,8 +292,8 @@ class Microscope:
         if len(both) < 2:
             raise HTTPException(404, "there is no such model here any more")
         found = await self._work(partial(compare, both, split="val", device=self._device, progress="none"))
-        _, header, rows = found.tables()[0]
-        return JSONResponse({"lines": found.lines(), "header": header[:2], "rows": [row[:2] for row in rows]})
+        _, _, rows = found.tables()[0]
+        return JSONResponse({"lines": found.lines(), "rows": [row[:2] for row in rows]})
 
     # ------------------------------------------------------------ teaching
 

@@ -94,7 +94,7 @@ class _Trainer:
             raise DivergedError(f"{error}; {kept}; run {shown(self.run.path, 200)}", step=error.step) from None
         finally:
             self.bar.stop()
-        self.save(status="interrupted" if interrupted else "complete")
+        self.save(is_whole=not interrupted)
         if interrupted:
             self.bar.line(
                 f"stopped after step {self.state.step:,} of {self.plan.num_steps:,}; "
@@ -277,16 +277,16 @@ class _Trainer:
         checkpoint.save(self.run.path / CHECKPOINTS, self.state, self.plan.identity, log_bytes)
         self.state.checkpoint_s += time.perf_counter() - started
 
-    def save(self, status: str) -> None:
-        """Write the model, then say in run.json how it ended; `complete` is what the caller makes it, once the model
-        knows how sure it may be."""
+    def save(self, *, is_whole: bool) -> None:
+        """Write the model, then say in run.json how it ended. One that was trained to the end is still `running`: the
+        caller completes it, once the model knows how sure it may be."""
         plan, state = self.plan, self.state
         is_best = state.best is not None and state.best_val is not None
         if is_best:
             state.val = state.best_val
             if state.best_step == 0 < state.step:
                 self.bar.line("no epoch lowered the validation loss of the fitted head: all of them are undone")
-        elif status != "complete":
+        elif not is_whole:
             state.val = None  # of an earlier step than the weights that are saved
         with state.averaged() as network:
             arrays = arrays_of(state.best if is_best and state.best is not None else tensors_of(network))
@@ -295,7 +295,7 @@ class _Trainer:
         seconds = {"train_s": state.train_s, "val_s": state.val_s, "checkpoint_s": state.checkpoint_s}
         rate = num_seen / state.train_s if state.train_s else None
         found = {"images_per_s": rate, "val": state.val}
-        status = "running" if status == "complete" else status
+        status = "running" if is_whole else "interrupted"
         update_record(self.run.path, status=status, step=state.step, ended=now(), **seconds, **found)
 
     def card(self, *, is_best: bool) -> ModelCard:

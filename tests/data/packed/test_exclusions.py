@@ -77,6 +77,18 @@ def test_exclusions_and_groups_in_any_combination(workplace: Path) -> None:
     assert convlens.evaluate(run, root, progress="none").n > 0
 
 
+def test_a_folder_that_is_gone_is_missing_files_and_nothing_else(workplace: Path) -> None:
+    """A table outside its pictures' folders, one of which is gone: its one file is counted as unreadable."""
+    root = folder(workplace / "data", range(60))
+    (root / "rare").mkdir()
+    shutil.copy(root / "ant" / "2.png", root / "rare" / "only.png")
+    Path("tables").mkdir()
+    rows = [f"../data/{place.parent.name}/{place.name},{place.parent.name}" for place in sorted(root.rglob("*.png"))]
+    Path("tables/t.csv").write_text("\n".join(["path,label", *rows]).replace("only.png,rare", "only.png,ant"))
+    shutil.rmtree(root / "rare")
+    assert convlens.pack("tables/t.csv").num_quarantined == 1
+
+
 def test_groups_of_the_data_and_of_copies_are_joined(workplace: Path) -> None:
     """Copies of pictures in two groups make these one group in the table; all others keep their own."""
     root = folder(workplace / "data", range(60))

@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -214,8 +215,11 @@ def _beside(tree: Tree, names: Sequence[str]) -> list[str]:
     named, folders = set(names), {posixpath.dirname(name) for name in names}
     if len(folders) > _MOST_FOLDERS:
         return []
-    there = [join(folder, entry) for folder in sorted(folders) for entry in tree.files(folder)]
-    other = [path for path in there if path not in named and suffix_of(path) in PICTURES]
+    other: list[str] = []
+    for folder in sorted(folders):
+        with suppress(DataError):  # a folder that is gone: its files are told of as missing
+            there = (join(folder, entry) for entry in tree.files(folder))
+            other += [path for path in there if path not in named and suffix_of(path) in PICTURES]
     if not other:
         return []
     return [f"{counted(len(other), 'picture')} beside those of the table, which does not name them: {listed(other, 4)}"]
