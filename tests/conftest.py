@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -30,6 +31,13 @@ TINY = (
     "flatten linear(classes)"
 )
 QUICK = Recipe(lr=0.02, epochs=2, batch_size=32, shift_px=1, precision="float32")
+
+
+# A shell that starts the tests in the background, or nohup, has signals ignored, and whatever they start would inherit
+# that, as it should: here signals end things, whoever started the tests.
+for _number in (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 
 _TRAIN = {
