@@ -11,7 +11,7 @@ TYPE_CHECKING = False  # as typing has it, without importing it: Ctrl-C is one l
 
 if TYPE_CHECKING:
     from convlens.architecture.parser import Architecture, parse
-    from convlens.classifier import Classifier, Prediction, Predictions, load, predict
+    from convlens.classifier import Classifier, Predictions, load, predict
     from convlens.data.image.framing import InputSpec
     from convlens.data.packed.dataset import Dataset
     from convlens.data.packed.pack import pack
@@ -32,11 +32,12 @@ if TYPE_CHECKING:
     from convlens.presets import PRESETS
     from convlens.recipe import Recipe
     from convlens.run import Run, Series, runs
+    from convlens.runtime.prediction import Prediction
     from convlens.verification import Verification, verify
 
 _HOMES = {  # module -> the public names that live there
     "architecture.parser": "Architecture parse",
-    "classifier": "Classifier Prediction Predictions load predict",
+    "classifier": "Classifier Predictions load predict",
     "data.image.framing": "InputSpec",
     "data.packed.dataset": "Dataset",
     "data.packed.pack": "pack",
@@ -58,6 +59,7 @@ _HOMES = {  # module -> the public names that live there
     "presets": "PRESETS",
     "recipe": "Recipe",
     "run": "Run Series runs",
+    "runtime.prediction": "Prediction",
 }
 _HOME_OF = {name: f"convlens.{home}" for home, names in _HOMES.items() for name in names.split()}
 

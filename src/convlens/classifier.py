@@ -37,74 +37,13 @@ from convlens.progress import Progress, open_progress
 from convlens.recipe import VIEWS
 from convlens.render.pages import notebook
 from convlens.run import Run
-from convlens.text import counted, probability, shown, wrapped
+from convlens.runtime.prediction import Outputs, Prediction
+from convlens.text import counted, shown, wrapped
 from convlens.thresholds import Answers, Thresholds
 
 _BATCH_SIZE = 256
-_EVEN = 0.5
 _ROWS_SHOWN = 100
 _CHANNELS = (1, 3, 4)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One answer. `top` holds (label, probability) of the likeliest classes, likeliest first.
-
-    `path` names the picture, or is None for one that came as bytes or pixels. `unfamiliar` says whether it is unlike
-    the training images, None where the model cannot tell, and `uncertain` whether it gives no answer because of what it
-    promises (`label` is then the likeliest), or of the probability that was asked for, None where neither is said; to
-    keep a promise `label` may be another than the likeliest. `seen` says whether the model was made with this very
-    picture, so that its being right says nothing of new ones, None where that is not known; `remark` is what else must
-    be known of it. Where it could not be read, `error` says why, and there is no answer: no label, no probability (it
-    is not a number), an empty `top`.
-    """
-
-    path: str | None
-    label: str
-    probability: float
-    top: tuple[tuple[str, float], ...]
-    error: str | None = None
-    unfamiliar: bool | None = None
-    uncertain: bool | None = None
-    seen: bool | None = None
-    remark: str | None = None
-
-    @property
-    def answer(self) -> str:
-        """The answer in words, with what must be known of it."""
-        if self.error is not None:
-            return f"no answer: {shown(self.error, 200)}"
-        words = f"uncertain, perhaps {shown(self.label)}" if self.uncertain else shown(self.label)
-        words += f", but {self.remark or 'unfamiliar'}" if self.unfamiliar else ""
-        return f"{words} (learned from)" if self.seen else words
-
-    @property
-    def doubts(self) -> tuple[str, ...]:
-        """Why the answer is not to be relied on, a word or two each; empty where nothing speaks against it. That a
-        model cannot tell what is unfamiliar is a reason too. Empty does not mean right: an answer at 51 % has no doubts
-        but by a promise (`evaluate(model, split="val", reject=0.02)`: at most 2 % of the answers wrong) or
-        `min_probability`."""
-        if self.error is not None:
-            return (f"cannot be read: {self.error}",)
-        found = [] if self.remark is None else [self.remark]
-        found += ["unfamiliar"] if self.unfamiliar and not found else []
-        found += ["what is unfamiliar is not told"] if self.unfamiliar is None else []
-        found += ["likelier wrong than right"] if self.probability < _EVEN else []
-        return (*found, "uncertain") if self.uncertain else tuple(found)
-
-    @property
-    def likeliest(self) -> str:
-        """The classes of `top` with their probabilities, as text; empty where it could not be read."""
-        return "  ".join(f"{shown(label, 40)} {probability(share)}" for label, share in self.top)
-
-    def to_json(self) -> dict[str, Any]:
-        """As `predict --json` prints it."""
-        top = [{"label": label, "probability": probability} for label, probability in self.top]
-        if self.error is not None:
-            return {"path": self.path, "label": None, "probability": None, "top": [], "error": self.error}
-        answer = {"path": self.path, "label": self.label, "probability": self.probability, "top": top}
-        told = {name: getattr(self, name) for name in ("unfamiliar", "uncertain", "seen", "remark")}
-        return answer | {name: value for name, value in told.items() if value is not None}
 
 
 class Predictions(list[Prediction]):
@@ -366,27 +305,14 @@ def predictions(classifier: Classifier, images: Any, asked: Asked, progress: str
 def _answers(classifier: Classifier, framed: list[Pixels], asked: Asked) -> Iterator[Prediction]:
     """The answer to each framed picture, uint8 (H, W, C)."""
     logits_NK, unfamiliar_N = classifier.are_unfamiliar(np.stack(framed))
-    p_NK, names = classifier.probabilities(logits_NK), classifier.class_names
+    p_NK = classifier.probabilities(logits_NK)
     labels_N, uncertain_N = classifier.labels(p_NK)
-    best_NK = np.argsort(-p_NK, axis=1, kind="stable")[:, : asked.top]
+    blank_N = np.array([classifier.is_blank(one) for one in framed])
+    said = Outputs(p_NK, labels_N, blank_N, unfamiliar_N, None if classifier.thresholds is None else uncertain_N)
     record = classifier.card.seen
     seen_N = None if record is None else record.has(np.array([key_of(one) for one in framed], np.uint64))
-    for n, (row, order, k) in enumerate(zip(p_NK.tolist(), best_NK.tolist(), labels_N.tolist(), strict=True)):
-        is_blank = classifier.is_blank(framed[n])
-        unfamiliar = None if unfamiliar_N is None else bool(unfamiliar_N[n])
-        uncertain = None if classifier.thresholds is None else bool(uncertain_N[n])
-        if asked.min_probability:
-            uncertain = bool(uncertain) or row[k] < asked.min_probability
-        yield Prediction(
-            None,
-            names[k],
-            row[k],
-            tuple((names[one], row[one]) for one in order),
-            unfamiliar=is_blank or unfamiliar,
-            uncertain=uncertain,
-            seen=None if seen_N is None else bool(seen_N[n]),
-            remark="no ink found" if is_blank else None,
-        )
+    for n, one in enumerate(said.predictions(classifier.class_names, asked.top, asked.min_probability)):
+        yield one if seen_N is None else replace(one, seen=bool(seen_N[n]))
 
 
 def _framed(classifier: Classifier, images: list[Any]) -> Iterator[list[Pixels | str]]:

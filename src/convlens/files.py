@@ -258,12 +258,13 @@ def names_in(folder: Path) -> list[str]:
 
 
 @contextmanager
-def streamed_text(path: Path, *, replace: bool = False) -> Iterator[Callable[[str], None]]:
+def streamed_text(path: Path, *, replace: bool = False, go_on: bool = False) -> Iterator[Callable[[str], None]]:
     """A function that adds text to a new file, at once: whoever ends early keeps what is there. With `replace` a file
-    that is there is replaced once all is written, and stays what it was if that does not come. Raises StorageError."""
+    that is there is replaced once all is written, and stays what it was if that does not come; with `go_on` text is
+    added to its end. Raises StorageError."""
     place = _temporary_beside(path) if replace else path
     with _storage(path):
-        file = place.open("x", encoding="utf-8", newline="")
+        file = place.open("a" if go_on else "x", encoding="utf-8", newline="")
 
     def write(text: str) -> None:
         with _storage(path):

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import csv as csv_format
-import io
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convlens import files
 from convlens.commands import terminal
 from convlens.commands.options import DATA, OUTPUT, Device, Json, Model, Overwrite, Raw, Views, flag
 from convlens.errors import UsageError
 from convlens.render import tables
-from convlens.text import counted, shown, table_cell
+from convlens.text import counted, shown
 
 if TYPE_CHECKING:
-    from convlens.classifier import Prediction
+    from convlens.runtime.prediction import Prediction
 
 _ROWS_SHOWN = 100  # beside a file that has all
 
@@ -51,6 +48,7 @@ def predict(
     """
     terminal.loading()
     from convlens.classifier import Asked, load, predictions, unreadable
+    from convlens.runtime.prediction import csv_rows
 
     terminal.check_new_file(csv, "--csv", (".csv",) if overwrite else (), overwrite=overwrite)
     if json and jsonl:
@@ -61,7 +59,8 @@ def predict(
     first_error: Prediction | None = None
     with terminal.progress() as bar, ExitStack() as stack:
         classifier = load(model, device, views, raw=raw or None)  # before there is a file
-        write = stack.enter_context(_csv_writer(csv, replace=overwrite)) if csv is not None else None
+        columns = min(top, len(classifier.class_names))
+        write = None if csv is None else stack.enter_context(csv_rows(Path(csv), columns, replace=overwrite))
         for answer in predictions(classifier, _with_standard_input(images), asked, bar):
             num += 1
             num_seen += bool(answer.seen)
@@ -70,7 +69,7 @@ def predict(
                 num_unread += 1
                 first_error = first_error or answer
             if write is not None:
-                write(answer, top)
+                write(answer)
             if jsonl:
                 tables.print_json(answer.to_json(), indent=None)
             elif json or num <= _ROWS_SHOWN or csv is None:
@@ -114,34 +113,6 @@ def _lines() -> Iterator[str]:
     for line in sys.stdin:
         if path := line.rstrip("\r\n"):
             yield path
-
-
-@contextmanager
-def _csv_writer(path: str, *, replace: bool) -> Iterator[Callable[[Prediction, int], None]]:
-    """Writes a row for each answer as it comes: whoever stops has those until then. Raises StorageError."""
-    with files.streamed_text(Path(path), replace=replace) as add:
-        columns = 0
-
-        def row(cells: list[str]) -> None:
-            line = io.StringIO(newline="")
-            csv_format.writer(line, lineterminator="\n").writerow(cells)
-            add(line.getvalue())
-
-        def write(answer: Prediction, top: int) -> None:
-            nonlocal columns
-            if columns == 0:
-                columns = len(answer.top) if answer.error is None else top
-                names = (f"{part}{i + 1}" for i in range(columns) for part in ("label", "probability"))
-                row(["path", *names, "answer", "unfamiliar", "seen", "error"])
-            cells = [v for label, probability in answer.top for v in (table_cell(label), f"{probability:.6f}")]
-            cells = [*cells, *[""] * (2 * columns)][: 2 * columns]
-            unfamiliar, seen = (
-                {None: "not told", False: "no", True: "yes"}[one] for one in (answer.unfamiliar, answer.seen)
-            )
-            said = "uncertain" if answer.uncertain else table_cell(answer.label)
-            row([table_cell(answer.path), *cells, said, unfamiliar, seen, table_cell(answer.error or "")])
-
-        yield write
 
 
 def _print(predictions: list[Prediction]) -> None:

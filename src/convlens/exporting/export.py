@@ -1,8 +1,9 @@
-"""`export`: a model as a file of another format, which is checked before it is left.
+"""`export`: a model in another format, which is checked before it is left.
 
-Owns which formats there are, and the pictures that a file is checked with.
+Owns which formats there are, and the pictures that each is checked with.
 """
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,14 +22,17 @@ from convlens.data.packed.image_rows import evenly
 from convlens.data.packed.pack import reopen
 from convlens.data.sources.recognise import open_source
 from convlens.errors import ConvlensError, DataError, UsageError
+from convlens.exporting.card import card_markdown
 from convlens.exporting.framing_graph import check_framing, with_framing
+from convlens.exporting.kit import SELFTEST_PICTURES, check_wheels, is_kit, run_selftest, write_kit
 from convlens.exporting.onnx_file import check_installed, compared, compared_whole, drawn, onnx_of
 from convlens.progress import Progress, open_progress
 from convlens.run import RUN_FILE, refuse_in_training
 from convlens.text import shown
 
-FORMATS, INPUTS = ("onnx",), ("framed", "image")
-_SUFFIXES = {"onnx": ".onnx"}
+FORMATS, INPUTS = ("onnx", "kit", "card"), ("framed", "image")
+_SUFFIXES = {"onnx": ".onnx", "card": ".md"}
+_DEFAULTS = {"onnx": "{}.onnx", "kit": "{}-kit", "card": "{}.md"}
 _PICTURES, _DRAWN = 200, 50  # that a file is checked with
 
 
@@ -61,16 +65,18 @@ def export(
     format: str = "onnx",
     input: str = "framed",
     pictures: Any = None,
+    wheels: str | None = None,
+    no_pictures: bool = False,
     views: str | None = None,
     raw: bool = False,
     overwrite: bool = False,
     data_root: str | Path | None = None,
     progress: str | Progress = "auto",
 ) -> Exported:
-    """Write a model as a file that runs without convlens, and check that it answers as the model does.
+    """Write a model in a form that runs without convlens, and check that it answers as the model does.
 
-    `model`, `views` and `raw` are what `load` takes. `out` is a new file (by default the run's name in this folder);
-    one that is there is replaced only with `overwrite`. The check is by 200 pictures of the model's own training and
+    `model`, `views` and `raw` are what `load` takes. `out` is new (by default called as the run, in this folder); what
+    is there is replaced only with `overwrite`. The check is by 200 pictures of the model's own training and
     validation images, or of `pictures` (paths, patterns, folders, arrays), and by 50 random ones: where a probability
     is more than 1e-4 off, or a label another, there is no file.
 
@@ -79,16 +85,35 @@ def export(
     model can tell it `unfamiliarity` float32 (N,), `unfamiliar` and `uncertain` bool (N,). Class names, framing, card
     and hashes stand in the metadata. With `input` "image" the framing is in the file too (of `pad`, `crop`, `stretch`):
     it takes `image`, one decoded picture, uint8 (height, width, 3), of any size; onnxruntime's CPU provider alone is
-    known to resize as convlens does. Raises UsageError, ImageError, DataError, StorageError, and as `load` does.
+    known to resize as convlens does.
+
+    "kit": a folder for a machine without convlens: that file, `predict.py`, which decodes and frames by convlens's own
+    source, `requirements.txt` with hashes, a model card, and a self-test, which has been run, with some of those
+    pictures, or with `no_pictures` with drawn ones alone. `wheels`, one of linux_x86_64,
+    linux_aarch64, win_amd64, macosx_arm64, puts beside it what such a machine must install, for this Python's version.
+    "card": a model card in Markdown. Raises UsageError, ImageError, DataError, StorageError, and as `load` does.
     """
     checked("format", format, choice(FORMATS))
     checked("input", input, choice(INPUTS))
     check_installed()
+    if format != "onnx" and input != "framed":
+        raise UsageError(f"`input` is for format onnx, not for {format}")
+    if format != "kit" and not (wheels is None and not no_pictures):
+        raise UsageError(f"`wheels` and `no_pictures` are for format kit, not for {format}")
+    machine = check_wheels(wheels)
+    if format != "card":
+        check_installed()
     with open_progress(progress) as bar:
         classifier = load(model, "cpu", views, raw=raw or None)
         refuse_in_training(classifier.path)
-        place = Path(f"{_name_of(classifier)}{_SUFFIXES[format]}" if out is None else out)
-        files.check_new_file(place, (_SUFFIXES[format],), replace=overwrite, hint="`overwrite=True`")
+        place = Path(_DEFAULTS[format].format(_name_of(classifier)) if out is None else out)
+        if format == "kit":
+            _check_new_kit(place, replace=overwrite)
+        else:
+            files.check_new_file(place, (_SUFFIXES[format],), replace=overwrite, hint="`overwrite=True`")
+        if format == "card":
+            files.write_text(place, card_markdown(classifier))
+            return Exported(place, format, place.stat().st_size, ("from the model file and its run folder",))
         if input == "image":
             check_framing(classifier.card.input_spec)
         real = _pictures_for(classifier, pictures, data_root, bar)
@@ -99,11 +124,29 @@ def export(
         bar.line("checking it against the model")
         parity = compared(data, classifier, real.framed, drawn(classifier, _DRAWN))
         lines = ["checked by onnx.checker", f"{parity}; {real.where}"]
+        if format == "kit":
+            with files.new_folder(place, replace=overwrite) as folder:
+                chosen = [] if no_pictures else _some(real.whole, SELFTEST_PICTURES)
+                lines += write_kit(folder, data, classifier, chosen, machine)
+                bar.line("running its self-test")
+                lines.append(run_selftest(folder))
+            num_bytes = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+            return Exported(place, format, num_bytes, tuple(lines))
         if input == "image":
             data = with_framing(data, classifier.card.input_spec)
             lines.append(str(compared_whole(data, classifier, real.whole)))
         files.write_bytes(place, data)
     return Exported(place, format, len(data), tuple(lines))
+
+
+def _check_new_kit(place: Path, *, replace: bool) -> None:
+    """Raises RunError, UsageError unless a new folder may be made there, or with `replace` in another kit's place."""
+    if not is_kit(place):
+        if replace and os.path.lexists(place):
+            raise UsageError(f"{shown(place, 200)} is no kit, and is not replaced: name another folder")
+        files.refuse_existing(place)
+    elif not replace:
+        raise UsageError(f"{shown(place, 200)} exists already: name another folder, or say `overwrite=True`")
 
 
 def _name_of(classifier: Classifier) -> str:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -29,6 +28,11 @@ from PIL import PngImagePlugin, PpmImagePlugin, TiffImagePlugin, WebPImagePlugin
 from convlens.data.image.values import to_uint8
 from convlens.errors import ImageError
 from convlens.text import MAKER, shown
+
+try:
+    import simplejpeg
+except ImportError:  # in a kit: Pillow decodes all of it, to the same pixels
+    simplejpeg = None
 
 Pixels = NDArray[np.uint8]
 
@@ -163,7 +167,7 @@ def decode_reduced(data: bytes, spare: Callable[[int, int], float]) -> Reduced:
     `spare` says of an upright picture's (height, width) how many times larger than needed it is. Raises ImageError
     with the reason.
     """
-    if (plain := _plain_jpeg(data)) is not None and spare(*plain[:2]) < 2:
+    if simplejpeg is not None and (plain := _plain_jpeg(data)) is not None and spare(*plain[:2]) < 2:
         # The same pixels as Pillow's, in a tenth of the time: of a small one, most of that is Python's.
         with suppress(ValueError):  # what is damaged is left to Pillow
             height, width, channels = plain
