@@ -6,11 +6,25 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
 import convlens
+from convlens.data.packed.pack import pack
+from convlens.errors import ImageError
 from tests.conftest import Command
+
+
+def test_a_picture_of_the_data_by_its_name(toy: convlens.Run, workplace: Path) -> None:
+    """What reports and page list by its name in the data can be looked at by that name: the very pixels that the
+    network was trained on; a file of that name comes first, and an unknown name is no picture."""
+    dataset = pack(toy.record.dataset.source, progress="none")
+    name, image = dataset.sample_names()[7], np.array(dataset.images_at(np.array([7]))[0])
+    found = convlens.look(toy, name)
+    assert found.image is not None and np.array_equal(found.image, image) and name.split("/")[-1] in found.title
+    with pytest.raises(ImageError, match="train/999999: cannot be read"):
+        convlens.look(toy, "train/999999")
 
 
 def test_command(toy: convlens.Run, picture: NDArray[np.uint8], command: Command, workplace: Path) -> None:

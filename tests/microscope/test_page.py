@@ -257,9 +257,18 @@ def test_misclassified_and_confusion_open_images(page: Page) -> None:
     page.wait_for_selector("#misclassified button")
     first = page.locator("#misclassified button").first
     label, answer = first.locator("span").first.inner_text().split(" → ")
-    assert first.locator(".file").inner_text().isdigit(), "the image's number in the data"
+    assert first.locator(".file").last.inner_text().isdigit(), "the image's number in the data"
     first.click()
     page.wait_for_selector(f"#answer[data-label='{answer}']")
+    page.locator("#method").select_option("occlusion")
+    page.wait_for_function(
+        "name => document.getElementById('seen-note').textContent.startsWith(name)", arg=f"for {answer}"
+    )
+    page.locator("#answer button").nth(int(label)).click()  # what speaks for the class that it is
+    page.wait_for_function(
+        "name => document.getElementById('seen-note').textContent.startsWith(name)", arg=f"for {label}"
+    )
+    page.locator("#method").select_option("")
     page.locator("#tab-model").click()
     page.wait_for_selector("#calibration circle")
     page.locator("#confusion tbody tr").nth(int(label)).locator("td").nth(int(answer)).locator("button").click()
@@ -269,6 +278,21 @@ def test_misclassified_and_confusion_open_images(page: Page) -> None:
     )
     assert page.locator("#cell button").count() >= 1
     assert "not measured: convlens evaluate" in page.locator("#facts").inner_text()
+
+
+def test_a_validation_image_is_saved_as_it_is(page: Page, tmp_path: Path) -> None:
+    """The file has the very pixels that the network sees: chosen again, it gets the same answer to the last digit."""
+    page.wait_for_selector("#misclassified button")
+    page.locator("#misclassified button").nth(2).click()
+    page.wait_for_function("document.getElementById('seen-note').textContent.includes('in truth')")
+    before = page.locator("#answer").inner_text().replace(" ✓", "")
+    with page.expect_download() as saved:
+        page.locator("#save").click()
+    saved.value.save_as(tmp_path / "saved.png")
+    page.locator("#file").set_input_files(tmp_path / "saved.png")
+    page.wait_for_function("!document.getElementById('seen-note').textContent.includes('in truth')")
+    page.wait_for_selector("#answer[data-label]")
+    assert page.locator("#answer").inner_text() == before
 
 
 @pytest.mark.refused

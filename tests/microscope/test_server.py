@@ -206,6 +206,7 @@ def test_report_is_validations(toy: Server, toy_run: convlens.Run) -> None:
     wrong = toy.get("/api/images?most=5")
     assert wrong["total"] == expected.n - round(expected.accuracy * expected.n)
     assert (wrong["arrays"]["labels"] != wrong["arrays"]["answers"]).all() and len(wrong["arrays"]["images"]) <= 5
+    assert len(wrong["doubtful"]) == len(wrong["arrays"]["images"]) and wrong["num_doubtful"] >= sum(wrong["doubtful"])
     cell = toy.get("/api/images?true=1&predicted=1")
     assert cell["total"] == expected.confusion_KK[1, 1]
     position = int(wrong["arrays"]["positions"][0])

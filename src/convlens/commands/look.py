@@ -14,13 +14,21 @@ _FILM = (
     "The first filters while they were learned (a run made with --keep-filters): .gif or .webp, or a sheet as .png, "
 )
 _FILM += ".svg or .pdf. Needs no IMAGE."
+_IMAGE = "A picture; or one that the model was made with, by its name in the data (train/34750)."
 _LAYERS = "Addresses of layers, as explain prints them: 0,3; all (with --out FILE.pdf: every map, on pages)."
 _UNIT = "Draw the receptive field of this unit: 5:12,3,4."
 
 
 def look(
     model: Model,
-    image: Annotated[str | None, typer.Argument(metavar="IMAGE", help="A picture.", show_default=False)] = None,
+    image: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="IMAGE",
+            help=_IMAGE,
+            show_default=False,
+        ),
+    ] = None,
     layers: Annotated[str | None, flag(_LAYERS, show_default="all; of more than 40 one a size")] = None,
     unit: Annotated[str | None, flag(_UNIT, metavar="LAYER:CHANNEL,ROW,COLUMN")] = None,
     label: Annotated[str | None, flag("The class to explain.", show_default="the likeliest")] = None,

@@ -3,9 +3,12 @@
 Owns the way from a model and a picture to `Features`.
 """
 
+import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +23,8 @@ from convlens.architecture.windows import INPUT, check_address, nodes_by_address
 from convlens.classifier import Classifier, load
 from convlens.data.image.decode import Pixels, quiet_pillow
 from convlens.data.image.framing import InputSpec, place_of
-from convlens.errors import UsageError
+from convlens.data.packed.pack import reopen
+from convlens.errors import ConvlensError, UsageError
 from convlens.lens.any_module import look_into_module
 from convlens.lens.attribution import METHODS, Subject, attribution
 from convlens.lens.features import Features, LayerValues, UnitSeen
@@ -43,7 +47,8 @@ def look(
     """See what a network makes of one picture.
 
     `model` is whatever `load` takes, or any `nn.Module` that gives logits (N, K). `image` is a path, bytes, a uint8
-    array or a PIL image; for a module of your own also a float tensor (C, H, W) or (1, C, H, W), which goes in as it
+    array or a PIL image, or the name of one of the pictures that the model was made with, as reports list them
+    (`"train/34750"`); for a module of your own also a float tensor (C, H, W) or (1, C, H, W), which goes in as it
     is (pictures become RGB or grey as its first convolution wants, in 0..1, at their own size).
 
     `layers` picks by address (`"0,3"` or a list; `"all"`: all but flatten and dropout, which change no value, or of a
@@ -74,7 +79,8 @@ def _look_into_classifier(
     chosen, is_overview = _chosen(plan, layers)
     seen = None if unit is None else parse_unit(str(unit), plan)
     number = None if label is None else class_number(label, classifier.class_names)
-    framed = classifier.frame(image)
+    stored = _stored(classifier, image)
+    framed = classifier.frame(image) if stored is None else stored
     recording = replace(record(network, framed), scaling=classifier.scaling)
     probabilities = recording.probabilities
     explained = int(probabilities.argmax()) if number is None else number
@@ -98,7 +104,7 @@ def _look_into_classifier(
     rows = tuple(LayerValues(a, title_of(nodes[a]), nodes[a].formula, recording.values[a]) for a in chosen)
     if seen is not None:
         maps["unit"] = UnitSeen(str(unit), float(recording.values[seen[0]][seen[1]]), pixels_seen(plan, *seen))
-    original = original_of(image, spec.value_range)
+    original = original_of(image, spec.value_range) if stored is None else stored
     pictures, answers = (original, framed, recording.values[INPUT]), (names, probabilities, explained)
     baseline, place = baseline_of(spec)[1], place_of(original.shape[0], original.shape[1], spec)
     num_layers = len(nodes) if is_overview else None
@@ -113,6 +119,18 @@ def _look_into_classifier(
         "has_all": layers == ALL,
     }
     return Features(title, *pictures, rows, kernels, *answers, baseline, **maps)
+
+
+def _stored(classifier: Classifier, image: Any) -> Pixels | None:
+    """One of the pictures that the model was made with, framed, by its name in the data; None where there is none."""
+    identity = classifier.card.dataset
+    if identity is None or not isinstance(image, str | Path) or os.path.lexists(image):
+        return None
+    with suppress(ConvlensError, ValueError):
+        dataset = reopen(identity, progress="none")
+        row = dataset.sample_names().index(str(image))
+        return np.array(dataset.images_at(np.array([row]))[0])
+    return None
 
 
 def _in_words(names: Sequence[str], probabilities_K: NDArray[np.float64]) -> str:

@@ -42,6 +42,7 @@ from convlens.metrics import (
     confusion_matrix,
     score,
     softmax,
+    suspect_labels,
     wilson_interval,
 )
 from convlens.microscope.lab import own_recipe
@@ -350,13 +351,20 @@ class Session:
         sure = found.probabilities_NK[positions, found.answers_N[positions]]
         positions = positions[np.argsort(-sure, kind="stable")][first : first + most]
         pixels = self._validation_images()[0][positions]
-        dataset = self.dataset()
-        rows, names = dataset.rows("val")[self._measured_rows()[0]][positions], dataset.sample_names()
+        dataset, in_val = self.dataset(), np.flatnonzero(self._measured_rows()[0])[positions]
+        rows, names = dataset.rows("val")[in_val], dataset.sample_names()
+        doubtful_N = suspect_labels(found.probabilities_NK, found.labels_N) & (found.answers_N != found.labels_N)
         return packed(
-            {"total": int(wanted.sum()), "first": first, "names": [shown(names[row], 80) for row in rows.tolist()]},
+            {
+                "total": int(wanted.sum()),
+                "first": first,
+                "names": [shown(names[row], 80) for row in rows.tolist()],
+                "doubtful": doubtful_N[positions].tolist(),
+                "num_doubtful": int(doubtful_N[wanted].sum()),
+            },
             {
                 "images": pixels,
-                "positions": positions,
+                "positions": in_val,
                 "labels": found.labels_N[positions],
                 "answers": found.answers_N[positions],
                 "probabilities": found.probabilities_NK[positions, found.answers_N[positions]],

@@ -46,9 +46,13 @@ export function startDrawing() {
   });
 }
 
-// The pad as a file, which `convlens look` and `predict` take.
+// A file that `convlens look` and `predict` take: the pad, or of a validation image the very pixels that the network sees.
 function save() {
-  const link = element("a", { href: pad.toDataURL("image/png"), download: `${state.picture?.name?.replace(/[^\w.-]+/g, "-").replace(/\.\w+$/, "") ?? "drawing"}.png` });
+  const canvas = element("canvas", { width: pad.width, height: pad.height });
+  const { data, shape: [height, width, channels] } = state.picture?.image ?? { shape: [] };
+  if (validation && data) Object.assign(canvas, { width, height });
+  canvas.getContext("2d").drawImage(validation && data ? photograph(data, 0, height, width, channels) : pad, 0, 0);
+  const link = element("a", { href: canvas.toDataURL("image/png"), download: `${state.picture?.name?.replace(/[^\w.-]+/g, "-").replace(/\.\w+$/, "") ?? "drawing"}.png` });
   link.click();
 }
 
@@ -239,7 +243,8 @@ export function thumbnails(box, found, names, chosen) {
     const name = found.names[i];
     const said = `${label === answer ? label : `${label}, predicted as ${answer}`}; held out for validation (${name} in the data)`;
     const words = element("span", {}, label === answer ? label : `${label} → ${answer}`);
+    const doubt = found.doubtful[i] ? [element("span", { class: "file" }, "check the label")] : [];
     return element("button", { title: said,
-      onclick: () => chosen(found.arrays.positions.data[i]) }, canvas, words, element("span", { class: "file" }, name.split("/").at(-1)));
+      onclick: () => chosen(found.arrays.positions.data[i]) }, canvas, words, ...doubt, element("span", { class: "file" }, name.split("/").at(-1)));
   }));
 }

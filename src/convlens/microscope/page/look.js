@@ -13,6 +13,7 @@ import { closeValue } from "./value.js";
 const MOST_BARS = 10;
 const LEAST_EVIDENCE = 1e-6; // of Grad-CAM, in units of the logit: below is what rounding leaves of nothing
 let overlay = null;
+let explained = null; // the class whose bar was pressed, of which picture
 
 export function startLook() {
   state.afterAnswer.push(() => fetchMaps(), fetchThumbnails);
@@ -69,7 +70,7 @@ function showAnswer() {
     button.querySelector(".bar").style.width = `${100 * data[k]}%`;
     button.querySelector(".share").textContent = probability(data[k]);
     button.classList.toggle("best", k === label);
-    button.onclick = () => choose("softmax", [k]);
+    button.onclick = () => { explained = { id: state.picture.id, k }; choose("softmax", [k]); fetchOverlay(); };
   });
   list.dataset.label = state.model.class_names[label];
   list.dataset.id = state.picture.id;
@@ -81,14 +82,15 @@ function showAnswer() {
   byId("badge").textContent = [state.picture.blank ? "no ink found" : state.picture.unfamiliar && "unfamiliar", state.picture.uncertain && "uncertain"].filter(Boolean).join(", ");
   byId("badge").hidden = !byId("badge").textContent;
   if (both) mirrored.textContent = `With its mirror image, as predict answers: ${state.model.class_names[both.label]}, ${probability(both.probability)} %`;
-  byId("answer-note").textContent = `${state.picture.true === undefined ? "" : "✓ the true class. "}Press a bar to see its arithmetic.${state.picture.unfamiliar === false ? " No warning is no proof: some pictures of other things are called unfamiliar, others are not." : state.picture.unfamiliar === true ? "" : " This network cannot tell what is unfamiliar."}`;
+  byId("answer-note").textContent = `${state.picture.true === undefined ? "" : "✓ the true class. "}Press a bar to see its arithmetic, and under Attribution what speaks for its class.${state.picture.unfamiliar === false ? " No warning is no proof: some pictures of other things are called unfamiliar, others are not." : state.picture.unfamiliar === true ? "" : " This network cannot tell what is unfamiliar."}`;
 }
 
 async function fetchOverlay() {
   const method = byId("method").value;
   overlay = null;
   if (method && state.picture) {
-    const { id, label } = state.picture;
+    const { id } = state.picture;
+    const label = explained?.id === id ? explained.k : state.picture.label;
     const found = await getArrays(`api/attribution?id=${id}&method=${method}&label=${label}`).catch((error) => {
       if (error.status === 410) tell("gone", id); else complain(error);
     });
@@ -133,7 +135,8 @@ async function showMisclassified() {
   try {
     const found = await getArrays("api/images?most=24");
     thumbnails(byId("misclassified"), found, state.model.class_names, takeValidation);
-    note.textContent = `${count(found.total)} in all; the most confident first: true class → predicted`;
+    const doubt = found.num_doubtful ? `; in ${count(found.num_doubtful)} perhaps not the network but the label is wrong` : "";
+    note.textContent = `${count(found.total)} in all; the most confident first: true class → predicted${doubt}`;
   } catch (error) {
     note.textContent = error.message;
   }
