@@ -18,7 +18,8 @@ _HEAD = """# Python reference
 
 Every public name of `convlens`, from its source (`docs/python_reference.py` makes this page). How they go together is
 in the [README](../README.md); words are in the [glossary](glossary.md). Whatever a person can do wrong raises a
-`convlens.ConvlensError` with one line that says what was wrong, where, and what to do.
+`convlens.ConvlensError` with one line that says what was wrong, where, and what to do (a parameter that a function does
+not have: Python's own TypeError). `progress` is "auto", "bar", "lines" or "none".
 """
 _JOBS = ["train", "evaluate", "predict", "load", "check", "pack", "explain", "look", "film", "compare", "verify"]
 _JOBS += ["review", "serve", "export", "runs", "adopt", "parse"]

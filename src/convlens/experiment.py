@@ -143,13 +143,26 @@ def train(
         return _finished(plan_of(run, request, bar), run, watch, ended=watch.is_stopped())
 
 
+_INSTEAD = {  # of what other libraries' users look for
+    "labels may be the names themselves, as in y = np.array(names)[y]": "class_names classes target_names names",
+    "write a layer dropout(0.5) into `architecture`": "dropout dropout_rate",
+    "the training images are shuffled in every epoch": "shuffle",
+    "`val_frac` of the training images are held out": "validation_data x_val y_val eval_set",
+    "`patience` is the number of epochs without a better one": "early_stopping early_stop",
+    "`stop` is asked after every step, and run.history has the epochs": "callback callbacks",
+    "`progress` is auto, bar, lines or none": "verbose",
+    "pictures and labels go together: train((x, y)) or train(((x, y), (x_test, y_test)))": "x y X x_train y_train",
+}
+
+
 def _with_fields(recipe: Any, named: Mapping[str, Any], parameters: list[str]) -> Any:
     """The recipe with the fields that were given by name. Raises UsageError for names that there are not, or twice."""
     known = Recipe().to_json()
     for name in named:
         if name not in known:
             near = did_you_mean(name, [*parameters, *known])
-            raise UsageError(f"train has no parameter {shown(name)!r}, and a recipe no such field{near}")
+            instead = next((f": {words}" for words, names in _INSTEAD.items() if name in names.split()), near)
+            raise UsageError(f"train has no parameter {shown(name)!r}, and a recipe no such field{instead}")
     if not named:
         return recipe
     if recipe is None or isinstance(recipe, Mapping):

@@ -176,7 +176,8 @@ class Run:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """The log, one dictionary an epoch: step, epoch, lr, loss, val …"""
+        """The log, one dictionary an epoch: step, epoch, lr, loss, val … `val` is None of epochs that did not end with
+        a validation: as many do as cost little, with `patience` each."""
         return [line.to_json() for line in self._log() if line.epoch is not None]
 
     @property
@@ -306,7 +307,11 @@ def over_seeds(scores: Sequence[Score]) -> str:
     always = f", always the largest class {percent(scores[0].majority_baseline)}" if scores[0].is_imbalanced else ""
     few = "" if len(scores) > 1 else ", one seed: no spread is known"
     num = f"{counted(len(scores), 'seed')}, n = {scores[0].n:,} images each{few}"
-    same = "; all the same: the seed changes nothing here" if len(scores) > 1 and len(set(parts[-1][1])) == 1 else ""
+    same = (
+        "; all the same: the seed changes nothing here"
+        if len(scores) > 1 and len({(s.accuracy, s.loss) for s in scores}) == 1
+        else ""
+    )
     return f"{', '.join(said)}{always} (mean ± sd over {num}{same})"
 
 

@@ -45,8 +45,8 @@ def table_cell(value: object) -> str:
 
 # As other programs and people say it.
 _OTHERWISE_CALLED = {
-    **dict.fromkeys(("learning_rate", "learnrate", "learningrate"), "lr"),
-    **dict.fromkeys(("num_epochs", "max_epochs", "n_epochs"), "epochs"),
+    **dict.fromkeys(("learning_rate", "learnrate", "learningrate", "learning_rate_init"), "lr"),
+    **dict.fromkeys(("num_epochs", "max_epochs", "n_epochs", "max_iter"), "epochs"),
     **dict.fromkeys(("bs", "batchsize"), "batch_size"),
     "wd": "weight_decay",
     "optim": "optimizer",

@@ -95,6 +95,9 @@ def test_several_seeds_are_told_by_what_was_promised_first(workplace: Path, capf
     assert not is_one_plan(twice), "one seed twice has no spread"
     assert said(capfd, "evaluate", "t")[0] == 2 and Series(()).summary() == []
     assert "no spread is known" in over_seeds([score(np.eye(2), np.arange(2))])
+    alike = [score(factor * np.eye(2)[[0, 0]], np.arange(2)) for factor in (1, 2)]  # as many right, by another network
+    assert "the seed changes nothing" not in over_seeds(alike)
+    assert "the seed changes nothing" in over_seeds(alike[:1] * 2)
 
 
 def test_pictures_learned_from_are_marked(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -238,6 +241,11 @@ def test_fields_of_the_recipe_by_name(workplace: Path) -> None:
     assert (run.record.recipe["epochs"], run.record.recipe["lr"]) == (1, 0.01)
     assert {"epochs", "lr"} <= set(run.record.pinned)
     cases: list[tuple[dict[str, Any], str]] = [({"epoch": 1}, "epochs"), ({"learning_rate": 1}, "no parameter 'learn")]
+    cases += [
+        ({"class_names": ["a"]}, "names themselves"),
+        ({"dropout": 0.5}, "a layer dropout"),
+        ({"max_iter": 3}, "epochs"),
+    ]
     for wrong, words in cases:
         with pytest.raises(UsageError, match=words):
             convlens.train(data, progress="none", **wrong)

@@ -265,6 +265,33 @@ def test_another_depth_of_the_same_pictures_gets_no_plain_score(workplace: Path)
     assert report.may_count_seen and report.lines()[0].startswith("may count")
 
 
+def test_bytes_and_the_same_as_floats_are_one_data_set(workplace: Path) -> None:
+    """A model of bytes is not scored on its own training pictures as floats, nor the other way round, and two such
+    models are compared on what neither learned from."""
+    x, y = shapes(400)
+    as_bytes, as_floats = trained_on((x, y), out="bytes"), trained_on((x / 255.0, y), out="floats")
+    new_x, new_y = shapes(200, 9)
+    all_x, all_y = np.concatenate([x, new_x]), np.concatenate([y, new_y])
+    for run, factor in ((as_bytes, 255.0), (as_floats, 1)):
+        num_seen = sum(bool(one.seen) for one in convlens.predict(run, x, progress="none"))
+        own = convlens.evaluate(run, (x / factor, y), progress="none")
+        assert num_seen > 300 and own.n <= 400 - num_seen and not own.may_count_seen
+        report = convlens.evaluate(run, (all_x / factor, all_y), progress="none")
+        assert report.num_left_out >= num_seen and report.n <= 600 - num_seen and not report.may_count_seen
+    found = convlens.compare([as_bytes, as_floats], data=(all_x, all_y), progress="none")
+    assert found.n <= 600 - 300 and found.pairs[0].doubtful == ()
+
+
+def test_no_winner_where_one_may_have_learned_from_the_pictures(workplace: Path) -> None:
+    """Of finer pictures a model of bytes may have learned: the difference is told, and nobody is better for it."""
+    x, y = shapes(400)
+    runs = [trained_on((x, y), out="one"), trained_on(((x + 0.37) / 256, y), out="other", recipe=Recipe(epochs=0.01))]
+    found = convlens.compare(runs, data=((shapes(300, 4)[0] + 0.2) / 256, shapes(300, 4)[1]), progress="none")
+    assert (
+        found.pairs[0].winner is None and "no winner is named" in str(found) and "may have been made with" in str(found)
+    )
+
+
 def test_the_few_that_a_parent_saw_are_left_out_of_validation(workplace: Path) -> None:
     """As many as chance may take for seen: training and evaluation leave out the same ones."""
     first = noise(workplace / "first")

@@ -140,6 +140,21 @@ def test_the_lines_are_a_chain(workplace: Path) -> None:
     assert open_test(dataset, TINY, QUICK, 7)[1].broken == () == open_test(dataset, TINY, QUICK, 8)[1].broken
 
 
+def test_a_part_of_a_test_set_is_no_new_one(workplace: Path) -> None:
+    """Whoever measures on half of an opened test set, or on a tenth, has looked at it before; other pictures are
+    another set."""
+    x, y = shapes(2_000, 3)
+    run = trained_on(shapes(300))
+    counts = []
+    for rows in (slice(0, 2_000), slice(0, 1_000), slice(1_500, 1_700), slice(300, 400)):
+        report = convlens.evaluate(run, (x[rows], y[rows]), progress="none")
+        assert report.openings is not None
+        counts.append(report.openings.count)
+    assert counts == [1, 2, 2, 3], "of each look those before that saw some of its pictures"
+    other = convlens.evaluate(run, shapes(2_000, 4), progress="none").openings
+    assert other is not None and other.count == 1
+
+
 def test_the_same_pictures_are_one_test_set(workplace: Path) -> None:
     """At another size, in grey, less a few, or as arrays under other labels: whoever tries ten sizes on test has looked
     ten times. Other pictures are another test set."""

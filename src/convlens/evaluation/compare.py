@@ -123,11 +123,12 @@ class Pair:
     other: str
     difference: Difference
     adjusted_p: float
+    doubtful: tuple[str, ...] = ()  # of the two, those that may have been made with some of the pictures
 
     @property
     def winner(self) -> str | None:
         """The better one; None where that cannot be told."""
-        if self.difference.spans_zero or self.adjusted_p >= _SIGNIFICANT:
+        if self.difference.spans_zero or self.adjusted_p >= _SIGNIFICANT or self.doubtful:
             return None
         return self.one if self.difference.estimate > 0 else self.other
 
@@ -142,6 +143,12 @@ class Pair:
         p = f"p = {self.adjusted_p:.2g}" if self.adjusted_p >= 1e-6 else "p < 0.000001"
         if self.winner is not None:
             return f"{self.winner} is better: {self.one} less {self.other} is {size}, {p}"
+        if self.doubtful:
+            who = " and ".join(self.doubtful)
+            return (
+                f"no winner is named: {who} may have been made with some of these pictures; {self.one} less "
+                f"{self.other} is {size}, {p}"
+            )
         first = f"no winner: {self.one} less {self.other} is {size}, {p}"
         if d.num_images is not None:
             return f"{first}; to tell a difference of this size about {d.num_images:,} images would be needed"
@@ -188,7 +195,7 @@ class Comparison:
             {"one": p.one, "other": p.other, "winner": p.winner, "difference": p.difference.estimate,
              "interval": [p.difference.low, p.difference.high], "p": p.difference.p, "adjusted_p": p.adjusted_p,
              "gained": p.difference.gained, "lost": p.difference.lost, "num_images_needed": p.difference.num_images,
-             "num_seeds_needed": p.difference.num_seeds}
+             "num_seeds_needed": p.difference.num_seeds, "may_count_seen": list(p.doubtful)}
             for p in self.pairs
         ]  # fmt: skip
         classes = [
@@ -643,7 +650,14 @@ def _comparison(
         members.append(Member(str(where), seed, answers_N == labels_N, answers_N, *_losses(report, one, common), cost))
         keys.append(_plan_of(classifier) or str(where))
     contenders = _grouped(members, keys, groups_N)
-    pairs = _pairs(contenders, groups_N)
+    made_with = {
+        one.path for one, report in zip(members, reports, strict=True) if report is not None and report.may_count_seen
+    }
+    in_doubt = {one.name for one in contenders if any(member.path in made_with for member in one.members)}
+    pairs = tuple(
+        replace(pair, doubtful=tuple(name for name in (pair.one, pair.other) if name in in_doubt))
+        for pair in _pairs(contenders, groups_N)
+    )
     notes = [note for report in reports if report is not None for note in report.notes if "left out" in note]
     opened_last = next((report.openings for report in reversed(reports) if report is not None), None)
     notes += [str(replace(opened_last, num_own=None))] if opened_last is not None else []

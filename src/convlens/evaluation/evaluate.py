@@ -612,10 +612,11 @@ def _of_other(dataset: Dataset, classifier: Classifier, split: str) -> Choice:
     """Any other data: pictures that the model was made with are left out, as far as that is known."""
     card, keys = classifier.card, dataset.pixel_keys(split)
     record = card.seen if card.seen is not None else seen_by(card)
-    if record is None or not is_comparable(dataset, card.input_spec, record):
-        note = _UNKNOWN if record is None else _FRAMED_OTHERWISE
-        return Choice(dataset, np.ones(len(keys), bool), may_count_seen=True, notes=(note,))
+    if record is None:
+        return Choice(dataset, np.ones(len(keys), bool), may_count_seen=True, notes=(_UNKNOWN,))
     found = _by_record(dataset, keys, record)
+    if not is_comparable(dataset, card.input_spec, record):  # what it has is left out, and it may have others too
+        return replace(found, may_count_seen=True, notes=(*found.notes, _FRAMED_OTHERWISE))
     if found.num_left_out and split == "test" and card.dataset is not None:
         try:
             own = reopen(card.dataset, progress="none")

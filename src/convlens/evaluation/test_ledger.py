@@ -3,7 +3,7 @@
 Owns `openings.jsonl` in the user's state folder, and the permits that a data set asks for. Ten seeds of one (sentence,
 recipe) are one look, ten plans are ten: whoever picks the best of ten plans by their test scores has trained on test.
 An inspection looks for duplicates and the like; no model sees it, so it is written down and is no opening. The same
-pictures at another size, or less a few, are the same test set.
+pictures at another size, or a part of them, are the same test set.
 
 Each line carries the SHA-256 of the one before: a line that was changed, put in or taken out breaks the chain, which is
 said and never mended. What was cut off at its end only a report shows, which carries the hash of its own line.
@@ -27,7 +27,8 @@ from convlens.run import now
 from convlens.text import counted, shown
 
 _INSPECTION: Literal["inspection"] = "inspection"
-_SKETCH, _DIGITS, _SAME = 32, 16, 0.5  # keys of pictures, digits of each, and the share in common of one test set
+_SKETCH, _DIGITS, _SAME = 128, 16, 0.5  # keys of pictures, digits of each, and the share in common of one test set
+_FULL = (32, _SKETCH)  # keys in the sketch of a set that has more; 32 in lines of before
 _BEGINNING = 64 * "0"  # what the first line carries in the place of a hash
 
 
@@ -83,22 +84,24 @@ def plan_hash(architecture: str, recipe: Recipe | None, origin: Origin | None, v
 
 
 def sketch(dataset: Dataset) -> str:
-    """The lowest keys of a test set's pictures, as hexadecimal digits: of two sets the share of the lowest of both
-    together that is in both estimates how much they have in common (Broder, "On the resemblance and containment of
-    documents", 1997). Keys depend on what is shown, or on the group, and not on size, framing and labels."""
+    """The lowest keys of a test set's pictures, as hexadecimal digits: among those so low that both sketches would have
+    them, the share of one set's that the other has too estimates how much of it is in the other (Broder, "On the
+    resemblance and containment of documents", 1997). Keys depend on what is shown, or on the group, and not on size,
+    framing and labels."""
     keys = np.unique(mixed(dataset.test_keys(), times=2))[:_SKETCH]
     return "".join(f"{key:0{_DIGITS}x}" for key in keys.tolist())
 
 
 def _are_one(a: LedgerLine, b: LedgerLine) -> bool:
-    """Whether two lines are about one test set, or two with most of their pictures in common."""
+    """Whether two lines are about one test set, or two of which one has most of the other's pictures."""
     if a.test_fingerprint == b.test_fingerprint:
         return True
     if not a.pictures or not b.pictures:  # of before there were sketches
         return False
-    one, other = ({text[at : at + _DIGITS] for at in range(0, len(text), _DIGITS)} for text in (a.pictures, b.pictures))
-    lowest = sorted(one | other)[:_SKETCH]
-    return sum(key in one and key in other for key in lowest) >= _SAME * len(lowest)
+    both = [{text[at : at + _DIGITS] for at in range(0, len(text), _DIGITS)} for text in (a.pictures, b.pictures)]
+    highest = min((max(keys) for keys in both if len(keys) in _FULL), default="g")
+    one, other = ({key for key in keys if key <= highest} for keys in both)
+    return len(one & other) >= max(1, _SAME * min(len(one), len(other)))
 
 
 def open_test(

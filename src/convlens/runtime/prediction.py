@@ -66,7 +66,7 @@ class Prediction:
         but by a promise (`evaluate(model, split="val", reject=0.02)`: at most 2 % of the answers wrong) or
         `min_probability`."""
         if self.error is not None:
-            return (f"cannot be read: {self.error}",)
+            return (f"cannot be read: {self.error.removeprefix('cannot be read: ')}",)
         found = [] if self.remark is None else [self.remark]
         found += ["unfamiliar"] if self.unfamiliar and not found else []
         found += ["what is unfamiliar is not told"] if self.unfamiliar is None else []

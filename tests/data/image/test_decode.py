@@ -22,7 +22,7 @@ from PIL import Image, TiffImagePlugin
 from convlens.data.image import decode as decoding
 from convlens.data.image.decode import MAX_PIXELS, content_digest, decode, decode_reduced, read_header
 from convlens.data.image.framing import InputSpec, fit, picture, spare, to_channels
-from convlens.data.image.values import range_in, to_uint8
+from convlens.data.image.values import is_finer, range_in, to_uint8
 from convlens.errors import ImageError, UsageError
 from tests.helpers import scene
 
@@ -520,6 +520,28 @@ def test_fractions_a_little_beyond_a_range(low: float, high: float, expected: tu
     assert range_in(values) == expected
     pixels = to_uint8(values, range_in(values))
     assert abs(int(pixels.max()) - min(255, 255 * high / expected[1])) <= (80 if expected == (-1, 1) else 1)
+
+
+def test_a_picture_of_fractions_for_a_model_of_bytes() -> None:
+    """Brightened by half it is still 0..1 and not black; from there on nobody knows, and it is refused."""
+    values = np.linspace(0, 1, 256).reshape(16, 16)
+    for factor in (1.0, 1.03, 1.2, 1.5):
+        pixels = to_uint8(values * factor)
+        assert pixels.max() == 255 and abs(float(pixels.mean()) - 255 * np.clip(values * factor, 0, 1).mean()) < 1
+    for factor in (1.6, 2.0, 5.0):
+        with pytest.raises(ImageError, match="whose range nobody knows"):
+            to_uint8(values * factor)
+
+
+def test_bytes_in_other_types_lose_nothing() -> None:
+    """Bytes divided by 255 or multiplied by 257 are known for bytes; what lies between their steps is not."""
+    for values, known in (
+        ((GREY / 255).astype(np.float32), (0, 1)),
+        (RAMP, (0, 65_535)),
+        (GREY.astype(np.int64), (0, 255)),
+    ):
+        assert not is_finer(values, known)
+    assert is_finer((GREY / 255 + 0.001).astype(np.float32), (0, 1)) and is_finer(RAMP // 2, (0, 65_535))
 
 
 def test_whole_numbers_lie_on_the_ladder() -> None:

@@ -18,6 +18,7 @@ LADDER = (1, 255, 1_023, 4_095, 16_383, 65_535)
 _SLAB = 1 << 20
 # How far fractions may lie beyond a range, by interpolation or rounding: above 1, above the others, below 0 as a share.
 _OVER, _ABOVE, _BELOW = 1.5, 1.02, 0.02
+_ROUNDING = 1e-3  # of a byte, that float32 leaves of one
 _LEAST = 16  # of fractions that are no 0..1: with less nobody can know what white is
 
 
@@ -94,6 +95,20 @@ def to_uint8(values: Any, known: Range = BYTES) -> NDArray[np.uint8]:
     return pixels
 
 
+def is_finer(values: NDArray[Any], known: Range = BYTES) -> bool:
+    """Whether numbers lose something as bytes, so that the same picture kept as bytes may have other pixels. Bytes that
+    were divided by 255, or multiplied by 257, do not."""
+    if values.dtype == np.uint8 or values.dtype.kind == "b":
+        return False
+    bottom, top = _range_for(values, *limits_of(values), known)
+    rows = max(1, _SLAB * len(values) // max(1, values.size))
+    for start in range(0, len(values), rows):
+        steps = (values[start : start + rows].astype(np.float64) - bottom) * (255 / (top - bottom))
+        if np.abs(steps - np.rint(steps)).max(initial=0) > _ROUNDING:
+            return True
+    return False
+
+
 def _range_for(values: NDArray[Any], low: float, high: float, known: Range) -> Range:
     """The range that one picture's numbers are read in."""
     is_float = values.dtype.kind == "f"
@@ -108,7 +123,11 @@ def _range_for(values: NDArray[Any], low: float, high: float, known: Range) -> R
         return own
     if known[1] > 255:
         return known
-    if is_float and high <= _ABOVE and (known[1] == 1 or not _are_whole(values)):
-        return 0, 1  # of bytes' range and yet no whole numbers: floats in 0..1
+    if is_float and high < _LEAST and not _are_whole(values):  # of bytes' range and yet no whole numbers
+        if high > _OVER:
+            raise ImageError(f"fractions from 0 to {high:g}, whose range nobody knows: scale them to 0..1 or 0..255")
+        return 0, 1
+    if is_float and high <= 1 and known[1] == 1:
+        return 0, 1
     # Of bytes, or of 0 and 1: another kind of picture, or bytes that were kept in more.
     return (0, 65_535) if values.dtype == np.uint16 and high > 255 else (0, max(own[1], min(known[1], 255)))

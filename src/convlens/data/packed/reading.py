@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from convlens import files
 from convlens.data.image.decode import Pixels, content_digest, read_header
 from convlens.data.image.framing import InputSpec, fit, framed, spare
-from convlens.data.image.values import to_uint8
+from convlens.data.image.values import is_finer, to_uint8
 from convlens.data.packed.splits import split_key_of
 from convlens.data.sources.base import Sample
 from convlens.errors import ImageError
@@ -96,7 +96,7 @@ class Reader:
         split_key = split_key_of(content_digest(content, decoded))
         is_large = decoded.is_reduced or spare(*decoded.whole, self.spec) >= 2
         size = decoded.whole if is_large else None
-        return Image(pixels, _key(digest), split_key, size, decoded.is_reduced, decoded.pixels.dtype != np.uint8)
+        return Image(pixels, _key(digest), split_key, size, decoded.is_reduced, self._is_finer(decoded.pixels))
 
     def _of_pixels(self, image: NDArray[Any]) -> Image:
         """Pixels of the asked-for size are their own convention: they are not framed a second time. The split key is
@@ -106,10 +106,13 @@ class Reader:
             pixels = to_uint8(image, spec.value_range)
             if pixels is image:
                 return Image(image, _key(digest), split_key_of(digest))
-            return Image(pixels, _key(_digest(pixels)), split_key_of(digest), is_wide=image.dtype != np.uint8)
+            return Image(pixels, _key(_digest(pixels)), split_key_of(digest), is_wide=self._is_finer(image))
         pixels, (height, width) = fit(image, spec), image.shape[:2]
         size = (height, width) if spare(height, width, spec) >= 2 else None
-        return Image(pixels, _key(_digest(pixels)), split_key_of(digest), size, is_wide=image.dtype != np.uint8)
+        return Image(pixels, _key(_digest(pixels)), split_key_of(digest), size, is_wide=self._is_finer(image))
+
+    def _is_finer(self, values: NDArray[Any]) -> bool:
+        return is_finer(values, self.spec.value_range)
 
 
 def _digest(pixels: NDArray[Any]) -> bytes:

@@ -379,7 +379,8 @@ def _labels(y: Any, where: str, notes: list[str]) -> NDArray[Any]:
     ):
         labels = labels.astype(np.int64) if abs(labels).max(initial=0) < 2**53 else labels
     if labels.ndim != 1 or labels.dtype.kind not in "biuUS":
-        raise DataError(f"{where} must be whole numbers or names, one each, not {_described(labels)}")
+        nan = " with NaN" if labels.dtype.kind == "f" and np.isnan(labels).any() else ""
+        raise DataError(f"{where} must be whole numbers or names, one each, not {_described(labels)}{nan}")
     if labels.dtype.kind in "biu":
         if labels.dtype == np.uint64 and labels.max(initial=0) > np.iinfo(np.int64).max:
             raise DataError(f"{where} has labels beyond the range of int64")
