@@ -184,6 +184,21 @@ def _train_new(request: TrainRequest, out: str | Path | None, watch: Watch) -> R
             f"note: convolution kernels keep a learning rate of their own, {first.recipe.muon_lr:g}, which `muon_lr` "
             f"of the recipe sets: the lr of {first.recipe.lr:g} is that of all else"
         )
+    typed = () if isinstance(request.recipe, Recipe) else request.pinned
+    idle = [name for name in typed if name in first.recipe.idle_fields]
+    idle += ["augment"] if request.kinds and not first.recipe.kinds else []
+    if idle:
+        why = (
+            "beside the other fields"
+            if first.recipe.epochs
+            else "the head alone is fitted, to the pictures as they are"
+        )
+        watch.bar.line(f"note: without effect here: {', '.join(f'`{name}`' for name in idle)} ({why})")
+    if first.folds is not None and first.dataset.card.options.relabelled:
+        watch.bar.line(
+            "note: folds are dealt class by class, so that changed labels deal them anew: the score of a run before is "
+            "of other networks and labels; `labels` of compare and of evaluate (`split=folds`) measures it by these"
+        )
     runs: list[Run] = []
     for number, place in enumerate(places):
         training_plan = replace(first, seed=first.seed + number)

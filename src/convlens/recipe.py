@@ -189,12 +189,20 @@ class Recipe(Augmentation):
         """Every field; `from_json` gives an equal recipe back."""
         return {f.name: list(v) if isinstance(v := getattr(self, f.name), tuple) else v for f in fields(self)}
 
+    @property
+    def idle_fields(self) -> set[str]:
+        """The fields that do nothing beside the others."""
+        if not self.epochs:  # the head alone is fitted, to the pictures as they are
+            used = {"epochs", "head", "head_penalty", "balance", "freeze", "frozen_precision", "views", "precision"}
+            return {f.name for f in fields(self)} - used
+        idle = (set() if self.optimizer == "muon" else {"muon_lr"}) | (set() if self.grow_from < 1 else {"grow_until"})
+        idle |= set() if self.freeze and self.kinds else {"frozen_views"}
+        return idle | (set() if self.head != "kept" else {"head_penalty"})
+
     def plan_key(self) -> dict[str, Any]:
         """What tells two plans apart, as JSON. Precision is the machine's choice more often than the person's; a field
         that does nothing, or that recipes of before did not have, stands there only where it says something."""
-        unused = {"precision", "frozen_precision"} | (set() if self.optimizer == "muon" else {"muon_lr"})
-        unused |= set() if self.grow_from < 1 else {"grow_until"}
-        unused |= (set() if self.freeze else {"frozen_views"}) | (set() if self.head != "kept" else {"head_penalty"})
+        unused = {"precision", "frozen_precision"} | self.idle_fields
         unused |= {f.name for f in fields(self) if f.metadata["added"] and getattr(self, f.name) == f.default}
         return {name: value for name, value in self.to_json().items() if name not in unused}
 

@@ -110,6 +110,13 @@ def test_a_run_with_labels_is_trained_resumed_and_measured(folders: Path, tmp_pa
                          out=tmp_path / "run", progress="none")  # fmt: skip
     assert run.record.dataset.options.relabelled[0].now == "square"
     assert "2 labels changed" in str(convlens.evaluate(run, progress="none"))
+    before = convlens.train(folders, architecture=TINY, recipe=QUICK, out=tmp_path / "before", progress="none")
+    with pytest.raises(DataError, match=r"or the labels file that changed it \(`labels`\)"):
+        convlens.compare([before, run], split="train", progress="none")
+    found = convlens.compare([before, run], split="train", labels=path, progress="none")
+    truth = dict(zip(found.names, found.labels_N.tolist(), strict=True))
+    assert len({truth[name] for name in ("circle/000.png", "square/003.png") if name in truth}) == 1
+    assert "square/002.png" not in truth and found.n > 30
 
 
 def test_evaluate_tells_both_scores(folders: Path, tmp_path: Path) -> None:
@@ -128,7 +135,9 @@ def test_evaluate_tells_both_scores(folders: Path, tmp_path: Path) -> None:
     report = convlens.evaluate(run, labels=tmp_path / "labels.csv", progress="none")
     assert report.before is not None and report.before.score == plain.score
     assert (report.before.num_changed, report.before.num_dropped, report.n) == (3, 1, plain.n - 1)
-    assert "before the labels file (3 labels changed, 1 image dropped" in str(report) and "too good" in str(report)
+    assert "by the labels before that file (3 labels changed, 1 image dropped" in str(report) and "too good" in str(
+        report
+    )
     moved = abs(report.accuracy * report.n - plain.accuracy * plain.n)
     assert moved <= 4 and report.accuracy != plain.accuracy
     assert run.record.test == plain.score

@@ -87,6 +87,19 @@ def test_what_is_frozen_stays_and_the_rest_learns(parent: Run, tmp_path: Path) -
     assert report.score.loss == pytest.approx(run.record.val.loss, abs=1e-4)
 
 
+def test_what_does_nothing_is_said(parent: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Fields that were typed and do nothing beside the others are named, and tell no two plans apart."""
+    root = folder(tmp_path / "new", range(1000, 1060))
+    head = {"freeze": "head", "head": "logistic", "epochs": 0}
+    convlens.train(root, parent=parent.path, recipe={**head, "frozen_views": 8, "lr": 0.3}, progress="lines")
+    assert "without effect here: `frozen_views`, `lr` (the head alone is fitted" in capfd.readouterr().err
+    plain = Recipe(freeze="head", head="logistic", epochs=0)
+    assert plain.plan_key() == plain.replace(frozen_views=8, lr=0.3, flip=True, batch_size=7).plan_key()
+    assert plain.plan_key() != plain.replace(head_penalty=3.0).plan_key() != plain.replace(balance="weights").plan_key()
+    tuned = Recipe(freeze="4", epochs=2, flip=True)
+    assert tuned.plan_key() != tuned.replace(frozen_views=8).plan_key()
+
+
 def test_outputs_are_computed_once(parent: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second training of the same images reads them; other weights, another seed's views, another precision or
     address are other outputs."""

@@ -17,6 +17,7 @@ from convlens.commands.options import (
     Json,
     Label,
     LabelColumn,
+    Labels,
     Layout,
     Overwrite,
     PathColumn,
@@ -47,6 +48,7 @@ def compare(
     label: Label = None,
     path_column: PathColumn = None,
     label_column: LabelColumn = None,
+    labels: Labels = None,
     data_root: DataRoot = None,
     report: Annotated[
         str | None, flag("Write the comparison: .html (with pictures) or .json.", OUTPUT, metavar="FILE")
@@ -75,6 +77,7 @@ def compare(
             label=label,
             path_column=path_column,
             label_column=label_column,
+            labels=labels,
             data_root=data_root,
             progress=bar,
         )

@@ -145,7 +145,8 @@ class Shift:
         seen = f"a {first.what} from {100 * share:.0f} % on" if share <= 1 else f"no {first.what}, however large,"
         if self.n < _ENOUGH:
             return (
-                f"nothing unlike was found, but {counted(self.n, 'picture')} tell little. {seen} would have been seen"
+                f"nothing unlike was found, but {counted(self.n, 'picture')} tell little: {seen} would have been seen, "
+                "a single picture of something else need not be"
             )
         classes = [one for one in self.differences if one.what.startswith("share called")]
         sought = [one.what for one in self.differences if one not in classes] + ["the share of each class"]

@@ -19,6 +19,7 @@ from convlens import files
 from convlens.checks import checked, choice
 from convlens.classifier import Classifier, load
 from convlens.data.image.framing import InputSpec
+from convlens.data.packed.corrections import labels_of
 from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.image_rows import ImageRows, evenly
 from convlens.data.packed.options import PackOptions
@@ -340,6 +341,7 @@ def compare(
     label: str | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
+    labels: str | Path | None = None,
     data_root: str | Path | None = None,
     progress: str | Progress = "auto",
 ) -> Comparison:
@@ -351,11 +353,15 @@ def compare(
     plans are compared over seeds and images together. Without `data` it is the set that the first was trained on. Each
     image that all were measured on counts; each look at test is written down. Raises DataError, UsageError, and as
     `evaluate` does. `split` is "test", "val", "train", or "folds", for runs with folds and predictions of others: all
-    images, each as the network answered that did not learn from it.
+    images, each as the network answered that did not learn from it. `labels` is a table of decisions on labels, as
+    `evaluate` takes it: models trained before and after it are then measured by the labels after it.
     """
     checked("split", split, choice((*SPLITS, FOLDS)), DataError)
     read = ReadOptions(group, layout, label, path_column, label_column)
     places = _places(models)
+    corrections = () if labels is None else tuple(labels_of(labels))
+    if corrections and any(map(_is_table, places)):
+        raise UsageError("`labels` is for models: leave files of predictions away")
     with open_progress(progress) as bar:
         classifiers = [None if _is_table(place) else load(place, device) for place in places]
         _refuse_twice(classifiers, places)
@@ -370,7 +376,7 @@ def compare(
             if data is None and classifier.card.dataset is None:
                 wanted = next((c.card.dataset.source for c in classifiers if c and c.card.dataset), None)
             chosen = choose_images(classifier, wanted, split, read, data_root, bar)
-            reports.append(measure(classifier, chosen, split, opened))
+            reports.append(measure(classifier, replace(chosen, corrections=corrections), split, opened))
         if all(report is None for report in reports):
             if split == FOLDS:
                 raise UsageError(
@@ -626,7 +632,8 @@ def _comparison(
         if other is not None:
             raise DataError(
                 f"of {shown(_where(place), 200)}'s data {shown(other)!r} is {shown(one.truth[other])!r}, of the first "
-                f"one's {shown(told[0].truth[other])!r}: name the data to compare on (`data`)"
+                f"one's {shown(told[0].truth[other])!r}: name the data to compare on (`data`), or the labels file that "
+                "changed it (`labels`)"
             )
         if any(one.hashes[name] != told[0].hashes[name] for name in common):
             raise DataError(

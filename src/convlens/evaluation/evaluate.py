@@ -84,7 +84,7 @@ class Corrected:
         """Both scores are told, for who corrects labels by a model makes it look better."""
         changed = f"{counted(self.num_changed, 'label')} changed, {counted(self.num_dropped, 'image')} dropped"
         decided = f"decisions on {self.num_suspects:,} that networks contradict and on {self.num_others:,} others"
-        found = [f"before the labels file ({changed}; {decided}): {self.score.text}"]
+        found = [f"the same answers by the labels before that file ({changed}; {decided}): {self.score.text}"]
         if self.num_suspects > 2 * self.num_others and (self.num_changed or self.num_dropped):
             found.append(
                 "warning: nearly all that was looked at contradicts a network: the score after it is too good, for "
