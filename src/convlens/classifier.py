@@ -291,7 +291,7 @@ def predictions(classifier: Classifier, images: Any, asked: Asked, progress: str
         waiting = iter(listed)
         for framed in _framed(classifier, listed):
             pixels = [one for one in framed if not isinstance(one, str)]
-            answers = _answers(classifier, pixels, asked) if pixels else iter(())
+            answers = answers_of(classifier, pixels, asked) if pixels else iter(())
             for one in framed:
                 image = next(waiting)
                 path = str(image) if isinstance(image, str | Path) else None
@@ -302,7 +302,7 @@ def predictions(classifier: Classifier, images: Any, asked: Asked, progress: str
             bar.advance(len(framed))
 
 
-def _answers(classifier: Classifier, framed: list[Pixels], asked: Asked) -> Iterator[Prediction]:
+def answers_of(classifier: Classifier, framed: list[Pixels], asked: Asked) -> Iterator[Prediction]:
     """The answer to each framed picture, uint8 (H, W, C)."""
     logits_NK, unfamiliar_N = classifier.are_unfamiliar(np.stack(framed))
     p_NK = classifier.probabilities(logits_NK)

@@ -260,9 +260,11 @@ class _Server(uvicorn.Server):
             loop.default_exception_handler(context)
 
 
-def run_server(app: ASGIApp, listener: socket.socket, limits: Limits, started: Callable[[], None]) -> None:
+def run_server(
+    app: ASGIApp, listener: socket.socket, limits: Limits, started: Callable[[], None], grace_s: int = _GRACE_S
+) -> None:
     """Serve until the end, in a thread of its own where this one has a loop already (a notebook); `started` is called
-    when it listens. KeyboardInterrupt passes."""
+    when it listens; what is being answered at the end has `grace_s`. KeyboardInterrupt passes."""
     config = uvicorn.Config(
         _Ending(app),
         http=type("Protocol", (GuardedProtocol,), {"limits": limits}),
@@ -270,7 +272,7 @@ def run_server(app: ASGIApp, listener: socket.socket, limits: Limits, started: C
         access_log=False,
         server_header=False,
         use_colors=False,
-        timeout_graceful_shutdown=_GRACE_S,
+        timeout_graceful_shutdown=grace_s,
         lifespan="off",
         ws="none",
         backlog=limits.connections,

@@ -352,7 +352,7 @@ def test_the_browser_is_opened_by_a_page_that_only_its_owner_can_read(
     toy_run: convlens.Run, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No list of processes shows the token: the browser gets a file that its owner alone can read, gone at the end."""
-    from convlens.microscope import serving
+    from convlens.serving import door
 
     opened: list[tuple[str, str, int]] = []
 
@@ -361,7 +361,7 @@ def test_the_browser_is_opened_by_a_page_that_only_its_owner_can_read(
         path = next(files.state_folder().glob("open/*.html"))
         opened.append((path.as_uri(), path.read_text(encoding="utf-8"), path.stat().st_mode & 0o777))
 
-    monkeypatch.setattr(serving, "run_server", serve_nothing)
+    monkeypatch.setattr(door, "run_server", serve_nothing)
     asked: list[str] = []
     monkeypatch.setattr("webbrowser.open", asked.append)
     convlens.serve(toy_run.path, port=0, open=True, token="a-long-token", progress="none")

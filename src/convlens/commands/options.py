@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 DATA, CHOICES, TRAINING, EVALUATION = "Data", "Choices", "Training", "Evaluation"  # the panels
-MACHINE, OUTPUT = "Machine", "Output"
+MACHINE, OUTPUT, API = "Machine", "Output", "Prediction server"
 
 
 def complete_data(incomplete: str) -> list[str]:

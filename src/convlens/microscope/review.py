@@ -38,9 +38,9 @@ from convlens.data.sources.base import ReadOptions, Sample
 from convlens.data.sources.recognise import open_source
 from convlens.errors import ConvlensError, ImageError, UsageError
 from convlens.microscope.server import PROBLEMS, body_of, page_file, problem
-from convlens.microscope.serving import DEFAULT_HOST, DEFAULT_PORT, Door, serve_app
 from convlens.progress import Progress, open_progress
 from convlens.records import Record, Text
+from convlens.serving.door import DEFAULT_HOST, DEFAULT_PORT, Door, serve_app
 from convlens.text import shown
 
 _MOST_PX = 640  # a side of a picture as it is shown

@@ -1,35 +1,18 @@
-"""`serve`: the microscope's page on a port of this machine.
+"""`serve`: the microscope's page on a port of this machine, or with `api` the prediction server."""
 
-Owns the token, the start line, the browser and the clean end. The port and its clients are `connections.py`'s.
-"""
-
-import html
-import ipaddress
-import json
-import re
-import secrets
-import socket
-import threading
-import webbrowser
 from collections.abc import Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from starlette.types import ASGIApp
-
-from convlens import files
-from convlens.checks import checked, whole
 from convlens.classifier import load
-from convlens.connections import MAX_CONNECTIONS, Limits, listen, run_server
+from convlens.connections import MAX_CONNECTIONS
 from convlens.errors import UsageError
-from convlens.microscope.access import Access
 from convlens.microscope.server import Microscope
 from convlens.microscope.teaching import DEFAULT_FOLDER
 from convlens.progress import Progress, open_progress
-
-DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8023
+from convlens.serving.door import DEFAULT_HOST, DEFAULT_PORT, Door, serve_app
+from convlens.serving.run import MAX_API_CONNECTIONS, Service, serve_api
 
 
 def serve(
@@ -41,98 +24,39 @@ def serve(
     allow_host: Sequence[str] | None = None,
     token: str | None = None,
     no_token: bool = False,
-    max_connections: int = MAX_CONNECTIONS,
+    max_connections: int | None = None,
     collect: str | Path = DEFAULT_FOLDER,
+    api: bool = False,
+    workers: int = 1,
+    keep: str | None = None,
+    kept: str | Path = "kept",
     device: str | None = "auto",
     progress: str | Progress = "auto",
 ) -> None:
-    """Open a model in the microscope, a web page on this machine, until Ctrl-C.
+    """Open a model in the microscope, a web page on this machine, until Ctrl-C; with `api` as a prediction server.
 
     `model` is whatever `load` takes. Whoever asks must show a token: `token`, or one that is made; other users of this
     machine can reach the port too. `no_token` does without, on this machine's own addresses alone. `allow_host` are
     more names that a browser may reach it by (those of a notebook's proxy). `open` starts the browser.
-    `max_connections` are held at once, at most half of the process's file descriptors. `collect` is the folder that
-    the page's view *Teach* keeps pictures in. The start line, with the address
+    `max_connections` (64, of `api` 1,024) are held at once, at most half of the process's file descriptors.
+    `collect` is the folder that the page's view *Teach* keeps pictures in.
+
+    `api` serves predictions and no page (docs/serving.md); `model` may then be an ONNX file that `export` wrote, for
+    which torch is not needed. `token` may stand in the environment, as CONVLENS_TOKEN. `workers` processes share the
+    port. `keep`, "uncertain" or "all", keeps pictures that nobody should rely on, or all, in the folder `kept`.
+
+    The start line, with the address
     and the token behind its `#`, goes to `progress`. Raises UsageError where the port is taken, with one that is free;
     and as `load` does.
     """
-    door = Door(host, port, open, tuple(allow_host or ()), token, no_token, max_connections)
+    most = (MAX_API_CONNECTIONS if api else MAX_CONNECTIONS) if max_connections is None else max_connections
+    door = Door(host, port, open, tuple(allow_host or ()), token, no_token, most)
+    if api:
+        serve_api(Service(model, device, workers, keep, Path(kept)), door, progress)
+        return
+    if workers != 1 or keep is not None:
+        raise UsageError("`workers` and `keep` are for the prediction server: add `api`")
     door.check()
     classifier = load(model, device)
     with open_progress(progress) as bar, closing(Microscope(classifier, Path(collect))) as microscope:
         serve_app(microscope.app, door, "the microscope", bar)
-
-
-@dataclass(frozen=True)
-class Door:
-    """Where a page of ours is reached, and by whom: as `serve` takes them."""
-
-    host: str = DEFAULT_HOST
-    port: int = DEFAULT_PORT
-    open: bool = False
-    allow_host: tuple[str, ...] = ()
-    token: str | None = None
-    no_token: bool = False
-    max_connections: int = MAX_CONNECTIONS
-
-    def check(self) -> None:
-        """Raises UsageError for what cannot be."""
-        checked("port", self.port, whole(0, 65_535))
-        checked("max_connections", self.max_connections, whole(2, 100_000))
-        token = self.token
-        if token is not None and not (isinstance(token, str) and re.fullmatch(r"[A-Za-z0-9._~-]{8,200}", token)):
-            raise UsageError("a token must have 8 to 200 letters, digits and . _ ~ -")
-        if not isinstance(self.host, str) or not all(isinstance(n, str) and n.strip() for n in self.allow_host):
-            raise UsageError("a host must have a name")
-        if self.no_token and (token is not None or not _is_loopback(self.host)):
-            raise UsageError("`no_token` is for this machine's own addresses, and goes with no `token`")
-
-
-def serve_app(app: ASGIApp, door: Door, what: str, bar: Progress) -> None:
-    """Serve a page until Ctrl-C, to those who show the token. Raises UsageError where the port is taken."""
-    listener = listen(door.host, door.port)
-    token = None if door.no_token else door.token or secrets.token_urlsafe(18)
-    port = listener.getsockname()[1]
-    shown_host = socket.gethostname() if door.host in ("0.0.0.0", "::") else door.host
-    allowed = frozenset(name.strip().lower() for name in door.allow_host)
-    names = {"localhost", "127.0.0.1", "::1", shown_host.lower()} | allowed
-    address = f"[{shown_host}]" if ":" in shown_host else shown_host
-    url = f"http://{address}:{port}/" + (f"#token={token}" if token else "")
-    limits = Limits(door.max_connections)
-    with closing(listener):
-        access = Access(app, frozenset(names), allowed, not _is_loopback(door.host), token)
-        redirect = _redirect_to(url, port) if door.open and token else None
-
-        def started() -> None:
-            bar.line(f"{what} is open at {url}   (Ctrl-C ends it)")
-            if door.open:
-                page = url if redirect is None else redirect.as_uri()
-                threading.Thread(target=webbrowser.open, args=(page,), daemon=True).start()
-
-        try:
-            with suppress(KeyboardInterrupt):  # the ordinary end
-                run_server(access, listener, limits, started)
-        finally:
-            if redirect is not None:
-                files.remove_file(redirect)
-        if str(limits.counts):
-            bar.line(f"connections and requests turned away: {limits.counts}")
-
-
-def _redirect_to(url: str, port: int) -> Path:
-    """A page that only this user can read and that leads there: an address with a token must not stand among the
-    arguments of the browser's process, which everybody on this machine can list."""
-    path = files.state_folder() / "open" / f"{port}.html"
-    link = f'<a href="{html.escape(url)}">the microscope</a>'
-    script = f"<script>location.replace({json.dumps(url)})</script>"
-    files.write_private(path, f'<!doctype html><meta charset="utf-8"><title>convlens</title>{script}{link}\n')
-    return path.absolute()
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

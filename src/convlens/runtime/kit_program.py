@@ -24,6 +24,7 @@ from convlens.data.image.decode import REFUSED_SUFFIXES, SUFFIXES, Pixels, quiet
 from convlens.data.prefetch import is_small, prefetch
 from convlens.errors import ConvlensError, ImageError, ModelFileError, UsageError
 from convlens.records import json_value
+from convlens.runtime.kept import KEEP, is_to_keep, keep_picture
 from convlens.runtime.onnx_model import OnnxModel
 from convlens.runtime.prediction import Prediction, csv_header, csv_rows
 from convlens.text import counted, shown, table_cell
@@ -82,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--watch", metavar="FOLDER", help="answer each new picture in a folder, until Ctrl-C or SIGTERM")
     add(
         "--keep",
-        choices=("uncertain", "all"),
+        choices=KEEP,
         help="keep pictures that are uncertain, unfamiliar or unreadable, or all",
     )
     add("--kept", default="kept", metavar="FOLDER", help="where to keep them (kept)")
@@ -151,8 +152,9 @@ def _answer(here: Path, asked: argparse.Namespace) -> int:
             num, num_uncertain = num + 1, num_uncertain + bool(answer.uncertain)
             if answer.error is not None:
                 num_unread, first = num_unread + 1, first or answer
-            if asked.keep == "all" or (asked.keep and (answer.error or answer.uncertain or answer.unfamiliar)):
-                _keep(Path(asked.kept), data, framed, answer, model)
+            if is_to_keep(answer, asked.keep):
+                logits = None if framed is None else model.logits(framed)
+                keep_picture(Path(asked.kept), data, answer, logits)
             if write is not None:
                 write(answer)
             if asked.jsonl:
@@ -217,19 +219,6 @@ def _size(path: str) -> int:
         return os.stat(path).st_size  # noqa: PTH116 - a Path takes longer
     except (OSError, ValueError):
         return 0
-
-
-def _keep(folder: Path, data: bytes, framed: Pixels | None, answer: Prediction, model: OnnxModel) -> None:
-    """The picture as it came, named by its row, and beside it what was answered, with the logits: what `convlens look
-    MODEL --replay` opens."""
-    name = answer.row or f"unreadable-{files.sha256_of(data)[:12]}"
-    suffix = Path(answer.path or "").suffix.lower()
-    place = folder / (name + (suffix if suffix in SUFFIXES | REFUSED_SUFFIXES else ".bin"))
-    said = {"kind": "convlens-row", "format_version": 1, "picture": place.name} | answer.to_json()
-    if framed is not None:
-        said["logits"] = model.run(framed[None])["logits"][0].tolist()
-    files.write_bytes(place, data)
-    files.write_json(folder / f"{name}.json", said)
 
 
 # ---------------------------------------------------------------- which pictures

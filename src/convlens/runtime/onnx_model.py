@@ -66,6 +66,11 @@ class OnnxModel:
             raise ModelFileError("the model gives values that are not finite: it cannot be used")
         return found
 
+    def logits(self, framed: Pixels) -> list[float]:
+        """Those of one framed picture. Raises ModelFileError."""
+        found: list[float] = self.run(framed[None])["logits"][0].tolist()
+        return found
+
     def answers(self, framed: list[Pixels], top: int = 3, min_probability: float = 0.0) -> Iterator[Prediction]:
         """The answer to each framed picture, with its row. Raises ModelFileError."""
         for start in range(0, len(framed), self.batch_size):

@@ -26,22 +26,22 @@ _HEADERS = {
 }
 
 
-_GUARDED = "/api/"  # where a token is needed
-
-
 @dataclass(frozen=True)
 class Access:
     """Around an app: refuses what is not meant for it. `hosts` are names that a browser may call this server by,
     `proxies` those of them whose pages are ours under another address;
-    `any_address` also takes IP addresses, which cannot be rebound; `token`, if any, must come with each request to
-    `/api/`, in its Authorization header: the page itself holds no secret, and a cookie would go to every port of the
-    host."""
+    `any_address` also takes IP addresses, which cannot be rebound, `any_host` any name (behind a balancer, with a
+    token: a rebound page has none); `token`, if any, must come with each request to
+    paths that begin as `guarded` does, in its Authorization header: the page itself holds no secret, and a cookie would
+    go to every port of the host."""
 
     app: ASGIApp
     hosts: frozenset[str]
     proxies: frozenset[str] = frozenset()
     any_address: bool = False
     token: str | None = None
+    guarded: tuple[str, ...] = ("/api/",)
+    any_host: bool = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -55,13 +55,13 @@ class Access:
                 message["headers"] = headers + [(k.encode(), v.encode()) for k, v in _HEADERS.items()]
             await send(message)
 
-        if refusal is None and (self.token is None or scope["path"].startswith(_GUARDED)):
+        if refusal is None and (self.token is None or scope["path"].startswith(self.guarded)):
             scope.get("state", {}).get("let_in", lambda: None)()
         await (refusal or self.app)(scope, receive, send_guarded)
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
-        if not self._knows(headers.get("host", "")):
+        if not self.any_host and not self._knows(headers.get("host", "")):
             return _refused(403, "this server does not answer to that name; start it with --allow-host NAME")
         if "content-length" in headers and "transfer-encoding" in headers:
             return _refused(400, "a request has one length: content-length or transfer-encoding")
@@ -69,9 +69,12 @@ class Access:
         is_foreign = site not in ("none", "same-origin") if origin is None else not self._is_ours(origin, headers)
         if scope["method"] not in ("GET", "HEAD") and is_foreign:
             return _refused(403, "requests from other pages are refused")
-        if self.token is None or not scope["path"].startswith(_GUARDED) or _same(_token_in(headers), self.token):
+        if self.token is None or not scope["path"].startswith(self.guarded) or _same(_token_in(headers), self.token):
             return None
-        return _refused(401, "a token is needed: open the whole address that the start line shows")
+        return _refused(
+            401,
+            "a token is needed: open the whole address that the start line shows, or send it as Authorization: Bearer",
+        )
 
     def _is_ours(self, origin: str, headers: Headers) -> bool:
         """Whether a page is this server's: of the very host and port that the request goes to, or of a name that was
