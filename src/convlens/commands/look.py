@@ -15,6 +15,7 @@ _FILM = (
 )
 _FILM += ".svg or .pdf. Needs no IMAGE."
 _IMAGE = "A picture; or one that the model was made with, by its name in the data (train/34750)."
+_REPLAY = "An answer of a kit or server: its row (with IMAGE), or the .json file kept beside the picture."
 _LAYERS = "Addresses of layers, as explain prints them: 0,3; all (with --out FILE.pdf: every map, on pages)."
 _UNIT = "Draw the receptive field of this unit: 5:12,3,4."
 
@@ -32,6 +33,7 @@ def look(
     layers: Annotated[str | None, flag(_LAYERS, show_default="all; of more than 40 one a size")] = None,
     unit: Annotated[str | None, flag(_UNIT, metavar="LAYER:CHANNEL,ROW,COLUMN")] = None,
     label: Annotated[str | None, flag("The class to explain.", show_default="the likeliest")] = None,
+    replay: Annotated[str | None, flag(_REPLAY, metavar="ROW")] = None,
     out: Annotated[
         str | None, flag("The picture: .png, .svg or .pdf.", OUTPUT, metavar="FILE", show_default="look-IMAGE.png")
     ] = None,
@@ -45,7 +47,7 @@ def look(
     terminal.check_new_file(out, "--out", (".png", ".svg", ".pdf"), overwrite=overwrite)
     terminal.check_new_file(arrays, "--arrays", (".npz",), overwrite=overwrite)
     terminal.check_new_file(film, "--film", (".gif", ".webp", ".png", ".svg", ".pdf"), overwrite=overwrite)
-    if image is None and film is None:
+    if image is None and film is None and replay is None:
         raise UsageError("name a picture to look at: convlens look MODEL IMAGE (or --film FILE for the filters alone)")
     terminal.loading(to_people=True)
     import convlens
@@ -53,9 +55,10 @@ def look(
     # Everything is looked at before anything is written: a command that fails leaves nothing behind.
     moving = None if film is None else convlens.film(model)
     features = None
-    if image is not None:
-        features = convlens.look(model, image, layers=layers, unit=unit, label=label, device=device)
-        out = out if out is not None else terminal.free_name(f"look-{Path(image).stem}", ".png")
+    if image is not None or replay is not None:
+        features = convlens.look(model, image, layers=layers, unit=unit, label=label, replay=replay, device=device)
+        name = Path(image or str(replay)).stem
+        out = out if out is not None else terminal.free_name(f"look-{name}", ".png")
     written = [path for path in (film, out if features else None, arrays if features else None) if path is not None]
     if len({Path(path).absolute() for path in written}) < len(written):
         raise UsageError("--out, --arrays and --film must name different files")

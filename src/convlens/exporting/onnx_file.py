@@ -25,7 +25,6 @@ from convlens.data.image.framing import to_channels
 from convlens.data.image.values import to_uint8
 from convlens.errors import UsageError
 from convlens.exporting.whole import WholeClassifier, facts_of
-from convlens.lens.hooks import record
 from convlens.network.compute import resolve_compute, settled, versions
 from convlens.text import counted, shown
 
@@ -33,7 +32,6 @@ OPSET, IR_VERSION = 18, 9  # onnxruntime from 1.18 on
 MOST_APART = 1e-4  # of a probability
 _NEAR = 2 * MOST_APART  # of two probabilities, or of one and its threshold, which may then fall either way
 _NEAR_SCORE = 1e-2  # the same of the unfamiliarity score, whose unit is a standard deviation
-_SAME_VALUES = 1e-4  # of a layer's largest value
 _DOCUMENT, _FORMAT = "convlens-onnx", 1
 _SAME = 0.995  # of the labels, from whole pictures
 _SCOPES = "pkg.torch.onnx.name_scopes"  # of a node: the modules that it comes from
@@ -146,25 +144,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def parting_layer(classifier: Classifier, framed_HWC: Pixels) -> tuple[str | None, float]:
-    """The first layer whose values differ between torch and onnxruntime on this machine, by its address, None where
-    none does, and the largest difference before it, as a share of the layer's largest value."""
-    import onnx
-
-    model = onnx.load_from_string(onnx_of(classifier))
-    names = [name for node in model.graph.node for name in node.output if name.startswith("layer_")]
-    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
-    found = session_of(model.SerializeToString()).run([*names, "logits"], {"images": framed_HWC[None]})
-    recording, most = record(classifier.network, framed_HWC), 0.0
-    for name, value in zip(names, found, strict=False):
-        there, here = value[0], recording.values[name.removeprefix("layer_")]
-        apart = float(np.abs(there.reshape(here.shape) - here).max() / max(1e-6, np.abs(here).max()))
-        if not apart <= _SAME_VALUES:
-            return name.removeprefix("layer_"), most
-        most = max(most, apart)
-    return None, most
 
 
 # ---------------------------------------------------------------- the proof

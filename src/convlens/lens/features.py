@@ -94,6 +94,7 @@ class Features:
     has_all       whether every layer was asked for: a PDF then has every map of each, on pages
     unfamiliar    whether the picture is unlike the training images, None where the model cannot tell
     mirrored      the answer in words, where the model classifies by more than this view; else empty
+    replayed      what was shown of an answer that was given elsewhere, in words; None where none was asked about
     """
 
     title: str
@@ -116,6 +117,7 @@ class Features:
     has_all: bool = False
     mirrored: str = ""
     unfamiliar: bool | None = None
+    replayed: str | None = None
 
     @property
     def label(self) -> str:
@@ -206,7 +208,7 @@ class Features:
 
     def lines(self) -> list[str]:
         """The answer and what is remarkable, as text."""
-        lines = [self.title, *filter(None, [self.mirrored]), self.said_explained]
+        lines = [self.title, *filter(None, [self.mirrored, self.replayed]), self.said_explained]
         if not self.has_evidence and self.grad_cam is not None:
             lines.append(f"Grad-CAM: nothing in the maps of layer {self.grad_cam_layer} speaks for it")
         for layer in self.layers:
@@ -237,6 +239,7 @@ class Features:
                 "title": self.title,
                 "mirrored": self.mirrored,
                 "unfamiliar": self.unfamiliar,
+                **({} if self.replayed is None else {"replayed": self.replayed}),
                 "label": self.label,
                 "probabilities": probabilities,
             }

@@ -30,6 +30,7 @@ from convlens.lens.attribution import METHODS, Subject, attribution
 from convlens.lens.features import Features, LayerValues, UnitSeen
 from convlens.lens.hooks import evaluating, modules_of, record
 from convlens.lens.inputs import ALL, MANY_LAYERS, class_number, last_of_each_size, listed_names, name_of, original_of
+from convlens.lens.replay import compared, opened
 from convlens.network.compute import resolve_compute, settled
 from convlens.network.frozen import folded
 from convlens.text import probability, shown
@@ -42,6 +43,7 @@ def look(
     layers: str | Iterable[str] | None = None,
     unit: str | None = None,
     label: str | int | None = None,
+    replay: str | Path | None = None,
     device: str | None = "auto",
 ) -> Features:
     """See what a network makes of one picture.
@@ -55,12 +57,16 @@ def look(
     module its parts without parts of their own). By default it is all of them, or of a network with more than forty one
     for each resolution: the last; integrated gradients are then left out. `unit` is one like `"5:12,3,4"`, whose
     receptive field is drawn.
-    `label` is the class to explain instead of the likeliest. Raises ConvlensError: UsageError for what is not there,
-    with what is; ImageError; and as `load` does.
+    `label` is the class to explain instead of the likeliest. `replay` is an answer that a kit or the prediction server
+    gave: its row (of `image`, the file that was sent), or the `.json` file that was kept beside the picture; it is then
+    shown that the same input gives the same values here, or said what differs. Raises ConvlensError: UsageError for
+    what is not there, with what is; ImageError; and as `load` does.
     """
-    if image is None:
+    if image is None and replay is None:
         raise UsageError("name a picture to look at: look MODEL IMAGE")
     if isinstance(model, nn.Module) and not isinstance(model, Classifier):
+        if replay is not None:
+            raise UsageError("`replay` is for models of convlens")
         return look_into_module(model, image, layers, unit, label)
     classifier = load(model, device)
     with (
@@ -69,7 +75,13 @@ def look(
         torch.inference_mode(False),
         torch.enable_grad(),
     ):
-        return _look_into_classifier(classifier, image, layers, unit, label)
+        told = None
+        if replay is not None:
+            found = opened(replay, image)
+            told = compared(classifier, found)
+            image = found.image
+        features = _look_into_classifier(classifier, image, layers, unit, label)
+        return features if told is None else replace(features, replayed=told)
 
 
 def _look_into_classifier(
