@@ -133,7 +133,8 @@ def test_only_the_public_functions_have_many_parameters() -> None:
             if isinstance(node, ast.FunctionDef):
                 given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
                 num = len([a for a in given if a.arg not in ("self", "cls")])
-                assert num <= 7 or node.name in public, f"{name}.{node.name} has {num} parameters"
+                is_estimator = (name, node.name) == ("sklearn", "__init__")  # whose form scikit-learn prescribes
+                assert num <= 7 or node.name in public or is_estimator, f"{name}.{node.name} has {num} parameters"
 
 
 def test_errors_speak_of_parameters() -> None:

@@ -1,0 +1,247 @@
+"""convlens as a scikit-learn classifier: in pipelines, cross-validation and grid searches.
+
+Owns how feature matrices become pictures, and a fitted model that travels as the bytes of its model file.
+"""
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlens import files
+from convlens.checks import checked, whole
+from convlens.classifier import Classifier, load
+from convlens.data.image.values import range_in
+from convlens.errors import ImageError, UsageError
+from convlens.experiment import train
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import validate_data
+except ImportError as error:
+    raise UsageError("convlens.sklearn needs scikit-learn 1.6 or newer: pip install scikit-learn") from error
+
+_SUFFIX = ".safetensors"
+_AUTOMATIC = 1_000  # images, from which on some are held out to calibrate by, unless it is said how many
+_BATCH = 256
+
+
+class ConvlensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """A convolutional network as a scikit-learn classifier.
+
+    `X` is pictures: arrays (N, H, W) or (N, H, W, C), paths of files (N,), or rows of pixels (N, H·W), which become
+    square pictures where H·W is a square number, and strips one pixel high otherwise. Numbers in none of the ranges
+    that pictures have (0..1, 0..255, 0..65,535, −1..1) are scaled by the least and the greatest of the training data.
+    `y` is one label a picture.
+
+    preset, architecture, epochs, lr, batch_size, augment, size, channels, framing, device
+                  as `convlens.train` takes them; None: chosen or found
+    recipe        more of the recipe's fields, by name
+    val_frac      share of the training pictures that are held out to calibrate the probabilities by; None: 0.1 from
+                  1,000 pictures on, else none
+    random_state  the seed, a whole number
+    verbose       whether training says what it does
+
+    Fitted, it has `classes_` (K,), `n_features_in_` of rows, and `model_bytes_`, the model file: `save` writes it, and
+    `load` makes an estimator of one. `predict_proba` gives calibrated probabilities where pictures were held out.
+    """
+
+    def __init__(
+        self,
+        *,
+        preset: str | None = None,
+        architecture: str | None = None,
+        epochs: float | None = None,
+        lr: float | None = None,
+        batch_size: int | None = None,
+        augment: str | None = None,
+        size: int | None = None,
+        channels: int | None = None,
+        framing: str | None = None,
+        recipe: Mapping[str, Any] | None = None,
+        val_frac: float | None = None,
+        device: str | None = "auto",
+        random_state: int | None = 0,
+        verbose: bool = False,
+    ) -> None:
+        self.preset = preset
+        self.architecture = architecture
+        self.epochs = epochs
+        self.lr = lr
+        self.batch_size = batch_size
+        self.augment = augment
+        self.size = size
+        self.channels = channels
+        self.framing = framing
+        self.recipe = recipe
+        self.val_frac = val_frac
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # ------------------------------------------------------------ fitting
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Train on all of `X` (N, …) with the labels `y` (N,). Raises ConvlensError, and ValueError as scikit-learn
+        does."""
+        if not _are_pictures(X):
+            X, y = validate_data(self, X, y, dtype="numeric")
+        y = np.asarray(y)
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = y[:, 0]
+        check_classification_targets(y)
+        if len(X) != len(y):
+            raise ValueError(f"X has {len(X):,} pictures, y {len(y):,} labels")
+        self.classes_, numbers = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"a classifier needs two classes, and y has one class ({self.classes_[0]!r})")
+        self.low_high_ = _own_range(X)
+        given = {
+            name: getattr(self, name) for name in ("epochs", "lr", "batch_size") if getattr(self, name) is not None
+        }
+        options = {name: getattr(self, name) for name in ("preset", "architecture", "augment", "size", "channels")}
+        options |= {"framing": self.framing, "device": self.device, "seed": self._seed()}
+        val_frac = (0.1 if len(y) >= _AUTOMATIC else 0.0) if self.val_frac is None else self.val_frac
+        # Names in the order of the numbers, so that probabilities stand in the order of `classes_`.
+        width = len(str(len(self.classes_)))
+        names = np.array([f"{number:0{width}}" for number in range(len(self.classes_))])
+        progress = "auto" if self.verbose else "none"
+        with files.temporary_folder() as folder:
+            run = train(
+                {"train": (self._pictures(X), names[numbers])},
+                out=folder / "run",
+                recipe={**dict(self.recipe or {}), **given},
+                val_frac=val_frac,
+                progress=progress,
+                **options,
+            )
+            self.model_bytes_ = files.read_regular(run.model, 1 << 32)
+        self.__dict__.pop("_classifier", None)
+        _ = self.classifier_  # now, so that predicting changes nothing
+        return self
+
+    def _seed(self) -> int:
+        seed: Any = 0 if self.random_state is None else self.random_state
+        if isinstance(seed, np.random.RandomState):
+            seed = seed.randint(2**31)
+        return int(checked("random_state", seed.item() if isinstance(seed, np.generic) else seed, whole(0)))
+
+    def _pictures(self, X: Any) -> Any:
+        """What `train` and `frame` take: pictures as they came, rows as pictures."""
+        if _are_pictures(X) and not isinstance(X, np.ndarray):
+            return list(X)
+        values = np.asarray(X)
+        if values.dtype.kind in "OUS":
+            return [str(path) for path in values]
+        if self.low_high_ is not None:
+            low, high = self.low_high_
+            share = (values.astype(np.float64) - low) / (high - low if high > low else 1.0)
+            values = np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)
+        if values.ndim != 2:
+            return values
+        side = math.isqrt(values.shape[1])
+        height, width = (side, side) if side * side == values.shape[1] else (1, values.shape[1])
+        return values.reshape(-1, height, width)
+
+    # ------------------------------------------------------------ answering
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The likeliest class of each picture, (N,)."""
+        found: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)] if self._is_fitted() else X
+        return found
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """The probability of each of `classes_`, float64 (N, K). Raises ImageError where a picture cannot be read."""
+        self._is_fitted()
+        if not _are_pictures(X):
+            X = validate_data(self, X, reset=False, dtype="numeric")
+        classifier, pictures = self.classifier_, self._pictures(X)
+        found = []
+        for start in range(0, len(pictures), _BATCH):
+            framed = np.stack([classifier.frame(one) for one in pictures[start : start + _BATCH]])
+            found.append(classifier.probabilities(classifier.logits(framed)))
+        return np.concatenate(found) if found else np.zeros((0, len(self.classes_)))
+
+    @property
+    def classifier_(self) -> Classifier:
+        """The model as `convlens.load` gives it: `look`, `evaluate`, `export` and the others take it once `save` has
+        written it."""
+        self._is_fitted()
+        found: Classifier | None = self.__dict__.get("_classifier")
+        if found is None:
+            with files.temporary_folder() as folder:
+                self.save(folder / f"model{_SUFFIX}")
+                found = load(folder / f"model{_SUFFIX}", self.device)
+            self.__dict__["_classifier"] = found
+        return found
+
+    def _is_fitted(self) -> bool:
+        if not hasattr(self, "model_bytes_"):
+            raise NotFittedError(
+                f"this {type(self).__name__} instance is not fitted yet: call fit with pictures and labels first"
+            )
+        return True
+
+    # ------------------------------------------------------------ files
+
+    def save(self, path: str | Path) -> None:
+        """Write the model file (.safetensors), which `convlens` commands and `load` take. Raises StorageError."""
+        self._is_fitted()
+        path = Path(path)
+        files.check_new_file(path, (_SUFFIX,), hint="")
+        files.write_bytes(path, self.model_bytes_)
+
+    @classmethod
+    def load(cls, model: Any = "last", classes: Any = None) -> Self:
+        """A fitted estimator of a model file or run. `classes` are the labels in the order of its classes, where they
+        are not to be the names. Raises as `convlens.load` does, UsageError."""
+        classifier = load(model)
+        found = cls()
+        found.model_bytes_ = files.read_regular(classifier.path, 1 << 32)
+        found.classes_ = np.asarray(classifier.class_names if classes is None else classes)
+        if len(found.classes_) != len(classifier.class_names):
+            raise UsageError(
+                f"the model has {len(classifier.class_names):,} classes, `classes` {len(found.classes_):,}"
+            )
+        found.low_high_ = None
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        state.pop("_classifier", None)  # other processes make their own, of the bytes
+        return state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = tags.input_tags.three_d_array = True
+        tags.input_tags.string = True
+        tags.non_deterministic = False
+        return tags
+
+
+def _are_pictures(X: Any) -> bool:
+    """Whether X is pictures as such: arrays of three or four dimensions, paths, bytes; else it is rows of pixels."""
+    if isinstance(X, np.ndarray):
+        is_text = X.ndim == 1 and X.dtype.kind in "OUS" and len(X) > 0 and isinstance(X[0], str | Path)
+        return is_text or X.ndim in (3, 4)
+    if not isinstance(X, list | tuple) or len(X) == 0:
+        return False
+    first = X[0]
+    return isinstance(first, str | os.PathLike | bytes) or getattr(first, "ndim", 0) >= 2 or hasattr(first, "getbands")
+
+
+def _own_range(X: Any) -> tuple[float, float] | None:
+    """The least and greatest number, where they are in none of the ranges that pictures have."""
+    if not isinstance(X, np.ndarray) or X.dtype.kind not in "biuf":
+        return None
+    try:
+        range_in(X)
+    except ImageError:
+        return float(X.min()), float(X.max())
+    return None
