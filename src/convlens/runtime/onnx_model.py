@@ -17,7 +17,7 @@ from convlens.runtime.prediction import Outputs, Prediction, row_of
 from convlens.text import shown
 
 _KIND = "convlens-onnx"
-_VALUES = 2_000_000  # of a batch's input: what the layers between need is tens of times more
+_VALUES = 300_000  # of a batch's input (two pictures of 224 pixels): more takes more memory and is no faster on CPUs
 
 
 class OnnxModel:

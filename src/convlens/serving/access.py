@@ -24,16 +24,17 @@ _HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
+_RAW_HEADERS = {name.encode(): value.encode() for name, value in _HEADERS.items()}
+_PLAIN_HEADERS = {b"x-content-type-options": b"nosniff", b"cache-control": b"no-store"}  # of what no browser shows
 
 
 @dataclass(frozen=True)
 class Access:
     """Around an app: refuses what is not meant for it. `hosts` are names that a browser may call this server by,
-    `proxies` those of them whose pages are ours under another address;
-    `any_address` also takes IP addresses, which cannot be rebound, `any_host` any name (behind a balancer, with a
-    token: a rebound page has none); `token`, if any, must come with each request to
-    paths that begin as `guarded` does, in its Authorization header: the page itself holds no secret, and a cookie would
-    go to every port of the host."""
+    `proxies` those of them whose pages are ours under another address; `any_address` also takes IP addresses, which
+    cannot be rebound, `any_host` any name (behind a balancer, with a token: a rebound page has none). `token`, if any,
+    must come with each request to paths that begin as `guarded` does, in its Authorization header: the page itself
+    holds no secret, and a cookie would go to every port of the host. `is_page` adds what browsers must know of one."""
 
     app: ASGIApp
     hosts: frozenset[str]
@@ -42,17 +43,19 @@ class Access:
     token: str | None = None
     guarded: tuple[str, ...] = ("/api/",)
     any_host: bool = False
+    is_page: bool = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        refusal = self._refusal(scope)
+        refusal, always = self._refusal(scope), _RAW_HEADERS if self.is_page else _PLAIN_HEADERS
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = [(k, v) for k, v in message["headers"] if k.decode("latin-1").lower() not in _HEADERS]
-                message["headers"] = headers + [(k.encode(), v.encode()) for k, v in _HEADERS.items()]
+                message["headers"] = [(k, v) for k, v in message["headers"] if k.lower() not in always] + [
+                    *always.items()
+                ]
             await send(message)
 
         if refusal is None and (self.token is None or scope["path"].startswith(self.guarded)):

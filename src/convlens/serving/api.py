@@ -24,6 +24,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from convlens.checks import checked, real, whole
 from convlens.errors import ConvlensError, ImageError, UsageError
@@ -35,6 +36,7 @@ from convlens.text import shown
 
 MAX_PICTURE_BYTES, MAX_BATCH_BYTES, MAX_PICTURES = 32 << 20, 64 << 20, 64
 _MAX_HELD_BYTES = 512 << 20  # of bodies, in memory
+_KEPT = 10_000  # requests that are not handed over yet
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
@@ -54,13 +56,13 @@ class Api:
         self._keep, self._kept = keep, kept
         self.batcher = Batcher(predictor)
         self.is_ready, self._num_held = False, 0
-        self._metrics = _Metrics(predictor)
-        get, post = ["GET"], ["POST"]
-        self.app = Starlette(
+        self._metrics = _Metrics(predictor, self.batcher)
+        get = ["GET"]
+        self._predictions = {"/predict": self._predict, "/predict/batch": self._predict_batch}
+        self._others = Starlette(
             routes=[
                 Route("/", self._index, methods=get),
-                Route("/predict", self._logged(self._predict), methods=post),
-                Route("/predict/batch", self._logged(self._predict_batch), methods=post),
+                *(Route(path, self._not_post, methods=get) for path in self._predictions),
                 Route("/healthz", self._health, methods=get),
                 Route("/readyz", self._ready, methods=get),
                 Route("/metrics", self._show_metrics, methods=get),
@@ -68,6 +70,16 @@ class Api:
             ],
             exception_handlers=dict.fromkeys((HTTPException, Exception), problem),
         )
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What a server runs. Predictions go past Starlette's routing, which takes as long as a small network."""
+        handler = self._predictions.get(scope["path"]) if scope["type"] == "http" else None
+        if handler is None or scope["method"] != "POST":
+            await self._others(scope, receive, send)
+            return
+        request = Request(scope, receive, send)
+        response = await self._answered(handler, request)
+        await response(scope, receive, send)
 
     def warm_up(self) -> None:
         """Answer a blank picture, so that the first request does not pay for what is made once."""
@@ -184,27 +196,26 @@ class Api:
     async def _show_metrics(self, request: Request) -> Response:
         return Response(self._metrics.text(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
-    def _logged(self, handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        """A handler whose requests are counted, timed and written down, however they end."""
+    async def _not_post(self, request: Request) -> Response:
+        raise HTTPException(405, f"{request.url.path} takes a picture by POST")
 
-        async def handle(request: Request) -> Response:
-            start, path, request.state.num_held = time.perf_counter(), request.url.path, 0
-            response: Response | None = None
+    async def _answered(self, handler: Callable[[Request], Awaitable[Response]], request: Request) -> Response:
+        """A request's answer, counted, timed and written down, however it ends."""
+        start, path, request.state.num_held = time.perf_counter(), request.scope["path"], 0
+        status = 499  # as nginx calls a client that went
+        try:
             try:
                 response = await handler(request)
-                return response
             except Exception as error:
                 response = await problem(request, error)
-                return response
-            finally:
-                self._num_held -= request.state.num_held
-                status = 499 if response is None else response.status_code  # as nginx calls a client that went
-                seconds = time.perf_counter() - start
-                self._metrics.count(path, status, seconds, self.batcher)
-                if self._log is not None:
-                    self._log(_line(request, path, status, seconds))
-
-        return handle
+            status = response.status_code
+            return response
+        finally:
+            self._num_held -= request.state.num_held
+            seconds = time.perf_counter() - start
+            self._metrics.count(path, status, seconds)
+            if self._log is not None:
+                self._log(_line(request, path, status, seconds))
 
 
 def _line(request: Request, path: str, status: int, seconds: float) -> str:
@@ -266,12 +277,13 @@ async def problem(request: Request, error: Exception) -> Response:
 
 
 class _Metrics:
-    """What Prometheus asks for: requests, their seconds, the sizes of batches, what waits; of all workers together,
-    where there are several (they share files in PROMETHEUS_MULTIPROC_DIR)."""
+    """What Prometheus asks for: requests, their seconds, pictures and batches; of all workers together, where there are
+    several (they share files in PROMETHEUS_MULTIPROC_DIR). What is counted is handed over when somebody asks, and at
+    times: for each request that would take longer than a small network."""
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: Predictor, batcher: Batcher) -> None:
         own: dict[str, Any] = {"registry": prometheus_client.CollectorRegistry()}
-        self._registry = own["registry"]
+        self._registry, self._batcher = own["registry"], batcher
         counter, gauge = prometheus_client.Counter, prometheus_client.Gauge
         self._requests = counter("convlens_requests", "Requests, by path and status.", ["path", "status"], **own)
         self._seconds = prometheus_client.Histogram(
@@ -283,12 +295,22 @@ class _Metrics:
         self._waiting = gauge("convlens_waiting", words, multiprocess_mode="livesum", **own)
         info = gauge("convlens_model", "The model.", ["sha256"], multiprocess_mode="max", **own)
         info.labels(predictor.model_sha256).set(1)
+        self._ended: list[tuple[str, int, float]] = []
         self._counted = 0, 0
+        self._are_shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
 
-    def count(self, path: str, status: int, seconds: float, batcher: Batcher) -> None:
+    def count(self, path: str, status: int, seconds: float) -> None:
         """A request that has ended."""
-        self._requests.labels(path, status).inc()
-        self._seconds.labels(path).observe(seconds)
+        self._ended.append((path, status, seconds))
+        if self._are_shared or len(self._ended) >= _KEPT:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        ended, self._ended = self._ended, []
+        for path, status, seconds in ended:
+            self._requests.labels(path, status).inc()
+            self._seconds.labels(path).observe(seconds)
+        batcher = self._batcher
         self._waiting.set(batcher.num_waiting)
         self._pictures.inc(batcher.num_answered - self._counted[0])
         self._batches.inc(batcher.num_batches - self._counted[1])
@@ -296,8 +318,9 @@ class _Metrics:
 
     def text(self) -> bytes:
         """In Prometheus's text format."""
+        self._hand_over()
         registry = self._registry
-        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        if self._are_shared:
             registry = prometheus_client.CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # it has no types
         found: bytes = prometheus_client.generate_latest(registry)

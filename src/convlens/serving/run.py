@@ -3,6 +3,7 @@
 Owns the token, the start line, the workers, and the end: SIGTERM answers what was accepted, and nothing more.
 """
 
+import asyncio
 import multiprocessing
 import os
 import secrets
@@ -31,6 +32,7 @@ from convlens.text import shown
 TOKEN_VARIABLE = "CONVLENS_TOKEN"
 MAX_API_CONNECTIONS = 1_024
 _GRACE_S = 30  # for what was accepted when the server ends
+_LOG_S = 0.1  # that lines of the log are put together for
 _AGAIN_S = 1.0  # before a worker that died is started anew
 _NEEDED = {"prometheus_client": "prometheus-client", "python_multipart": "python-multipart"}
 
@@ -89,9 +91,17 @@ def _serve(
 
     names = {"localhost", "127.0.0.1", "::1", door.host.lower(), *(name.strip().lower() for name in door.allow_host)}
 
-    def log(line: str) -> None:
-        sys.stdout.write(f"{line}\n")
+    lines: list[str] = []
+
+    def write() -> None:
+        sys.stdout.write("".join(lines))
         sys.stdout.flush()
+        lines.clear()
+
+    def log(line: str) -> None:
+        if not lines:  # together, a moment later: each for itself takes as long as a small network
+            asyncio.get_running_loop().call_later(_LOG_S, write)
+        lines.append(f"{line}\n")
 
     with closing(Api(predictor, shown(service.model, 200), service.keep, service.kept, log)) as api:
         api.warm_up()
@@ -102,9 +112,13 @@ def _serve(
             token=token,
             guarded=("/predict",),
             any_host=token is not None,
+            is_page=False,
         )
         with suppress(KeyboardInterrupt):  # the ordinary end
-            run_server(access, listener, Limits(door.max_connections), started, _GRACE_S)
+            try:
+                run_server(access, listener, Limits(door.max_connections), started, _GRACE_S)
+            finally:
+                write()
 
 
 # ---------------------------------------------------------------- several workers
