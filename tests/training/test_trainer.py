@@ -126,9 +126,10 @@ def test_keyboard_interrupt_saves_a_loadable_run(arrays: Any, workplace: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("preset", "ratios"), [("standard", (19, 100, 1_000)), ("natural", (19, 100, 1_000))])
+@pytest.mark.parametrize(("preset", "ratios"), [("standard", (19, 1_000)), ("natural", (1_000,))])
 def test_balance_is_never_worse_than_none(preset: str, ratios: tuple[int, ...], workplace: Path) -> None:
-    """On separable classes (the digits 0 and 1) of 19, 100 and 1,000 to 1, three seeds: neither way of balancing comes
+    """On separable classes (the digits 0 and 1), three seeds, of 19 and 1,000 to 1, or of 1,000 to 1 alone (the others
+    are in bench/imbalance.py: all of them take an hour of one core): neither way of balancing comes
     out below none by more than half a point of balanced accuracy."""
     where = importlib.util.spec_from_file_location("imbalance", REPOSITORY / "bench" / "imbalance.py")
     assert where is not None and where.loader is not None
