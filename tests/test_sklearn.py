@@ -74,6 +74,7 @@ def test_paths_and_files(tmp_path: Path) -> None:
         ConvlensClassifier.load(tmp_path / "m.safetensors", classes=list("abc"))
 
 
+@pytest.mark.slow
 def test_in_pipelines_and_searches() -> None:
     """Pipeline, cross-validation and a grid search in two processes, clones, pickles: the model travels as bytes."""
     x, y = shapes(120)
@@ -100,5 +101,13 @@ def test_what_is_wrong(tmp_path: Path) -> None:
         ConvlensClassifier(**QUICK).fit(x, y[:3])
     with pytest.raises(UsageError, match="random_state must be a whole number"):
         ConvlensClassifier(**QUICK, random_state=-1).fit(x, y)
+    broken = x.astype(float)
+    broken[0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        ConvlensClassifier(**QUICK).fit(broken, y)
+    scaled = ConvlensClassifier(**QUICK).fit(x / 40.0 - 2, y)
+    assert np.allclose(scaled.predict_proba(list(x / 40.0 - 2)), scaled.predict_proba(x / 40.0 - 2))
+    with pytest.raises(UsageError, match="were scaled, which a model file does not keep"):
+        scaled.save(tmp_path / "m.safetensors")
     with pytest.raises(RecipeError, match="lerning_rate"):
         ConvlensClassifier(**QUICK, recipe={"lerning_rate": 1}).fit(x, y)

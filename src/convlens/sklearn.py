@@ -135,19 +135,24 @@ class ConvlensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     def _pictures(self, X: Any) -> Any:
         """What `train` and `frame` take: pictures as they came, rows as pictures."""
         if _are_pictures(X) and not isinstance(X, np.ndarray):
-            return list(X)
+            return [self._scaled(one) if isinstance(one, np.ndarray) else one for one in X]
         values = np.asarray(X)
         if values.dtype.kind in "OUS":
             return [str(path) for path in values]
-        if self.low_high_ is not None:
-            low, high = self.low_high_
-            share = (values.astype(np.float64) - low) / (high - low if high > low else 1.0)
-            values = np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)
+        values = self._scaled(values)
         if values.ndim != 2:
             return values
         side = math.isqrt(values.shape[1])
         height, width = (side, side) if side * side == values.shape[1] else (1, values.shape[1])
         return values.reshape(-1, height, width)
+
+    def _scaled(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Numbers as bytes, where they are in no range that pictures have."""
+        if self.low_high_ is None:
+            return values
+        low, high = self.low_high_
+        share = (values.astype(np.float64) - low) / (high - low if high > low else 1.0)
+        return np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)
 
     # ------------------------------------------------------------ answering
 
@@ -176,7 +181,7 @@ class ConvlensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         found: Classifier | None = self.__dict__.get("_classifier")
         if found is None:
             with files.temporary_folder() as folder:
-                self.save(folder / f"model{_SUFFIX}")
+                files.write_bytes(folder / f"model{_SUFFIX}", self.model_bytes_)
                 found = load(folder / f"model{_SUFFIX}", self.device)
             self.__dict__["_classifier"] = found
         return found
@@ -191,8 +196,15 @@ class ConvlensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     # ------------------------------------------------------------ files
 
     def save(self, path: str | Path) -> None:
-        """Write the model file (.safetensors), which `convlens` commands and `load` take. Raises StorageError."""
+        """Write the model file (.safetensors), which `convlens` commands and `load` take. Raises StorageError, and
+        UsageError where numbers were scaled, of which the file knows nothing."""
         self._is_fitted()
+        if self.low_high_ is not None:
+            low, high = self.low_high_
+            raise UsageError(
+                f"the pictures' numbers ({low:g} to {high:g}) were scaled, which a model file does not keep: scale "
+                "them to 0..1 or 0..255 before fit"
+            )
         path = Path(path)
         files.check_new_file(path, (_SUFFIX,), hint="")
         files.write_bytes(path, self.model_bytes_)
@@ -243,5 +255,8 @@ def _own_range(X: Any) -> tuple[float, float] | None:
     try:
         range_in(X)
     except ImageError:
-        return float(X.min()), float(X.max())
+        low, high = float(X.min()), float(X.max())
+        if not math.isfinite(high - low):
+            raise ValueError("X has values that are not finite") from None
+        return low, high
     return None

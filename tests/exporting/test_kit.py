@@ -125,6 +125,7 @@ def test_the_self_test_finds_what_is_damaged(kit: Path, workplace: Path) -> None
     assert "becomes another input here" in said(workplace / "kit", "--selftest").stderr
 
 
+@pytest.mark.slow
 def test_watching_a_folder(kit: Path, workplace: Path) -> None:
     """Each new picture gives a row; one of which half is there is waited for; a picture that is never whole gets its
     error; stopped by SIGTERM with exit code 0, started again on the same table, which is gone on with."""
@@ -147,6 +148,8 @@ def test_watching_a_folder(kit: Path, workplace: Path) -> None:
         assert "no answer: damaged or truncated" in process.stdout.readline()
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0 and "stopped" in process.stderr.read()
+    with table.open("a", encoding="utf-8") as file:
+        file.write(f"{line / 'later.png'},ant,0.9")  # a row that a crash cut short: its picture has none
     with start() as process:
         assert process.stdout is not None
         scene(3, 64).save(line / "later.png")
@@ -175,6 +178,9 @@ def test_watching_a_folder(kit: Path, workplace: Path) -> None:
         (["a.png", "--watch", "empty"], "not both"),
         (["--watch", "nowhere"], "--watch nowhere is no folder"),
         (["--watch", "empty", "--csv", "there.csv"], "no table of these columns"),
+        (["--watch", "empty", "--csv", "empty"], "cannot be read"),
+        (["--watch", "empty", "--keep", "all", "--kept", "empty"], "lies in the folder that is watched"),
+        (["--watch", ".", "--recursive", "--keep", "all"], "lies in the folder that is watched"),
     ],
 )
 def test_bad_input_is_one_line(kit: Path, workplace: Path, arguments: list[str], words: str) -> None:
@@ -230,6 +236,9 @@ def test_what_is_private_stays_here(
     assert main(["export", str(run.path), "--format", "kit", "--out", "k"]) == 2
     assert "exists already: name another folder, or say --overwrite" in capfd.readouterr().err
     assert main(["export", str(run.path), "--format", "kit", "--out", "k", "--overwrite"]) == 0
+    (workplace / "k" / "out.csv").write_text("rows", encoding="utf-8")
+    assert main(["export", str(run.path), "--format", "kit", "--out", "k", "--overwrite"]) == 2
+    assert "files that are not the kit's ('out.csv')" in capfd.readouterr().err and (workplace / "k/out.csv").exists()
     (workplace / "mine").mkdir()
     (workplace / "mine" / "thesis.txt").write_text("all of it", encoding="utf-8")
     capfd.readouterr()

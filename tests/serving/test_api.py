@@ -144,7 +144,7 @@ def raw(client: httpx.Client, data: bytes) -> bytes:
     with socket.create_connection((client.base_url.host, client.base_url.port), timeout=30) as connection:
         connection.sendall(data)
         found = b""
-        while part := connection.recv(65_536):
+        while not found.endswith(b"}") and (part := connection.recv(65_536)):
             found += part
     return found
 
@@ -166,7 +166,7 @@ def test_liars_and_strangers(server: tuple[httpx.Client, Any]) -> None:
     assert client.post("/predict", content=saved(scene(1), "PNG")).status_code == 200
 
 
-def test_what_operators_ask(server: tuple[httpx.Client, Any], model: Path) -> None:
+def test_what_operators_ask(run: convlens.Run, server: tuple[httpx.Client, Any]) -> None:
     """Health, readiness, metrics that add up, a description that OpenAPI's own words make, a page; kept pictures."""
     client, process = server
     before = _counted(client)
@@ -183,6 +183,8 @@ def test_what_operators_ask(server: tuple[httpx.Client, Any], model: Path) -> No
     row = client.post("/predict", content=saved(scene(4), "PNG")).json()["row"]
     stored = json.loads((process.kept / f"{row}.json").read_text(encoding="utf-8"))
     assert (process.kept / stored["picture"]).read_bytes() == saved(scene(4), "PNG") and len(stored["logits"]) == 2
+    found = convlens.look(run, replay=process.kept / f"{row}.json")
+    assert found.replayed is not None and "the same input, model and values" in found.replayed
 
 
 def _counted(client: httpx.Client) -> dict[str, float]:
@@ -216,6 +218,7 @@ def test_many_at_once(run: convlens.Run, server: tuple[httpx.Client, Any]) -> No
     assert pictures_in > batches > 0
 
 
+@pytest.mark.slow
 def test_a_model_file_and_its_end(run: convlens.Run) -> None:
     """Through torch, the token from the environment; SIGTERM while requests are under way: each that was accepted is
     answered, and then it ends."""
@@ -252,6 +255,7 @@ def test_a_model_file_and_its_end(run: convlens.Run) -> None:
         assert len(statuses) >= 20 and set(statuses) <= {200, 503}
 
 
+@pytest.mark.slow
 def test_two_workers_count_together(model: Path) -> None:
     """They share the port; the metrics are those of both; one that is killed is replaced."""
     with served(model, "--workers", "2") as (client, process):

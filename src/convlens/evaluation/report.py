@@ -52,6 +52,7 @@ SUFFIXES = (".html", ".htm", ".pdf", ".md", ".json", ".csv")
 _PICTURES, _SIDE = 12, 112  # of each kind, and their pixels
 _MOST_IN_TABLE, _MOST_PAIRS, _FEW_PAIRS = 30, 40, 10  # classes of a whole confusion matrix; pairs without and with one
 _NEIGHBOURS, _ASKED, _NEIGHBOUR_SIDE = 5, 1_000, 32
+_NEIGHBOUR_VALUES = 50_000_000  # in memory, float32
 _NEIGHBOUR_MULTIPLY_ADDS = 50_000_000_000  # a second or two: all of MNIST, a third of CIFAR-10
 
 
@@ -233,7 +234,8 @@ def _by_neighbours(measured: Measured) -> tuple[str, str]:
     dataset = measured.dataset
     asked = evenly(np.arange(len(measured.labels_N)), _ASKED)
     asked_MD, num = _small(measured.images, asked), dataset.counts["train"]
-    learned = evenly(np.arange(num), max(_NEIGHBOURS, _NEIGHBOUR_MULTIPLY_ADDS // asked_MD.size))
+    most = min(_NEIGHBOUR_MULTIPLY_ADDS // asked_MD.size, _NEIGHBOUR_VALUES // asked_MD.shape[1])
+    learned = evenly(np.arange(num), max(_NEIGHBOURS, most))
     learned_ND = _small(dataset.images("train"), learned)
     answers = nearest_neighbours(learned_ND, dataset.labels("train")[learned], asked_MD, _NEIGHBOURS)
     is_right_N = np.zeros(len(measured.labels_N), bool)

@@ -24,11 +24,11 @@ from convlens.data.sources.recognise import open_source
 from convlens.errors import ConvlensError, DataError, UsageError
 from convlens.exporting.card import card_markdown
 from convlens.exporting.framing_graph import check_framing, with_framing
-from convlens.exporting.kit import SELFTEST_PICTURES, check_wheels, is_kit, run_selftest, write_kit
+from convlens.exporting.kit import SELFTEST_PICTURES, check_wheels, is_kit, run_selftest, strangers_in, write_kit
 from convlens.exporting.onnx_file import check_installed, compared, compared_whole, drawn, onnx_of
 from convlens.progress import Progress, open_progress
 from convlens.run import RUN_FILE, refuse_in_training
-from convlens.text import shown
+from convlens.text import listed, shown
 
 FORMATS, INPUTS = ("onnx", "kit", "card"), ("framed", "image")
 _SUFFIXES = {"onnx": ".onnx", "card": ".md"}
@@ -95,7 +95,6 @@ def export(
     """
     checked("format", format, choice(FORMATS))
     checked("input", input, choice(INPUTS))
-    check_installed()
     if format != "onnx" and input != "framed":
         raise UsageError(f"`input` is for format onnx, not for {format}")
     if format != "kit" and not (wheels is None and not no_pictures):
@@ -147,6 +146,10 @@ def _check_new_kit(place: Path, *, replace: bool) -> None:
         files.refuse_existing(place)
     elif not replace:
         raise UsageError(f"{shown(place, 200)} exists already: name another folder, or say `overwrite=True`")
+    elif others := strangers_in(place):
+        raise UsageError(
+            f"{shown(place, 200)} holds files that are not the kit's ({listed(others, 3)}): move them first"
+        )
 
 
 def _name_of(classifier: Classifier) -> str:

@@ -17,6 +17,7 @@ from PIL import Image
 from convlens import files
 from convlens.classifier import Classifier, predict
 from convlens.data.image.decode import Pixels, read_header
+from convlens.data.image.values import to_uint8
 from convlens.errors import ConvlensError, UsageError
 from convlens.exporting.bundle import bundled
 from convlens.exporting.card import card_markdown
@@ -76,8 +77,11 @@ def write_kit(
 
 def run_selftest(folder: Path) -> str:
     """What a kit's self-test says, here, in a process of its own. Raises UsageError where it fails."""
-    command = [sys.executable, "-I", str(folder / PROGRAM), "--selftest"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_DEADLINE_S)
+    command = [sys.executable, "-P", str(folder / PROGRAM), "--selftest"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_DEADLINE_S)
+    except subprocess.TimeoutExpired:
+        raise UsageError(f"the kit's self-test took longer than {_DEADLINE_S} s") from None
     if done.returncode:
         raise UsageError(f"the kit fails its own self-test: {shown(done.stderr.strip().removeprefix('error: '), 300)}")
     return f"self-test: {done.stdout.strip()}"
@@ -88,12 +92,19 @@ def is_kit(folder: Path) -> bool:
     return all(files.is_file(folder / name) for name in (MODEL, PROGRAM, SUMS))
 
 
+def strangers_in(folder: Path) -> list[str]:
+    """The files in a kit that were not exported with it: tables, pictures that were kept."""
+    lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+    own = {line.partition("  ")[2] for line in lines} | {SUMS}
+    found = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
+    return sorted(path.as_posix() for path in found if path.as_posix() not in own and "__pycache__" not in path.parts)
+
+
 def _program_text(classifier: Classifier, program: str) -> str:
-    names = ", ".join(map(shown, classifier.class_names))
     about = (
         f'"""Classify pictures with {MODEL}: python {PROGRAM} --help. Needs onnxruntime, Pillow and numpy.\n\n'
         f"Made by convlens {versions()['convlens']} of its own source: what decodes and frames pictures here is, word\n"
-        f'for word, what does it there. Classes: {shown(names, 80)}.\n"""\n\n'
+        f'for word, what does it there. {len(classifier.class_names):,} classes.\n"""\n\n'
     )
     start = "from __future__ import annotations\n\n"
     return f'#!/usr/bin/env python3\n{about}{start}{program}\n\nif __name__ == "__main__":\n    sys.exit(main())\n'
@@ -107,8 +118,12 @@ def _write_selftest(folder: Path, classifier: Classifier, pictures: Sequence[Any
     files.make_folder(folder)
     expected = []
     for number, one in enumerate([*pictures, *_drawn(classifier)], 1):
-        data = one if isinstance(one, bytes) else _png(one)
         try:
+            data = (
+                one
+                if isinstance(one, bytes)
+                else _png(to_uint8(np.asarray(one), classifier.card.input_spec.value_range))
+            )
             suffix = read_header(data).format.lower()
             answer = predict(classifier, data, top=len(classifier.class_names), progress="none")[0]
         except ConvlensError:  # a picture that cannot be read tests nothing
@@ -148,9 +163,8 @@ def _drawn(classifier: Classifier) -> list[bytes]:
     return found
 
 
-def _png(values: Any) -> bytes:
-    """Pixels as a PNG file, losslessly; values that are no bytes as the model takes them."""
-    pixels = np.asarray(values)
+def _png(pixels: Pixels) -> bytes:
+    """Pixels as a PNG file, losslessly."""
     pixels = pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")

@@ -45,6 +45,7 @@ class RowRecord(Record, frozen=True, kw_only=True):
     row: Name | None = None
     unfamiliar: bool | None = None
     uncertain: bool | None = None
+    seen: bool | None = None
     remark: Name | None = None
     error: Name | None = None
     logits: Annotated[tuple[Number, ...], Meta(max_length=100_000)] | None = None
@@ -73,6 +74,8 @@ def opened(replay: str | Path, image: Any) -> Replay:
             "that was kept beside a picture"
         )
     kept = read_document(path, _DOCUMENT, {1: RowRecord}, sealed_from=2)
+    if kept.row is not None and not _ROW.fullmatch(kept.row):
+        raise UsageError(f"{shown(path, 200)} is damaged: {shown(kept.row, 60)!r} is no row")
     if kept.row is None or kept.error is not None:
         raise UsageError(f"{shown(path, 200)} is of a picture that could not be read: there is no answer to look at")
     image = path.with_name(Path(kept.picture).name) if image is None else image
@@ -114,7 +117,8 @@ def compared(classifier: Classifier, replay: Replay) -> str:
         raise UsageError(f"that row has {len(kept.logits):,} logits, the model gives {len(logits):,}: it is damaged")
     apart = float(np.abs(np.array(kept.logits) - logits).max())
     if apart <= _SAME * max(1.0, float(np.abs(logits).max())):
-        return f"replay: the same input, model and values: logits at most {number(apart, 2)} apart"
+        other = "" if found.split("-")[2] == answer else ", another answer here, or a probability was asked for there"
+        return f"replay: the same input, model and values: logits at most {number(apart, 2)} apart{other}"
     raise UsageError(
         f"the same input and model gave other values there: logits up to {number(apart, 2)} apart; "
         + _where_they_part(classifier, framed)

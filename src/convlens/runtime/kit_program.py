@@ -7,6 +7,7 @@ Owns its command line, watching a folder, keeping pictures and the self-test. `e
 import argparse
 import csv
 import glob
+import io
 import json
 import math
 import os
@@ -50,6 +51,9 @@ def main(arguments: list[str] | None = None, here: Path | None = None) -> int:
     """The exit code: 0, 1 where some pictures cannot be read, 2 where none can, or something else is wrong."""
     asked = _parser().parse_args(arguments)
     here = Path(__file__).resolve().parent if here is None else here
+    for stream in (sys.stdout, sys.stderr):  # names in other scripts, on a console that has none
+        with suppress(AttributeError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     with suppress(AttributeError, ValueError):  # as a service is stopped: what is answered is kept
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -232,7 +236,10 @@ def _listed(given: Iterable[str], recursive: bool) -> list[str]:
         if one == "-":
             found += [path for line in sys.stdin if (path := line.rstrip("\r\n"))]
         elif files.is_folder(one):
-            here = sorted(path for path, _ in _in_folder(one, recursive))
+            try:
+                here = sorted(path for path, _ in _in_folder(one, recursive))
+            except OSError as error:
+                raise ImageError(f"cannot look into {shown(one, 200)}: {error.strerror or error}") from error
             if not here:
                 below = "" if recursive else ": --recursive looks into the folders below"
                 raise ImageError(f"folder {shown(one, 200)} holds no pictures{below}")
@@ -257,7 +264,8 @@ def _in_folder(folder: str, recursive: bool) -> Iterator[tuple[str, _Stamp]]:
             if entry.name.startswith("."):
                 continue
             if recursive and entry.is_dir(follow_symlinks=False):
-                yield from _in_folder(entry.path, recursive)
+                with suppress(OSError):  # one that is not ours to look into
+                    yield from _in_folder(entry.path, recursive)
             elif os.path.splitext(entry.name)[1].lower() in SUFFIXES | REFUSED_SUFFIXES:  # noqa: PTH122 - ten times as fast
                 with suppress(OSError):  # it may be gone meanwhile
                     status = entry.stat()
@@ -267,12 +275,20 @@ def _in_folder(folder: str, recursive: bool) -> Iterator[tuple[str, _Stamp]]:
 def _known(path: str, num_top: int) -> dict[str, int]:
     """The pictures that a CSV file has rows of, and when it was last written, in nanoseconds. Raises UsageError where
     it is another table."""
-    with open(path, encoding="utf-8", newline="") as file:  # noqa: PTH123 - as given
-        rows = csv.reader(file)
-        if next(rows, None) != csv_header(num_top, "row"):
-            raise UsageError(f"--csv {shown(path, 200)} is no table of these columns: name another file")
+    header, where = csv_header(num_top, "row"), f"--csv {shown(path, 200)}"
+    try:
         written = os.stat(path).st_mtime_ns  # noqa: PTH116 - as given
-        return {row[0]: written for row in rows if row}
+        data = Path(path).read_bytes()
+        whole = data.rfind(b"\n") + 1
+        rows = csv.reader(io.StringIO(data[:whole].decode("utf-8"), newline=""))
+        first, found = next(rows, None), {row[0]: written for row in rows if len(row) == len(header)}
+    except (OSError, ValueError, csv.Error) as error:
+        raise UsageError(f"{where} cannot be read ({shown(error, 80)}): name another file") from error
+    if first != header:
+        raise UsageError(f"{where} is no table of these columns: name another file")
+    if whole < len(data):  # a row that was cut short: its picture is answered again
+        files.truncate(Path(path), whole)
+    return found
 
 
 def _watched(model: OnnxModel, asked: argparse.Namespace, known: dict[str, int]) -> Iterator[_Answered]:
@@ -280,6 +296,11 @@ def _watched(model: OnnxModel, asked: argparse.Namespace, known: dict[str, int])
     looks and readable, or unchanged for some seconds. Those in `known` are passed over unless they are newer."""
     if not files.is_folder(asked.watch):
         raise UsageError(f"--watch {shown(asked.watch, 200)} is no folder")
+    kept = Path(asked.kept).resolve()
+    if asked.keep and (
+        kept == Path(asked.watch).resolve() or (asked.recursive and Path(asked.watch).resolve() in kept.parents)
+    ):
+        raise UsageError(f"--kept {shown(asked.kept, 200)} lies in the folder that is watched: name another")
     done: dict[str, _Stamp] = {}
     waiting: dict[str, tuple[_Stamp, float]] = {}  # since when it is unchanged
     is_told = False

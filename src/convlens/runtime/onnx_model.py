@@ -5,6 +5,7 @@ Owns what is read from the file's metadata, and the order of its outputs. Knows 
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ _VALUES = 300_000  # of a batch's input (two pictures of 224 pixels): more takes
 class OnnxModel:
     """An ONNX file of framed pictures (`images`), as `export` writes it. `name` is what errors call it, `threads` how
     many cores a batch is worked on with (0: all). Raises ModelFileError."""
+
+    path = Path()  # of the file, where whoever opened it has said
 
     def __init__(self, data: bytes, name: str, threads: int = 0) -> None:
         import onnxruntime

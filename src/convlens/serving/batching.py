@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 from convlens.data.image.decode import Pixels
 from convlens.data.prefetch import is_small
-from convlens.errors import ImageError
 from convlens.runtime.prediction import Prediction
 from convlens.serving.predictors import Predictor
 
 MAX_BATCH, MAX_WAIT_S = 32, 0.005
+_QUICK_PIXELS = 1 << 18
 MAX_WAITING = 256  # pictures that are decoded, wait or are worked on
 
 
@@ -49,6 +49,15 @@ class _Waiting:
     future: asyncio.Future[Answered]
 
 
+def _is_quick(data: bytes) -> bool:
+    """Whether a picture is decoded in a moment: few bytes, which of a JPEG are few pixels, too; of a PNG its header
+    says so."""
+    if not is_small(len(data)):
+        return False
+    size = int.from_bytes(data[16:20], "big") * int.from_bytes(data[20:24], "big")
+    return data.startswith(b"\xff\xd8\xff") or (data.startswith(b"\x89PNG") and size <= _QUICK_PIXELS)
+
+
 class Batcher:
     """Between many requests and one predictor. Small pictures are decoded by the worker, for which handing over would
     cost more than decoding; large ones beside it, one a core."""
@@ -73,7 +82,7 @@ class Batcher:
         try:
             picture: bytes | Pixels = data
             loop = asyncio.get_running_loop()
-            if not is_small(len(data)):
+            if not _is_quick(data):
                 self._num_decoding += 1
                 try:
                     picture = await loop.run_in_executor(self._decoders, self.predictor.frame, data)
@@ -129,7 +138,7 @@ class Batcher:
             try:
                 picture = one.picture
                 framed[number] = self.predictor.frame(picture) if isinstance(picture, bytes) else picture
-            except ImageError as error:
+            except Exception as error:  # of this one alone: too large for the memory, whatever
                 found[number] = error
         for asked in {batch[number].asked for number in framed}:
             numbers = [number for number in framed if batch[number].asked == asked]

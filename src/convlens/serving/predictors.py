@@ -26,6 +26,7 @@ class Predictor(Protocol):
     """A model as the server asks it. `batch_size` pictures at once are no strain; `model_sha256` is that of the model
     file, `promise` what it promises, in words."""
 
+    path: Path
     class_names: tuple[str, ...]
     spec: InputSpec
     model_sha256: str
@@ -45,7 +46,9 @@ class Predictor(Protocol):
 def opened(model: Any, device: str | None = "auto", threads: int = 0) -> Predictor:
     """A predictor for an ONNX file, or for whatever `load` takes. Raises ModelFileError, and as `load` does."""
     if isinstance(model, str | Path) and Path(model).suffix.lower() == ".onnx":
-        return OnnxModel(checked_onnx(Path(model)), shown(model, 200), threads)
+        found = OnnxModel(checked_onnx(Path(model)), shown(model, 200), threads)
+        found.path = Path(model)
+        return found
     from convlens.classifier import load
 
     return _TorchPredictor(load(model, device))
@@ -85,9 +88,9 @@ def _graphs(graph: Any) -> Iterator[Any]:
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                if inner.node:
-                    yield from _graphs(inner)
+            inner = [attribute.g] if attribute.HasField("g") else []
+            for one in (*inner, *attribute.graphs):
+                yield from _graphs(one)
 
 
 def _tensors(graph: Any) -> Iterator[Any]:
@@ -97,6 +100,8 @@ def _tensors(graph: Any) -> Iterator[Any]:
     for node in graph.node:
         for attribute in node.attribute:
             yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
 
 
 def _check_shapes(graph: Any, where: str) -> None:
@@ -120,7 +125,7 @@ class _TorchPredictor:
     """A classifier as a predictor."""
 
     def __init__(self, classifier: Any) -> None:
-        self._classifier = classifier
+        self._classifier, self.path = classifier, classifier.path
         self.class_names, self.spec = classifier.class_names, classifier.card.input_spec
         self.model_sha256 = files.sha256_of_file(classifier.path)
         self.promise = None if classifier.thresholds is None else str(classifier.thresholds)

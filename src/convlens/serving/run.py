@@ -10,6 +10,7 @@ import secrets
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -46,6 +47,7 @@ class Service:
     workers: int = 1
     keep: str | None = None
     kept: Path = Path("kept")
+    sha256: str | None = None
 
     def check(self) -> None:
         """Raises UsageError for what cannot be."""
@@ -79,6 +81,8 @@ def serve_api(service: Service, door: Door, progress: str | Progress = "auto") -
             if service.workers == 1:
                 _serve(predictor, service, door, token, listener, lambda: bar.line(line))
                 return
+            # Whatever `last` comes to mean, all workers have this model.
+            service = replace(service, model=str(predictor.path), sha256=predictor.model_sha256)
             del predictor
             with _shared_metrics():
                 _supervise(service, replace(door, token=token), listener, lambda: bar.line(line), bar)
@@ -94,9 +98,11 @@ def _serve(
     lines: list[str] = []
 
     def write() -> None:
-        sys.stdout.write("".join(lines))
-        sys.stdout.flush()
+        text = "".join(lines)
         lines.clear()
+        with suppress(OSError, ValueError):  # whoever read it is gone, or the disk is full: the server answers on
+            sys.stdout.write(text)
+            sys.stdout.flush()
 
     def log(line: str) -> None:
         if not lines:  # together, a moment later: each for itself takes as long as a small network
@@ -144,8 +150,24 @@ def _work(service: Service, door: Door, listener: socket.socket, ready: Any) -> 
 
     threads = max(1, (os.cpu_count() or 1) // service.workers)
     os.environ["OMP_NUM_THREADS"] = str(threads)
+
+    def end(*_: object) -> None:
+        sys.exit(0)  # so that the last lines are written
+
+    signal.signal(signal.SIGTERM, end)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with quiet_pillow():
-        _serve(opened(service.model, service.device, threads), service, door, door.token, listener, ready.release)
+        predictor = opened(service.model, service.device, threads)
+        if predictor.model_sha256 != service.sha256:
+            raise UsageError("the model file has been changed since the server began")
+        _serve(predictor, service, door, door.token, listener, ready.release)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _supervise(service: Service, door: Door, listener: socket.socket, started: Any, bar: Progress) -> None:
@@ -177,6 +199,9 @@ def _supervise(service: Service, door: Door, listener: socket.socket, started: A
                 if not worker.is_alive() and not is_ending:
                     if num_ready < service.workers:
                         raise UsageError(f"a worker ended before it was ready (exit code {worker.exitcode})")
+                    from prometheus_client.multiprocess import mark_process_dead
+
+                    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]  # it has no types
                     bar.line(f"a worker ended (exit code {worker.exitcode}); another one takes its place")
                     time.sleep(_AGAIN_S)
                     workers[number] = begin()
