@@ -10,18 +10,21 @@ from convlens.render import tables
 
 _FORMAT = (
     "onnx: one file for onnxruntime, framed pictures in, all that predict says out; kit: a folder that classifies "
-    "pictures on a machine without convlens; card: a model card in Markdown."
+    "pictures on a machine without convlens; torch: weights and one source file for torch and Pillow; card: a model "
+    "card in Markdown."
 )
 _WHEELS = "Put into a kit what it must install: linux_x86_64, linux_aarch64, win_amd64 or macosx_arm64."
 _NO_PICTURES = "Leave a kit's self-test without pictures of the data: drawn ones alone."
 _INPUT = "framed: pictures framed as convlens does it; image: one decoded picture of any size, framed in the file."
-_OUT = "The new file, or folder of a kit."
+_OUT = "The new file, or folder of a kit or of torch."
 _PICTURES = "Check it with these instead: a picture, a pattern or a folder."
 
 
 def export(
     model: Model = "last",
-    out: Annotated[str | None, flag(_OUT, OUTPUT, metavar="FILE", show_default="RUN.onnx, RUN-kit, RUN.md")] = None,
+    out: Annotated[
+        str | None, flag(_OUT, OUTPUT, metavar="FILE", show_default="RUN.onnx, RUN-kit, RUN-torch, RUN.md")
+    ] = None,
     format: Annotated[str, flag(_FORMAT, OUTPUT)] = "onnx",
     input: Annotated[str, flag(_INPUT, OUTPUT)] = "framed",
     pictures: Annotated[

@@ -26,13 +26,15 @@ from convlens.exporting.card import card_markdown
 from convlens.exporting.framing_graph import check_framing, with_framing
 from convlens.exporting.kit import SELFTEST_PICTURES, check_wheels, is_kit, run_selftest, strangers_in, write_kit
 from convlens.exporting.onnx_file import check_installed, compared, compared_whole, drawn, onnx_of
+from convlens.exporting.torch_folder import check_torch, write_torch
 from convlens.progress import Progress, open_progress
 from convlens.run import RUN_FILE, refuse_in_training
 from convlens.text import listed, shown
 
-FORMATS, INPUTS = ("onnx", "kit", "card"), ("framed", "image")
+FORMATS, INPUTS = ("onnx", "kit", "torch", "card"), ("framed", "image")
+_FOLDERS = ("kit", "torch")
 _SUFFIXES = {"onnx": ".onnx", "card": ".md"}
-_DEFAULTS = {"onnx": "{}.onnx", "kit": "{}-kit", "card": "{}.md"}
+_DEFAULTS = {"onnx": "{}.onnx", "kit": "{}-kit", "torch": "{}-torch", "card": "{}.md"}
 _PICTURES, _DRAWN = 200, 50  # that a file is checked with
 
 
@@ -91,7 +93,9 @@ def export(
     source, `requirements.txt` with hashes, a model card, and a self-test, which has been run, with some of those
     pictures, or with `no_pictures` with drawn ones alone. `wheels`, one of linux_x86_64,
     linux_aarch64, win_amd64, macosx_arm64, puts beside it what such a machine must install, for this Python's version.
-    "card": a model card in Markdown. Raises UsageError, ImageError, DataError, StorageError, and as `load` does.
+    "torch": a folder with the weights and one source file that needs torch and Pillow alone: network, class names,
+    framing (not of `ink`), `predict(path)`. "card": a model card in Markdown. Raises UsageError, ImageError, DataError,
+    StorageError, and as `load` does.
     """
     checked("format", format, choice(FORMATS))
     checked("input", input, choice(INPUTS))
@@ -100,14 +104,14 @@ def export(
     if format != "kit" and not (wheels is None and not no_pictures):
         raise UsageError(f"`wheels` and `no_pictures` are for format kit, not for {format}")
     machine = check_wheels(wheels)
-    if format != "card":
+    if format in ("onnx", "kit"):
         check_installed()
     with open_progress(progress) as bar:
         classifier = load(model, "cpu", views, raw=raw or None)
         refuse_in_training(classifier.path)
         place = Path(_DEFAULTS[format].format(_name_of(classifier)) if out is None else out)
-        if format == "kit":
-            _check_new_kit(place, replace=overwrite)
+        if format in _FOLDERS:
+            _check_new_folder(place, format, replace=overwrite)
         else:
             files.check_new_file(place, (_SUFFIXES[format],), replace=overwrite, hint="`overwrite=True`")
         if format == "card":
@@ -115,7 +119,14 @@ def export(
             return Exported(place, format, place.stat().st_size, ("from the model file and its run folder",))
         if input == "image":
             check_framing(classifier.card.input_spec)
+        if format == "torch":
+            check_torch(classifier.card.input_spec)
         real = _pictures_for(classifier, pictures, data_root, bar)
+        if format == "torch":
+            images = np.concatenate([real.framed, drawn(classifier, _DRAWN)])
+            with files.new_folder(place, replace=overwrite) as folder:
+                lines = write_torch(folder, classifier, images, real.whole)
+            return Exported(place, format, _size_of(place), (*lines, real.where))
         if input == "image" and not real.whole:
             raise UsageError("no whole pictures are at hand to check the framing with: name some (`pictures`)")
         bar.line("writing ONNX")
@@ -129,8 +140,7 @@ def export(
                 lines += write_kit(folder, data, classifier, chosen, machine)
                 bar.line("running its self-test")
                 lines.append(run_selftest(folder))
-            num_bytes = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
-            return Exported(place, format, num_bytes, tuple(lines))
+            return Exported(place, format, _size_of(place), tuple(lines))
         if input == "image":
             data = with_framing(data, classifier.card.input_spec)
             lines.append(str(compared_whole(data, classifier, real.whole)))
@@ -138,9 +148,13 @@ def export(
     return Exported(place, format, len(data), tuple(lines))
 
 
-def _check_new_kit(place: Path, *, replace: bool) -> None:
+def _size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _check_new_folder(place: Path, format: str, *, replace: bool) -> None:
     """Raises RunError, UsageError unless a new folder may be made there, or with `replace` in another kit's place."""
-    if not is_kit(place):
+    if format != "kit" or not is_kit(place):
         if replace and os.path.lexists(place):
             raise UsageError(f"{shown(place, 200)} is no kit, and is not replaced: name another folder")
         files.refuse_existing(place)
