@@ -18,11 +18,12 @@ from convlens.classifier import Classifier
 from convlens.cli import main
 from convlens.data.image.framing import InputSpec, fit
 from convlens.errors import UsageError
-from convlens.exporting import onnx_file
+from convlens.exporting import int8, onnx_file
 from convlens.exporting.framing_graph import framing_graph
 from convlens.exporting.onnx_file import compared, drawn, onnx_of, session_of
 from convlens.metrics import Scaling
 from convlens.modelfile import Metrics, ModelCard
+from convlens.paired import compared as paired
 from convlens.thresholds import Rejection, Requirement, Thresholds
 from convlens.unfamiliarity import Unfamiliarity, layers_to_look_at
 from tests.conftest import QUICK, shapes
@@ -87,6 +88,34 @@ def test_no_parity_no_file(run: convlens.Run, workplace: Path, monkeypatch: pyte
     with pytest.raises(UsageError, match="answers otherwise"):
         convlens.export(run, "other.onnx", progress="none")
     assert list(workplace.glob("*.onnx")) == []
+
+
+def test_eight_bits_and_what_they_cost(
+    run: convlens.Run, workplace: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights and activations in eight bits, the metadata as before, the paired difference on validation told; more
+    than may be lost, or too few images to tell: no file."""
+    assert main(["export", str(run.path), "--int8", "--out", "small.onnx", "--max-loss", "5"]) == 0
+    out, err = capfd.readouterr()
+    assert "int8: accuracy" in out and "points (" in out and "WARNING" not in err
+    import onnx
+
+    model = onnx.load("small.onnx")
+    assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in model.graph.node}
+    assert {one.key for one in model.metadata_props} == {"convlens", "class_names"} and model.ir_version == 9
+    onnx.checker.check_model(model, full_check=True)
+    x, y = shapes(100, 7)
+    label = session_of(Path("small.onnx").read_bytes()).run(["label"], {"images": x[..., None]})[0]
+    names = convlens.load(run).class_names
+    assert np.mean([int(names[k]) == own for k, own in zip(label, y, strict=True)]) > 0.9
+    real = paired
+    monkeypatch.setattr(int8, "compared", lambda a, b, groups: replace(real(a, b, groups), estimate=-0.02))
+    with pytest.raises(UsageError, match=r"eight bits lose more than 0\.3 points"):
+        convlens.export(run, "lost.onnx", int8=True, progress="none")
+    few = trained_on(shapes(60), recipe=QUICK, size=16, channels=1, out="few")
+    with pytest.raises(UsageError, match="validation images: 100 are needed"):
+        convlens.export(few, "few.onnx", int8=True, progress="none")
+    assert [path.name for path in workplace.glob("*.onnx")] == ["small.onnx"]
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ _FORMAT = (
     "pictures on a machine without convlens; torch: weights and one source file for torch and Pillow; card: a model "
     "card in Markdown."
 )
+_INT8 = "Of onnx: weights and activations in eight bits; what that costs on validation is said."
 _WHEELS = "Put into a kit what it must install: linux_x86_64, linux_aarch64, win_amd64 or macosx_arm64."
 _NO_PICTURES = "Leave a kit's self-test without pictures of the data: drawn ones alone."
 _INPUT = "framed: pictures framed as convlens does it; image: one decoded picture of any size, framed in the file."
@@ -30,6 +31,8 @@ def export(
     pictures: Annotated[
         str | None, flag(_PICTURES, OUTPUT, metavar="PATH", show_default="200 that it was trained and validated on")
     ] = None,
+    int8: Annotated[bool, flag(_INT8, OUTPUT, "--int8")] = False,
+    max_loss: Annotated[float, flag("Points of accuracy that --int8 may lose.", OUTPUT, metavar="POINTS")] = 0.3,
     wheels: Annotated[str | None, flag(_WHEELS, OUTPUT, metavar="PLATFORM")] = None,
     no_pictures: Annotated[bool, flag(_NO_PICTURES, OUTPUT, "--no-pictures")] = False,
     views: Views = None,
@@ -51,6 +54,8 @@ def export(
             format=format,
             input=input,
             pictures=pictures,
+            int8=int8,
+            max_loss=max_loss,
             wheels=wheels,
             no_pictures=no_pictures,
             views=views,

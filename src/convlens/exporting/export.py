@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlens import files
-from convlens.checks import checked, choice
+from convlens.checks import checked, choice, real
 from convlens.classifier import Classifier, load, pictures_of
 from convlens.data.image.decode import Pixels, read_bytes
 from convlens.data.packed.dataset import Dataset
@@ -24,6 +24,7 @@ from convlens.data.sources.recognise import open_source
 from convlens.errors import ConvlensError, DataError, UsageError
 from convlens.exporting.card import card_markdown
 from convlens.exporting.framing_graph import check_framing, with_framing
+from convlens.exporting.int8 import quantised
 from convlens.exporting.kit import SELFTEST_PICTURES, check_wheels, is_kit, run_selftest, strangers_in, write_kit
 from convlens.exporting.onnx_file import check_installed, compared, compared_whole, drawn, onnx_of
 from convlens.exporting.torch_folder import check_torch, write_torch
@@ -67,6 +68,8 @@ def export(
     format: str = "onnx",
     input: str = "framed",
     pictures: Any = None,
+    int8: bool = False,
+    max_loss: float = 0.3,
     wheels: str | None = None,
     no_pictures: bool = False,
     views: str | None = None,
@@ -87,7 +90,8 @@ def export(
     model can tell it `unfamiliarity` float32 (N,), `unfamiliar` and `uncertain` bool (N,). Class names, framing, card
     and hashes stand in the metadata. With `input` "image" the framing is in the file too (of `pad`, `crop`, `stretch`):
     it takes `image`, one decoded picture, uint8 (height, width, 3), of any size; onnxruntime's CPU provider alone is
-    known to resize as convlens does.
+    known to resize as convlens does. `int8` quantises weights and activations to eight bits, by training pictures, and
+    says what that costs on validation; where it is more than `max_loss` points of accuracy there is no file.
 
     "kit": a folder for a machine without convlens: that file, `predict.py`, which decodes and frames by convlens's own
     source, `requirements.txt` with hashes, a model card, and a self-test, which has been run, with some of those
@@ -101,6 +105,9 @@ def export(
     checked("input", input, choice(INPUTS))
     if format != "onnx" and input != "framed":
         raise UsageError(f"`input` is for format onnx, not for {format}")
+    if format != "onnx" and int8:
+        raise UsageError(f"`int8` is for format onnx, not for {format}")
+    checked("max_loss", max_loss, real(0, 100))
     if format != "kit" and not (wheels is None and not no_pictures):
         raise UsageError(f"`wheels` and `no_pictures` are for format kit, not for {format}")
     machine = check_wheels(wheels)
@@ -121,29 +128,35 @@ def export(
             check_framing(classifier.card.input_spec)
         if format == "torch":
             check_torch(classifier.card.input_spec)
-        real = _pictures_for(classifier, pictures, data_root, bar)
+        found = _pictures_for(classifier, pictures, data_root, bar)
         if format == "torch":
-            images = np.concatenate([real.framed, drawn(classifier, _DRAWN)])
+            images = np.concatenate([found.framed, drawn(classifier, _DRAWN)])
             with files.new_folder(place, replace=overwrite) as folder:
-                lines = write_torch(folder, classifier, images, real.whole)
-            return Exported(place, format, _size_of(place), (*lines, real.where))
-        if input == "image" and not real.whole:
+                lines = write_torch(folder, classifier, images, found.whole)
+            return Exported(place, format, _size_of(place), (*lines, found.where))
+        if input == "image" and not found.whole:
             raise UsageError("no whole pictures are at hand to check the framing with: name some (`pictures`)")
         bar.line("writing ONNX")
         data = onnx_of(classifier)
         bar.line("checking it against the model")
-        parity = compared(data, classifier, real.framed, drawn(classifier, _DRAWN))
-        lines = ["checked by onnx.checker", f"{parity}; {real.where}"]
+        parity = compared(data, classifier, found.framed, drawn(classifier, _DRAWN))
+        lines = ["checked by onnx.checker", f"{parity}; {found.where}"]
         if format == "kit":
             with files.new_folder(place, replace=overwrite) as folder:
-                chosen = [] if no_pictures else _some(real.whole, SELFTEST_PICTURES)
+                chosen = [] if no_pictures else _some(found.whole, SELFTEST_PICTURES)
                 lines += write_kit(folder, data, classifier, chosen, machine)
                 bar.line("running its self-test")
                 lines.append(run_selftest(folder))
             return Exported(place, format, _size_of(place), tuple(lines))
+        if int8:
+            if (identity := classifier.card.dataset) is None:
+                raise UsageError("`int8` needs the data that the model was trained on: these are weights of others")
+            bar.line("quantising, and measuring what it costs")
+            small = quantised(data, reopen(identity, data_root=data_root, progress=bar), max_loss)
+            data, lines = small.data, [*lines, *small.lines]
         if input == "image":
             data = with_framing(data, classifier.card.input_spec)
-            lines.append(str(compared_whole(data, classifier, real.whole)))
+            lines.append(str(compared_whole(data, classifier, found.whole, least=0.0 if int8 else None)))
         files.write_bytes(place, data)
     return Exported(place, format, len(data), tuple(lines))
 

@@ -213,9 +213,12 @@ class WholeParity:
         )
 
 
-def compared_whole(data: bytes, classifier: Classifier, pictures: Sequence[Any]) -> WholeParity:
+def compared_whole(
+    data: bytes, classifier: Classifier, pictures: Sequence[Any], least: float | None = None
+) -> WholeParity:
     """Hold a file that frames by itself against the classifier, on whole pictures as bytes or arrays. Raises UsageError
-    where labels differ for more than one in two hundred, ImageError."""
+    where labels differ for more than one in two hundred (or are the same for less than a share of `least`),
+    ImageError."""
     session, num_same, apart = session_of(data), 0, list[float]()
     for one in pictures:
         pixels = decode(one) if isinstance(one, bytes) else np.asarray(one)
@@ -226,7 +229,7 @@ def compared_whole(data: bytes, classifier: Classifier, pictures: Sequence[Any])
         num_same += int(label == classifier.labels(ours_NK).labels_N[0])
         apart.append(float(np.abs(p_K - ours_NK[0]).max()))
     found = WholeParity(len(pictures), num_same, float(np.mean(apart)))
-    if num_same < _SAME * len(pictures):
+    if num_same < (_SAME if least is None else least) * len(pictures):
         raise UsageError(f"the ONNX file would answer otherwise: {found}; with `input=framed` it does not")
     return found
 
