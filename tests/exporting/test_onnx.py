@@ -24,6 +24,7 @@ from convlens.exporting.onnx_file import compared, drawn, onnx_of, session_of
 from convlens.metrics import Scaling
 from convlens.modelfile import Metrics, ModelCard
 from convlens.paired import compared as paired
+from convlens.runtime.onnx_model import OnnxModel
 from convlens.thresholds import Rejection, Requirement, Thresholds
 from convlens.unfamiliarity import Unfamiliarity, layers_to_look_at
 from tests.conftest import QUICK, shapes
@@ -108,6 +109,12 @@ def test_eight_bits_and_what_they_cost(
     label = session_of(Path("small.onnx").read_bytes()).run(["label"], {"images": x[..., None]})[0]
     names = convlens.load(run).class_names
     assert np.mean([int(names[k]) == own for k, own in zip(label, y, strict=True)]) > 0.9
+    monkeypatch.setattr(int8, "_TOLD", -1.0)  # as where eight bits change what is called unfamiliar
+    said = convlens.export(run, "untold.onnx", int8=True, max_loss=5, progress="none")
+    assert "does not tell what is unfamiliar" in str(said)
+    untold = OnnxModel(Path("untold.onnx").read_bytes(), "untold.onnx")
+    assert "unfamiliar" not in untold.output_names and next(untold.answers([x[0][..., None]])).unfamiliar is None
+    Path("untold.onnx").unlink()
     real = paired
     monkeypatch.setattr(int8, "compared", lambda a, b, groups: replace(real(a, b, groups), estimate=-0.02))
     with pytest.raises(UsageError, match=r"eight bits lose more than 0\.3 points"):

@@ -4,6 +4,7 @@ Owns static quantisation by onnxruntime (of convolutions and dense layers, weigh
 that training pictures have) and the paired comparison on validation.
 """
 
+import json
 import logging
 import time
 from collections.abc import Iterator
@@ -18,9 +19,11 @@ from convlens.data.packed.image_rows import ImageRows, evenly
 from convlens.errors import UsageError
 from convlens.exporting.onnx_file import session_of
 from convlens.paired import Difference, compared
+from convlens.records import json_value
 from convlens.text import percent
 
 _CALIBRATION, _LEAST, _BATCH, _ROUNDS = 256, 100, 32, 15
+_TOLD = 0.01  # of the images: by so much the share that is called unfamiliar may differ
 
 
 class Quantised(NamedTuple):
@@ -53,7 +56,7 @@ def quantised(data: bytes, dataset: Dataset, max_loss: float) -> Quantised:
                 str(after),
                 _Reader(chosen),
                 quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=["Conv", "Gemm"],
+                nodes_to_quantize=_before_logits(load_from_string(data).graph),
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
@@ -66,8 +69,34 @@ def quantised(data: bytes, dataset: Dataset, max_loss: float) -> Quantised:
     model.metadata_props.extend(original.metadata_props)
     model.ir_version, model.producer_name = original.ir_version, original.producer_name
     model.producer_version, model.graph.name, model.doc_string = original.producer_version, original.graph.name, ""
-    small: bytes = model.SerializeToString()
-    return Quantised(small, _cost(data, small, measured, dataset.labels("val"), max_loss))
+    lines, is_told = _cost(data, model.SerializeToString(), measured, dataset.labels("val"), max_loss)
+    if not is_told:
+        _untell(model)
+    return Quantised(model.SerializeToString(), lines)
+
+
+def _before_logits(graph: Any) -> list[str]:
+    """The names of the nodes that the logits come from: what comes after them, and what tells the unfamiliar, stays as
+    it is. (Activations are among them: a clip after a convolution says which range the eight bits are for.)"""
+    maker = {value: node for node in graph.node for value in node.output}
+    found, waiting = dict[str, None](), ["logits"]
+    while waiting:
+        node = maker.get(waiting.pop())
+        if node is not None and node.name not in found:
+            found[node.name] = None
+            waiting += node.input
+    return list(found)
+
+
+def _untell(model: Any) -> None:
+    """Take out what the file no longer tells."""
+    kept = [one for one in model.graph.output if one.name not in ("unfamiliarity", "unfamiliar")]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+    for entry in model.metadata_props:
+        if entry.key == "convlens":
+            about = json_value(entry.value.encode(), "the metadata")
+            entry.value = json.dumps(about | {"unfamiliar_above": None}, allow_nan=False)
 
 
 class _Reader:
@@ -81,7 +110,8 @@ class _Reader:
         return next(self._batches, None)
 
 
-def _cost(data: bytes, small: bytes, images: ImageRows, labels_N: Any, max_loss: float) -> tuple[str, ...]:
+def _cost(data: bytes, small: bytes, images: ImageRows, labels_N: Any, max_loss: float) -> tuple[tuple[str, ...], bool]:
+    """In words, and whether what is unfamiliar is told as before."""
     sessions = session_of(data), session_of(small)
     outputs = [one.name for one in sessions[0].get_outputs()]
     both = [_answers(session, images, outputs) for session in sessions]
@@ -100,10 +130,13 @@ def _cost(data: bytes, small: bytes, images: ImageRows, labels_N: Any, max_loss:
     ms = _milliseconds(sessions, images[:1])
     size = f"{len(small):,} bytes instead of {len(data):,}"
     lines = [words, f"{size}; {ms[1]:.2g} ms a picture instead of {ms[0]:.2g} (one at a time, all cores)"]
+    is_told = True
     if "unfamiliar" in outputs:
-        shares = [percent(float(found["unfamiliar"].mean())) for found in both]
-        lines.append(f"called unfamiliar: {shares[1]} of them instead of {shares[0]}")
-    return tuple(lines)
+        shares = [float(found["unfamiliar"].mean()) for found in both]
+        is_told = abs(shares[1] - shares[0]) <= _TOLD
+        line = f"called unfamiliar: {percent(shares[1])} of them instead of {percent(shares[0])}"
+        lines.append(line if is_told else f"{line}: so this file does not tell what is unfamiliar")
+    return tuple(lines), is_told
 
 
 def _answers(session: Any, images: ImageRows, names: list[str]) -> dict[str, Any]:
