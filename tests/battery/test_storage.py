@@ -324,6 +324,7 @@ def closed(*numbers: int) -> dict[str, Any]:
     return {"preexec_fn": close}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("numbers", [(0, 1, 2), *(pytest.param((n,), marks=pytest.mark.slow) for n in (1, 2))])
 @row("A6e", "standard streams closed: train, evaluate, pack, check, predict, runs, explain")
 def test_closed_streams_change_nothing(copied: Callable[[], Path], whole: Path, numbers: tuple[int, ...]) -> None:
@@ -384,6 +385,7 @@ print(time.process_time() - started, (resource.getrusage(resource.RUSAGE_SELF).r
 """
 
 
+@pytest.mark.slow
 @row("A7c", "model files with a million tensors, 100 MB of header, deep, wide and overlapping ones")
 def test_bombs_for_the_reader_of_models(copied: Callable[[], Path]) -> None:
     """Refused in less than half a second and 50 MB, whatever they hold."""
@@ -480,6 +482,7 @@ def test_the_list_says_what_was_stopped(copied: Callable[[], Path]) -> None:
     assert code == 0 and "stopped" in text and "train --resume runs/toy-2" in text
 
 
+@pytest.mark.slow
 @row("A10c", "pixels, labels, class names, mean and samples of a packed set overwritten")
 def test_a_packed_set_that_was_changed(copied: Callable[[], Path], tmp_path: Path) -> None:
     """Never a number from it: the pixels are named, everything else is noticed on opening and packed anew."""
@@ -499,6 +502,7 @@ def test_a_packed_set_that_was_changed(copied: Callable[[], Path], tmp_path: Pat
     assert code == 0 and json.loads(out)["class_names"] == ["0", "1", "2"], err
 
 
+@pytest.mark.slow
 @row("A11", "a model trained on noise, evaluated on its own pictures: folder renamed, another cache, one picture fewer")
 def test_no_score_over_the_training_images(copied: Callable[[], Path], tmp_path: Path) -> None:
     """What it learned from is left out and counted, wherever the model is copied; chance is what it gets."""

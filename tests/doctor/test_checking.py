@@ -89,6 +89,7 @@ def test_twins_across_splits_are_found_however_they_differ(tmp_path: Path) -> No
     assert [name for name, _ in findings.exclusions] == sorted(names[0] for names in expected)
 
 
+@pytest.mark.slow
 @pytest.mark.training
 def test_the_exclusions_make_it_sound(tmp_path: Path, command: Command) -> None:
     """check --write-exclusions, then --exclude: check is content, and train and evaluate leave those samples out."""

@@ -224,6 +224,7 @@ def test_two_things_of_one_name_are_no_program(tmp_path: Path, monkeypatch: pyte
         bundled("twin_b", "two")
 
 
+@pytest.mark.slow
 def test_what_is_private_stays_here(
     run: convlens.Run, kit: Path, workplace: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -91,6 +91,7 @@ def test_no_parity_no_file(run: convlens.Run, workplace: Path, monkeypatch: pyte
     assert list(workplace.glob("*.onnx")) == []
 
 
+@pytest.mark.slow
 def test_eight_bits_and_what_they_cost(
     run: convlens.Run, workplace: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -460,6 +460,7 @@ def test_training_of_the_lab_can_be_stopped(toy: Server, tmp_path: Path) -> None
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own_group", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_end_takes_the_labs_training_along(toy_run: convlens.Run, tmp_path: Path, own_group: bool) -> None:
     """Ctrl-C, of the server or of its terminal, ends the child too; its run is whole and interrupted; exit code 0."""
@@ -517,6 +518,7 @@ def test_serve_checks_its_arguments() -> None:
         convlens.serve("last", port=True)
 
 
+@pytest.mark.slow
 def test_one_training_of_the_lab_for_each_folder(toy_run: convlens.Run, tmp_path: Path) -> None:
     """Of two servers in one folder that are asked at once, one trains; when that has ended, the other may."""
     servers = [Server(tmp_path, str(toy_run.path), "--port", "0") for _ in range(2)]

@@ -122,6 +122,7 @@ PATH = (
 )
 
 
+@pytest.mark.slow
 def test_a_name_on_the_hub_is_a_model(hub: Hub, weights: tuple[Any, bytes], tmp_path: Path) -> None:
     """Weights, preprocessing and licence come with it; it answers as plain torch does; asked for again it needs no
     network, nor when its model file is damaged."""
@@ -146,6 +147,7 @@ def test_a_name_on_the_hub_is_a_model(hub: Hub, weights: tuple[Any, bytes], tmp_
     assert Path(asked(hub, tmp_path, PATH).stdout.strip()) == path and read_model(path).card.origin == card.origin
 
 
+@pytest.mark.slow
 def test_a_name_is_held_to_what_it_first_was(hub: Hub, tmp_path: Path) -> None:
     """Other weights under the same name and revision are refused, with both hashes."""
     path = Path(asked(hub, tmp_path, PATH).stdout.strip())
