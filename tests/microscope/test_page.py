@@ -283,8 +283,12 @@ def test_misclassified_and_confusion_open_images(page: Page) -> None:
 def test_a_validation_image_is_saved_as_it_is(page: Page, tmp_path: Path) -> None:
     """The file has the very pixels that the network sees: chosen again, it gets the same answer to the last digit."""
     page.wait_for_selector("#misclassified button")
-    page.locator("#misclassified button").nth(2).click()
-    page.wait_for_function("document.getElementById('seen-note').textContent.includes('in truth')")
+    tile = page.locator("#misclassified button").nth(2)
+    name = tile.locator(".file").last.inner_text()
+    tile.click()
+    page.wait_for_function(
+        "name => document.getElementById('seen-note').textContent.includes(`${name} in the data`)", arg=name
+    )
     before = page.locator("#answer").inner_text().replace(" ✓", "")
     with page.expect_download() as saved:
         page.locator("#save").click()
