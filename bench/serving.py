@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 from convlens.runtime.onnx_model import OnnxModel
+from convlens.runtime.prediction import Asked
 
 _PORT = 8199
 _ROUTE = """
@@ -184,12 +185,12 @@ def _in_one_process(model: Path, pictures: list[bytes], seconds: float) -> float
     """Pictures a second, decoded in threads, framed and run in batches."""
     from convlens.data.prefetch import is_small, prefetch
 
-    one = OnnxModel(model.read_bytes(), str(model))
+    one = OnnxModel(model.read_bytes(), model)
     threads = 0 if is_small(len(pictures[0])) else None
     many = [pictures[n % len(pictures)] for n in range(20_000)]
     start, num = time.perf_counter(), 0
     for group in prefetch(one.frame, many, threads=threads, group_size=32):
-        num += len(list(one.answers(group)))
+        num += len(list(one.answers(group, Asked())))
         if time.perf_counter() - start > seconds:
             break
     return num / (time.perf_counter() - start)

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from convlens import files, modelfile
-from convlens.checks import checked, choice, real, whole
+from convlens.checks import checked, choice
 from convlens.data.image.decode import Pixels, pixels_of, quiet_pillow, read_bytes
 from convlens.data.image.framing import InputSpec, fit, picture
 from convlens.data.packed.image_rows import ImageRows, key_of
@@ -37,7 +37,7 @@ from convlens.progress import Progress, open_progress
 from convlens.recipe import VIEWS
 from convlens.render.pages import notebook
 from convlens.run import Run
-from convlens.runtime.prediction import Outputs, Prediction
+from convlens.runtime.prediction import Asked, Outputs, Prediction
 from convlens.text import counted, shown, wrapped
 from convlens.thresholds import Answers, Thresholds
 
@@ -245,8 +245,8 @@ def predict(
     of their own kind, PIL images. Answers less probable than `min_probability` (0..1) are `uncertain`. One that cannot
     be read has an `error` in the answer's place. Raises ImageError where all cannot, UsageError, and as `load` does.
     """
-    asked = Asked(top, min_probability, recursive)
-    found = Predictions(predictions(load(model, device, views, raw=raw or None), images, asked, progress))
+    asked = Asked(top, min_probability)
+    found = Predictions(predictions(load(model, device, views, raw=raw or None), images, asked, recursive, progress))
     if all(one.error is not None for one in found):
         raise unreadable(found[0], len(found))
     return found
@@ -259,27 +259,15 @@ def unreadable(first: Prediction, num: int) -> ImageError:
     return ImageError(f"{many}{path}{first.error}")
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What is asked of each picture: how many classes, from which probability on an answer counts, and whether of
-    folders those below are looked at too. Raises UsageError for values out of range."""
-
-    top: int = 3
-    min_probability: float = 0.0
-    recursive: bool = False
-
-    def __post_init__(self) -> None:
-        checked("top", self.top, whole(1))
-        checked("min_probability", self.min_probability, real(0, 1))
-
-
-def predictions(classifier: Classifier, images: Any, asked: Asked, progress: str | Progress) -> Iterator[Prediction]:
+def predictions(
+    classifier: Classifier, images: Any, asked: Asked, recursive: bool, progress: str | Progress
+) -> Iterator[Prediction]:
     """The answers of `predict` one after the other, as soon as they are there. Pictures that cannot be read raise
     nothing; else raises as `predict` does."""
     with quiet_pillow(), open_progress(progress) as bar:
         try:
             images, rows = _as_pictures(images, classifier.card.input_spec)
-            listed, notes = _listed(images, asked.recursive)
+            listed, notes = _listed(images, recursive)
         except (ConvlensError, MemoryError):
             raise
         except Exception as error:  # whatever a stranger's object raises
@@ -311,7 +299,7 @@ def answers_of(classifier: Classifier, framed: list[Pixels], asked: Asked) -> It
     said = Outputs(p_NK, labels_N, blank_N, unfamiliar_N, None if classifier.thresholds is None else uncertain_N)
     record = classifier.card.seen
     seen_N = None if record is None else record.has(np.array([key_of(one) for one in framed], np.uint64))
-    for n, one in enumerate(said.predictions(classifier.class_names, asked.top, asked.min_probability)):
+    for n, one in enumerate(said.predictions(classifier.class_names, asked)):
         yield one if seen_N is None else replace(one, seen=bool(seen_N[n]))
 
 

@@ -25,6 +25,7 @@ from convlens.metrics import Scaling
 from convlens.modelfile import Metrics, ModelCard
 from convlens.paired import compared as paired
 from convlens.runtime.onnx_model import OnnxModel
+from convlens.runtime.prediction import Asked
 from convlens.thresholds import Rejection, Requirement, Thresholds
 from convlens.unfamiliarity import Unfamiliarity, layers_to_look_at
 from tests.conftest import QUICK, shapes
@@ -114,7 +115,9 @@ def test_eight_bits_and_what_they_cost(
     said = convlens.export(run, "untold.onnx", int8=True, max_loss=5, progress="none")
     assert "does not tell what is unfamiliar" in str(said)
     untold = OnnxModel(Path("untold.onnx").read_bytes(), "untold.onnx")
-    assert "unfamiliar" not in untold.output_names and next(untold.answers([x[0][..., None]])).unfamiliar is None
+    assert (
+        "unfamiliar" not in untold.output_names and next(untold.answers([x[0][..., None]], Asked())).unfamiliar is None
+    )
     Path("untold.onnx").unlink()
     real = paired
     monkeypatch.setattr(int8, "compared", lambda a, b, groups: replace(real(a, b, groups), estimate=-0.02))
@@ -135,6 +138,8 @@ def test_a_promise_travels(workplace: Path) -> None:
     assert "the same labels" in str(found)
     session = session_of(Path("promised.onnx").read_bytes())
     assert [one.name for one in session.get_outputs()][-1] == "uncertain"
+    with pytest.raises(UsageError, match="eight bits may not keep it"):
+        convlens.export(run, "small.onnx", int8=True, progress="none")
 
 
 @pytest.mark.slow

@@ -66,6 +66,8 @@ def test_what_plain_torch_cannot(workplace: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UsageError, match="framing 'ink' is too long for plain torch: format kit has it"):
         convlens.export(drawn, format="torch", progress="none")
     run = trained(folder(workplace / "data", range(40)), size=16, out="run")
+    with pytest.raises(UsageError, match="leave `views` and `raw` away"):
+        convlens.export(run, format="torch", views="mirror", progress="none")
     (workplace / "run-torch").mkdir()
     (workplace / "run-torch" / "mine.txt").write_text("mine", encoding="utf-8")
     for overwrite in (False, True):

@@ -47,13 +47,13 @@ def predict(
     could be read.
     """
     terminal.loading()
-    from convlens.classifier import Asked, load, predictions, unreadable
-    from convlens.runtime.prediction import csv_rows
+    from convlens.classifier import load, predictions, unreadable
+    from convlens.runtime.prediction import Asked, csv_rows
 
     terminal.check_new_file(csv, "--csv", (".csv",) if overwrite else (), overwrite=overwrite)
     if json and jsonl:
         raise UsageError("--json and --jsonl exclude one another")
-    asked = Asked(top, min_probability, recursive)
+    asked = Asked(top, min_probability)
     found: list[Prediction] = []
     num = num_unread = num_seen = num_uncertain = 0
     first_error: Prediction | None = None
@@ -61,7 +61,7 @@ def predict(
         classifier = load(model, device, views, raw=raw or None)  # before there is a file
         columns = min(top, len(classifier.class_names))
         write = None if csv is None else stack.enter_context(csv_rows(Path(csv), columns, replace=overwrite))
-        for answer in predictions(classifier, _with_standard_input(images), asked, bar):
+        for answer in predictions(classifier, _with_standard_input(images), asked, recursive, bar):
             num += 1
             num_seen += bool(answer.seen)
             num_uncertain += bool(answer.uncertain)

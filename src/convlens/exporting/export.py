@@ -25,7 +25,7 @@ from convlens.errors import ConvlensError, DataError, UsageError
 from convlens.exporting.card import card_markdown
 from convlens.exporting.framing_graph import check_framing, with_framing
 from convlens.exporting.int8 import quantised
-from convlens.exporting.kit import SELFTEST_PICTURES, check_wheels, is_kit, run_selftest, strangers_in, write_kit
+from convlens.exporting.kit import SELFTEST_PICTURES, check_wheels, is_kit, other_files_in, run_selftest, write_kit
 from convlens.exporting.onnx_file import check_installed, compared, compared_whole, drawn, onnx_of
 from convlens.exporting.torch_folder import check_torch, write_torch
 from convlens.progress import Progress, open_progress
@@ -108,7 +108,7 @@ def export(
     if format != "onnx" and int8:
         raise UsageError(f"`int8` is for format onnx, not for {format}")
     checked("max_loss", max_loss, real(0, 100))
-    if format != "kit" and not (wheels is None and not no_pictures):
+    if format != "kit" and (wheels is not None or no_pictures):
         raise UsageError(f"`wheels` and `no_pictures` are for format kit, not for {format}")
     machine = check_wheels(wheels)
     if format in ("onnx", "kit"):
@@ -127,7 +127,7 @@ def export(
         if input == "image":
             check_framing(classifier.card.input_spec)
         if format == "torch":
-            check_torch(classifier.card.input_spec)
+            check_torch(classifier)
         found = _pictures_for(classifier, pictures, data_root, bar)
         if format == "torch":
             images = np.concatenate([found.framed, drawn(classifier, _DRAWN)])
@@ -151,6 +151,11 @@ def export(
         if int8:
             if (identity := classifier.card.dataset) is None:
                 raise UsageError("`int8` needs the data that the model was trained on: these are weights of others")
+            if classifier.thresholds is not None:
+                raise UsageError(
+                    "what the model promises was set by its answers in float, and eight bits may not keep it: leave "
+                    "`int8` away, or take the promise out first (evaluate with `require=none`)"
+                )
             bar.line("quantising, and measuring what it costs")
             small = quantised(data, reopen(identity, data_root=data_root, progress=bar), max_loss)
             data, lines = small.data, [*lines, *small.lines]
@@ -173,7 +178,7 @@ def _check_new_folder(place: Path, format: str, *, replace: bool) -> None:
         files.refuse_existing(place)
     elif not replace:
         raise UsageError(f"{shown(place, 200)} exists already: name another folder, or say `overwrite=True`")
-    elif others := strangers_in(place):
+    elif others := other_files_in(place):
         raise UsageError(
             f"{shown(place, 200)} holds files that are not the kit's ({listed(others, 3)}): move them first"
         )

@@ -34,8 +34,9 @@ class Quantised(NamedTuple):
 
 
 def quantised(data: bytes, dataset: Dataset, max_loss: float) -> Quantised:
-    """The file in eight bits. Raises UsageError where it loses more than `max_loss` points of accuracy on validation,
-    or there are too few images to tell."""
+    """An ONNX file of framed pictures in eight bits; activations by the ranges of 256 training images. Raises
+    UsageError where it loses more than `max_loss` points of accuracy on validation, or there are too few images to
+    tell."""
     from onnx import load_from_string
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
@@ -71,7 +72,7 @@ def quantised(data: bytes, dataset: Dataset, max_loss: float) -> Quantised:
     model.producer_version, model.graph.name, model.doc_string = original.producer_version, original.graph.name, ""
     lines, is_told = _cost(data, model.SerializeToString(), measured, dataset.labels("val"), max_loss)
     if not is_told:
-        _untell(model)
+        _without_unfamiliar(model)
     return Quantised(model.SerializeToString(), lines)
 
 
@@ -88,8 +89,8 @@ def _before_logits(graph: Any) -> list[str]:
     return list(found)
 
 
-def _untell(model: Any) -> None:
-    """Take out what the file no longer tells."""
+def _without_unfamiliar(model: Any) -> None:
+    """Take what is unfamiliar out of the outputs and the metadata."""
     kept = [one for one in model.graph.output if one.name not in ("unfamiliarity", "unfamiliar")]
     del model.graph.output[:]
     model.graph.output.extend(kept)

@@ -23,6 +23,7 @@ from convlens.exporting.bundle import bundled
 from convlens.exporting.card import card_markdown
 from convlens.network.compute import versions
 from convlens.runtime.kit_program import EXPECTED, MODEL, SELFTEST, SUMS
+from convlens.runtime.onnx_model import NEAR
 from convlens.runtime.prediction import row_of
 from convlens.text import by, counted, shown
 
@@ -41,7 +42,6 @@ PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 REQUIREMENTS, _README = (Path(__file__).with_name(f"kit-{name}") for name in ("requirements.txt", "README.md"))
 PROGRAM, README = "predict.py", "README.md"
 SELFTEST_PICTURES = 8  # of the model's own, beside those that are drawn
-_NEAR = 2e-4  # of the two likeliest, which may then fall either way elsewhere
 _DEADLINE_S = 900  # of pip, and of the self-test
 
 
@@ -92,7 +92,7 @@ def is_kit(folder: Path) -> bool:
     return all(files.is_file(folder / name) for name in (MODEL, PROGRAM, SUMS))
 
 
-def strangers_in(folder: Path) -> list[str]:
+def other_files_in(folder: Path) -> list[str]:
     """The files in a kit that were not exported with it: tables, pictures that were kept."""
     lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
     own = {line.partition("  ")[2] for line in lines} | {SUMS}
@@ -116,14 +116,11 @@ def _program_text(classifier: Classifier, program: str) -> str:
 def _write_selftest(folder: Path, classifier: Classifier, pictures: Sequence[Any]) -> int:
     """Pictures, and what the model itself says of them, and which input it takes them for."""
     files.make_folder(folder)
-    expected = []
+    expected, model_sha256 = [], files.sha256_of_file(classifier.path)
+    value_range = classifier.card.input_spec.value_range
     for number, one in enumerate([*pictures, *_drawn(classifier)], 1):
         try:
-            data = (
-                one
-                if isinstance(one, bytes)
-                else _png(to_uint8(np.asarray(one), classifier.card.input_spec.value_range))
-            )
+            data = one if isinstance(one, bytes) else _png(to_uint8(np.asarray(one), value_range))
             suffix = read_header(data).format.lower()
             answer = predict(classifier, data, top=len(classifier.class_names), progress="none")[0]
         except ConvlensError:  # a picture that cannot be read tests nothing
@@ -131,15 +128,11 @@ def _write_selftest(folder: Path, classifier: Classifier, pictures: Sequence[Any
         name = f"{number:02}.{suffix}"
         files.write_bytes(folder / name, data)
         most, *others = [share for _, share in answer.top]
-        said = answer.to_json() | {"row": row_of(classifier.frame(data), _sha256(classifier), answer)}
+        said = answer.to_json() | {"row": row_of(classifier.frame(data), model_sha256, answer)}
         kept = {key: said[key] for key in ("label", "top", "row")}
-        expected.append({"picture": name, **kept, "is_near": bool(others) and most - others[0] <= _NEAR})
+        expected.append({"picture": name, **kept, "is_near": bool(others) and most - others[0] <= NEAR})
     files.write_json(folder / EXPECTED, {"kind": "convlens-selftest", "format_version": 1, "pictures": expected})
     return len(expected)
-
-
-def _sha256(classifier: Classifier) -> str:
-    return files.sha256_of_file(classifier.path)
 
 
 def _drawn(classifier: Classifier) -> list[bytes]:

@@ -26,14 +26,13 @@ from convlens.data.image.values import to_uint8
 from convlens.errors import UsageError
 from convlens.exporting.whole import WholeClassifier, facts_of
 from convlens.network.compute import resolve_compute, settled, versions
+from convlens.runtime.onnx_model import MOST_APART, NEAR
 from convlens.text import counted, shown
 
 OPSET, IR_VERSION = 18, 9  # onnxruntime from 1.18 on
-MOST_APART = 1e-4  # of a probability
-_NEAR = 2 * MOST_APART  # of two probabilities, or of one and its threshold, which may then fall either way
 _NEAR_SCORE = 1e-2  # the same of the unfamiliarity score, whose unit is a standard deviation
 _DOCUMENT, _FORMAT = "convlens-onnx", 1
-_SAME = 0.995  # of the labels, from whole pictures
+SAME_LABELS = 0.995  # of the labels, from whole pictures
 _SCOPES = "pkg.torch.onnx.name_scopes"  # of a node: the modules that it comes from
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
@@ -229,7 +228,7 @@ def compared_whole(
         num_same += int(label == classifier.labels(ours_NK).labels_N[0])
         apart.append(float(np.abs(p_K - ours_NK[0]).max()))
     found = WholeParity(len(pictures), num_same, float(np.mean(apart)))
-    if num_same < (_SAME if least is None else least) * len(pictures):
+    if num_same < (SAME_LABELS if least is None else least) * len(pictures):
         raise UsageError(f"the ONNX file would answer otherwise: {found}; with `input=framed` it does not")
     return found
 
@@ -257,13 +256,13 @@ def _ours(
 def _is_near(classifier: Classifier, p_NK: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which images have their two likeliest classes, or one and its threshold, so near that either may win."""
     ordered = np.sort(p_NK, axis=1)
-    near_N = (ordered[:, -1] - ordered[:, -2]) <= _NEAR if p_NK.shape[1] > 1 else np.zeros(len(p_NK), bool)
+    near_N = (ordered[:, -1] - ordered[:, -2]) <= NEAR if p_NK.shape[1] > 1 else np.zeros(len(p_NK), bool)
     made = classifier.thresholds
     if made is None:
         return near_N
     if made.reject is not None:
-        return near_N | (np.abs(ordered[:, -1] - made.reject.threshold) <= _NEAR)
+        return near_N | (np.abs(ordered[:, -1] - made.reject.threshold) <= NEAR)
     for one in made.require:
         k = classifier.class_names.index(one.class_name)
-        near_N = near_N | (np.abs(p_NK[:, k] - one.threshold) <= _NEAR)
+        near_N = near_N | (np.abs(p_NK[:, k] - one.threshold) <= NEAR)
     return near_N

@@ -16,14 +16,14 @@ import torch
 from convlens import files
 from convlens.classifier import Classifier
 from convlens.data.image.decode import Pixels
-from convlens.data.image.framing import InputSpec
 from convlens.data.image.values import BYTES
 from convlens.errors import ImageError, UsageError
 from convlens.explaining import explain
+from convlens.exporting.onnx_file import SAME_LABELS
+from convlens.runtime.onnx_model import MOST_APART
 from convlens.text import by
 
 SOURCE, WEIGHTS = "model.py", "model.safetensors"
-_MOST_APART, _SAME = 1e-4, 0.995  # of a probability; of the labels, from whole pictures
 
 _READING = '''import json
 import struct
@@ -114,8 +114,12 @@ _FITTED = {
 }
 
 
-def check_torch(spec: InputSpec) -> None:
-    """Raises UsageError where a few lines of Pillow cannot frame as the model's pictures are."""
+def check_torch(classifier: Classifier) -> None:
+    """Raises UsageError where a few lines of Pillow cannot frame as the model's pictures are, or it was loaded to
+    answer otherwise than its file says, which is what the source is made of."""
+    spec = classifier.card.input_spec
+    if not classifier.is_as_trained:
+        raise UsageError("plain torch classifies as the model was trained to: leave `views` and `raw` away")
     if spec.framing == "ink":
         raise UsageError("framing 'ink' is too long for plain torch: format kit has it, word for word")
     if spec.value_range != BYTES:
@@ -131,7 +135,7 @@ def write_torch(folder: Path, classifier: Classifier, framed_NHWC: Pixels, whole
     ours_NK = classifier.probabilities(classifier.logits(framed_NHWC))
     theirs_NK = made["probabilities"](torch.from_numpy(framed_NHWC.copy())).numpy()
     apart = float(np.abs(theirs_NK - ours_NK).max(initial=0))
-    if not apart <= _MOST_APART:
+    if not apart <= MOST_APART:
         raise UsageError(f"the torch source answers otherwise: a probability is {apart:.2g} off")
     said = [f"answers as the model does: {len(framed_NHWC):,} images, probabilities at most {apart:.1g} apart"]
     num = num_same = 0
@@ -142,7 +146,7 @@ def write_torch(folder: Path, classifier: Classifier, framed_NHWC: Pixels, whole
         except (ImageError, ValueError):  # of more than 8 bits
             continue
         num, num_same = num + 1, num_same + (label == classifier.class_names[int(ours.argmax())])
-    if num_same < _SAME * num:
+    if num_same < SAME_LABELS * num:
         raise UsageError(
             f"the torch source would answer otherwise: the same label for {num_same:,} of {num:,} pictures"
         )

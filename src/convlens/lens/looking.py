@@ -30,7 +30,7 @@ from convlens.lens.attribution import METHODS, Subject, attribution
 from convlens.lens.features import Features, LayerValues, UnitSeen
 from convlens.lens.hooks import evaluating, modules_of, record
 from convlens.lens.inputs import ALL, MANY_LAYERS, class_number, last_of_each_size, listed_names, name_of, original_of
-from convlens.lens.replay import compared, opened
+from convlens.lens.replay import open_replay, replayed
 from convlens.network.compute import resolve_compute, settled
 from convlens.network.frozen import folded
 from convlens.text import probability, shown
@@ -77,8 +77,8 @@ def look(
     ):
         told = None
         if replay is not None:
-            found = opened(replay, image)
-            told = compared(classifier, found)
+            found = open_replay(replay, image)
+            told = replayed(classifier, found)
             image = found.image
         features = _look_into_classifier(classifier, image, layers, unit, label)
         return features if told is None else replace(features, replayed=told)

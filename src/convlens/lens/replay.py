@@ -60,7 +60,7 @@ class Replay(NamedTuple):
     kept: RowRecord | None
 
 
-def opened(replay: str | Path, image: Any) -> Replay:
+def open_replay(replay: str | Path, image: Any) -> Replay:
     """The row as it is typed, with its picture as `image`, or the `.json` file that was kept beside a picture. Raises
     UsageError, RecordError, ImageError."""
     if _ROW.fullmatch(str(replay)):
@@ -90,7 +90,7 @@ def _bytes_of(image: Any) -> bytes:
     raise UsageError("a replay needs the picture's file, as it was sent: a path or bytes")
 
 
-def compared(classifier: Classifier, replay: Replay) -> str:
+def replayed(classifier: Classifier, replay: Replay) -> str:
     """What the row proves here, in a line. Raises UsageError where it is of another model or picture, or was answered
     otherwise, with the layer from which on values differ where that can be found."""
     tensor, model, answer = replay.row.split("-")

@@ -29,6 +29,7 @@ from convlens.microscope.lab import Lab, LabRequest, explained
 from convlens.microscope.session import GoneError, Session, models_here
 from convlens.microscope.teaching import DEFAULT_FOLDER, Teaching
 from convlens.records import Record, Text, parsed
+from convlens.serving.bodies import parts_of
 from convlens.text import shown
 
 MAX_UPLOAD_BYTES, MAX_JSON_BYTES = 32 << 20, 1 << 20
@@ -128,7 +129,7 @@ class Microscope:
         complete: whoever sends slowly keeps nobody waiting. Raises _BusyError, HTTPException."""
         parts: list[bytes] = []
         try:
-            async for part in _parts(request, MAX_UPLOAD_BYTES):
+            async for part in parts_of(request, MAX_UPLOAD_BYTES):
                 parts.append(part)
                 self._num_held += len(part)
                 if self._num_held > _MAX_HELD_BYTES:
@@ -328,23 +329,10 @@ class Microscope:
 # ---------------------------------------------------------------- requests
 
 
-async def _parts(request: Request, most: int) -> AsyncIterator[bytes]:
-    """The body as it comes. Raises HTTPException 413 as soon as it is larger than `most`, or says that it will be."""
-    declared, size = request.headers.get("content-length", "0"), 0
-    too_large = HTTPException(413, f"more than {most >> 20} MB: send less")
-    if declared.isascii() and declared.isdigit() and (len(declared) > 15 or int(declared) > most):
-        raise too_large
-    async for part in request.stream():
-        size += len(part)
-        if size > most:
-            raise too_large
-        yield part
-
-
 async def body_of(request: Request, kind: type[R]) -> R:
     """What a request says, as JSON of this kind. Raises HTTPException."""
     try:
-        return parsed(b"".join([part async for part in _parts(request, MAX_JSON_BYTES)]), kind, "the request")
+        return parsed(b"".join([part async for part in parts_of(request, MAX_JSON_BYTES)]), kind, "the request")
     except RecordError as error:
         raise HTTPException(400, str(error)) from None
 

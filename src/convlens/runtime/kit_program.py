@@ -26,12 +26,11 @@ from convlens.data.prefetch import is_small, prefetch
 from convlens.errors import ConvlensError, ImageError, ModelFileError, UsageError
 from convlens.records import json_value
 from convlens.runtime.kept import KEEP, is_to_keep, keep_picture
-from convlens.runtime.onnx_model import OnnxModel
-from convlens.runtime.prediction import Prediction, csv_header, csv_rows
+from convlens.runtime.onnx_model import MOST_APART, OnnxModel
+from convlens.runtime.prediction import Asked, Prediction, csv_header, csv_rows
 from convlens.text import counted, shown, table_cell
 
 MODEL, SUMS, SELFTEST, EXPECTED = "model.onnx", "SHA256SUMS", "selftest", "expected.json"
-MOST_APART = 1e-4  # of a probability, between machines
 _POLL_S, _PATIENCE_S = 0.2, 5.0  # between two looks; before a picture that is unchanged counts as damaged
 
 
@@ -197,7 +196,7 @@ def _answers(model: OnnxModel, pictures: list[str], asked: argparse.Namespace) -
     waiting = iter(pictures)
     for group in _batches(prefetch(read, pictures, threads=threads), model.batch_size):
         framed = [one for _, one in group if not isinstance(one, str)]
-        answers = model.answers(framed, asked.top, asked.min_probability)
+        answers = model.answers(framed, Asked(asked.top, asked.min_probability))
         for data, one in group:
             path = next(waiting)
             if isinstance(one, str):
@@ -350,7 +349,7 @@ def _selftest(here: Path) -> int:
     expected = json_value((here / SELFTEST / EXPECTED).read_bytes(), EXPECTED)["pictures"]
     for one in expected:
         framed = model.frame(read_bytes(here / SELFTEST / one["picture"]))
-        answer = next(model.answers([framed], top=len(model.class_names)))
+        answer = next(model.answers([framed], Asked(len(model.class_names))))
         if str(answer.row).partition("-")[0] != one["row"].partition("-")[0]:
             raise ModelFileError(
                 f"{one['picture']} becomes another input here than where the kit was made: install the versions that "

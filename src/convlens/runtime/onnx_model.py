@@ -14,23 +14,23 @@ from convlens.data.image.decode import Pixels
 from convlens.data.image.framing import InputSpec, picture
 from convlens.errors import ModelFileError
 from convlens.records import json_value
-from convlens.runtime.prediction import Outputs, Prediction, row_of
+from convlens.runtime.prediction import Asked, Outputs, Prediction, row_of
 from convlens.text import shown
 
 _KIND = "convlens-onnx"
+MOST_APART = 1e-4  # of a probability, between machines and runtimes
+NEAR = 2 * MOST_APART  # of two probabilities, or of one and its threshold, which may then fall either way
 _VALUES = 300_000  # of a batch's input (two pictures of 224 pixels): more takes more memory and is no faster on CPUs
 
 
 class OnnxModel:
-    """An ONNX file of framed pictures (`images`), as `export` writes it. `name` is what errors call it, `threads` how
+    """An ONNX file of framed pictures (`images`), as `export` writes it: its bytes, and where it lies. `threads` is how
     many cores a batch is worked on with (0: all). Raises ModelFileError."""
 
-    path = Path()  # of the file, where whoever opened it has said
-
-    def __init__(self, data: bytes, name: str, threads: int = 0) -> None:
+    def __init__(self, data: bytes, path: str | Path, threads: int = 0) -> None:
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
+        self.path, name, options = Path(path), shown(path, 200), onnxruntime.SessionOptions()
         options.log_severity_level, options.intra_op_num_threads = 4, threads
         try:
             self.session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
@@ -74,7 +74,7 @@ class OnnxModel:
         found: list[float] = self.run(framed[None])["logits"][0].tolist()
         return found
 
-    def answers(self, framed: list[Pixels], top: int = 3, min_probability: float = 0.0) -> Iterator[Prediction]:
+    def answers(self, framed: list[Pixels], asked: Asked) -> Iterator[Prediction]:
         """The answer to each framed picture, with its row. Raises ModelFileError."""
         for start in range(0, len(framed), self.batch_size):
             part = framed[start : start + self.batch_size]
@@ -87,5 +87,5 @@ class OnnxModel:
                 found["unfamiliar"] if self.tells_unfamiliar else None,
                 found.get("uncertain"),
             )
-            for one, answer in zip(part, said.predictions(self.class_names, top, min_probability), strict=True):
+            for one, answer in zip(part, said.predictions(self.class_names, asked), strict=True):
                 yield replace(answer, row=row_of(one, self.model_sha256, answer))

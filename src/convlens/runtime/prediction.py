@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlens import files
+from convlens.checks import checked, real, whole
 from convlens.text import probability, shown, table_cell
 
 _HALF = 0.5
@@ -121,6 +122,19 @@ def csv_rows(
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What is asked of each picture: how many classes to give, and from which probability (0..1) on an answer counts.
+    Raises UsageError for values out of range."""
+
+    top: int = 3
+    min_probability: float = 0.0
+
+    def __post_init__(self) -> None:
+        checked("top", self.top, whole(1))
+        checked("min_probability", self.min_probability, real(0, 1))
+
+
+@dataclass(frozen=True)
 class Outputs:
     """What a model says of N framed images: probabilities (N, K), labels (N,), and, bool (N,), in which no ink was
     found, which are unfamiliar (None where it cannot tell) and to which a promise gives no answer (None where it has
@@ -132,17 +146,17 @@ class Outputs:
     are_unfamiliar_N: NDArray[np.bool_] | None = None
     are_uncertain_N: NDArray[np.bool_] | None = None
 
-    def predictions(self, class_names: tuple[str, ...], top: int, min_probability: float) -> Iterator[Prediction]:
+    def predictions(self, class_names: tuple[str, ...], asked: Asked) -> Iterator[Prediction]:
         """The answer to each image."""
-        best_NK = np.argsort(-self.p_NK, axis=1, kind="stable")[:, :top]
+        best_NK = np.argsort(-self.p_NK, axis=1, kind="stable")[:, : asked.top]
         for n, (row, order, k) in enumerate(
             zip(self.p_NK.tolist(), best_NK.tolist(), self.labels_N.tolist(), strict=True)
         ):
             is_blank = bool(self.are_blank_N[n])
             unfamiliar = None if self.are_unfamiliar_N is None else bool(self.are_unfamiliar_N[n])
             uncertain = None if self.are_uncertain_N is None else bool(self.are_uncertain_N[n])
-            if min_probability:
-                uncertain = bool(uncertain) or row[k] < min_probability
+            if asked.min_probability:
+                uncertain = bool(uncertain) or row[k] < asked.min_probability
             yield Prediction(
                 None,
                 class_names[k],

@@ -26,17 +26,18 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from convlens.checks import checked, real, whole
 from convlens.errors import ConvlensError, ImageError, UsageError
 from convlens.runtime.kept import is_to_keep, keep_picture
-from convlens.serving.batching import MAX_WAITING, Answered, Asked, Batcher, BusyError
+from convlens.runtime.prediction import Asked
+from convlens.serving.batching import MAX_WAITING, Answered, Batcher, BusyError
+from convlens.serving.bodies import parts_of
 from convlens.serving.described import openapi, page
 from convlens.serving.predictors import Predictor
 from convlens.text import shown
 
 MAX_PICTURE_BYTES, MAX_BATCH_BYTES, MAX_PICTURES = 32 << 20, 64 << 20, 64
 _MAX_HELD_BYTES = 512 << 20  # of bodies, in memory
-_KEPT = 10_000  # requests that are not handed over yet
+_MOST_ENDED = 10_000  # requests whose counts are not handed over yet
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
@@ -86,7 +87,7 @@ class Api:
         spec = self.predictor.spec
         shape = spec.height, spec.width, spec.channels
         for num in (1, 32):
-            list(self.predictor.answers([np.zeros(shape, np.uint8)] * num))
+            list(self.predictor.answers([np.zeros(shape, np.uint8)] * num, Asked()))
         self.is_ready = True
 
     def close(self) -> None:
@@ -163,18 +164,11 @@ class Api:
             await form.close()
 
     async def _parts(self, request: Request, most: int) -> AsyncGenerator[bytes, None]:
-        """The body as it comes. Raises HTTPException 413 as soon as it is larger than `most`, or says that it will be,
-        BusyError where all bodies together are more than is held."""
-        declared, size = request.headers.get("content-length", "0"), 0
-        too_large = HTTPException(413, f"more than {most >> 20} MB: send less")
-        if declared.isascii() and declared.isdigit() and (len(declared) > 15 or int(declared) > most):
-            raise too_large
-        async for part in request.stream():
-            size += len(part)
+        """The body as it comes, counted among all that is held. Raises HTTPException, BusyError where that is too
+        much."""
+        async for part in parts_of(request, most):
             request.state.num_held += len(part)
             self._num_held += len(part)
-            if size > most:
-                raise too_large
             if self._num_held > _MAX_HELD_BYTES:
                 raise BusyError
             yield part
@@ -243,8 +237,7 @@ def _asked(request: Request) -> Asked:
             values[name] = int(text) if name == "top" else float(text)
         except ValueError:
             values[name] = text
-    top = checked("top", values["top"], whole(1, 1_000))
-    return Asked(top, checked("min_probability", values["min_probability"], real(0, 1)))
+    return Asked(**values)
 
 
 def _json(found: Answered) -> dict[str, Any]:
@@ -302,7 +295,7 @@ class _Metrics:
     def count(self, path: str, status: int, seconds: float) -> None:
         """A request that has ended."""
         self._ended.append((path, status, seconds))
-        if self._are_shared or len(self._ended) >= _KEPT:
+        if self._are_shared or len(self._ended) >= _MOST_ENDED:
             self._hand_over()
 
     def _hand_over(self) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from convlens.data.image.decode import Pixels
 from convlens.data.prefetch import is_small
-from convlens.runtime.prediction import Prediction
+from convlens.runtime.prediction import Asked, Prediction
 from convlens.serving.predictors import Predictor
 
 MAX_BATCH, MAX_WAIT_S = 32, 0.005
@@ -24,13 +24,6 @@ MAX_WAITING = 256  # pictures that are decoded, wait or are worked on
 
 class BusyError(Exception):
     """There are as many pictures as may wait."""
-
-
-class Asked(NamedTuple):
-    """How many classes to give, and from which probability on an answer counts."""
-
-    top: int = 3
-    min_probability: float = 0.0
 
 
 class Answered(NamedTuple):
@@ -142,7 +135,7 @@ class Batcher:
                 found[number] = error
         for asked in {batch[number].asked for number in framed}:
             numbers = [number for number in framed if batch[number].asked == asked]
-            answers = self.predictor.answers([framed[number] for number in numbers], *asked)
+            answers = self.predictor.answers([framed[number] for number in numbers], asked)
             for number, answer in zip(numbers, answers, strict=True):
                 found[number] = Answered(answer, framed[number])
         return [found[number] for number in range(len(batch))]

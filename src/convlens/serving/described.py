@@ -80,7 +80,7 @@ def openapi(name: str, predictor: Predictor) -> dict[str, Any]:
             "/predict": post("Classify one picture: the body itself, or a form's file.", _PICTURE, reference),
             "/predict/batch": post("Classify the files of a form, in order.", form, many),
             "/healthz": get("The process lives."),
-            "/readyz": get("It answers (503: it starts, or ends)."),
+            "/readyz": get("It answers."),
             "/metrics": get("For Prometheus."),
         },
         "components": {

@@ -14,7 +14,7 @@ from convlens.data.image.decode import Pixels
 from convlens.data.image.framing import InputSpec
 from convlens.errors import ModelFileError, UsageError
 from convlens.runtime.onnx_model import OnnxModel
-from convlens.runtime.prediction import Prediction, row_of
+from convlens.runtime.prediction import Asked, Prediction, row_of
 from convlens.text import shown
 
 MAX_ONNX_BYTES = 1 << 30
@@ -23,32 +23,29 @@ _OUTPUTS = ("logits", "probabilities", "label", "unfamiliarity", "unfamiliar", "
 
 
 class Predictor(Protocol):
-    """A model as the server asks it. `batch_size` pictures at once are no strain; `model_sha256` is that of the model
-    file, `promise` what it promises, in words."""
+    """A model as the server asks it: `path` is the file that it was opened from, `model_sha256` that of the model file
+    (of which an ONNX file was made), `promise` what it promises, in words."""
 
     path: Path
     class_names: tuple[str, ...]
     spec: InputSpec
     model_sha256: str
     promise: str | None
-    batch_size: int
 
     def frame(self, data: bytes) -> Pixels:
         """The bytes of a picture as the network takes it, uint8 (H, W, C). Raises ImageError."""
 
-    def answers(self, framed: list[Pixels], top: int = 3, min_probability: float = 0.0) -> Iterator[Prediction]:
+    def answers(self, framed: list[Pixels], asked: Asked) -> Iterator[Prediction]:
         """The answer to each framed picture, with its row."""
 
     def logits(self, framed: Pixels) -> list[float]:
         """Those of one framed picture."""
 
 
-def opened(model: Any, device: str | None = "auto", threads: int = 0) -> Predictor:
+def open_predictor(model: Any, device: str | None = "auto", threads: int = 0) -> Predictor:
     """A predictor for an ONNX file, or for whatever `load` takes. Raises ModelFileError, and as `load` does."""
     if isinstance(model, str | Path) and Path(model).suffix.lower() == ".onnx":
-        found = OnnxModel(checked_onnx(Path(model)), shown(model, 200), threads)
-        found.path = Path(model)
-        return found
+        return OnnxModel(checked_onnx(Path(model)), model, threads)
     from convlens.classifier import load
 
     return _TorchPredictor(load(model, device))
@@ -129,16 +126,15 @@ class _TorchPredictor:
         self.class_names, self.spec = classifier.class_names, classifier.card.input_spec
         self.model_sha256 = files.sha256_of_file(classifier.path)
         self.promise = None if classifier.thresholds is None else str(classifier.thresholds)
-        self.batch_size = 256
 
     def frame(self, data: bytes) -> Pixels:
         framed: Pixels = self._classifier.frame(data)
         return framed
 
-    def answers(self, framed: list[Pixels], top: int = 3, min_probability: float = 0.0) -> Iterator[Prediction]:
-        from convlens.classifier import Asked, answers_of
+    def answers(self, framed: list[Pixels], asked: Asked) -> Iterator[Prediction]:
+        from convlens.classifier import answers_of
 
-        for one, answer in zip(framed, answers_of(self._classifier, framed, Asked(top, min_probability)), strict=True):
+        for one, answer in zip(framed, answers_of(self._classifier, framed, asked), strict=True):
             yield replace(answer, row=row_of(one, self.model_sha256, answer))
 
     def logits(self, framed: Pixels) -> list[float]:

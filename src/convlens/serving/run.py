@@ -40,7 +40,7 @@ _NEEDED = {"prometheus_client": "prometheus-client", "python_multipart": "python
 
 @dataclass(frozen=True)
 class Service:
-    """What is served, and how: as `serve` takes it."""
+    """What is served, and how: as `serve` takes it. `sha256` is what a worker's model file must have (None: any)."""
 
     model: Any
     device: str | None = "auto"
@@ -67,10 +67,10 @@ def serve_api(service: Service, door: Door, progress: str | Progress = "auto") -
     door.check()
     token = None if door.no_token else door.token or secrets.token_urlsafe(18)
     with open_progress(progress) as bar, quiet_pillow():
-        from convlens.serving.predictors import opened
+        from convlens.serving.predictors import open_predictor
 
         # Opened here in any case: what is wrong with it is said before anything listens.
-        predictor = opened(service.model, service.device)
+        predictor = open_predictor(service.model, service.device)
         listener = listen(door.host, door.port)
         with closing(listener):
             host = socket.gethostname() if door.host in ("0.0.0.0", "::") else door.host
@@ -146,7 +146,7 @@ def _shared_metrics() -> Iterator[None]:
 
 def _work(service: Service, door: Door, listener: socket.socket, ready: Any) -> None:
     """A worker: its own model, the shared port. The cores are parted among the workers."""
-    from convlens.serving.predictors import opened
+    from convlens.serving.predictors import open_predictor
 
     threads = max(1, (os.cpu_count() or 1) // service.workers)
     os.environ["OMP_NUM_THREADS"] = str(threads)
@@ -157,7 +157,7 @@ def _work(service: Service, door: Door, listener: socket.socket, ready: Any) -> 
     signal.signal(signal.SIGTERM, end)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with quiet_pillow():
-        predictor = opened(service.model, service.device, threads)
+        predictor = open_predictor(service.model, service.device, threads)
         if predictor.model_sha256 != service.sha256:
             raise UsageError("the model file has been changed since the server began")
         _serve(predictor, service, door, door.token, listener, ready.release)
