@@ -35,8 +35,12 @@ train: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
+# Against the wheel, as it is built and installed, not against the source.
 test-all: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m ""
+	rm -rf $(VENV)/wheel $(VENV)/dist
+	$(BIN)/python -m build --no-isolation --outdir $(VENV)/dist . >/dev/null
+	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/wheel $(VENV)/dist/convlens-*.whl
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/$(VENV)/wheel $(BIN)/python -m pytest -n auto -m ""
 
 battery: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.battery

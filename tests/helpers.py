@@ -65,8 +65,8 @@ def splits(dataset: Dataset) -> dict[str, str]:
     return {names[row]: split for split in ("train", "val", "test") for row in dataset.rows(split).tolist()}
 
 
-SOURCE = Path(convlens.__file__).parent
-ROOT = SOURCE.parent.parent
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = Path(convlens.__file__).parent  # of a wheel, in `make test-all`
 COMMANDS = [info.callback.__name__ for info in cli.app.registered_commands if info.callback is not None]
 PLAIN = Recipe(lr=0.02, epochs=2, batch_size=32, precision="float32")
 Tensors = dict[str, np.ndarray[Any, Any]]

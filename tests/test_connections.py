@@ -187,7 +187,7 @@ def test_empty_lines_and_unread_answers_hold_no_place(running: Callable[..., Run
         assert client.recv(1) == b"H"
         while server.server.server_state.connections:
             pass
-    assert (server.limits.counts.too_slow, server.limits.counts.not_http) == (1, 2)
+    assert (server.limits.counts.too_slow, server.limits.counts.not_http) == (2, 0)
 
 
 def test_more_connections_than_places_are_answered(running: Callable[..., Running]) -> None:
@@ -205,7 +205,8 @@ def test_more_connections_than_places_are_answered(running: Callable[..., Runnin
         assert answer(client).startswith(OK), "a known one keeps its place"
     for protocol in list(server.server.server_state.connections):
         assert isinstance(protocol, GuardedProtocol)
-        protocol.opened_s -= 10  # the silent ones have been so for a while
+        is_first = protocol.client == silent[0].getsockname()
+        protocol.opened_s -= 20 if is_first else 10  # the silent ones have been so for a while
     newcomer = server.connect()
     newcomer.sendall(get("/", "Authorization: word"))
     assert answer(newcomer).startswith(OK)
@@ -224,11 +225,53 @@ def test_what_is_no_request_is_one_line_of_json(running: Callable[..., Running])
         get("/", "Content-Length: 3", "Content-Length: 4"),
         get("/", "Content-Length: -3"),
         get("/", "Transfer-Encoding: chunked", body=b"zz\r\n"),
+        get("/", "Content-Length: 3", "Transfer-Encoding: chunked", body=b"3\r\nabc\r\n0\r\n\r\n"),
+        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 30_000,
+        b"GET / HTTP/1.1\r\nX: " + b"y" * 1_000_000,
+        b"GET /" + b"y" * 100_000,
+        b"\r\n" * 500_000,
+        get("/", "Transfer-Encoding: chunked", body=b"1\r\na\r\n0\r\n" + b"X: y\r\n" * 30_000),
         b"GET / HTTP/1.1\r\nno header\r\n\r\n",
     ):
         said = server.said(sent)
         assert b"HTTP/1.1 400" in said and b'{"error": "the request is no HTTP' in said, (sent[:40], said)
-    assert server.limits.counts.not_http == 6 and "6 no HTTP" in str(server.limits.counts)
+    assert server.limits.counts.not_http == 12 and "12 no HTTP" in str(server.limits.counts)
+
+
+def test_requests_sent_together_are_answered_in_order(running: Callable[..., Running]) -> None:
+    """With and without bodies, one unfinished: none has another's answer, and the deadline is the last one's."""
+    server = running(headers_s=5, body_progress_s=0.3)
+    three = get("/", "Content-Length: 2", body=b"ab") + get() + get("/", "Content-Length: 70000", body=bytes(70_000))
+    said = server.said(three + get("/", "Content-Length: 9", body=b"abc"))
+    lengths = [int(part.partition(b"}")[0]) for part in said.split(b'{"length":')[1:]]
+    assert lengths == [2, 0, 70_000] and said.count(b"HTTP/1.1 200") == 3 and said.count(b"HTTP/1.1 408") == 1
+
+
+def test_what_stands_after_a_body_is_no_header(running: Callable[..., Running]) -> None:
+    """Trailers are not taken for headers, so that nobody is let in by one."""
+    server = running(headers_s=5)
+    trailing = b"1\r\na\r\n0\r\nAuthorization: word\r\n\r\n"
+    with closing(server.connect()) as client:
+        client.sendall(get("/", "Transfer-Encoding: chunked", body=trailing))
+        assert b'{"length":1}' in answer(client)
+        (protocol,) = server.server.server_state.connections
+        assert not protocol.is_known
+
+
+def test_another_protocol_is_not_spoken(running: Callable[..., Running]) -> None:
+    """Whoever offers one (Java's client with each first request, curl --http2) is answered in HTTP/1.1, with the body
+    that was sent, in one part or several; the connection goes on. A tunnel is refused."""
+    server = running(headers_s=5)
+    for kind in ("websocket", "h2c"):
+        asked = get("/", "Connection: Upgrade, HTTP2-Settings", f"Upgrade: {kind}", "Content-Length: 3", body=b"abc")
+        for parts in ([asked, asked], [asked[:30], asked[30:-2], asked[-2:]], [asked + get()]):
+            with closing(server.connect()) as client:
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for part in parts:
+                    client.sendall(part)
+                assert b'{"length":3}' in answer(client), parts
+    said = server.said(b"CONNECT there:443 HTTP/1.1\r\nHost: there:443\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 400")
 
 
 def test_what_is_answered_early_is_read_away(running: Callable[..., Running]) -> None:

@@ -11,17 +11,18 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-import h11
 import uvicorn
+from httptools import HttpRequestParser
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from convlens.errors import UsageError
 from convlens.text import shown
@@ -32,6 +33,7 @@ _EVICT_AFTER_S = 0.5  # a connection that has not shown who it is makes room for
 _LINGER_S = 0.2  # so that an answer is read before the connection is reset
 _GRACE_S = 2  # for what is being answered when the server ends
 _TRIED_PORTS = 20
+_MAX_HEAD_BYTES = 1 << 16  # of a request's address and headers
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -71,11 +73,15 @@ def _most_descriptors() -> int:
     return most if most > 0 else 1_000_000  # unlimited
 
 
-class GuardedProtocol(H11Protocol):
+class GuardedProtocol(HttpToolsProtocol):
     """A connection with deadlines. It counts as known once the app has let one of its requests in; those that are not
     known hold at most half of the places."""
 
     limits: Limits
+    _answered: RequestResponseCycle | None = None  # of requests sent together the one under way, `cycle` is the last
+    _stage: Literal["between", "headers", "body"] = "between"  # of the request that comes in
+    _read = _left = b""  # what is being read, and what is then
+    _num_head = _num_unseen = 0  # bytes of its head; bytes of which the parser has made nothing yet
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -90,7 +96,7 @@ class GuardedProtocol(H11Protocol):
     @property
     def is_answering(self) -> bool:
         """Whether a request is there and not answered yet."""
-        return self.cycle is not None and not self.cycle.response_complete
+        return self._answered is not None and not self._answered.response_complete
 
     # ------------------------------------------------------------ deadlines
 
@@ -112,11 +118,12 @@ class GuardedProtocol(H11Protocol):
         self._unset_keepalive_if_required()
         self.is_refused = True
         self.connections.discard(self)
-        is_idle = self.conn.their_state is h11.IDLE
-        has_begun = self.cycle is not None and self.cycle.response_started and not is_idle
-        if self.cycle is not None:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        self.pipeline.clear()
+        has_begun = False
+        if (one := self._answered) is not None:
+            has_begun = one.response_started and (not one.response_complete or self._stage == "body")
+            one.disconnected = True
+            one.message_event.set()
         if self.transport.is_closing():
             return
         if has_begun:
@@ -160,30 +167,94 @@ class GuardedProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         if self.is_refused:
             return
-        super().data_received(data)
+        self._num_unseen += len(data)
+        idle, self.timeout_keep_alive_task = self.timeout_keep_alive_task, None
+        self._left = data
+        while self._left and not self.is_refused:
+            self._read, self._left = self._left, b""
+            super().data_received(self._read)
+        self._read = b""
+        if self._num_unseen > _MAX_HEAD_BYTES and not self.is_refused:
+            self.send_400_response("")
+        if idle is not None:
+            if self._stage == "between" and not self.is_answering and not self.is_refused:
+                self.timeout_keep_alive_task = idle  # empty lines are no request
+            else:
+                idle.cancel()
         self._renew_deadlines()
 
     def _renew_deadlines(self) -> None:
         """After data has come: the deadline is that of headers, of a body, or none while it is answered."""
         if self.is_refused or self.transport.is_closing():
             return
-        is_body = self.conn.their_state is h11.SEND_BODY  # of a request that was answered early, too: it is read away
-        is_between = not self.is_answering and self.conn.their_state is h11.IDLE
-        is_headers = is_between and (self.cycle is None or bool(self.conn.trailing_data[0]))
+        # Of a request that was answered early, too: it is read away. One that waits for another's answer is not read.
+        is_body = self._stage == "body" and self._answered is self.cycle
+        is_first = self._stage == "between" and self.cycle is None
+        is_headers = is_first or (self._stage == "headers" and not self.is_answering)
         if not is_headers:
             self._set("headers", None)
         elif "headers" not in self._deadlines:
             self._unset_keepalive_if_required()
             self._set("headers", self.limits.headers_s)
-        if is_between and not is_headers and self.timeout_keep_alive_task is None:  # empty lines are no request
-            self.timeout_keep_alive_task = self.loop.call_later(self.limits.idle_s, self.timeout_keep_alive_handler)
         self._set("body", self.limits.body_progress_s if is_body else None)
         if not is_body:
             self._set("whole body", None)
         elif "whole body" not in self._deadlines:
             self._set("whole body", self.limits.body_s)
 
+    # What the parser reports. An error raised here is answered as one of its own.
+
+    def on_message_begin(self) -> None:
+        self._stage, self._num_head, self._num_unseen = "headers", 0, 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        self._count_head(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count_head(len(name) + len(value) + 4)
+        if self._stage == "headers":  # what stands after a body is no header, whatever its name
+            super().on_header(name, value)
+
+    def _count_head(self, num: int) -> None:
+        self._num_head += num
+        self._num_unseen = 0
+        if self._num_head > _MAX_HEAD_BYTES:
+            raise ValueError("the headers are too long")
+
+    def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
+        self._stage = "body"
+        super().on_headers_complete()
+        if not self.pipeline:
+            self._answered = self.cycle
+
+    def on_body(self, body: bytes) -> None:
+        self._num_unseen = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
+        self._stage = "between"
+        super().on_message_complete()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """HTTP/1.1 is spoken all the same. The parser took the body for the other protocol: the request is read anew,
+        without the header that asks for one (Java's client sends it with each first request)."""
+        error, method = sys.exception(), self.parser.get_method()
+        if error is None or method == b"CONNECT":
+            self.send_400_response("")
+            return
+        headers = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        head = b"\r\n".join([method + b" " + self.url + b" HTTP/1.1", *headers, b"", b""])
+        self.parser, self._left = HttpRequestParser(self), head + self._read[error.args[0] :]
+
     def on_response_complete(self) -> None:
+        if self.pipeline:
+            self._answered = self.pipeline[-1][0]
         super().on_response_complete()
         self._renew_deadlines()
 
@@ -205,7 +276,7 @@ class GuardedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        if self.is_answering and self.cycle.more_body:  # it will not come any more
+        if self._answered is not None and self.is_answering and self._answered.more_body:  # it will not come any more
             self.turn_away(503, "the server is ending", is_ending=True)
         elif not self.is_refused:
             super().shutdown()

@@ -132,26 +132,35 @@ class _Listener(io.TextIOBase):
 
 
 class NotebookLine(Progress):
-    """One line that updates itself, in a notebook's output cell."""
+    """What is said, and below it one line that updates itself, in a notebook's output cell."""
 
     def __init__(self) -> None:
         from IPython.display import display
 
         self._handle: Any = display({"text/plain": ""}, raw=True, display_id=True)
         self._what, self._total, self._done = "", 0.0, 0.0
+        self._said: list[str] = []
 
     def start(self, what: str, total: float, unit: str = "") -> None:
         self._what, self._total, self._done = what, total, 0.0
+        self._show(f"{what} …")
 
     def advance(self, amount: float = 1, note: str = "") -> None:
         before = int(100 * self._done / max(self._total, 1e-9))
         self._done += amount
         now = int(100 * self._done / max(self._total, 1e-9))
         if now != before:
-            self._handle.update({"text/plain": printable(f"{self._what} {now} % {note}")}, raw=True)
+            self._show(f"{self._what} {now} % {note}")
 
     def line(self, text: str) -> None:
-        self._handle.update({"text/plain": printable(text)}, raw=True)
+        self._said.append(text)
+        self._show()
+
+    def stop(self) -> None:
+        self._show()
+
+    def _show(self, *moving: str) -> None:
+        self._handle.update({"text/plain": "\n".join(map(printable, (*self._said, *moving)))}, raw=True)
 
 
 @contextmanager
@@ -187,4 +196,5 @@ def _make(mode: str) -> Progress:
 def _in_notebook() -> bool:
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
-    return shell is not None and type(shell).__name__ == "ZMQInteractiveShell"
+    # Of a class of their own, which comes from this one, in Colab.
+    return shell is not None and any(kind.__name__ == "ZMQInteractiveShell" for kind in type(shell).__mro__)
