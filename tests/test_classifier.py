@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 import convlens
 from convlens.errors import ConvlensError, ImageError, ModelFileError, RunError, UsageError
 from tests.conftest import Command, shapes
+from tests.helpers import scene
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +154,31 @@ def test_explain_of_a_model_loads_its_weights(run: convlens.Run, workplace: Path
     np.testing.assert_allclose(printed.numpy(), convlens.load(run).logits(x[..., None]), rtol=1e-4, atol=1e-5)
     with pytest.raises(UsageError, match="its own input"):
         convlens.explain(run, classes=3)
+
+
+def test_one_model_in_several_threads(run: convlens.Run) -> None:
+    """As a web server has it: the answers are those of one thread, whether others look into it meanwhile or not."""
+    model, pictures = convlens.load(run), [scene(number, 40) for number in range(12)]
+    alone = [model.predict(one)[0] for one in pictures]
+    with ThreadPoolExecutor(4) as threads:
+        looks = [threads.submit(convlens.look, model, one) for one in pictures[:3]]
+        together = list(threads.map(lambda one: model.predict(one)[0], pictures * 5))
+        assert [one.result().label for one in looks] == [one.label for one in alone[:3]]
+    assert together == alone * 5
+
+
+def test_features_of_a_layer(run: convlens.Run) -> None:
+    """For many pictures the values that `look` shows of one; what there is where there is no such layer."""
+    model = convlens.load(run)
+    framed = np.stack([model.frame(scene(number, 40)) for number in range(5)])
+    for layer in convlens.look(model, scene(3, 40)).layers:
+        found = model.features(framed, layer.address)
+        assert found.shape == (5, *layer.values.shape) and found.dtype == np.float32
+        np.testing.assert_allclose(found[3], layer.values, rtol=1e-5, atol=1e-5)
+    with pytest.raises(UsageError, match="there is no layer '99': there are 0, 1"):
+        model.features(framed, "99")
+    with pytest.raises(UsageError, match="framed images are uint8"):
+        model.features(framed.astype(np.float32), "0")
 
 
 def test_repr_of_a_classifier(run: convlens.Run) -> None:

@@ -67,11 +67,29 @@ def test_paths_and_files(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="exists already"):
         model.save(tmp_path / "m.safetensors")
     found = convlens.predict(tmp_path / "m.safetensors", paths[:5], progress="none")
-    again = ConvlensClassifier.load(tmp_path / "m.safetensors", classes=model.classes_)
-    assert (again.predict(paths) == model.predict(paths)).all()
-    assert [model.classes_[int(one.label)] for one in found] == model.predict(paths[:5]).tolist()
+    again = ConvlensClassifier.load(tmp_path / "m.safetensors")
+    assert (again.predict(paths) == model.predict(paths)).all() and again.score(paths, y) == model.score(paths, y)
+    assert np.array_equal(again.predict_proba(paths), model.predict_proba(paths))
+    assert [one.label for one in found] == model.predict(paths[:5]).tolist()
+    others = ConvlensClassifier.load(tmp_path / "m.safetensors", classes=["z", "a"])
+    assert set(others.predict(paths)) <= {"a", "z"} and others.classes_.tolist() == ["a", "z"]
+    assert np.array_equal(others.predict_proba(paths)[:, ::-1], model.predict_proba(paths))
     with pytest.raises(UsageError, match="has 2 classes, `classes` 3"):
         ConvlensClassifier.load(tmp_path / "m.safetensors", classes=list("abc"))
+
+
+@pytest.mark.parametrize("labels", [[10, 2, -5], [-1.0, 10.0, 2.0], ["bee", "Ant", "10"], [True, False]])
+def test_saved_labels_come_back(tmp_path: Path, labels: list[Any]) -> None:
+    """Whatever kind they are, in an order in which text and numbers are sorted otherwise."""
+    x, y = shapes(90)
+    truth = np.array(labels)[y % len(labels)]
+    model = ConvlensClassifier(**QUICK).fit(x, truth)
+    model.save(tmp_path / "m.safetensors")
+    again = ConvlensClassifier.load(tmp_path / "m.safetensors")
+    assert again.classes_.tolist() == model.classes_.tolist() == sorted(set(truth.tolist()))
+    assert np.array_equal(again.predict_proba(x), model.predict_proba(x))
+    assert (again.predict(x) == model.predict(x)).all() and again.predict(x).dtype.kind == truth.dtype.kind
+    assert convlens.load(tmp_path / "m.safetensors").predict(x[0])[0].label == str(model.predict(x[:1])[0])
 
 
 @pytest.mark.slow

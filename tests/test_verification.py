@@ -15,6 +15,7 @@ import pytest
 
 import convlens
 from convlens.data.packed.dataset import Dataset
+from convlens.data.packed.options import PackOptions
 from convlens.data.packed.pack import open_data, reopen
 from convlens.errors import ConvlensError, UsageError
 from convlens.evaluation.test_ledger import ledger_path
@@ -105,6 +106,21 @@ def test_reports_with_exclusions_labels_and_views_are_confirmed(workplace: Path)
         convlens.verify("labels.html", progress="none")
     with pytest.raises(UsageError, match="is of no labels file"):
         convlens.verify("views.html", labels="labels.csv", progress="none")
+
+
+def test_reports_of_trainings_with_a_labels_file_are_confirmed(workplace: Path) -> None:
+    """A run trained by changed labels has a report that says so, of validation or of its folds: it is confirmed as it
+    is."""
+    root = folder(workplace / "data", range(60))
+    name = next(iter(splits(open_data(root, PackOptions((16, 16))))))
+    label = Path(name).parts[0]
+    other = {"ant": "bee", "bee": "ant"}[label]
+    Path("labels.csv").write_text(f"path,label,decision,new_label\n{name},{label},change,{other}\n", encoding="utf-8")
+    for options in ({"folds": 2}, {"val_frac": 0.3}):
+        run = trained(root, size=16, labels="labels.csv", **options)
+        assert "1 label of the whole data changed" in (run.path / "report.html").read_text(encoding="utf-8")
+        found = convlens.verify(run, progress="none")
+        assert found.is_confirmed, str(found)
 
 
 def open_again(run: Run) -> Dataset:

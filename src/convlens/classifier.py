@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from convlens import files, modelfile
+from convlens.architecture.windows import nodes_by_address
 from convlens.checks import checked, choice
 from convlens.data.image.decode import Pixels, pixels_of, quiet_pillow, read_bytes
 from convlens.data.image.framing import InputSpec, fit, picture
@@ -31,7 +32,7 @@ from convlens.metrics import Scaling, softmax
 from convlens.modelfile import ModelCard
 from convlens.network.build import Network, build, copy_into
 from convlens.network.compute import MEMORY_FORMATS, resolve_compute, resolve_device, settled
-from convlens.network.forward import outputs_of
+from convlens.network.forward import ONE_AT_A_TIME, outputs_of, values_at
 from convlens.network.pretrained import model_path
 from convlens.progress import Progress, open_progress
 from convlens.recipe import VIEWS
@@ -133,8 +134,27 @@ class Classifier:
     def outputs(
         self, images_NHWC: Pixels | ImageRows, addresses: Sequence[str]
     ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
-        """The logits, and of the layers with these addresses the statistics of their channels, float32 (N, S)
-        (`network/forward.py`). Raises UsageError, ModelFileError."""
+        """The logits, and of the layers with these addresses the statistics of their channels, float32 (N, S): the
+        means of its maps and then their standard deviations, or its values where it has no maps. For the values
+        themselves there is `features`. Raises UsageError, ModelFileError."""
+        self._check_framed(images_NHWC)
+        with ONE_AT_A_TIME, settled(resolve_compute(self.device, "float32")):
+            logits, statistics = outputs_of(self.network, images_NHWC, views=self.views, addresses=addresses)
+        if not np.isfinite(logits).all():
+            raise ModelFileError(f"{shown(self.path, 200)} gives values that are not finite: it cannot be used")
+        return logits, statistics
+
+    def features(self, images_NHWC: Pixels | ImageRows, address: str) -> NDArray[np.float32]:
+        """The values of one layer, float32 (N, C, H, W) or (N, F), for framed images, uint8 (N, H, W, C), as `frame`
+        gives them; `address` is one that `explain` prints. Raises UsageError."""
+        self._check_framed(images_NHWC)
+        nodes = nodes_by_address(self.network.plan)
+        if str(address) not in nodes:
+            raise UsageError(f"there is no layer {shown(address, 40)!r}: there are {shown(', '.join(nodes), 400)}")
+        with ONE_AT_A_TIME, settled(resolve_compute(self.device, "float32")):
+            return values_at(self.network, images_NHWC, str(address))
+
+    def _check_framed(self, images_NHWC: Pixels | ImageRows) -> None:
         spec = self.card.input_spec
         if isinstance(images_NHWC, np.ndarray):
             size = (spec.height, spec.width, spec.channels)
@@ -143,11 +163,6 @@ class Classifier:
                     f"framed images are uint8 (N, {', '.join(map(str, size))}), as `frame` gives each, not "
                     f"{images_NHWC.dtype} {images_NHWC.shape}: `predict` takes pictures as they are"
                 )
-        with settled(resolve_compute(self.device, "float32")):
-            logits, statistics = outputs_of(self.network, images_NHWC, views=self.views, addresses=addresses)
-        if not np.isfinite(logits).all():
-            raise ModelFileError(f"{shown(self.path, 200)} gives values that are not finite: it cannot be used")
-        return logits, statistics
 
     def probabilities(self, logits_NK: NDArray[np.floating]) -> NDArray[np.float64]:
         """What the logits come to, float64 (N, K), each row summing to 1."""

@@ -205,6 +205,7 @@ def _train_new(request: TrainRequest, out: str | Path | None, watch: Watch) -> R
         measured: dict[str, Any] = {}
         logits_NK = None
         if training_plan.folds is not None:
+            _announce_folds(training_plan, watch.bar)
             training_plan, measured, logits_NK = _cross_validated(training_plan, watch.bar)
         # From here on there is a run to end well: whoever handles signals hears it by being asked.
         ended = watch.is_stopped()
@@ -305,6 +306,13 @@ def _measure_curve(training_plan: TrainingPlan, run: Run, bar: Progress) -> None
         curve.forecast,
         curve.num_held_out,
     )
+
+
+def _announce_folds(training_plan: TrainingPlan, bar: Progress) -> None:
+    folds = training_plan.folds or 0
+    seconds = folds * (training_plan.expected_s or 0.0)  # each of them learns from a part of the images
+    about = f", in all about {seconds:.0f} s if this machine does nothing else" if seconds >= 1 else ""
+    bar.line(f"{folds + 1} trainings: one without each of {folds} folds, then one on all images{about}")
 
 
 def _cross_validated(
@@ -475,7 +483,9 @@ def _check_data(dataset: Dataset, parent: Parent | None, recipe: Recipe, bar: Pr
     if opens_test and dataset.counts["test"] == 0:
         raise DataError(f"{dataset.name} has no test images: leave `test` away")
     if recipe.patience and dataset.counts["val"] == 0:
-        raise UsageError("patience looks at validation images, and there are none: leave it away, or `val_frac`")
+        raise UsageError(
+            "patience looks at validation images, and there are none: set some aside (`val_frac`), or leave it away"
+        )
 
 
 def plan_of(run: Run, request: TrainRequest, bar: Progress) -> TrainingPlan:

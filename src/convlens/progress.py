@@ -137,7 +137,9 @@ class NotebookLine(Progress):
     def __init__(self) -> None:
         from IPython.display import display
 
-        self._handle: Any = display({"text/plain": ""}, raw=True, display_id=True)
+        self._handle: Any = display(  # type: ignore[no-untyped-call, unused-ignore]  # it has no types
+            {"text/plain": ""}, raw=True, display_id=True
+        )
         self._what, self._total, self._done = "", 0.0, 0.0
         self._said: list[str] = []
 

@@ -21,7 +21,6 @@ from convlens.data.packed.dataset import DataIdentity
 from convlens.errors import ModelFileError, RecordError, RunError, StorageError, UsageError
 from convlens.metrics import MAY_COUNT_SEEN, LearningCurve, Score
 from convlens.modelfile import ParentFacts
-from convlens.presets import PRESETS
 from convlens.recipe import Recipe
 from convlens.records import (
     Amount,
@@ -121,6 +120,7 @@ class LogLine(Record, frozen=True, kw_only=True):
     epoch: Amount | None = None
     lr: Amount | None = None
     val: Score | None = None
+    calibrated_val_loss: Amount | None = None
     train_s: Amount | None = None
 
 
@@ -176,8 +176,9 @@ class Run:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """The log, one dictionary an epoch: step, epoch, lr, loss, val … `val` is None of epochs that did not end with
-        a validation: as many do as cost little, with `patience` each."""
+        """The log, one dictionary an epoch: step, epoch, lr, `loss` (of training, of smoothed labels where the recipe
+        smooths them), `val` (the score, None of epochs that did not end with a validation: as many do as cost little,
+        with `patience` each), and with `patience` `calibrated_val_loss`: the epoch that has the least is kept."""
         return [line.to_json() for line in self._log() if line.epoch is not None]
 
     @property
@@ -213,6 +214,7 @@ class Run:
             ("trained for", f"{record.train_s:.1f} s{rate}"),
         ]
         rows += [("warm start", record.parent.path)] if record.parent else []
+        rows += [("kept", kept)] if (kept := self.kept_epoch) else []
         rows += [("validation", str(self.val))] if self.val else []
         rows += [("test", str(self.test))] if self.test else []
         if self.cross_validation:
@@ -223,12 +225,25 @@ class Run:
         return [*rows, ("warning", warning)] if (warning := self.warning) else rows
 
     @property
+    def kept_epoch(self) -> str | None:
+        """Which epoch's weights patience kept, in words; None without patience, or of logs of before."""
+        logged = [line for line in self._log() if line.epoch is not None]
+        known = [line for line in logged if line.calibrated_val_loss is not None]
+        if not self.record.recipe.get("patience") or not known or len(known) < len(logged):
+            return None
+        best = min(known, key=lambda line: line.calibrated_val_loss or 0.0)
+        ended = ", stopped early" if self.record.step < self.record.num_steps else ""
+        return (
+            f"epoch {best.epoch or 0:.0f} of {len(logged)} trained{ended}: the lowest calibrated validation loss "
+            f"({best.calibrated_val_loss:.4f})"
+        )
+
+    @property
     def has_hardly_learned(self) -> bool:
-        """Whether a time was too short to learn from each image once."""
+        """Whether a time that was asked for was too short to learn from each image once."""
         record = self.record
-        usual = PRESETS[record.preset].recipe.epochs if record.preset in PRESETS else 1.0
-        is_short = 0 < record.recipe.get("epochs", 1) < min(1.0, usual) and "epochs" not in record.pinned
-        return is_short and record.status == "complete"
+        is_short = "time" in record.pinned and 0 < record.recipe.get("epochs", 1) < 1
+        return is_short and "epochs" not in record.pinned and record.status == "complete"
 
     @property
     def warning(self) -> str | None:

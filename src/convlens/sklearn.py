@@ -5,9 +5,11 @@ Owns how feature matrices become pictures, and a fitted model that travels as th
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,13 +110,10 @@ class ConvlensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         options = {name: getattr(self, name) for name in ("preset", "architecture", "augment", "size", "channels")}
         options |= {"framing": self.framing, "device": self.device, "seed": self._seed()}
         val_frac = (0.1 if len(y) >= _AUTOMATIC else 0.0) if self.val_frac is None else self.val_frac
-        # Names in the order of the numbers, so that probabilities stand in the order of `classes_`.
-        width = len(str(len(self.classes_)))
-        names = np.array([f"{number:0{width}}" for number in range(len(self.classes_))])
         progress = "auto" if self.verbose else "none"
         with files.temporary_folder() as folder:
             run = train(
-                {"train": (self._pictures(X), names[numbers])},
+                {"train": (self._pictures(X), np.array([str(one) for one in self.classes_])[numbers])},
                 out=folder / "run",
                 recipe={**dict(self.recipe or {}), **given},
                 val_frac=val_frac,
@@ -123,7 +122,8 @@ class ConvlensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             )
             self.model_bytes_ = files.read_regular(run.model, 1 << 32)
         self.__dict__.pop("_classifier", None)
-        _ = self.classifier_  # now, so that predicting changes nothing
+        names = self.classifier_.class_names  # now, so that predicting changes nothing
+        self.columns_ = np.array([names.index(normalize("NFC", str(one))) for one in self.classes_])
         return self
 
     def _seed(self) -> int:
@@ -171,7 +171,7 @@ class ConvlensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         for start in range(0, len(pictures), _BATCH):
             framed = np.stack([classifier.frame(one) for one in pictures[start : start + _BATCH]])
             found.append(classifier.probabilities(classifier.logits(framed)))
-        return np.concatenate(found) if found else np.zeros((0, len(self.classes_)))
+        return np.concatenate(found)[:, self.columns_] if found else np.zeros((0, len(self.classes_)))
 
     @property
     def classifier_(self) -> Classifier:
@@ -211,15 +211,18 @@ class ConvlensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
     @classmethod
     def load(cls, model: Any = "last", classes: Any = None) -> Self:
-        """A fitted estimator of a model file or run. `classes` are the labels in the order of its classes, where they
-        are not to be the names. Raises as `convlens.load` does, UsageError."""
+        """A fitted estimator of a model file or run. `classes` are the labels in the order of its classes; by default
+        the names of its classes, or where all of them are written numbers, those numbers. Raises as `convlens.load`
+        does, UsageError."""
         classifier = load(model)
         found = cls()
         found.model_bytes_ = files.read_regular(classifier.path, 1 << 32)
-        found.classes_ = np.asarray(classifier.class_names if classes is None else classes)
-        if len(found.classes_) != len(classifier.class_names):
+        labels = _labels_of(classifier.class_names) if classes is None else np.asarray(classes)
+        found.classes_, found.columns_ = np.unique(labels, return_index=True)
+        if not len(labels) == len(found.classes_) == len(classifier.class_names):
+            num = f"{len(classifier.class_names):,} classes"
             raise UsageError(
-                f"the model has {len(classifier.class_names):,} classes, `classes` {len(found.classes_):,}"
+                f"the model has {num}, `classes` {len(labels):,} labels, {len(found.classes_):,} different"
             )
         found.low_high_ = None
         return found
@@ -235,6 +238,15 @@ class ConvlensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         tags.input_tags.string = True
         tags.non_deterministic = False
         return tags
+
+
+def _labels_of(names: Sequence[str]) -> NDArray[Any]:
+    """Labels whose text is what the classes are called: a model file knows texts alone."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            if all(str(kind(name)) == name for name in names):
+                return np.array([kind(name) for name in names])
+    return np.array([name == "True" for name in names]) if set(names) == {"False", "True"} else np.array(names)
 
 
 def _are_pictures(X: Any) -> bool:

@@ -445,12 +445,12 @@ def test_a_time_that_is_too_short_is_no_success(workplace: Path, capfd: pytest.C
     """Less than an epoch, because of the time alone: the summary and every list say that it has hardly learned."""
     run = trained(folder(workplace / "data", range(60)), size=16)
     record = json.loads((run.path / "run.json").read_text())
-    update_record(run.path, recipe=record["recipe"] | {"epochs": 0.02}, pinned=[])
+    update_record(run.path, recipe=record["recipe"] | {"epochs": 0.02}, pinned=["time"])
     short = convlens.Run(run.path)
     assert "2.0 % of the training images alone" in str(short.warning) and "the time was too short" in str(short)
-    update_record(run.path, recipe=record["recipe"] | {"epochs": 0.5}, preset="fast")
+    update_record(run.path, pinned=[])
     assert not convlens.Run(run.path).has_hardly_learned, "as the preset has it"
-    update_record(run.path, preset=None, pinned=["epochs"])
+    update_record(run.path, pinned=["time", "epochs"])
     assert not convlens.Run(run.path).has_hardly_learned, "as it was asked for"
 
 

@@ -87,6 +87,28 @@ def test_each_look_at_test_is_written_down(trained: dict[str, convlens.Run], wor
     assert len(Ledger.read().lines) == 2 and "on this test set 2 times" in str(found) and "of 2 plans" in str(found)
 
 
+def test_a_table_and_a_folder_name_one_file_differently(folder: Path, tmp_path: Path) -> None:
+    """Before and after data were mended: files are known by what they are. Of trainings that patience ended it is said
+    what was asked of them, not how long each went on."""
+    names = [path.relative_to(folder.parent) for path in sorted(folder.rglob("*.png"))][::5]
+    table = folder.parent / "table.csv"
+    table.write_text("path,label,group\n" + "".join(f"{n},{n.parts[1]},{n}\n" for n in names), encoding="utf-8")
+    options: dict[str, Any] = {"architecture": TINY, "size": 16, "channels": 1, "progress": "none"}
+    both = [
+        convlens.train(data, folds=2, recipe=QUICK.replace(epochs=1), out=tmp_path / data.name, **options)
+        for data in (folder, table)
+    ]
+    for pair in (both, both[::-1]):
+        assert convlens.compare(pair, split="folds", progress="none").n == len(names)
+    early = [
+        convlens.train(folder, recipe=QUICK.replace(epochs=9, patience=1, lr=lr), out=tmp_path / str(lr), **options)
+        for lr in (0.5, 0.01)
+    ]
+    found = convlens.compare(early, split="val", progress="none")
+    (note,) = (note for note in found.notes if "they differ in" in note)
+    assert "lr 0.5, 0.01" in note and "epochs" not in note
+
+
 def test_seeds_of_one_plan_are_one_group(trained: dict[str, convlens.Run]) -> None:
     """Folders of runs are plans: mean over seeds, and a pair of plans, not of models."""
     folders = [trained[name].path.parent for name in ("good0", "weak0")]

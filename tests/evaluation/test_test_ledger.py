@@ -169,8 +169,15 @@ def test_the_same_pictures_are_one_test_set(workplace: Path) -> None:
     for number, options in enumerate((PackOptions((16, 16)), *others), 1):
         openings = open_test(open_data(root, options), f"conv({number}, 3) {net}", recipe, 0)[1]
         assert (openings.count, openings.num_plans) == (number, number)
-    merged = open_data(root, PackOptions((16, 16))).merged()  # as folds have it
-    assert sketch(merged) == sketch(small) != ""
+    merged = open_data(root, PackOptions((16, 16))).merged()  # as folds have it, which look at all
+    assert sketch(merged) != sketch(small) != ""
+    assert open_test(merged, net, recipe, 0)[1].count == 4
+    table = "path,label,group\n" + "".join(f"{one.path},{one.label},{one.path}\n" for one in small.samples())
+    (root / "groups.csv").write_text(table)
+    grouped = open_data(root / "groups.csv", PackOptions((16, 16)))  # as `check --write-groups` makes one
+    assert grouped.opened_keys().tolist() != small.opened_keys().tolist()
+    assert open_test(grouped, net, recipe, 0)[1].count == 2, "other test images, but folds looked at them all"
+    assert open_test(grouped.merged(), net, recipe, 0)[1].count == 6
     other = folder(workplace / "other", range(1_000, 1_300))
     assert open_test(open_data(other, PackOptions((16, 16))), net, recipe, 0)[1].count == 1
     x, y = np.random.default_rng(0).integers(0, 256, (300, 8, 8), dtype=np.uint8), np.arange(300) % 2

@@ -10,8 +10,8 @@ from torch import Tensor
 
 import convlens
 from convlens.architecture import parse, plan
-from convlens.lens.attribution import STEPS, integrated_gradients, occlusion, patches
-from convlens.lens.looking import baseline_of
+from convlens.lens.attribution import STEPS, attribution, integrated_gradients, occlusion, patches
+from convlens.lens.looking import baseline_of, subject_of
 from convlens.network.grad_cam import grad_cam, resized
 from convlens.presets import PRESETS
 from tests.lens.test_arithmetic import made
@@ -48,6 +48,21 @@ def test_attributions_are_captums(preset: str) -> None:
     np.testing.assert_allclose(
         grad_cam(forward, layer, x, torch.tensor([4]))[0], expected[0].detach().numpy(), rtol=1e-5
     )
+
+
+def test_one_class_rather_than_another(toy: convlens.Run, picture: NDArray[np.uint8]) -> None:
+    """Integrated gradients and occlusion of a difference of logits are the differences of theirs."""
+    classifier, *_ = subject(toy, picture)
+    one = subject_of(classifier, classifier.frame(picture))
+    for method in ("integrated_gradients", "occlusion"):
+        found, first, second = (attribution(one, method, *pair) for pair in ((0, 2), (0, None), (2, None)))
+        assert found is not None and first is not None and second is not None
+        np.testing.assert_allclose(found, first - second, atol=1e-5 * np.abs(first).max())
+    features = convlens.look(toy, picture, label=0, versus="2")
+    assert features.versus == 2 and "explained: 0 (" in str(features) and "rather than 2 (" in str(features)
+    assert all("for 0 rather than 2" in panel.under for panel in features._content().panels[2:5])
+    with pytest.raises(convlens.UsageError, match=r"versus.*must be another class"):
+        convlens.look(toy, picture, label=1, versus=1)
 
 
 def test_occlusion_by_brute_force(toy: convlens.Run, picture: NDArray[np.uint8]) -> None:

@@ -38,7 +38,7 @@ def test_features(toy: convlens.Run, picture: NDArray[np.uint8]) -> None:
     empty = replace(features.layers[2], values=np.zeros((5, 2, 2), np.float32))
     assert "5 of 5 maps all zero for this picture" in str(replace(features, layers=(empty,)))
     assert ("explained: 0 (" in str(features) and "is not the answer" in str(features)) or features.label == "0"
-    assert all("0" in panel.name for panel in features._content().panels[2:5]), "each says what it explains"
+    assert all(" 0" in panel.under for panel in features._content().panels[2:5]), "each says what it explains"
     nothing = replace(features, grad_cam=np.full((16, 16), 1e-12, np.float32))
     assert "nothing in the maps of layer 5 speaks for it" in str(nothing)
     (cam,) = [panel for panel in nothing._content().panels if panel.name.startswith("Grad-CAM")]

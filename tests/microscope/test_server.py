@@ -192,6 +192,8 @@ def test_attribution(toy: Server) -> None:
     """The three methods come as one map of the picture's size."""
     number = toy.post("/api/see", picture_bytes())["id"]
     for method in ("grad_cam", "integrated_gradients", "occlusion"):
+        found = toy.get(f"/api/attribution?id={number}&method={method}&label=1&versus=0")
+        assert found["versus"] == 0
         found = toy.get(f"/api/attribution?id={number}&method={method}&label=1")
         assert found["arrays"]["map"].shape == (16, 16) and np.isfinite(found["arrays"]["map"]).all()
 

@@ -81,11 +81,13 @@ def test_its_commands_run(tmp_path: Path) -> None:
     programs = tmp_path / "bare" / "bin"
     if not programs.is_dir():
         pytest.skip("the container's commands are those of Linux")
-    pip = [programs / "python", "-m", "pip", "--disable-pip-version-check"]
-    probe = subprocess.run([*pip, "download", "--no-deps", "-q", "-d", tmp_path / "probe", "filelock"], check=False)
+    pip = [str(programs / "python"), "-m", "pip", "--disable-pip-version-check"]
+    probe = subprocess.run(
+        [*pip, "download", "--no-deps", "-q", "-d", str(tmp_path / "probe"), "filelock"], check=False
+    )
     if probe.returncode:
         pytest.skip("no package index can be reached")
-    subprocess.run([*pip, "wheel", "-q", "--no-deps", "-w", place, ROOT], check=True)
+    subprocess.run([*pip, "wheel", "-q", "--no-deps", "-w", str(place), str(ROOT)], check=True)
     (wheel,) = place.glob("convlens-*.whl")
     steps = dict(instructions())["RUN"].replace("/srv/convlens-*.whl", str(wheel)).split("&&")
     for step in steps:

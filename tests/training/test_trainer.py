@@ -56,6 +56,12 @@ def test_patience_keeps_the_best_weights(workplace: Path) -> None:
     assert card.training is not None and card.training.weights == "best"
     assert card.training.step == run.history[best]["step"]
     assert run.val is not None and run.val.loss == losses[best]
+    calibrated = [line["calibrated_val_loss"] for line in run.history]
+    assert int(np.argmin(calibrated)) == best, "what it is decided by stands in the history"
+    assert (
+        run.kept_epoch == f"epoch {best + 1} of {best + 4} trained, stopped early: the lowest calibrated "
+        f"validation loss ({calibrated[best]:.4f})"
+    )
     assert convlens.evaluate(run, split="val", progress="none").score.loss == pytest.approx(losses[best], rel=1e-5)
     with pytest.raises(UsageError, match="validation"):
         trained((x, y), architecture=TINY, recipe=recipe, val_frac=0)

@@ -198,6 +198,10 @@ class _Windowed(Layer):
     def rounds_up(self) -> bool:
         return bool(getattr(self, "ceil_mode", False))
 
+    def doubt(self) -> str:
+        """What may be meant otherwise, in words."""
+        return ""
+
     def beyond(self) -> str:
         """What lies in the padding, in words."""
         return "zeros"
@@ -228,7 +232,7 @@ class _Windowed(Layer):
                 padded = f" ({by(fitting)} with its padding)" if fitting != size else ""
                 raise MisfitError(
                     f"its window of {by(self.spans())} does not fit the {by(size)} map that comes in{padded}; "
-                    f"at most {by(fitting)} would fit"
+                    + "; ".join(filter(None, [f"at most {by(fitting)} would fit", self.doubt()]))
                 )
             steps = -(-(room - span) // stride) if self.rounds_up() else (room - span) // stride
             if self.rounds_up() and steps * stride >= n + before:
@@ -284,6 +288,9 @@ class _Windowed(Layer):
         return counts[0], counts[1]
 
 
+_MANY = 6  # from here on a kernel with a stride may be meant as channels
+
+
 @dataclass(frozen=True)
 class Conv(_Windowed):
     """torch.nn.Conv2d. `padding='same'` puts the odd row or column below and to the right, as torch does."""
@@ -298,6 +305,17 @@ class Conv(_Windowed):
     groups: Size = argument(check_size, 1)
     bias: bool = argument(check_boolean, True)
     padding_mode: str = argument(check_choice("zeros", "reflect", "replicate", "circular"), "zeros")
+
+    def doubt(self) -> str:
+        # torch's order is (in, out, kernel).
+        kernel, stride = self.kernel_size, self.stride
+        if not isinstance(kernel, int) or not isinstance(stride, int) or not 1 < stride < kernel or kernel < _MANY:
+            return ""
+        filters = "1 filter" if self.out_channels == 1 else f"{self.out_channels} filters"
+        return (
+            f"{self} has {filters} of {kernel}×{kernel} at stride {stride}; if {kernel} filters of {stride}×{stride} "
+            f"are meant: conv({kernel}, {stride}), how many channels come in is known"
+        )
 
     def beyond(self) -> str:
         words = {"reflect": "mirrored values", "replicate": "repeated edge values"}

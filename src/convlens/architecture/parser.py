@@ -220,7 +220,8 @@ class _Parser:
             constants = {"True": True, "False": False, "None": None}
             if token.text in constants:
                 return constants[token.text]
-            hint = did_you_mean(token.text, (*WORDS, *constants)) or f"; the words are {' and '.join(WORDS)}"
+            hint = did_you_mean(token.text, (*WORDS, *constants))
+            hint = hint or f"; a text stands in quotes ('{shown(token.text, 20)}'), the words are {' and '.join(WORDS)}"
             raise self.error(f"{shown(token.text, 40)!r} is not a value{hint}", token.column)
         if token.kind == "(":
             first = self.number(self.take("number", "in a pair"))

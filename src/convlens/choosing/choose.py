@@ -32,7 +32,7 @@ from convlens.choosing.pretrained import choose_head, starts_pretrained
 from convlens.choosing.previews import is_grey_inside
 from convlens.choosing.probe import Material, material_of
 from convlens.choosing.sizes import MANY_TIMES, SIDES, best_of, sample_of, try_sizes
-from convlens.choosing.speed import rate_of
+from convlens.choosing.speed import busy_note, rate_of
 from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.headers import DEFAULT_SIDE, Headers, is_mostly_ink, read_headers
 from convlens.data.packed.pack import is_packed, open_data
@@ -266,8 +266,8 @@ class _Choosing(Choosing):
             self.expected_s = seconds = recipe.epochs * num_images / rate
             growing = f", images growing from {recipe.grow_from:g} of their sides" if recipe.grow_from < 1 else ""
             self.say(
-                f"batch {recipe.batch_size}, {recipe.epochs:g} epochs{growing}: {num_images:,} images take about "
-                f"{max(1.0, seconds):.0f} s at {_round(rate):,} images/s"
+                f"batch {recipe.batch_size}, {recipe.epochs:g} epochs{growing}: if this machine does nothing else, "
+                f"{num_images:,} images take about {max(1.0, seconds):.0f} s at {_round(rate):,} images/s{busy_note()}"
             )
         self.fill(recipe=recipe)
 

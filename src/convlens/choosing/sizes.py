@@ -104,7 +104,7 @@ def try_sizes(
             enough, first = images_in(seconds, rate), rate
         epochs = min(plan.recipe.epochs, max(1.0, enough / len(material.rows)))
         bar.start(f"trying {side} px", 1, unit="trainings")
-        trial = material.try_out(replace(plan, recipe=plan.recipe.replace(epochs=epochs)))
+        trial = material.try_out(replace(plan, recipe=plan.recipe.replace(epochs=epochs)), bar)
         tried.append(Tried(side, trial, plan.recipe.epochs * dataset.counts["train"] * factor / rate))
         if _SLOW * rate < first:
             break  # the next size would take longer still

@@ -7,6 +7,7 @@ the same answer tomorrow.
 """
 
 import math
+import os
 import platform
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +21,7 @@ from convlens.choosing.probe import Material
 from convlens.errors import ConvlensError, DivergedError
 from convlens.network.compute import Compute, versions
 from convlens.records import Amount, Name, Record, read_document, write_sealed
+from convlens.text import counted
 from convlens.training.fit import fit
 from convlens.training.plan import TrainingPlan
 
@@ -30,6 +32,7 @@ _CODE = 2  # raised where steps come to take another time by what is written her
 _FEWER, _LONG_S = 3, 1.5  # so many are enough where they have taken so long
 _OPERATIONS = 3  # forward, and two backward, a layer
 _CPUINFO = Path("/proc/cpuinfo")
+_BUSY = 1.5  # jobs a core
 _PLAUSIBLE = (0.8, 1.2)  # times the modelled seconds: what the clock says beyond it comes from another process
 
 
@@ -109,6 +112,15 @@ def _rate_at(material: Material, plan: TrainingPlan, share: float, *, by_clock: 
         return recipe.batch_size / found
 
     return remembered(work, plan.compute, measure)
+
+
+def busy_note() -> str:
+    """That the machine has more to do now than it has cores for, in words, where the system says so. Nothing is chosen
+    by it."""
+    load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, os.cpu_count() or 1
+    if load < _BUSY * cores:
+        return ""
+    return f"; now {load:.0f} jobs share its {counted(cores, 'core')}, and it takes longer"
 
 
 def _steps_s(material: Material, plan: TrainingPlan) -> list[float]:

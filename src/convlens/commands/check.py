@@ -161,3 +161,5 @@ def _print(findings: Findings) -> None:
         tables.print_text("\nwhat copies across splits are worth, on the test images:")
         tables.print_rows([(f"  {what}", str(score)) for what, score in findings.control])
     tables.print_text(f"\n{findings.verdict}")
+    if findings.suspects is None and findings.shift is None:
+        tables.print_text("labels that networks would contradict were not looked for: --labels trains some that do")

@@ -33,6 +33,7 @@ def look(
     layers: Annotated[str | None, flag(_LAYERS, show_default="all; of more than 40 one a size")] = None,
     unit: Annotated[str | None, flag(_UNIT, metavar="LAYER:CHANNEL,ROW,COLUMN")] = None,
     label: Annotated[str | None, flag("The class to explain.", show_default="the likeliest")] = None,
+    versus: Annotated[str | None, flag("Explain why it is rather that class than this one.", metavar="CLASS")] = None,
     replay: Annotated[str | None, flag(_REPLAY, metavar="ROW")] = None,
     out: Annotated[
         str | None, flag("The picture: .png, .svg or .pdf.", OUTPUT, metavar="FILE", show_default="look-IMAGE.png")
@@ -56,7 +57,9 @@ def look(
     moving = None if film is None else convlens.film(model)
     features = None
     if image is not None or replay is not None:
-        features = convlens.look(model, image, layers=layers, unit=unit, label=label, replay=replay, device=device)
+        features = convlens.look(
+            model, image, layers=layers, unit=unit, label=label, versus=versus, replay=replay, device=device
+        )
         name = Path(image or str(replay)).stem
         out = out if out is not None else terminal.free_name(f"look-{name}", ".png")
     written = [path for path in (film, out if features else None, arrays if features else None) if path is not None]

@@ -86,8 +86,9 @@ def predict(
             "right says nothing of new pictures; convlens evaluate measures on others"
         )
     if model == "last" and not (json or jsonl):
-        promise = "promises nothing" if classifier.thresholds is None else f"promises: {classifier.thresholds}"
-        terminal.note(f"answered by the newest run, {terminal.as_argument(classifier.path.parent)}, which {promise}")
+        none = "no promise was asked of it (evaluate --reject, --require)"
+        promise = none if classifier.thresholds is None else f"it promises: {classifier.thresholds}"
+        terminal.note(f"answered by the newest run, {terminal.as_argument(classifier.path.parent)}; {promise}")
     if num_uncertain and not (json or jsonl):
         terminal.note(f"{num_uncertain:,} of {counted(num, 'picture')} are uncertain: a person should look at them")
     card = classifier.card

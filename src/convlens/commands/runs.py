@@ -110,6 +110,6 @@ def _plan_name(record: RunRecord, differing: set[str]) -> str:
     same = [preset for preset in PRESETS.values() if preset.architecture == record.architecture]
     if not same:
         own = [f"{name}={value}" for name, value in record.recipe.items() if name in differing]
-        return " ".join([shown(record.architecture, 40), *own])
+        return " ".join([shown(record.architecture, 100), *own])
     nearest = min(same, key=lambda preset: len(changed(preset)))
     return " ".join([nearest.name, *changed(nearest)])

@@ -155,7 +155,11 @@ class Pair:
             return f"{first}; to tell a difference of this size about {d.num_images:,} images would be needed"
         if d.num_seeds is not None:
             return f"{first}; no number of images would tell it, about {d.num_seeds:,} seeds of each would"
-        more = "both have as many right" if d.estimate == 0 else "neither images alone nor seeds alone would tell it"
+        more = (
+            "both have as many right"
+            if d.estimate == 0
+            else "more images alone would not tell it, nor would more seeds: it takes more of both"
+        )
         return f"{first}; {more}"
 
 
@@ -469,7 +473,7 @@ def _differing(classifiers: Sequence[Classifier | None]) -> list[str]:
     ]
     values = {name: [one.get(name) for one in plans] for name in dict.fromkeys(itertools.chain(*plans))}
     values.pop("epochs", None)
-    lengths = [0.0 if card.training is None else card.training.epochs for card in cards] or [0.0]
+    lengths = [_length_of(card) for card in cards] or [0.0]
     if "muon" in values.get("optimizer", []):  # convolution kernels have a rate of their own
         values["lr of all but convolution kernels"] = values.pop("lr")
     found = [
@@ -484,6 +488,13 @@ def _differing(classifiers: Sequence[Classifier | None]) -> list[str]:
     order = "" if len(plans) > _TOLD else f" (in the order {', '.join(_names([[str(c.path)] for c in known]))})"
     more = "; which of these makes a difference cannot be told" if len(found) > 1 else ""
     return [f"they differ in {'; '.join(found)}{more}{order}"]
+
+
+def _length_of(card: ModelCard) -> float:
+    """Epochs: those that were trained, or where a training ended by patience those that it was given."""
+    if card.recipe is not None and card.recipe.patience:
+        return card.recipe.epochs
+    return 0.0 if card.training is None else card.training.epochs
 
 
 def _data_of(card: ModelCard) -> Any:
@@ -527,6 +538,18 @@ class _Told(NamedTuple):
     truth: dict[str, str]
     answers: dict[str, str]
     hashes: dict[str, str]
+
+
+def _under_names_of(first: _Told, other: _Told) -> _Told:
+    """The same under the names that the files have in the first one's data: a table and a folder may call one file by
+    other names."""
+    once = [{h for h, num in Counter(one.hashes.values()).items() if num == 1} for one in (first, other)]
+    names = {digest: name for name, digest in first.hashes.items() if digest in once[0] & once[1]}
+
+    def renamed(values: dict[str, str]) -> dict[str, str]:
+        return {names.get(other.hashes[name], name): value for name, value in values.items()}
+
+    return _Told(*map(renamed, other))
 
 
 def _of_report(report: Report) -> _Told:
@@ -626,6 +649,7 @@ def _comparison(
     reports: Sequence[Report | None],
     told: Sequence[_Told],
 ) -> Comparison:
+    told = [told[0], *(_under_names_of(told[0], one) for one in told[1:])]
     common = [name for name in told[0].truth if all(name in one.truth for one in told)]
     for one, place in zip(told, places, strict=True):
         other = next((name for name in common if one.truth[name] != told[0].truth[name]), None)

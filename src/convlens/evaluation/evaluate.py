@@ -295,7 +295,12 @@ class Report:
         return [*lines, *self.notes]
 
     def __str__(self) -> str:
-        return "\n".join(self.lines())
+        header, rows = self.class_rows()
+        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+        table = [
+            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in (header, *rows)
+        ]
+        return "\n".join([*self.lines(), "", *table])
 
     def class_rows(self) -> tuple[list[str], list[list[str]]]:
         """Header and cells as text, one row a class."""
@@ -374,13 +379,6 @@ def evaluate(
         classifier = promised(classifier, [] if asked == ["none"] else asked, reject, folds, data_root, progress)
     report = measure(classifier, replace(chosen, corrections=corrections), split, opened)
     trained_on, own = classifier.card.dataset, chosen.dataset.card.options
-    if own.relabelled and not corrections:
-        num = counted(len(own.relabelled), "label")
-        note = (
-            f"{num} of the whole data changed by a labels file: where only what a network doubted was looked at, this "
-            "score is too good; with `labels` (that file) the one before is told as well"
-        )
-        report = replace(report, notes=(*report.notes, note))
     drops = {one.path for one in moved_to(corrections, own.exclude) if one.decision == "drop"}
     if num_gone := len(drops & set(own.exclude)):
         note = f"{counted(num_gone, 'picture')} of the whole data dropped in training already, and in neither score"
@@ -424,7 +422,7 @@ def measure(classifier: Classifier, chosen: "Choice", split: str, open_test_for:
         logits, statistics = classifier.outputs(images, known.addresses if known else ())
     else:
         logits, statistics = chosen.logits_NK[chosen.keep], []
-    num_samples = len(dataset)
+    num_samples, origin = len(dataset), classifier.card.origin
     before = None
     num_measured = len(logits)
     if chosen.corrections:
@@ -449,13 +447,24 @@ def measure(classifier: Classifier, chosen: "Choice", split: str, open_test_for:
         num_quarantined=dataset.num_quarantined,
         num_left_out=chosen.num_left_out,
         weights=_weights(classifier),
-        notes=(*chosen.notes, *dataset.notes, *(() if (origin := classifier.card.origin) is None else (origin.note,))),
+        notes=(*chosen.notes, *dataset.notes, *(() if origin is None else (origin.note,)), *_on_labels(chosen)),
         before=before,
         checked=what_was_checked(dataset),
         promises=promises_kept(classifier, logits, labels, groups_N),
         num_unfamiliar=None if known is None else int(known.are_unfamiliar(statistics, logits).sum()),
         measured=Measured(classifier, dataset, split, images, labels, logits, groups_N, chosen.is_own),
     )
+
+
+def _on_labels(chosen: "Choice") -> list[str]:
+    """What must be known where labels were changed before the training, and the file is not at hand."""
+    relabelled = chosen.dataset.card.options.relabelled
+    if not relabelled or chosen.corrections:
+        return []
+    return [
+        f"{counted(len(relabelled), 'label')} of the whole data changed by a labels file: where only what a network "
+        "doubted was looked at, this score is too good; with `labels` (that file) the one before is told as well"
+    ]
 
 
 def _check_something_is_left(chosen: "Choice", classifier: Classifier, split: str) -> None:

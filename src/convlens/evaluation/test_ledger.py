@@ -12,9 +12,10 @@ said and never mended. What was cut off at its end only a report shows, which ca
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from convlens import files
 from convlens.data.packed.dataset import Dataset, LedgerLine, Permit
@@ -88,17 +89,30 @@ def sketch(dataset: Dataset) -> str:
     them, the share of one set's that the other has too estimates how much of it is in the other (Broder, "On the
     resemblance and containment of documents", 1997). Keys depend on what is shown, or on the group, and not on size,
     framing and labels."""
-    keys = np.unique(mixed(dataset.test_keys(), times=2))[:_SKETCH]
-    return "".join(f"{key:0{_DIGITS}x}" for key in keys.tolist())
+    return _lowest(mixed(dataset.opened_keys(), times=2))
+
+
+def _lowest(keys_N: NDArray[np.uint64]) -> str:
+    return "".join(f"{key:0{_DIGITS}x}" for key in np.unique(keys_N)[:_SKETCH].tolist())
+
+
+def _sketches(dataset: Dataset) -> dict[str, Any]:
+    """What a line says of a test set's pictures: the sketch, and that of their files."""
+    return {"pictures": sketch(dataset), "files": _lowest(dataset.opened_files()) or None}
 
 
 def _are_one(a: LedgerLine, b: LedgerLine) -> bool:
     """Whether two lines are about one test set, or two of which one has most of the other's pictures."""
     if a.test_fingerprint == b.test_fingerprint:
         return True
-    if not a.pictures or not b.pictures:  # of before there were sketches
+    return _has_most(a.pictures, b.pictures) or _has_most(a.files, b.files)
+
+
+def _has_most(a: str | None, b: str | None) -> bool:
+    """Whether one of two sketches has most of the other."""
+    if not a or not b:  # of before there were sketches
         return False
-    both = [{text[at : at + _DIGITS] for at in range(0, len(text), _DIGITS)} for text in (a.pictures, b.pictures)]
+    both = [{text[at : at + _DIGITS] for at in range(0, len(text), _DIGITS)} for text in (a, b)]
     highest = min((max(keys) for keys in both if len(keys) in _FULL), default="g")
     one, other = ({key for key in keys if key <= highest} for keys in both)
     return len(one & other) >= max(1, _SAME * min(len(one), len(other)))
@@ -122,7 +136,7 @@ def open_test(
         return dataset, Openings(0, 0)
     plan = plan_hash(architecture, recipe, origin, views)
     line = LedgerLine(
-        dataset.test_fingerprint, now(), plan=plan, architecture=architecture, seed=seed, pictures=sketch(dataset)
+        dataset.test_fingerprint, now(), plan=plan, architecture=architecture, seed=seed, **_sketches(dataset)
     )
     permit, before = _write(dataset, line, again=again)
     return dataset.with_permit(permit), openings_until(permit.line, before)
@@ -184,7 +198,7 @@ def openings_of(dataset: Dataset) -> Openings:
     ledger = Ledger.read()
     if dataset.test_fingerprint is None:
         return Openings(0, 0)
-    line = LedgerLine(dataset.test_fingerprint, "", pictures=sketch(dataset))
+    line = LedgerLine(dataset.test_fingerprint, "", **_sketches(dataset))
     return _counted([one for one, _ in ledger.lines if _are_one(one, line)], ledger)
 
 
@@ -210,7 +224,7 @@ def _write(dataset: Dataset, line: LedgerLine, *, again: bool) -> tuple[Permit, 
     path = ledger_path()
     with files.lock(path.with_suffix(".lock")):
         ledger = Ledger.read()
-        lasting = {"time": line.time, "before": None, "pictures": line.pictures}
+        lasting = {"time": line.time, "before": None, "pictures": line.pictures, "files": line.files}
         same = [one for one, _ in ledger.lines if again and one.replace(**lasting) == line]
         if not same:
             line = line.replace(before=ledger.last)

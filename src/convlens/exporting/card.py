@@ -9,9 +9,9 @@ from typing import Any
 
 from convlens import files
 from convlens.classifier import Classifier
-from convlens.metrics import Score
+from convlens.metrics import Scaling, Score
 from convlens.run import RUN_FILE, Run
-from convlens.text import by, percent, short_sentence, shown
+from convlens.text import by, counted, percent, short_sentence, shown
 
 _MOST_CLASSES = 40
 _NOT_SAID = "not said"
@@ -116,10 +116,19 @@ def _evaluation(classifier: Classifier, scores: Scores) -> list[str]:
         found.append("\nNo test score is known: `convlens evaluate` measures one.")
     baseline = next(iter(scores.values())).majority_baseline
     found.append(f"\nTo beat: always the largest class, {percent(baseline)}.\n" if baseline is not None else "")
-    if card.calibration is None:
+    calibration = card.calibration
+    if calibration is None:
         found.append("Probabilities are not calibrated: 90 % need not mean right nine times in ten.\n")
+    elif calibration.scaling == Scaling():
+        num = f"{calibration.num_images:,} held-out pictures"
+        found.append(f"Probabilities are as the network gives them: no temperature lowered the loss on {num}.\n")
     else:
-        found.append(f"Probabilities are calibrated on {card.calibration.num_images:,} validation pictures.\n")
+        found.append(f"Probabilities are calibrated on {calibration.num_images:,} held-out pictures.\n")
+    if card.dataset is not None and (relabelled := card.dataset.options.relabelled):
+        found.append(
+            f"{counted(len(relabelled), 'label')} of the data changed by a labels file: where only what a network "
+            "doubted was looked at, these scores are too good.\n"
+        )
     if classifier.thresholds is not None:
         found.append(f"Promises, on pictures like those of validation: {classifier.thresholds}.\n")
     return found

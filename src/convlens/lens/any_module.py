@@ -17,13 +17,22 @@ from convlens.errors import ConvlensError, ImageError, UsageError
 from convlens.lens.attribution import METHODS, Subject, attribution
 from convlens.lens.features import Features, LayerValues
 from convlens.lens.hooks import array_of, evaluating, outputs_of
-from convlens.lens.inputs import ALL, MANY_LAYERS, class_number, last_of_each_size, listed_names, name_of, original_of
+from convlens.lens.inputs import (
+    ALL,
+    MANY_LAYERS,
+    ClassesAsked,
+    explained_class,
+    last_of_each_size,
+    listed_names,
+    name_of,
+    original_of,
+)
 from convlens.lens.recording import Values
 from convlens.metrics import softmax
 from convlens.text import by, probability, shown
 
 
-def look_into_module(module: nn.Module, image: Any, layers: Any, unit: str | None, label: str | int | None) -> Features:
+def look_into_module(module: nn.Module, image: Any, layers: Any, unit: str | None, asked: ClassesAsked) -> Features:
     """As `look` says. Raises UsageError, ImageError."""
     parts = {name: part for name, part in module.named_modules() if name and not any(part.children())}
     modules = parts or {"module": module}
@@ -41,13 +50,13 @@ def look_into_module(module: nn.Module, image: Any, layers: Any, unit: str | Non
         arrays = {name: array_of(value[0]) for name, value in outputs.items() if value.ndim in (2, 4)}
         probabilities = softmax(logits[None])[0]
         names = tuple(map(str, range(len(probabilities))))
-        explained = int(probabilities.argmax()) if label is None else class_number(label, names)
+        explained, versus = explained_class(asked, names, int(probabilities.argmax()))
         shapes = {name: array.shape for name, array in arrays.items() if name in modules}
         subject = Subject.of(module, x_1CHW, torch.zeros_like(x_1CHW), modules, shapes)
         few = last_of_each_size({name: array.shape for name, array in arrays.items() if "#" not in name})
         is_overview = layers is None and len(arrays) > MANY_LAYERS and bool(few)
         methods = [method for method in METHODS if not (is_overview and method == "integrated_gradients")]
-        maps: dict[str, Any] = {method: attribution(subject, method, explained) for method in methods}
+        maps: dict[str, Any] = {method: attribution(subject, method, explained, versus) for method in methods}
     wanted = few if is_overview else wanted
     answer = int(probabilities.argmax())
     return Features(
@@ -68,6 +77,7 @@ def look_into_module(module: nn.Module, image: Any, layers: Any, unit: str | Non
         grad_cam_layer=subject.layer_name,
         overview_of=len(arrays) if is_overview else None,
         has_all=layers == ALL,
+        versus=versus,
         **maps,
     )
 

@@ -5,7 +5,7 @@ Owns the three methods, for any function from pictures to logits. All explain on
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -50,11 +50,14 @@ class Subject:
         return cls(forward, x_1CHW, baseline_1CHW, last, None if last is None else modules[last], often or forward)
 
 
-def attribution(subject: Subject, method: str, label: int) -> Values | None:
-    """One of METHODS for the logit of class number `label`: float32 (H, W), of integrated gradients (C, H, W).
+def attribution(subject: Subject, method: str, label: int, versus: int | None = None) -> Values | None:
+    """One of METHODS for the logit of class number `label`, or (`versus`) for how far it is above that of another:
+    float32 (H, W), of integrated gradients (C, H, W).
 
     None for Grad-CAM where there is no layer for it. Callers put the network in evaluation mode.
     """
+    if versus is not None:
+        subject = replace(subject, forward=_above(subject.forward, versus), often=_above(subject.often, versus))
     forward, x, baseline = subject.often, subject.x_1CHW, subject.baseline_1CHW
     if method == "integrated_gradients":
         return integrated_gradients(forward, x, baseline, label)
@@ -67,6 +70,16 @@ def attribution(subject: Subject, method: str, label: int) -> Values | None:
     (found,) = resized(maps_1hw, *x.shape[2:])
     map_HW: Values = found
     return map_HW
+
+
+def _above(forward: Forward, versus: int) -> Forward:
+    """Logits (N, K), each less that of one class."""
+
+    def differences(x_NCHW: Tensor) -> Tensor:
+        logits_NK = forward(x_NCHW)
+        return logits_NK - logits_NK[:, versus, None]
+
+    return differences
 
 
 def integrated_gradients(

@@ -86,8 +86,9 @@ class Features:
     kernels       the first convolution's, float32 (O, I, kh, kw); None without one
     probabilities float64 (K,)
     explained     number of the class that the three attributions explain
+    versus        number of the class that it is held against: they then explain the difference of the two logits
     grad_cam      float32 (H, W) from 0 on, of the maps of layer `grad_cam_layer`, resized bilinearly
-    integrated_gradients, occlusion      float32 (C, H, W) and (H, W), in units of the class's logit
+    integrated_gradients, occlusion      float32 (C, H, W) and (H, W), in units of the logit, or of the difference
     baseline      in words: what the two compare the picture with
     place         where the network's input lies in `original`, (left, top, right, bottom) in its pixels
     overview_of   the number of layers, where those chosen are one for each resolution; else None
@@ -118,6 +119,7 @@ class Features:
     mirrored: str = ""
     unfamiliar: bool | None = None
     replayed: str | None = None
+    versus: int | None = None
 
     @property
     def label(self) -> str:
@@ -128,6 +130,9 @@ class Features:
     def said_explained(self) -> str:
         """Which class is explained, in words."""
         name = shown(self.class_names[self.explained], 40)
+        if self.versus is not None:
+            both = [probability(float(self.probabilities[k])) for k in (self.explained, self.versus)]
+            return f"explained: {name} ({both[0]}) rather than {shown(self.class_names[self.versus], 40)} ({both[1]})"
         if self.class_names[self.explained] == self.label:
             return f"explained: {name}, the answer"
         return f"explained: {name} ({probability(float(self.probabilities[self.explained]))}), which is not the answer"
@@ -181,6 +186,9 @@ class Features:
         """Everything as the sheet takes it."""
         image = self.image if self.image is not None else _stretched(self.input)
         explained, unit = shown(self.class_names[self.explained], 14), self.unit
+        of = f"for {explained}; "
+        if self.versus is not None:
+            of = f"for {explained} rather than {shown(self.class_names[self.versus], 14)}; "
         panels = []
         if self.original is not None:
             panels.append(Panel("as it came", f"{by(self.original.shape[:2])} pixels", self.original))
@@ -193,12 +201,12 @@ class Features:
         if self.grad_cam is not None:
             layer = f"maps of layer {shown(self.grad_cam_layer, 20)}"
             under = layer if self.has_evidence else f"nothing speaks for it in the {layer}"
-            panels.append(Panel(f"{_GRAD_CAM} for {explained}", under, self.grad_cam if self.has_evidence else image))
+            panels.append(Panel(_GRAD_CAM, of + under, self.grad_cam if self.has_evidence else image))
         if self.integrated_gradients is not None:
             summed = self.integrated_gradients.sum(axis=0)
-            panels.append(Panel(f"int. gradients for {explained}", f"baseline: {self.baseline}", summed, True))
+            panels.append(Panel("integrated gradients", f"{of}baseline: {self.baseline}", summed, True))
         if self.occlusion is not None:
-            panels.append(Panel(f"occlusion for {explained}", "logit lost where covered", self.occlusion, True))
+            panels.append(Panel("occlusion", f"{of}logit lost where covered", self.occlusion, True))
         rows = [MapRow(f"{one.address}  {one.name}", one.formula, one.values, one.all_zero) for one in self.layers]
         below = "; ".join(filter(None, [self.mirrored, self.said_explained]))
         return Content(
@@ -244,6 +252,7 @@ class Features:
                 "probabilities": probabilities,
             }
             | {"explained": self.class_names[self.explained], "grad_cam_layer": self.grad_cam_layer}
+            | {"versus": None if self.versus is None else self.class_names[self.versus]}
             | {"baseline": self.baseline, "unit": unit, "layers": [layer.to_json() for layer in self.layers]}
         )
 

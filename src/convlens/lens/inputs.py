@@ -18,6 +18,7 @@ from convlens.lens.features import MOST_ON_A_SHEET
 from convlens.text import did_you_mean, shown
 
 ALL, MANY_LAYERS = "all", MOST_ON_A_SHEET
+ClassesAsked = tuple[str | int | None, str | int | None]  # to explain, and to hold it against
 
 
 def listed_names(layers: Any) -> list[str]:
@@ -55,6 +56,17 @@ def class_number(label: str | int, class_names: tuple[str, ...]) -> int:
     near = did_you_mean(str(label), class_names)
     listed = ", ".join(shown(name, 20) for name in class_names[:20])
     raise UsageError(f"there is no class {shown(label, 40)!r}{near}: there are {listed}")
+
+
+def explained_class(asked: ClassesAsked, class_names: tuple[str, ...], answer: int) -> tuple[int, int | None]:
+    """The numbers of the class to explain (the answer, if none is named) and of the one it is held against. Raises
+    UsageError."""
+    label, versus = asked
+    one = answer if label is None else class_number(label, class_names)
+    other = None if versus is None else class_number(versus, class_names)
+    if one == other:
+        raise UsageError(f"`versus` must be another class than the one explained ({shown(class_names[one], 40)})")
+    return one, other
 
 
 def original_of(image: Any, value_range: Range = BYTES) -> Pixels:

@@ -29,9 +29,19 @@ from convlens.lens.any_module import look_into_module
 from convlens.lens.attribution import METHODS, Subject, attribution
 from convlens.lens.features import Features, LayerValues, UnitSeen
 from convlens.lens.hooks import evaluating, modules_of, record
-from convlens.lens.inputs import ALL, MANY_LAYERS, class_number, last_of_each_size, listed_names, name_of, original_of
+from convlens.lens.inputs import (
+    ALL,
+    MANY_LAYERS,
+    ClassesAsked,
+    explained_class,
+    last_of_each_size,
+    listed_names,
+    name_of,
+    original_of,
+)
 from convlens.lens.replay import open_replay, replayed
 from convlens.network.compute import resolve_compute, settled
+from convlens.network.forward import ONE_AT_A_TIME
 from convlens.network.frozen import folded
 from convlens.text import probability, shown
 
@@ -43,6 +53,7 @@ def look(
     layers: str | Iterable[str] | None = None,
     unit: str | None = None,
     label: str | int | None = None,
+    versus: str | int | None = None,
     replay: str | Path | None = None,
     device: str | None = "auto",
 ) -> Features:
@@ -57,7 +68,8 @@ def look(
     module its parts without parts of their own). By default it is all of them, or of a network with more than forty one
     for each resolution: the last; integrated gradients are then left out. `unit` is one like `"5:12,3,4"`, whose
     receptive field is drawn.
-    `label` is the class to explain instead of the likeliest. `replay` is an answer that a kit or the prediction server
+    `label` is the class to explain instead of the likeliest, `versus` one that it is held against: what speaks for the
+    first rather than for the second. `replay` is an answer that a kit or the prediction server
     gave: its row (of `image`, the file that was sent), or the `.json` file that was kept beside the picture; it is then
     shown that the same input gives the same values here, or said what differs. Raises ConvlensError: UsageError for
     what is not there, with what is; ImageError; and as `load` does.
@@ -67,9 +79,10 @@ def look(
     if isinstance(model, nn.Module) and not isinstance(model, Classifier):
         if replay is not None:
             raise UsageError("`replay` is for models of convlens")
-        return look_into_module(model, image, layers, unit, label)
+        return look_into_module(model, image, layers, unit, (label, versus))
     classifier = load(model, device)
     with (
+        ONE_AT_A_TIME,
         settled(resolve_compute(classifier.device, "float32")),
         quiet_pillow(),
         torch.inference_mode(False),
@@ -80,28 +93,27 @@ def look(
             found = open_replay(replay, image)
             told = replayed(classifier, found)
             image = found.image
-        features = _look_into_classifier(classifier, image, layers, unit, label)
+        features = _look_into_classifier(classifier, image, layers, unit, (label, versus))
         return features if told is None else replace(features, replayed=told)
 
 
 def _look_into_classifier(
-    classifier: Classifier, image: Any, layers: Any, unit: str | None, label: str | int | None
+    classifier: Classifier, image: Any, layers: Any, unit: str | None, asked: ClassesAsked
 ) -> Features:
     network, plan, spec = classifier.network, classifier.network.plan, classifier.card.input_spec
     chosen, is_overview = _chosen(plan, layers)
     seen = None if unit is None else parse_unit(str(unit), plan)
-    number = None if label is None else class_number(label, classifier.class_names)
     stored = _stored(classifier, image)
     framed = classifier.frame(image) if stored is None else stored
     recording = replace(record(network, framed), scaling=classifier.scaling)
     probabilities = recording.probabilities
-    explained = int(probabilities.argmax()) if number is None else number
+    explained, versus = explained_class(asked, classifier.class_names, int(probabilities.argmax()))
     nodes = nodes_by_address(plan)
     subject = subject_of(classifier, framed)
     with evaluating(network):
         # Integrated gradients take 256 passes back and forth: seconds, in a network that needs an overview.
         methods = [method for method in METHODS if not (is_overview and method == "integrated_gradients")]
-        maps: dict[str, Any] = {method: attribution(subject, method, explained) for method in methods}
+        maps: dict[str, Any] = {method: attribution(subject, method, explained, versus) for method in methods}
     names = classifier.class_names
     unfamiliar_1 = classifier.are_unfamiliar(framed[None])[1]
     is_unfamiliar = None if unfamiliar_1 is None else bool(unfamiliar_1[0])
@@ -129,6 +141,7 @@ def _look_into_classifier(
         "place": place,
         "overview_of": num_layers,
         "has_all": layers == ALL,
+        "versus": versus,
     }
     return Features(title, *pictures, rows, kernels, *answers, baseline, **maps)
 

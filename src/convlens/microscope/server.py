@@ -236,7 +236,8 @@ class Microscope:
     async def _attribution(self, request: Request) -> Response:
         method = request.query_params.get("method", "")
         session = await self._session(request)
-        ask = partial(session.attribution, _number(request, "id"), method, _number(request, "label"))
+        versus = _number(request, "versus") if request.query_params.get("versus") else None
+        ask = partial(session.attribution, _number(request, "id"), method, _number(request, "label"), versus)
         return _binary(await self._work(ask))
 
     # ------------------------------------------------------------ measuring

@@ -285,18 +285,19 @@ class Session:
         box = pixels_seen(self.plan, address, unit)
         return list(box) if box else None
 
-    def attribution(self, number: int, method: str, label: int) -> bytes:
+    def attribution(self, number: int, method: str, label: int, versus: int | None) -> bytes:
         """Where the answer comes from: float32 (H, W). Raises GoneError, UsageError."""
         checked("method", method, choice(METHODS))
-        if not 0 <= label < self.plan.num_classes:
-            raise UsageError(f"there is no class number {label}: there are {self.plan.num_classes}")
+        for one in (label,) if versus is None else (label, versus):
+            if not 0 <= one < self.plan.num_classes:
+                raise UsageError(f"there is no class number {one}: there are {self.plan.num_classes}")
         classifier = self.classifier
         with settled(resolve_compute(classifier.device, "float32")), evaluating(classifier.network):
-            found = attribution(subject_of(classifier, self.recording(number).image), method, label)
+            found = attribution(subject_of(classifier, self.recording(number).image), method, label, versus)
         if found is None:
             raise UsageError("Grad-CAM needs a layer with maps, and this network has none")
         summed = found.sum(axis=0) if found.ndim == 3 else found
-        return packed({"id": number, "method": method, "label": label}, {"map": summed})
+        return packed({"id": number, "method": method, "label": label, "versus": versus}, {"map": summed})
 
     # ------------------------------------------------------------ validation
 

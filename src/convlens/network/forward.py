@@ -5,6 +5,7 @@ the precision it was trained in).
 """
 
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,9 @@ from convlens.data.image.decode import Pixels
 from convlens.data.packed.image_rows import ImageRows
 from convlens.network.build import Network
 
+# Hooks and torch's settings belong to the whole process: whoever passes images through a model that other threads may
+# hold too (a web server's) does so alone.
+ONE_AT_A_TIME = threading.RLock()
 BATCH_SIZE = 500
 _MAX_VALUES = 1 << 27  # of one layer's output for one batch: half a gigabyte
 
@@ -78,6 +82,23 @@ def outputs_of(
         return np.concatenate(logits), [np.concatenate(parts) for parts in statistics if parts]
     finally:
         network.train(was_training)
+
+
+def values_at(network: Network, images_NHWC: Pixels | ImageRows, address: str) -> NDArray[np.float32]:
+    """The output of the layer with this address, float32 (N, C, H, W) or (N, F), for uint8 (N, H, W, C), read a batch
+    at a time. Callers put the network in evaluation mode."""
+    kept: list[Tensor] = []
+    batch_size, found = batch_size_of(network.plan.nodes, BATCH_SIZE, _MAX_VALUES), list[NDArray[np.float32]]()
+    module = network.layers.get_submodule(address)
+    hook = module.register_forward_hook(lambda _module, _inputs, output: kept.append(output.clone()))
+    try:
+        with torch.inference_mode():
+            for start in range(0, max(1, len(images_NHWC)), batch_size):
+                network(tensor_of(np.array(images_NHWC[start : start + batch_size])).to(network.mean.device))
+                found.append(kept.pop().float().cpu().contiguous().numpy())
+    finally:
+        hook.remove()
+    return np.concatenate(found)
 
 
 @contextmanager

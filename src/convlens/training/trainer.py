@@ -215,6 +215,7 @@ class _Trainer:
             | {"lr": plan.recipe.lr_at(state.step - 1, plan.num_steps), "loss": loss}
             | {
                 "val": state.val.to_json() if state.val and self.is_validated(epoch) else None,
+                "calibrated_val_loss": state.val_loss if self.is_validated(epoch) else None,
                 "train_s": round(state.train_s, 3),
             }
         )

@@ -47,8 +47,11 @@ def run_trial(
     with fit(plan, rows, bar) as fitting:
         images = fitting.measured(held_out)
         try:
+            done = 0
             for _ in fitting.steps():
-                pass
+                if bar is not None and fitting.num_steps:
+                    bar.advance((fitting.state.step - done) / fitting.num_steps)
+                done = fitting.state.step
             logits_NK = fitting.logits(images)
         except DivergedError:
             logits_NK = np.full((len(held_out), plan.network.num_classes), np.nan, np.float32)

@@ -144,7 +144,7 @@ class SampleLine(Record, frozen=True):
 class LedgerLine(Record, frozen=True):
     """A look at a test set, as the ledger has it: an opening by a plan, or an inspection. `before` is the SHA-256 of
     the line before it: the lines are a chain. `pictures` tells test sets that have most of their pictures in common,
-    at whatever size and under whatever names (`test_ledger.sketch`)."""
+    at whatever size and under whatever names (`test_ledger.sketch`); `files` those that were dealt into groups."""
 
     test_fingerprint: Sha256
     time: Name
@@ -153,6 +153,7 @@ class LedgerLine(Record, frozen=True):
     seed: Count | None = None
     kind: Literal["inspection"] | None = None
     by: Name | None = None
+    files: Text | None = None
     before: Sha256 | None = None
     pictures: Text | None = None
 
@@ -425,10 +426,23 @@ class Dataset:
         split_keys: NDArray[np.uint64] = self._index["split_key"][rows]
         return split_keys
 
-    def test_keys(self) -> NDArray[np.uint64]:
-        """uint64 (N,): the split keys of the data's test images, though these be merged into what is learned from."""
-        found: NDArray[np.uint64] = self._index["split_key"][self._index["split"] == SPLITS.index("test")]
+    def _opened_rows(self) -> NDArray[np.bool_]:
+        """bool (N,): what is looked at when test is opened: the test images, or where all are measured (folds) all."""
+        is_test: NDArray[np.bool_] = self._index["split"] == SPLITS.index("test")
+        return np.ones_like(is_test) if self.is_merged else is_test
+
+    def opened_keys(self) -> NDArray[np.uint64]:
+        """uint64 (N,): the split keys of the images that are looked at when test is opened."""
+        found: NDArray[np.uint64] = self._index["split_key"][self._opened_rows()]
         return found
+
+    def opened_files(self) -> NDArray[np.uint64]:
+        """uint64 (N,): the beginnings of the hashes of the picture files that are looked at when test is opened, which
+        do not depend on groups; of arrays none."""
+        if self.card.arrays is not None:
+            return np.zeros(0, np.uint64)
+        hashes, rows = self.source_hashes(), np.flatnonzero(self._opened_rows()).tolist()
+        return np.array([int(hashes[row][:16], 16) for row in rows], np.uint64)
 
     @cached_property
     def has_groups(self) -> bool:

@@ -4,6 +4,7 @@ Owns telling them apart, and the choice between what folders and tables say. A s
 stay in their files until they are packed."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -93,6 +94,8 @@ def _existing(text: str) -> Path:
         names = files.names_in(path.parent)[:_MOST_NAMES] if files.is_folder(path.parent) else []
         beside = [str(path.parent / name) for name in names]
         near = did_you_mean(text, [*NAMED_SETS, *beside])
+        if re.match(r"\s*\w+\s*\(", text):
+            near = " (a network is given by `architecture`)"
         raise DataError(f"no data set or path {shown(text, 200)!r}{near}: named sets are {', '.join(NAMED_SETS)}")
     return path
 

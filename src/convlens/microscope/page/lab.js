@@ -41,6 +41,7 @@ const LOOK_AGAIN_MS = 700;
 let typing = 0;
 let following = 0;
 const given = {}; // what this page put into the fields
+const LEAST_SEEN_MS = 3000; // before it is said how long it will take
 let firstSeen = null; // of the training that is followed: {place, step, at}
 
 export function startLab(opened) {
@@ -206,11 +207,13 @@ async function compareBoth() {
   }
 }
 
-// How long it will take, by the steps since this page looked first.
+// How long it will take, by the steps since this page saw the first of them, which is slow; once there are enough.
 function remaining({ place, step, num_steps: total }) {
-  if (firstSeen?.place !== place) firstSeen = { place, step, at: performance.now() };
+  if (firstSeen?.place !== place) firstSeen = { place, step: 0 };
+  if (!firstSeen.step) Object.assign(firstSeen, { step, at: performance.now() });
   const done = step - firstSeen.step;
-  if (!total || done < 1) return "";
+  if (!total || !done || performance.now() - firstSeen.at < LEAST_SEEN_MS) return "";
+  if (total - step < total / 100) return "; the last steps, then it is measured on the validation images and calibrated";
   const seconds = Math.max(1, Math.round(((performance.now() - firstSeen.at) / 1000 / done) * (total - step)));
   return `; about ${seconds < 90 ? `${seconds} s` : `${Math.round(seconds / 60)} min`} left`;
 }

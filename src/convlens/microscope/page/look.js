@@ -19,6 +19,7 @@ export function startLook() {
   state.afterAnswer.push(() => fetchMaps(), fetchThumbnails);
   state.afterStroke.push(fetchOverlay);
   byId("method").addEventListener("change", fetchOverlay);
+  byId("versus").addEventListener("change", fetchOverlay);
   byId("print").addEventListener("click", () => printAll().catch(complain));
   on("cleared", () => {
     closeValue();
@@ -45,6 +46,8 @@ export function openLook() {
   closeValue();
   state.maps = {};
   state.picture = null;
+  const others = state.model.class_names.map((name, k) => element("option", { value: String(k) }, name));
+  byId("versus").replaceChildren(element("option", { value: "" }, "(its class alone)"), ...others);
   byId("ink").hidden = state.model.input.channels !== 3;
   byId("answer").replaceChildren();
   byId("mirrored").hidden = byId("doubt").hidden = byId("badge").hidden = true;
@@ -91,7 +94,8 @@ async function fetchOverlay() {
   if (method && state.picture) {
     const { id } = state.picture;
     const label = explained?.id === id ? explained.k : state.picture.label;
-    const found = await getArrays(`api/attribution?id=${id}&method=${method}&label=${label}`).catch((error) => {
+    const other = byId("versus").value, versus = other === String(label) ? "" : other;
+    const found = await getArrays(`api/attribution?id=${id}&method=${method}&label=${label}&versus=${versus}`).catch((error) => {
       if (error.status === 410) tell("gone", id); else complain(error);
     });
     if (found && id === state.picture?.id) overlay = found;
@@ -114,9 +118,10 @@ function showSeen() {
   const values = overlay.arrays.map.data;
   const reach = values.reduce((a, b) => Math.max(a, Math.abs(b)), 1e-12);
   const low = overlay.method === "grad_cam" ? 0 : -1;
-  const name = state.model.class_names[overlay.label];
+  const [name, other] = [overlay.label, overlay.versus].map((k) => state.model.class_names[k]);
+  const what = overlay.versus === null ? name : `${name} rather than ${other}`;
   if (!low && reach <= LEAST_EVIDENCE) {
-    byId("seen-note").textContent = `Grad-CAM: nothing speaks for ${name} in these maps`;
+    byId("seen-note").textContent = `Grad-CAM: nothing speaks for ${what} in these maps`;
     return;
   }
   context.globalAlpha = 0.75;
@@ -125,7 +130,7 @@ function showSeen() {
     context.fillRect((i % width) * size, Math.floor(i / width) * size, Math.ceil(size), Math.ceil(size));
   });
   const ends = low ? `blue −${number(reach, 2)}, white 0, red +${number(reach, 2)}` : `dark 0, bright ${number(reach, 2)}`;
-  byId("seen-note").textContent = `for ${name}, in units of its logit: ${ends}`;
+  byId("seen-note").textContent = `for ${what}, in units of ${overlay.versus === null ? "its logit" : "the difference of their logits"}: ${ends}`;
 }
 
 async function showMisclassified() {
