@@ -6,11 +6,17 @@ Contenders take turns, each in a process of its own, on loopback: convlens; a pl
 as this model needs and runs the file (`--rivals` is a Python that has fastapi, uvicorn and litserve); LitServe with
 batches. 32 connections that stay open, each with one request under way. Then convlens at 100 requests a second: the
 99th percentile. And the same bytes decoded, framed and run in one process in batches: the most that there is.
+
+    python bench/serving.py MODEL.onnx PICTURE [PICTURE ...] --endure
+
+convlens alone: 1,000 connections at once, each with a picture of its own, whose answer must be its own; then 50,000
+requests, and what memory the server holds before and after.
 """
 
 import argparse
 import asyncio
 import contextlib
+import io
 import json
 import os
 import signal
@@ -20,6 +26,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from convlens.runtime.onnx_model import OnnxModel
 from convlens.runtime.prediction import Asked
@@ -110,14 +119,21 @@ def _bodies(name: str, pictures: list[bytes]) -> list[tuple[str, bytes]]:
 
 
 async def _ask(streams: tuple[asyncio.StreamReader, asyncio.StreamWriter], body: tuple[str, bytes]) -> int:
+    return (await _answer(streams, body))[0]
+
+
+async def _answer(
+    streams: tuple[asyncio.StreamReader, asyncio.StreamWriter], body: tuple[str, bytes]
+) -> tuple[int, bytes]:
+    """Status and body."""
     (reader, writer), (kind, data) = streams, body
     head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1:{_PORT}\r\nContent-Type: {kind}\r\n"
     writer.write(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
     answer = await reader.readuntil(b"\r\n\r\n")
     lower = answer.lower()
     start = lower.index(b"content-length:") + len(b"content-length:")
-    await reader.readexactly(int(lower[start : lower.index(b"\r\n", start)]))
-    return int(answer.split(b" ", 2)[1])
+    content = await reader.readexactly(int(lower[start : lower.index(b"\r\n", start)]))
+    return int(answer.split(b" ", 2)[1]), content
 
 
 async def _load(pictures: list[tuple[str, bytes]], connections: int, seconds: float) -> tuple[float, dict[int, int]]:
@@ -196,6 +212,58 @@ def _in_one_process(model: Path, pictures: list[bytes], seconds: float) -> float
     return num / (time.perf_counter() - start)
 
 
+def _own_pictures(model: OnnxModel, num: int) -> tuple[list[bytes], list[str]]:
+    """Pictures of noise, no two alike, and the answer that each must get, as its row."""
+    pictures = []
+    for number in range(num):
+        noise = np.random.default_rng(number).integers(0, 256, (28, 28), np.uint8)
+        written = io.BytesIO()
+        Image.fromarray(noise).save(written, "PNG")
+        pictures.append(written.getvalue())
+    answers = model.answers([model.frame(one) for one in pictures], Asked())
+    return pictures, [str(one.row) for one in answers]
+
+
+async def _many(pictures: list[bytes], rows: list[str]) -> dict[str, int]:
+    """All at once, each over a connection of its own: how many had which status, and how many a foreign answer."""
+    found: dict[str, int] = {}
+
+    async def one(data: bytes, row: str) -> None:
+        try:
+            status, content = await _answer(await _connect(), ("image/png", data))
+            said = json.loads(content)
+            is_own = "error" in said or said["row"].split("-")[:2] == row.split("-")[:2]
+            what = str(status) if is_own else "another's answer"
+        except (OSError, asyncio.IncompleteReadError) as error:
+            what = type(error).__name__
+        found[what] = found.get(what, 0) + 1
+
+    await asyncio.gather(*map(one, pictures, rows))
+    return found
+
+
+def _resident_mb(process: subprocess.Popen[bytes]) -> float:
+    lines = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii").splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmRSS"))) / 1024
+
+
+def _endure(model: Path, pictures: list[bytes], command: list[str]) -> None:
+    """Many connections, many requests."""
+    own, rows = _own_pictures(OnnxModel(model.read_bytes(), model), 1_000)
+    bodies = _bodies("convlens", pictures)
+    process = _serving(command)
+    try:
+        print("1,000 connections at once:", asyncio.run(_many(own, rows)), flush=True)
+        done, held = 0, []
+        while done < 50_000:
+            _rate, statuses = asyncio.run(_load(bodies, 32, 4))
+            done += sum(statuses.values())
+            held.append((done, _resident_mb(process)))
+        print("requests, and MB held:", [(n, round(mb, 1)) for n, mb in (held[0], held[len(held) // 2], held[-1])])
+    finally:
+        _end(process)
+
+
 def main() -> None:
     """A line a round, then the medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -204,11 +272,15 @@ def main() -> None:
     parser.add_argument("--rivals")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=6)
+    parser.add_argument("--endure", action="store_true")
     asked = parser.parse_args()
     pictures = [path.read_bytes() for path in asked.pictures]
     found: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         commands = _commands(asked.model, asked.rivals, Path(folder))
+        if asked.endure:
+            _endure(asked.model, pictures, commands["convlens"])
+            return
         for number in range(asked.rounds):
             for name, command in commands.items():
                 process = _serving(command)

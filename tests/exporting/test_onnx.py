@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import venv
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ import torch
 
 import convlens
 from convlens.architecture import parse, plan
-from convlens.classifier import Classifier
+from convlens.classifier import Classifier, answers_of
 from convlens.cli import main
 from convlens.data.image.framing import InputSpec, fit
 from convlens.errors import UsageError
@@ -225,6 +228,61 @@ def classifier_of(chain: str, channels: int, num_classes: int, place: Path, **va
     return classifier
 
 
+OLD_RUNTIME = """
+import sys
+from pathlib import Path
+import numpy, onnxruntime
+assert onnxruntime.__version__.startswith("1.18."), onnxruntime.__version__
+for path in map(Path, sys.argv[1:]):
+    known = numpy.load(path.with_suffix(".npz"))
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (given,) = (one.name for one in session.get_inputs())
+    for name, found in zip((one.name for one in session.get_outputs()), session.run(None, {given: known["given"]})):
+        if found.dtype.kind == "f":
+            numpy.testing.assert_allclose(found, known[name], atol=1e-4, rtol=1e-4, err_msg=f"{path} {name}")
+        else:
+            assert (found == known[name]).all(), (path, name)
+"""
+
+
+@pytest.mark.slow
+def test_the_oldest_runtime(run: convlens.Run, workplace: Path) -> None:
+    """onnxruntime 1.18, in an environment of its own, gives what today's gives: of framed pictures with all outputs, in
+    eight bits, and of a whole picture that is framed in the file."""
+    convlens.export(run, "framed.onnx", progress="none")
+    convlens.export(run, "small.onnx", int8=True, max_loss=5, progress="none")
+    convlens.export(run, "whole.onnx", input="image", pictures=_some_pictures(workplace), progress="none")
+    x, _ = shapes(40, 7)
+    whole = np.asarray(scene(3, 90).convert("RGB"))
+    for name, given in (("framed", x[..., None]), ("small", x[..., None]), ("whole", whole)):
+        session = session_of(Path(f"{name}.onnx").read_bytes())
+        outputs = [one.name for one in session.get_outputs()]
+        found = session.run(None, {session.get_inputs()[0].name: given})
+        np.savez(f"{name}.npz", given=given, **dict(zip(outputs, found, strict=True)))
+    venv.create(workplace / "old", with_pip=True, symlinks=os.name != "nt")
+    python = workplace / "old" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    install = [
+        str(python),
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--disable-pip-version-check",
+        "onnxruntime==1.18.*",
+        "numpy<2",
+    ]
+    if subprocess.run(install, check=False, capture_output=True).returncode:
+        pytest.skip("onnxruntime 1.18 cannot be installed here: no package index, or no wheel for this Python")
+    subprocess.run([str(python), "-c", OLD_RUNTIME, "framed.onnx", "small.onnx", "whole.onnx"], check=True)
+
+
+def _some_pictures(place: Path) -> str:
+    (place / "pictures").mkdir()
+    for number in range(20):
+        scene(number, 90).save(place / "pictures" / f"{number}.png")
+    return str(place / "pictures")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(EVERY_LAYER)))
 def test_every_layer(number: int, tmp_path: Path) -> None:
@@ -243,5 +301,13 @@ def test_every_layer(number: int, tmp_path: Path) -> None:
             scaling=Scaling(1.7, 0.1 if channels == 1 else 0.0),
             thresholds=Thresholds(confidence=0.9, **made_of),
         )
-        found = compared(onnx_of(classifier), classifier, drawn(classifier, 200), drawn(classifier, 50))
+        images = drawn(classifier, 200)
+        found = compared(onnx_of(classifier), classifier, images, drawn(classifier, 50))
         assert found.num_near < 50
+        # As a kit and the prediction server answer, in words.
+        kit = OnnxModel(onnx_of(classifier), "m.onnx")
+        pairs = list(
+            zip(answers_of(classifier, list(images), Asked()), kit.answers(list(images), Asked()), strict=True)
+        )
+        assert sum((a.label, a.uncertain) != (b.label, b.uncertain) for a, b in pairs) <= found.num_near
+        assert sum(a.unfamiliar != b.unfamiliar for a, b in pairs) <= 2, "but of scores next to their threshold"
