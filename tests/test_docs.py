@@ -12,7 +12,7 @@ from itertools import product
 from typing import Any
 
 import convlens
-from tests.helpers import COMMANDS, ROOT, SOURCE
+from tests.helpers import COMMANDS, ROOT
 
 
 def test_documents_name_every_command_preset_and_layer() -> None:
@@ -49,7 +49,7 @@ def test_pictures_of_the_documents() -> None:
 
 def test_printed_examples_are_what_is_printed() -> None:
     """Each `$ convlens explain …` in the docs is followed by what that command prints today."""
-    text = (SOURCE.parent.parent / "docs" / "how-a-cnn-works.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "how-a-cnn-works.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```console\n\$ convlens (.*?)\n(.*?)```", text, flags=re.S)
     assert blocks
     for line, printed in blocks:
@@ -59,7 +59,7 @@ def test_printed_examples_are_what_is_printed() -> None:
 
 def test_examples_in_the_documents_parse() -> None:
     """Every sentence shown in docs/sentence.md is one, in canonical form or not."""
-    text = (SOURCE.parent.parent / "docs" / "sentence.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "sentence.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```sentence\n(.*?)```", text, flags=re.S)
     assert len(blocks) >= 5
     for block in blocks:
