@@ -342,6 +342,7 @@ def run_server(
         log_level="error",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         use_colors=False,
         timeout_graceful_shutdown=grace_s,
         lifespan="off",

@@ -38,6 +38,7 @@ from convlens.text import shown
 MAX_PICTURE_BYTES, MAX_BATCH_BYTES, MAX_PICTURES = 32 << 20, 64 << 20, 64
 _MAX_HELD_BYTES = 512 << 20  # of bodies, in memory
 _MOST_ENDED = 10_000  # requests whose counts are not handed over yet
+_NOTHING_ASKED = Asked()
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
@@ -227,6 +228,8 @@ def _line(request: Request, path: str, status: int, seconds: float) -> str:
 
 def _asked(request: Request) -> Asked:
     """`top` and `min_probability` of the address. Raises UsageError."""
+    if not request.scope["query_string"]:
+        return _NOTHING_ASKED
     known = {"top": 3, "min_probability": 0.0}
     unknown = next((name for name in request.query_params if name not in known), None)
     if unknown is not None:
