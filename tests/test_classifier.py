@@ -14,8 +14,8 @@ from PIL import Image
 
 import convlens
 from convlens.errors import ConvlensError, ImageError, ModelFileError, RunError, UsageError
-from tests.conftest import Command, shapes
-from tests.helpers import scene
+from tests.conftest import QUICK, TINY, Command, shapes
+from tests.helpers import scene, trained
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +156,40 @@ def test_explain_of_a_model_loads_its_weights(run: convlens.Run, workplace: Path
         convlens.explain(run, classes=3)
 
 
+@pytest.mark.parametrize(
+    "scaled", [lambda x: x / 127.5 - 1, lambda x: x.astype(np.uint16) * 257 + 99], ids=["signed", "16 bits"]
+)
+def test_a_set_that_is_scaled_otherwise_is_refused(scaled: Any, workplace: Path) -> None:
+    """Of a model that was trained in -1..1 or on 16 bits: numbers in 0..1 or 0..255 would all be bright, or black.
+    Bytes are bytes, and a single picture may be dark."""
+    x, y = shapes(200)
+    model = trained((scaled(x), y), architecture=TINY, recipe=QUICK)
+    assert convlens.evaluate(model, split="train", progress="none").accuracy > 0.5
+    for other in (x / 255.0, x.astype(np.int64)):
+        if scaled(x).min() < 0 and other.max() > 1:
+            continue  # in a range of its own, and read so
+        for ask in (convlens.evaluate, convlens.predict):
+            with pytest.raises(ConvlensError, match=r"values in 0\.\..*, and the model was trained on"):
+                ask(model, (other, y) if ask is convlens.evaluate else other, progress="none")
+        convlens.predict(model, other[0], progress="none")
+    ours, bytes_ = convlens.predict(model, scaled(x), progress="none"), convlens.predict(model, x, progress="none")
+    assert sum(a.label == b.label for a, b in zip(ours, bytes_, strict=True)) >= 195
+    first = convlens.predict(model, scaled(x)[:, None], progress="none")
+    assert [one.label for one in first] == [one.label for one in ours], "channels may stand first"
+
+
+def test_names_of_other_libraries_are_answered(run: convlens.Run) -> None:
+    """With what there is in their place; others as Python does."""
+    for thing, name, words in (
+        (convlens, "fit", "use convlens.train"),
+        (run, "predict", "use convlens.predict"),
+        (convlens.load(run), "save", "run.model"),
+        (run, "nothing", "has no attribute 'nothing'"),
+    ):
+        with pytest.raises(AttributeError, match=words):
+            getattr(thing, name)
+
+
 def test_one_model_in_several_threads(run: convlens.Run) -> None:
     """As a web server has it: the answers are those of one thread, whether others look into it meanwhile or not."""
     model, pictures = convlens.load(run), [scene(number, 40) for number in range(12)]
@@ -177,8 +211,10 @@ def test_features_of_a_layer(run: convlens.Run) -> None:
         np.testing.assert_allclose(found[3], layer.values, rtol=1e-5, atol=1e-5)
     with pytest.raises(UsageError, match="there is no layer '99': there are 0, 1"):
         model.features(framed, "99")
-    with pytest.raises(UsageError, match="framed images are uint8"):
-        model.features(framed.astype(np.float32), "0")
+    pictures = [scene(number, 40) for number in range(5)]
+    assert np.array_equal(model.features(pictures, "0"), model.features(framed, "0")), "pictures as they are, too"
+    with pytest.raises(ImageError, match="not a picture"):
+        model.features([b"nonsense"], "0")
 
 
 def test_repr_of_a_classifier(run: convlens.Run) -> None:

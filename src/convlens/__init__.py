@@ -87,7 +87,9 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version
 
         return version("convlens")
-    raise AttributeError(f"module 'convlens' has no attribute {name!r}")
+    from convlens.text import no_attribute
+
+    raise no_attribute("module 'convlens'", name)
 
 
 def __dir__() -> list[str]:

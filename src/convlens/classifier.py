@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from convlens.architecture.windows import nodes_by_address
 from convlens.checks import checked, choice
 from convlens.data.image.decode import Pixels, pixels_of, quiet_pillow, read_bytes
 from convlens.data.image.framing import InputSpec, fit, picture
+from convlens.data.image.values import BYTES, Range, check_range_of_set, range_in
 from convlens.data.packed.image_rows import ImageRows, key_of
 from convlens.data.prefetch import is_small, prefetch
 from convlens.data.sources.listing import list_tree
@@ -39,10 +40,11 @@ from convlens.recipe import VIEWS
 from convlens.render.pages import notebook
 from convlens.run import Run
 from convlens.runtime.prediction import Asked, Outputs, Prediction
-from convlens.text import counted, shown, wrapped
+from convlens.text import counted, no_attribute, shown, wrapped
 from convlens.thresholds import Answers, Thresholds
 
 _BATCH_SIZE = 256
+_A_SET = 8  # pictures in one array, from which on its range is theirs together
 _ROWS_SHOWN = 100
 _CHANNELS = (1, 3, 4)
 
@@ -144,15 +146,21 @@ class Classifier:
             raise ModelFileError(f"{shown(self.path, 200)} gives values that are not finite: it cannot be used")
         return logits, statistics
 
-    def features(self, images_NHWC: Pixels | ImageRows, address: str) -> NDArray[np.float32]:
-        """The values of one layer, float32 (N, C, H, W) or (N, F), for framed images, uint8 (N, H, W, C), as `frame`
-        gives them; `address` is one that `explain` prints. Raises UsageError."""
-        self._check_framed(images_NHWC)
+    def features(self, images: Any, address: str) -> NDArray[np.float32]:
+        """The values of one layer, float32 (N, C, H, W) or (N, F). `images` is what `predict` takes, or framed images,
+        uint8 (N, H, W, C), as `frame` gives each; `address` is one that `explain` prints. Raises UsageError,
+        ImageError where a picture cannot be read."""
+        spec = self.card.input_spec
+        size = (spec.height, spec.width, spec.channels)
+        if not isinstance(images, np.ndarray) or images.shape[1:] != size or images.dtype != np.uint8:
+            images = _as_pictures(images, spec)[0]
+            _check_values(images, spec.value_range)
+            images = np.stack([self.frame(one) for one in _listed(images, recursive=False)[0]])
         nodes = nodes_by_address(self.network.plan)
         if str(address) not in nodes:
             raise UsageError(f"there is no layer {shown(address, 40)!r}: there are {shown(', '.join(nodes), 400)}")
         with ONE_AT_A_TIME, settled(resolve_compute(self.device, "float32")):
-            return values_at(self.network, images_NHWC, str(address))
+            return values_at(self.network, images, str(address))
 
     def _check_framed(self, images_NHWC: Pixels | ImageRows) -> None:
         spec = self.card.input_spec
@@ -192,6 +200,11 @@ class Classifier:
 
     def __repr__(self) -> str:
         return f"<Classifier {self}>"
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> object:
+            raise no_attribute("'Classifier' object", name)
 
     def _repr_html_(self) -> str:
         return notebook("Classifier", lines=[str(self)], source=wrapped(self.card.architecture, 110))
@@ -282,6 +295,7 @@ def predictions(
     with quiet_pillow(), open_progress(progress) as bar:
         try:
             images, rows = _as_pictures(images, classifier.card.input_spec)
+            _check_values(images, classifier.card.input_spec.value_range)
             listed, notes = _listed(images, recursive)
         except (ConvlensError, MemoryError):
             raise
@@ -355,9 +369,23 @@ def pictures_of(images: Any) -> list[Any]:
     return _listed(images, recursive=True)[0]
 
 
+def _check_values(images: Any, known: Range) -> None:
+    """Raises ImageError where many pictures in one array are scaled otherwise than those of the training."""
+    if not isinstance(images, np.ndarray) or images.ndim < 3 or len(images) < _A_SET or known == BYTES:
+        return
+    try:
+        own = range_in(images)
+    except ImageError:  # not even a range: each picture says so
+        return
+    check_range_of_set(images, own, known)
+
+
 def _as_pictures(images: Any, spec: InputSpec) -> tuple[Any, list[str]]:
-    """Rows of grey values (N, height · width) as pictures (N, height, width), as `train` reads them, and a note."""
+    """Rows of grey values (N, height · width) as pictures (N, height, width), channels that stand first moved last, as
+    `train` reads them, and a note."""
     shape: tuple[int, ...] = () if isinstance(images, memoryview) else getattr(images, "shape", ())
+    if len(shape) == 4 and shape[3] not in _CHANNELS and shape[1] in _CHANNELS:
+        return np.asarray(images).transpose(0, 2, 3, 1), ["the channels stand first, and were moved last"]
     if len(shape) != 2 or spec.channels != 1 or spec.height != spec.width or shape[1] != spec.height * spec.width:
         return images, []
     note = f"rows of {shape[1]:,} values are read as pictures of {spec.height}×{spec.width}"

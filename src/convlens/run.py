@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from convlens import files
 from convlens.data.packed.contents import Contents
@@ -36,7 +36,7 @@ from convlens.records import (
     write_sealed,
 )
 from convlens.render.pages import notebook
-from convlens.text import counted, did_you_mean, percent, short_sentence, shown
+from convlens.text import counted, did_you_mean, no_attribute, percent, short_sentence, shown
 
 RUNS_FOLDER = Path("runs")
 RUN_FILE, LOG_FILE, MODEL_FILE, CHECKPOINTS = "run.json", "log.jsonl", "model.safetensors", "checkpoints"
@@ -135,6 +135,11 @@ class Run:
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))  # whoever opens a run names it by text
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> object:
+            raise no_attribute("'Run' object", name)
+
     @cached_property
     def record(self) -> RunRecord:
         """All of run.json. Raises RecordError where it is missing or damaged."""
@@ -202,7 +207,7 @@ class Run:
 
     def summary(self) -> list[tuple[str, str]]:
         """What a person wants to see first, as (what, value)."""
-        record = self.record
+        record, series = self.record, self.series
         rate = f" ({record.images_per_s:,.0f} images/s)" if record.images_per_s else ""
         rows = [
             ("run", str(self.path)),
@@ -210,7 +215,7 @@ class Run:
             ("data", record.dataset.name),
             ("architecture", short_sentence(record.architecture)),
             ("parameters", f"{record.num_parameters:,}"),
-            ("seed", str(record.seed)),
+            ("seed", str(record.seed) if series is None else f"{record.seed}, one of {len(series.runs)}: `series`"),
             ("trained for", f"{record.train_s:.1f} s{rate}"),
         ]
         rows += [("warm start", record.parent.path)] if record.parent else []
@@ -294,6 +299,14 @@ class Series:
                 rows.append((words, over_seeds(scores)))
         warnings = [warning for run in self.runs if (warning := run.warning)]
         return [*rows, ("warning", warnings[0])] if warnings else rows
+
+    def __str__(self) -> str:
+        return "\n".join(f"{what}: {value}" for what, value in self.summary())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return notebook(rows=self.summary())
 
 
 def is_one_plan(found: Sequence[Run]) -> bool:

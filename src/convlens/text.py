@@ -143,3 +143,23 @@ def short_sentence(sentence: str, most: int = 300) -> str:
         return sentence
     start, end = sentence[: most // 2].rpartition(" ")[0], sentence[-most // 3 :].partition(" ")[2]
     return f"{start} … {end} ({len(sentence):,} characters: convlens explain shows all)"
+
+
+_INSTEAD = {  # of what other libraries' users look for
+    "fit": "convlens.train(data)",
+    "compile": "convlens.train(data, lr=…), which takes the whole recipe",
+    "Sequential": 'convlens.train(data, architecture="conv(8, 3) relu flatten linear(classes)")',
+    "predict": "convlens.predict(model, images)",
+    "predict_proba": "convlens.predict(model, images, top=K), or convlens.sklearn.ConvlensClassifier",
+    "evaluate": "convlens.evaluate(model)",
+    "score": "convlens.evaluate(model).accuracy",
+    "summary": "convlens.explain(model)",
+    "save": "the model file: run.model, which is copied like any other (shutil.copy)",
+    "load_model": "convlens.load(path)",
+}
+
+
+def no_attribute(what: str, name: str) -> AttributeError:
+    """The error for a name that a module or an object does not have, with what there is in its place."""
+    instead = f": use {_INSTEAD[name]}" if name in _INSTEAD else ""
+    return AttributeError(f"{what} has no attribute {name!r}{instead}")

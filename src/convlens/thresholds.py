@@ -119,7 +119,9 @@ class Thresholds(Record, frozen=True, kw_only=True):
         """With which confidence, and what is counted."""
         counted_by = ", counted by groups: one is wrong where one picture of it is" if self.by_group else ""
         taken_over = (
-            ", as the networks of its folds keep it, which learned from fewer pictures" if self.by_folds else ""
+            ", kept by the networks of the folds, not measured of this one, which learned from all pictures"
+            if self.by_folds
+            else ""
         )
         return f"with {100 * self.confidence:g} % confidence{taken_over}{counted_by}"
 

@@ -99,7 +99,8 @@ def test_a_table_and_a_folder_name_one_file_differently(folder: Path, tmp_path: 
         for data in (folder, table)
     ]
     for pair in (both, both[::-1]):
-        assert convlens.compare(pair, split="folds", progress="none").n == len(names)
+        found = convlens.compare(pair, split="folds", progress="none")
+        assert found.n == len(names) and any("the folds were dealt anew" in note for note in found.notes)
     early = [
         convlens.train(folder, recipe=QUICK.replace(epochs=9, patience=1, lr=lr), out=tmp_path / str(lr), **options)
         for lr in (0.5, 0.01)
@@ -118,6 +119,21 @@ def test_seeds_of_one_plan_are_one_group(trained: dict[str, convlens.Run]) -> No
     assert found.pairs[0].winner == found.contenders[0].name
     same = convlens.compare([trained["good0"], trained["good1"]], progress="none")
     assert not same.pairs and "seeds of one plan" in str(same)
+
+
+def test_one_of_several_seeds_is_said_to_be_that(folder: Path, tmp_path: Path) -> None:
+    """A run that was trained with other seeds is compared alone, and it is said how to compare them all; a series is
+    all of them."""
+    options: dict[str, Any] = {"size": 16, "channels": 1, "progress": "none", "recipe": QUICK.replace(epochs=1)}
+    both = [
+        convlens.train(folder, architecture=net, seeds=2, out=tmp_path / name, **options)
+        for name, net in (("a", TINY), ("b", WEAK))
+    ]
+    alone = convlens.compare(both, split="val", progress="none")
+    assert sum("is 1 of 2 seeds that were trained together" in note for note in alone.notes) == 2
+    whole = convlens.compare([run.series for run in both], split="val", progress="none")
+    assert "(2 seeds)" in whole.lines()[1] and not any("of 2 seeds" in note for note in whole.notes)
+    assert str(both[0].series).startswith(f"{tmp_path / 'a' / '1'}: seed 0") and "one of 2" in str(both[0])
 
 
 def test_a_model_and_its_own_predictions_are_equal(

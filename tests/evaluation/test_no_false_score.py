@@ -338,7 +338,7 @@ def test_no_model_is_measured_before_it_is_whole(workplace: Path, monkeypatch: p
 
     done = trained_on(shapes(200, 3))
     monkeypatch.setattr("convlens.experiment.calibrate", looked_at)
-    run = trained_on(shapes(200, 3))
+    run = trained_on(shapes(200, 3), seed=1)
     assert statuses == ["running"] and run.status == "complete"
     assert convlens.evaluate(run, split="val", progress="none").n
 

@@ -6,6 +6,7 @@ import re
 import shlex
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,8 +117,16 @@ def test_a_run_s_report_follows_its_test(workplace: Path) -> None:
         assert page.read_text(encoding="utf-8") == after, others
 
 
-def test_the_command_in_it_trains_the_same_model(hostile: convlens.Run, tmp_path: Path, command: Command) -> None:
-    """What it says under Again, typed, comes to the same weights."""
+@pytest.mark.parametrize("has_parent", [False, True])
+def test_the_command_in_it_trains_the_same_model(
+    hostile: convlens.Run, tmp_path: Path, command: Command, has_parent: bool
+) -> None:
+    """What it says under Again, typed, comes to the same weights; of a model that began with another one's, too."""
+    if has_parent:
+        x, y = shapes(300, 5)
+        np.savez(tmp_path / "other.npz", x=x, y=np.array(HOSTILE)[y])
+        options: dict[str, Any] = {"recipe": {"epochs": 1, "lr": 0.003}, "seed": 3, "progress": "none"}
+        hostile = convlens.train(tmp_path / "other.npz", parent=hostile, out=tmp_path / "child", **options)
     text = (hostile.path / REPORT_FILE).read_text(encoding="utf-8")
     (typed,) = re.findall(r"<pre>(.*?)</pre>", text, re.DOTALL)
     words = shlex.split(html.unescape(typed))

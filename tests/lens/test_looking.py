@@ -13,7 +13,17 @@ from PIL import Image
 import convlens
 from convlens.data.packed.pack import pack
 from convlens.errors import ImageError
+from convlens.evaluation.test_ledger import ledger_path
 from tests.conftest import Command
+
+
+def test_a_test_picture_that_a_report_names(toy: convlens.Run, workplace: Path) -> None:
+    """The model was measured on it: nothing more is written into the ledger."""
+    name = convlens.evaluate(toy, progress="none").answers()[0].path
+    before = ledger_path().read_text(encoding="utf-8")
+    seen = convlens.look(toy, name)
+    assert name.startswith("test/") and seen.image is not None and seen.image.shape == (16, 16, 1)
+    assert ledger_path().read_text(encoding="utf-8") == before
 
 
 def test_a_picture_of_the_data_by_its_name(toy: convlens.Run, workplace: Path) -> None:

@@ -262,11 +262,11 @@ def test_misclassified_and_confusion_open_images(page: Page) -> None:
     page.wait_for_selector(f"#answer[data-label='{answer}']")
     page.locator("#method").select_option("occlusion")
     page.wait_for_function(
-        "name => document.getElementById('seen-note').textContent.startsWith(name)", arg=f"for {answer}"
+        "name => document.getElementById('seen-note').textContent.includes(name)", arg=f"for {answer}"
     )
     page.locator("#answer button").nth(int(label)).click()  # what speaks for the class that it is
     page.wait_for_function(
-        "name => document.getElementById('seen-note').textContent.startsWith(name)", arg=f"for {label}"
+        "name => document.getElementById('seen-note').textContent.includes(name)", arg=f"for {label}"
     )
     page.locator("#method").select_option("")
     page.locator("#tab-model").click()
@@ -277,7 +277,7 @@ def test_misclassified_and_confusion_open_images(page: Page) -> None:
         arg=f"{label}, predicted as {answer}",
     )
     assert page.locator("#cell button").count() >= 1
-    assert "not measured: convlens evaluate" in page.locator("#facts").inner_text()
+    assert "no score is kept: convlens evaluate" in page.locator("#facts").inner_text()
 
 
 def test_a_validation_image_is_saved_as_it_is(page: Page, tmp_path: Path) -> None:
@@ -381,7 +381,7 @@ def test_designed_network_trains_and_opens(page: Page, microscope: Server, digit
     # Whether it is better than another one here is said on the spot.
     page.locator("#compare").click()
     page.wait_for_selector("#verdict:has-text('the same 6,018 images')", timeout=30_000)
-    assert "mnist-1 is better: lab-1 less mnist-1 is −" in page.locator("#verdict").inner_text()
+    assert "mnist-1 is better: lab-1 minus mnist-1 is −" in page.locator("#verdict").inner_text()
     # Another tab, which stays with the model that it looks into, and a value that is played here.
     other = page.context.new_page()
     other.goto(microscope.entry)

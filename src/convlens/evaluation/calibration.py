@@ -86,7 +86,7 @@ def calibrate_by_folds(run: Run, dataset: Dataset, device: str, bar: Progress) -
     addresses = layers_to_look_at(classifier.network.plan, len(some_N))
     found = None
     if addresses:
-        fold_N = folds_of(dataset, run.record.folds or 0)[some_N]
+        fold_N = folds_of(dataset, run.record.folds or 0, run.record.seed)[some_N]
         _, statistics = classifier.outputs(dataset.images_at(dataset.rows("train")[some_N]), addresses)
         found = Unfamiliarity.fitted_by_folds(addresses, statistics, labels_N[some_N], fold_N, logits_NK[some_N])
     _rewritten(classifier, calibration=calibration, unfamiliarity=found)
@@ -105,7 +105,7 @@ def held_out_by_folds(
     if known is None:
         return rows, logits_NK, None
     _, statistics = classifier.outputs(dataset.images_at(rows), known.addresses)
-    fold_N = folds_of(dataset, run.record.folds or 0)[some_N]
+    fold_N = folds_of(dataset, run.record.folds or 0, run.record.seed)[some_N]
     distances = distances_by_folds(statistics, dataset.labels_at(rows), fold_N, logits_NK.shape[1])
     return rows, logits_NK, known.record.scores(distances, logits_NK) > known.record.threshold
 

@@ -32,12 +32,13 @@ from convlens.evaluation.report import FOLDS, split_of_rows
 from convlens.evaluation.test_ledger import open_test, plan_hash
 from convlens.metrics import calibration_error, cross_entropy, interval_of
 from convlens.modelfile import ModelCard
+from convlens.network.build import arrays_of, tensors_of
 from convlens.network.compute import resolve_compute, settled
 from convlens.network.forward import outputs_of
 from convlens.paired import Difference, compared, holm
 from convlens.progress import Progress, open_progress
 from convlens.render.pages import notebook, page, thumbnail
-from convlens.run import MODEL_FILE, RUN_FILE, Run, runs
+from convlens.run import MODEL_FILE, RUN_FILE, Run, Series, runs
 from convlens.text import counted, did_you_mean, percent, shown
 
 SUFFIXES = (".html", ".htm", ".json")
@@ -118,7 +119,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two contenders, by their names: the difference of the first less the second, and its p-value among all pairs."""
+    """Two contenders, by their names: the difference of the first minus the second, and its p-value among all pairs."""
 
     one: str
     other: str
@@ -143,14 +144,14 @@ class Pair:
         d, size = self.difference, self.points.replace("(", "points (95 % interval ")
         p = f"p = {self.adjusted_p:.2g}" if self.adjusted_p >= 1e-6 else "p < 0.000001"
         if self.winner is not None:
-            return f"{self.winner} is better: {self.one} less {self.other} is {size}, {p}"
+            return f"{self.winner} is better: {self.one} minus {self.other} is {size}, {p}"
         if self.doubtful:
             who = " and ".join(self.doubtful)
             return (
-                f"no winner is named: {who} may have been made with some of these pictures; {self.one} less "
+                f"no winner is named: {who} may have been made with some of these pictures; {self.one} minus "
                 f"{self.other} is {size}, {p}"
             )
-        first = f"no winner: {self.one} less {self.other} is {size}, {p}"
+        first = f"no winner: {self.one} minus {self.other} is {size}, {p}"
         if d.num_images is not None:
             return f"{first}; to tell a difference of this size about {d.num_images:,} images would be needed"
         if d.num_seeds is not None:
@@ -253,7 +254,7 @@ class Comparison:
         ]
         p_word = "p" if len(self.pairs) == 1 else "p (Holm)"
         if rows:
-            found.append(("Pairs", ["model", "less", "points (95 %)", "gained", "lost", p_word, "winner"], rows))
+            found.append(("Pairs", ["model", "minus", "points (95 %)", "gained", "lost", p_word, "winner"], rows))
         names = [one.name for one in self.contenders]
         rows = [
             [shown(name, 40), *(percent(r, 1) for r in recalls), *_changes(recalls), f"{n:,}"]
@@ -411,11 +412,13 @@ def compare(
 
 def _places(models: Any) -> list[Any]:
     """Every model that was named; of a folder of runs each run. Raises UsageError."""
-    if isinstance(models, str | Path | Run | Classifier) or not isinstance(models, Iterable):
+    if isinstance(models, str | Path | Run | Series | Classifier) or not isinstance(models, Iterable):
         models = [models]
     found: list[Any] = []
     for one in models:
-        if isinstance(one, str | Path) and files.is_folder(one) and not files.is_file(Path(one) / RUN_FILE):
+        if isinstance(one, Series):
+            found += one.runs
+        elif isinstance(one, str | Path) and files.is_folder(one) and not files.is_file(Path(one) / RUN_FILE):
             here = runs(one)
             if not here:
                 raise UsageError(
@@ -438,13 +441,23 @@ def _where(place: Any) -> Path:
 
 
 def _refuse_twice(classifiers: Sequence[Classifier | None], places: Sequence[Any]) -> None:
-    """Raises UsageError where one model is named twice, by whatever path."""
+    """Raises UsageError where one model is named twice, by whatever path, or was trained twice to the same bits."""
     paths = [_where(place) if c is None else c.path for c, place in zip(classifiers, places, strict=True)]
     found = [files.sha256_of_file(path) if files.is_file(path) else str(path) for path in paths]
     for number, digest in enumerate(found):
         if digest in found[:number]:
             one, other = (shown(_where(places[n]), 200) for n in (number, found.index(digest)))
             raise UsageError(f"{one} is the same as {other}: a model cannot be compared with itself")
+    weights: dict[str, str] = {}
+    for c in filter(None, classifiers):
+        arrays = sorted(arrays_of(tensors_of(c.network)).items())
+        digest = files.sha256_of(b"".join(f"{name} {array.shape}".encode() + array.tobytes() for name, array in arrays))
+        digest += f"{c.card.architecture} {c.views} {c.scaling} {c.thresholds}"
+        if (other := weights.setdefault(digest, shown(c.path.parent, 200))) != shown(c.path.parent, 200):
+            raise UsageError(
+                f"{shown(c.path.parent, 200)} has the very weights of {other}: one network, trained twice (the same "
+                "plan, data and seed); name it once"
+            )
 
 
 def _refuse_other_classes(classifiers: Sequence[Classifier | None], places: Sequence[Any]) -> None:
@@ -488,6 +501,38 @@ def _differing(classifiers: Sequence[Classifier | None]) -> list[str]:
     order = "" if len(plans) > _TOLD else f" (in the order {', '.join(_names([[str(c.path)] for c in known]))})"
     more = "; which of these makes a difference cannot be told" if len(found) > 1 else ""
     return [f"they differ in {'; '.join(found)}{more}{order}"]
+
+
+def _on_other_seeds(contenders: Sequence[Contender], classifiers: Sequence[Classifier | None]) -> list[str]:
+    """Which of the models were trained together with others, of other seeds, that are not compared here."""
+    here, found = {c.path.resolve() for c in classifiers if c is not None}, []
+    for contender in contenders:
+        run = Run(Path(contender.members[0].path).parent)
+        if not files.is_file(run.path / RUN_FILE) or (series := run.series) is None:
+            continue
+        if left := [one for one in series.runs if one.model.resolve() not in here]:
+            total = len(series.runs)
+            where = f"{shown(run.path.parent, 100)}; in Python `run.series`"
+            found.append(
+                f"{contender.name} is {total - len(left)} of {total} seeds that were trained together: name their "
+                f"folder ({where}) to compare all of them"
+            )
+    return found
+
+
+def _on_folds(reports: Sequence[Report | None]) -> list[str]:
+    """That the folds are not the same ones, if that is so."""
+    dealt = set()
+    for report in reports:
+        run = None if report is None or report.measured is None else report.measured.run
+        if run is not None and report is not None:
+            dealt.add((report.dataset.fingerprint, run.record.folds, run.record.seed))
+    if len(dealt) < 2:
+        return []
+    return [
+        "the folds were dealt anew for each of them (other labels, groups, seeds or numbers of folds), which alone "
+        "moves a score, and which the interval does not contain: several seeds (`seeds`) deal them several times"
+    ]
 
 
 def _length_of(card: ModelCard) -> float:
@@ -696,6 +741,11 @@ def _comparison(
     hangs_on_seed = any(c is not None and c.card.recipe is not None and c.card.recipe.epochs for c in classifiers)
     if pairs and len(contenders) == len(members) and hangs_on_seed:
         notes.append("this is about these models: other seeds of the same plans may come out otherwise (name several)")
+    notes += _on_other_seeds(contenders, classifiers)
+    notes += _on_folds(reports) if split == FOLDS else []
+    for member, report in zip(members, reports, strict=True):
+        promises = () if report is None else report.promises
+        notes += [f"{_names([[member.path]])[0]} promises: {promise}" for promise in promises]
     if split == "test" and len(contenders) > 2:
         notes.append("whoever takes the best of these by their test scores has chosen by test: choose by split=val")
     return Comparison(
@@ -756,6 +806,8 @@ def _names(paths: list[list[str]]) -> list[str]:
     for some in paths:
         path = Path(some[0])
         path = path.parent if path.name == MODEL_FILE else path
+        if len({Path(one).parent.parent for one in some}) == 1 < len(some):
+            path = path.parent  # the folder that they lie in
         parts = path.parts
         others = [Path(other[0]) for other in paths if other is not some]
         others = [other.parent if other.name == MODEL_FILE else other for other in others]

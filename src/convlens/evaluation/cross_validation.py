@@ -64,9 +64,9 @@ def read_held_out(run: Run) -> NDArray[np.float32]:
     return logits_NK
 
 
-def folds_of(dataset: Dataset, folds: int) -> NDArray[np.int64]:
+def folds_of(dataset: Dataset, folds: int, seed: int) -> NDArray[np.int64]:
     """The fold of each image of a data set that has every image in train, int64 (N,)."""
-    return deal(dataset.split_keys(dataset.rows("train")), dataset.labels("train"), folds)
+    return deal(dataset.split_keys(dataset.rows("train")), dataset.labels("train"), folds, seed)
 
 
 def held_out_logits(plan: TrainingPlan, bar: Progress) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -79,7 +79,7 @@ def held_out_logits(plan: TrainingPlan, bar: Progress) -> tuple[NDArray[np.float
     """
     dataset, folds, bar_name = plan.dataset, plan.folds or 0, plan.dataset.name
     rows, labels_N = dataset.rows("train"), dataset.labels("train")
-    fold_N = folds_of(dataset, folds)
+    fold_N = folds_of(dataset, folds, plan.seed)
     known_N = _known_to_parent(plan, rows)
     fold_N[known_N] = -1  # in no fold
     for fold in range(folds):

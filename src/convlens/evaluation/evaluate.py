@@ -395,9 +395,10 @@ def evaluate(
 Opener = Callable[[Dataset, Classifier], tuple[Dataset, Openings]]
 
 
-def opened(dataset: Dataset, classifier: Classifier) -> tuple[Dataset, Openings]:
-    """Test, opened for a model: the look is written down; that of folds was when they were trained."""
-    card, again = classifier.card, dataset.is_merged
+def opened(dataset: Dataset, classifier: Classifier, *, again: bool = False) -> tuple[Dataset, Openings]:
+    """Test, opened for a model: the look is written down; that of folds was when they were trained. `again`: unless it
+    stands there for this model already."""
+    card, again = classifier.card, again or dataset.is_merged
     return open_test(
         dataset, card.architecture, card.recipe, card.seed, card.origin, views=classifier.views, again=again
     )

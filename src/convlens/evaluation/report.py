@@ -357,10 +357,10 @@ def _command(measured: Measured) -> str:
     if data is None or recipe is None or training is None:
         return ""
     words = ["convlens", "train", data.source]
-    if card.preset is not None:
+    if card.preset is not None and training.parent is None:
         words += ["--preset", card.preset]
     else:
-        words += ["--architecture", card.architecture]
+        words += ["--architecture", card.architecture] if training.parent is None else []  # a parent has its own
         usual = {} if training.parent is not None else STANDARD.recipe.to_json() | {"views": None}
         for name, value in recipe.to_json().items():
             if value != usual.get(name):
@@ -373,6 +373,7 @@ def _command(measured: Measured) -> str:
                 text = by.join(map(str, value)) if isinstance(value, tuple) else str(value)
                 words += [f"--{name.replace('_', '-')}", text]
     words += ["--exclude", "FILE-OF-EXCLUSIONS"] if data.options.exclude else []
+    words += ["--labels", "LABELS-FILE"] if data.options.relabelled else []
     words += ["--seed", str(card.seed), "--threads", str(training.threads)]
     if training.memory_format not in (None, MEMORY_FORMATS[0]):
         words += ["--memory-format", str(training.memory_format)]

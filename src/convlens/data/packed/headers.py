@@ -13,10 +13,10 @@ import numpy as np
 from convlens.data.image.decode import Header, decode, decode_reduced, quiet_pillow, read_header
 from convlens.data.image.framing import InputSpec, to_channels
 from convlens.data.image.ink import is_framed_ink
-from convlens.data.image.values import BYTES, SIGNED, Range, limits_of, range_in, to_uint8
+from convlens.data.image.values import BYTES, SIGNED, Range, check_range_of_set, limits_of, range_in, to_uint8
 from convlens.data.packed.options import PackOptions
 from convlens.data.prefetch import is_small, prefetch
-from convlens.data.sources.base import Sample, Source, some
+from convlens.data.sources.base import ArraySource, Sample, Source, some
 from convlens.data.sources.tree import suffix_of
 from convlens.errors import DataError, ImageError
 from convlens.progress import Progress
@@ -170,6 +170,12 @@ def input_of(source: Source, options: PackOptions, bar: Progress, *, most: int |
     nearly all of them are."""
     size, channels, framing, region = options.size, options.channels, options.framing, options.region
     value_range = options.value_range or values_of(source, set(options.exclude))
+    if options.value_range is not None and isinstance(source, ArraySource) and source.value_range is not None:
+        values = next(iter(source.splits.values())).images_NHWC
+        try:
+            check_range_of_set(np.asarray(values), source.value_range, options.value_range)
+        except ImageError as error:
+            raise DataError(f"{source.name}: {error}") from error
     if source.shape is not None:
         own = source.shape[:2] if region is None else (region[3], region[2])
         size = own if size is None else size

@@ -95,14 +95,19 @@ def overlap_notes(index: NDArray[Any], groups: Sequence[str | None]) -> list[str
     return notes
 
 
-def deal(split_key_N: NDArray[np.uint64], labels_N: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
+_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio: multiples lie far apart
+
+
+def deal(split_key_N: NDArray[np.uint64], labels_N: NDArray[np.int64], folds: int, seed: int = 0) -> NDArray[np.int64]:
     """The fold of each image, 0 to folds - 1. Images of one split_key (a group, equal pictures) stay together, and the
-    classes are spread evenly: the split_keys of each class, in an order of their own, go to the folds in turn."""
+    classes are spread evenly: the split_keys of each class, in an order of their own (another for each seed), go to the
+    folds in turn."""
     label_of: dict[int, Counter[int]] = {}
     for split_key, label in zip(split_key_N.tolist(), labels_N.tolist(), strict=True):
         label_of.setdefault(split_key, Counter())[label] += 1
     split_keys = np.array(list(label_of), np.uint64)
     labels = np.array([counts.most_common(1)[0][0] for counts in label_of.values()])
-    order = np.lexsort((mixed(split_keys, times=3), labels))
+    other = np.uint64(seed * _GOLDEN % 2**64)
+    order = np.lexsort((mixed(split_keys ^ other, times=3), labels))
     fold_of = dict(zip(split_keys[order].tolist(), (np.arange(len(order)) % folds).tolist(), strict=True))
     return np.array([fold_of[split_key] for split_key in split_key_N.tolist()], np.int64)

@@ -19,7 +19,7 @@ export function startLook() {
   state.afterAnswer.push(() => fetchMaps(), fetchThumbnails);
   state.afterStroke.push(fetchOverlay);
   byId("method").addEventListener("change", fetchOverlay);
-  byId("versus").addEventListener("change", fetchOverlay);
+  byId("rather").addEventListener("change", () => { byId("method").value ||= "occlusion"; fetchOverlay(); });
   byId("print").addEventListener("click", () => printAll().catch(complain));
   on("cleared", () => {
     closeValue();
@@ -47,7 +47,7 @@ export function openLook() {
   state.maps = {};
   state.picture = null;
   const others = state.model.class_names.map((name, k) => element("option", { value: String(k) }, name));
-  byId("versus").replaceChildren(element("option", { value: "" }, "(its class alone)"), ...others);
+  byId("rather").replaceChildren(element("option", { value: "" }, "(its class alone)"), ...others);
   byId("ink").hidden = state.model.input.channels !== 3;
   byId("answer").replaceChildren();
   byId("mirrored").hidden = byId("doubt").hidden = byId("badge").hidden = true;
@@ -94,7 +94,7 @@ async function fetchOverlay() {
   if (method && state.picture) {
     const { id } = state.picture;
     const label = explained?.id === id ? explained.k : state.picture.label;
-    const other = byId("versus").value, versus = other === String(label) ? "" : other;
+    const other = byId("rather").value, versus = other === String(label) ? "" : other;
     const found = await getArrays(`api/attribution?id=${id}&method=${method}&label=${label}&versus=${versus}`).catch((error) => {
       if (error.status === 410) tell("gone", id); else complain(error);
     });
@@ -130,7 +130,7 @@ function showSeen() {
     context.fillRect((i % width) * size, Math.floor(i / width) * size, Math.ceil(size), Math.ceil(size));
   });
   const ends = low ? `blue −${number(reach, 2)}, white 0, red +${number(reach, 2)}` : `dark 0, bright ${number(reach, 2)}`;
-  byId("seen-note").textContent = `for ${what}, in units of ${overlay.versus === null ? "its logit" : "the difference of their logits"}: ${ends}`;
+  byId("seen-note").textContent = `${low ? "red speaks for" : "for"} ${what}, in units of ${overlay.versus === null ? "its logit" : "the difference of their logits"}: ${ends}`;
 }
 
 async function showMisclassified() {

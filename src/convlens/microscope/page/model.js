@@ -23,7 +23,7 @@ export function openModel() {
       "data set": `${dataset.name}: ${["train", "val", "test"].filter((s) => s in sizes).map((s) => `${count(sizes[s])} ${s}`).join(", ")} (${dataset.fingerprint.slice(0, 12)})`,
       recipe: `${model.preset ? `${model.preset}: ` : ""}${model.recipe}`, seed: String(model.seed),
       validation: model.val ? accuracyOf(model.val) : "nothing was set aside",
-      test: model.test ? accuracyOf(model.test) : "not measured: convlens evaluate does it, and writes down that test was looked at",
+      test: model.test ? accuracyOf(model.test) : "no score is kept: convlens evaluate measures one, and writes down that test was looked at",
       trained: `${model.created.slice(0, 16).replace("T", " ")} UTC, ${count(training.step)} steps, ${training.weights} weights, ${training.precision}`,
     }), ...(origin && { "weights from": `${origin.name}: ${origin.source} (${origin.sha256.slice(0, 12)})`, "made with": origin.trained_on ?? "not said", licence: origin.licence ?? "not said" }),
     file: element("code", {}, model.path),
