@@ -41,6 +41,7 @@ PLATFORMS = {  # and the tags that pip knows them by
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 REQUIREMENTS, _README = (Path(__file__).with_name(f"kit-{name}") for name in ("requirements.txt", "README.md"))
 PROGRAM, README = "predict.py", "README.md"
+_NUM_CLOUDS, _CLOUD = 16, 192  # pictures, and pixels of their sides, about
 SELFTEST_PICTURES = 8  # of the model's own, beside those that are drawn
 _DEADLINE_S = 900  # of pip, and of the self-test
 
@@ -137,7 +138,8 @@ def _write_selftest(folder: Path, classifier: Classifier, pictures: Sequence[Any
 
 def _drawn(classifier: Classifier) -> list[bytes]:
     """Pictures of noise and shapes in the ways that pictures come: PNG with a transparent ground, of 16 bits, a large
-    JPEG, which is decoded at a fraction, a grey one, GIF, WebP."""
+    JPEG, which is decoded at a fraction, a grey one, GIF, WebP; and coloured clouds of many sizes, some of which
+    another version of Pillow resizes, or brings to grey, otherwise."""
     spec, rng = classifier.card.input_spec, np.random.default_rng(0)
     height, width = 5 * spec.height + 3, 4 * spec.width + 1
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
@@ -148,6 +150,10 @@ def _drawn(classifier: Classifier) -> list[bytes]:
     alpha = np.dstack([scene, np.where(x + y < 0.6, 255, 0).astype(np.uint8)])
     kinds: list[tuple[Pixels | Any, str]] = [(scene, "JPEG"), (sheet, "PNG"), (alpha, "PNG"), (sheet, "JPEG")]
     kinds += [(sheet.astype(np.uint16) * 257, "PNG"), (scene, "WEBP"), (scene, "GIF")]
+    for high, wide in rng.uniform(0.2, 2.5, (_NUM_CLOUDS, 2)) * max(_CLOUD, spec.height, spec.width) + 8:
+        coarse = rng.integers(0, 256, (max(2, int(high) // 8), max(2, int(wide) // 8), 3), np.uint8)
+        cloud = Image.fromarray(coarse).resize((int(wide), int(high)), Image.Resampling.BICUBIC)
+        kinds.append((np.asarray(cloud), "JPEG"))
     found = []
     for pixels, kind in kinds:
         file = io.BytesIO()
