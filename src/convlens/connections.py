@@ -33,7 +33,7 @@ _EVICT_AFTER_S = 0.5  # a connection that has not shown who it is makes room for
 _LINGER_S = 0.2  # so that an answer is read before the connection is reset
 _GRACE_S = 2  # for what is being answered when the server ends
 _TRIED_PORTS = 20
-_MAX_HEAD_BYTES = 1 << 16  # of a request's address and headers
+_MAX_HEAD_BYTES = 1 << 15  # of a request's address and headers
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 

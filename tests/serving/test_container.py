@@ -77,6 +77,7 @@ def test_its_commands_run(tmp_path: Path) -> None:
     place = tmp_path / "srv"
     place.mkdir()
     convlens.export(run, place / "model.onnx", progress="none")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("CONVLENS", "PYTHON"))}
     venv.create(tmp_path / "bare", with_pip=True, symlinks=True)
     programs = tmp_path / "bare" / "bin"
     if not programs.is_dir():
@@ -87,18 +88,17 @@ def test_its_commands_run(tmp_path: Path) -> None:
     )
     if probe.returncode:
         pytest.skip("no package index can be reached")
-    subprocess.run([*pip, "wheel", "-q", "--no-deps", "-w", str(place), str(ROOT)], check=True)
+    subprocess.run([*pip, "wheel", "-q", "--no-deps", "-w", str(place), str(ROOT)], check=True, env=clean)
     (wheel,) = place.glob("convlens-*.whl")
     steps = dict(instructions())["RUN"].replace("/srv/convlens-*.whl", str(wheel)).split("&&")
     for step in steps:
         if (words := shlex.split(step))[0] == "pip":
-            subprocess.run([*pip, "-q", *words[1:]], check=True, stdout=subprocess.DEVNULL)
-    assert subprocess.run([programs / "python", "-c", "import torch"], stderr=subprocess.DEVNULL).returncode
+            subprocess.run([*pip, "-q", *words[1:]], check=True, stdout=subprocess.DEVNULL, env=clean)
+    assert subprocess.run([programs / "python", "-c", "import torch"], stderr=subprocess.DEVNULL, env=clean).returncode
     shutil.rmtree(tmp_path / "run")
     settings = dict(part.split("=") for part in dict(instructions())["ENV"].split())
     kept = {name: value.replace("/tmp", str(tmp_path / "tmp")) for name, value in settings.items()}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("CONVLENS", "PYTHON"))}
-    environment |= kept | {"CONVLENS_TOKEN": "a-token-of-ours", "PATH": f"{programs}:{os.environ['PATH']}"}
+    environment = clean | kept | {"CONVLENS_TOKEN": "a-token-of-ours", "PATH": f"{programs}:{os.environ['PATH']}"}
     port = "18023"
     words = [*words_of("CMD"), "--port", port]
     words[words.index("/srv/model.onnx")] = str(place / "model.onnx")
