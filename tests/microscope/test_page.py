@@ -416,7 +416,11 @@ def test_designed_network_trains_and_opens(page: Page, microscope: Server, digit
         page.wait_for_function(f"() => document.getElementById('models').value.includes('{model}')")
         page.wait_for_selector("#answer .best")
         page.wait_for_selector("#seen-note:has-text('held out from training')")
-    assert (page.locator("#seen-note").inner_text(), page.locator("#answer .share").all_inner_texts()) == first
+    page.wait_for_function(  # the bars of the model before are taken away first
+        "shares => [...document.querySelectorAll('#answer .share')].map((one) => one.innerText).join() === shares",
+        arg=",".join(first[1]),
+    )
+    assert page.locator("#seen-note").inner_text() == first[0]
     page.reload()
     page.wait_for_selector("#seen-note:has-text('held out from training')")
     assert page.locator("#seen-note").inner_text() == first[0]
