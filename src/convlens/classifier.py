@@ -139,7 +139,13 @@ class Classifier:
         """The logits, and of the layers with these addresses the statistics of their channels, float32 (N, S): the
         means of its maps and then their standard deviations, or its values where it has no maps. For the values
         themselves there is `features`. Raises UsageError, ModelFileError."""
-        self._check_framed(images_NHWC)
+        if isinstance(images_NHWC, np.ndarray) and not self._is_framed(images_NHWC):
+            spec = self.card.input_spec
+            size = f"(N, {spec.height}, {spec.width}, {spec.channels})"
+            raise UsageError(
+                f"framed images are uint8 {size}, as `frame` gives each, not {images_NHWC.dtype} {images_NHWC.shape}: "
+                "`predict` takes pictures as they are"
+            )
         with ONE_AT_A_TIME, settled(resolve_compute(self.device, "float32")):
             logits, statistics = outputs_of(self.network, images_NHWC, views=self.views, addresses=addresses)
         if not np.isfinite(logits).all():
@@ -147,30 +153,22 @@ class Classifier:
         return logits, statistics
 
     def features(self, images: Any, address: str) -> NDArray[np.float32]:
-        """The values of one layer, float32 (N, C, H, W) or (N, F). `images` is what `predict` takes, or framed images,
-        uint8 (N, H, W, C), as `frame` gives each; `address` is one that `explain` prints. Raises UsageError,
-        ImageError where a picture cannot be read."""
-        spec = self.card.input_spec
-        size = (spec.height, spec.width, spec.channels)
-        if not isinstance(images, np.ndarray) or images.shape[1:] != size or images.dtype != np.uint8:
+        """The values of one layer for each picture (not its mirror image), float32 (N, C, H, W) or (N, F). `images` is
+        what `predict` takes, or framed images, uint8 (N, H, W, C), as `frame` gives each; `address` is one that
+        `explain` prints. Raises UsageError, ImageError where a picture cannot be read."""
+        spec, nodes = self.card.input_spec, nodes_by_address(self.network.plan)
+        if str(address) not in nodes:
+            raise UsageError(f"there is no layer {shown(address, 40)!r}: there are {shown(', '.join(nodes), 400)}")
+        if not isinstance(images, np.ndarray) or not self._is_framed(images):
             images = _as_pictures(images, spec)[0]
             _check_values(images, spec.value_range)
             images = np.stack([self.frame(one) for one in _listed(images, recursive=False)[0]])
-        nodes = nodes_by_address(self.network.plan)
-        if str(address) not in nodes:
-            raise UsageError(f"there is no layer {shown(address, 40)!r}: there are {shown(', '.join(nodes), 400)}")
         with ONE_AT_A_TIME, settled(resolve_compute(self.device, "float32")):
             return values_at(self.network, images, str(address))
 
-    def _check_framed(self, images_NHWC: Pixels | ImageRows) -> None:
+    def _is_framed(self, images: NDArray[Any]) -> bool:
         spec = self.card.input_spec
-        if isinstance(images_NHWC, np.ndarray):
-            size = (spec.height, spec.width, spec.channels)
-            if images_NHWC.ndim != 4 or images_NHWC.shape[1:] != size or images_NHWC.dtype != np.uint8:
-                raise UsageError(
-                    f"framed images are uint8 (N, {', '.join(map(str, size))}), as `frame` gives each, not "
-                    f"{images_NHWC.dtype} {images_NHWC.shape}: `predict` takes pictures as they are"
-                )
+        return images.shape[1:] == (spec.height, spec.width, spec.channels) and images.dtype == np.uint8
 
     def probabilities(self, logits_NK: NDArray[np.floating]) -> NDArray[np.float64]:
         """What the logits come to, float64 (N, K), each row summing to 1."""
@@ -377,7 +375,7 @@ def _check_values(images: Any, known: Range) -> None:
         own = range_in(images)
     except ImageError:  # not even a range: each picture says so
         return
-    check_range_of_set(images, own, known)
+    check_range_of_set(images.dtype, own, known)
 
 
 def _as_pictures(images: Any, spec: InputSpec) -> tuple[Any, list[str]]:

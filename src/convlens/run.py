@@ -237,6 +237,8 @@ class Run:
         if not self.record.recipe.get("patience") or not known or len(known) < len(logged):
             return None
         best = min(known, key=lambda line: line.calibrated_val_loss or 0.0)
+        if best.val != self.record.val:  # a fitted head that no epoch bettered
+            return "the fitted head: no epoch lowered the validation loss"
         ended = ", stopped early" if self.record.step < self.record.num_steps else ""
         return (
             f"epoch {best.epoch or 0:.0f} of {len(logged)} trained{ended}: the lowest calibrated validation loss "
@@ -299,6 +301,12 @@ class Series:
                 rows.append((words, over_seeds(scores)))
         warnings = [warning for run in self.runs if (warning := run.warning)]
         return [*rows, ("warning", warnings[0])] if warnings else rows
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that holds these runs and no others, if there is one."""
+        place = self.runs[0].path.parent
+        return place if {run.path.name for run in runs(place)} == {run.path.name for run in self.runs} else None
 
     def __str__(self) -> str:
         return "\n".join(f"{what}: {value}" for what, value in self.summary())

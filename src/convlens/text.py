@@ -145,7 +145,7 @@ def short_sentence(sentence: str, most: int = 300) -> str:
     return f"{start} … {end} ({len(sentence):,} characters: convlens explain shows all)"
 
 
-_INSTEAD = {  # of what other libraries' users look for
+_INSTEAD_OF = {  # attributes that other libraries' users look for
     "fit": "convlens.train(data)",
     "compile": "convlens.train(data, lr=…), which takes the whole recipe",
     "Sequential": 'convlens.train(data, architecture="conv(8, 3) relu flatten linear(classes)")',
@@ -161,5 +161,5 @@ _INSTEAD = {  # of what other libraries' users look for
 
 def no_attribute(what: str, name: str) -> AttributeError:
     """The error for a name that a module or an object does not have, with what there is in its place."""
-    instead = f": use {_INSTEAD[name]}" if name in _INSTEAD else ""
+    instead = f": use {_INSTEAD_OF[name]}" if name in _INSTEAD_OF else ""
     return AttributeError(f"{what} has no attribute {name!r}{instead}")

@@ -101,6 +101,11 @@ def test_a_table_and_a_folder_name_one_file_differently(folder: Path, tmp_path: 
     for pair in (both, both[::-1]):
         found = convlens.compare(pair, split="folds", progress="none")
         assert found.n == len(names) and any("the folds were dealt anew" in note for note in found.notes)
+    larger = convlens.train(
+        folder, folds=2, recipe=QUICK.replace(epochs=1), out=tmp_path / "20", **options | {"size": 20}
+    )
+    found = convlens.compare([both[0], larger], split="folds", progress="none")
+    assert not any("dealt anew" in note for note in found.notes), "another size deals no other folds"
     early = [
         convlens.train(folder, recipe=QUICK.replace(epochs=9, patience=1, lr=lr), out=tmp_path / str(lr), **options)
         for lr in (0.5, 0.01)
@@ -121,7 +126,7 @@ def test_seeds_of_one_plan_are_one_group(trained: dict[str, convlens.Run]) -> No
     assert not same.pairs and "seeds of one plan" in str(same)
 
 
-def test_one_of_several_seeds_is_said_to_be_that(folder: Path, tmp_path: Path) -> None:
+def test_one_of_several_seeds_is_said_to_be_that(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that was trained with other seeds is compared alone, and it is said how to compare them all; a series is
     all of them."""
     options: dict[str, Any] = {"size": 16, "channels": 1, "progress": "none", "recipe": QUICK.replace(epochs=1)}
@@ -133,6 +138,15 @@ def test_one_of_several_seeds_is_said_to_be_that(folder: Path, tmp_path: Path) -
     assert sum("is 1 of 2 seeds that were trained together" in note for note in alone.notes) == 2
     whole = convlens.compare([run.series for run in both], split="val", progress="none")
     assert "(2 seeds)" in whole.lines()[1] and not any("of 2 seeds" in note for note in whole.notes)
+    # Without a folder of their own they lie among others: none is named that holds more.
+    monkeypatch.chdir(tmp_path)
+    among = [convlens.train(folder, architecture=net, seeds=2, **options) for net in (TINY, WEAK)]
+    told = convlens.compare([run.series for run in among], split="val", progress="none")
+    assert len({one.name for one in told.contenders}) == 2 and among[0].series is not None
+    assert among[0].series.folder is None
+    alone = convlens.compare(among, split="val", progress="none")
+    (first, _) = (note for note in alone.notes if "trained together" in note)
+    assert all(str(run.path) in first for run in among[0].series.runs)
     assert str(both[0].series).startswith(f"{tmp_path / 'a' / '1'}: seed 0") and "one of 2" in str(both[0])
 
 

@@ -252,6 +252,7 @@ def test_steps_that_make_it_worse_are_undone(parent: Run, tmp_path: Path) -> Non
     assert worse.record.val == head.record.val
     card = read_model(worse.model).card
     assert card.training is not None and (card.training.weights, card.training.step) == ("best", 0)
+    assert worse.kept_epoch == "the fitted head: no epoch lowered the validation loss"
 
 
 @pytest.mark.parametrize(

@@ -130,8 +130,8 @@ def remarks(plan: Plan) -> list[str]:
     for leaf in plan.leaves:
         if isinstance(leaf.layer, _Windowed):
             found += _remark_on_unread(leaf, leaf.layer)
-            if leaf.output_shape[0] == leaf.input_shape[0] and (doubt := leaf.layer.doubt()):
-                found.append(f"{leaf.address} {doubt}")
+            if leaf.output_shape[0] == leaf.input_shape[0] and (remark := leaf.layer.order_remark()):
+                found.append(f"{leaf.address} {remark}")
     last = plan.leaves[-1]
     if isinstance(last.layer, Activation):
         found.append(f"{last.address} {last.layer} is the last layer: logits should be free to take any value")

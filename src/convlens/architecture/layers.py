@@ -198,8 +198,8 @@ class _Windowed(Layer):
     def rounds_up(self) -> bool:
         return bool(getattr(self, "ceil_mode", False))
 
-    def doubt(self) -> str:
-        """What may be meant otherwise, in words."""
+    def order_remark(self) -> str:
+        """That its arguments may be meant in another order, in words; empty where nothing speaks for it."""
         return ""
 
     def beyond(self) -> str:
@@ -232,7 +232,7 @@ class _Windowed(Layer):
                 padded = f" ({by(fitting)} with its padding)" if fitting != size else ""
                 raise MisfitError(
                     f"its window of {by(self.spans())} does not fit the {by(size)} map that comes in{padded}; "
-                    + "; ".join(filter(None, [f"at most {by(fitting)} would fit", self.doubt()]))
+                    + "; ".join(filter(None, [f"at most {by(fitting)} would fit", self.order_remark()]))
                 )
             steps = -(-(room - span) // stride) if self.rounds_up() else (room - span) // stride
             if self.rounds_up() and steps * stride >= n + before:
@@ -288,7 +288,7 @@ class _Windowed(Layer):
         return counts[0], counts[1]
 
 
-_MANY = 6  # from here on a kernel with a stride may be meant as channels
+_LIKE_CHANNELS = 6  # from here on a kernel with a stride may be meant as channels
 
 
 @dataclass(frozen=True)
@@ -306,10 +306,15 @@ class Conv(_Windowed):
     bias: bool = argument(check_boolean, True)
     padding_mode: str = argument(check_choice("zeros", "reflect", "replicate", "circular"), "zeros")
 
-    def doubt(self) -> str:
+    def order_remark(self) -> str:
         # torch's order is (in, out, kernel).
         kernel, stride = self.kernel_size, self.stride
-        if not isinstance(kernel, int) or not isinstance(stride, int) or not 1 < stride < kernel or kernel < _MANY:
+        if (
+            not isinstance(kernel, int)
+            or not isinstance(stride, int)
+            or not 1 < stride < kernel
+            or kernel < _LIKE_CHANNELS
+        ):
             return ""
         filters = "1 filter" if self.out_channels == 1 else f"{self.out_channels} filters"
         return (

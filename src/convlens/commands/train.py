@@ -129,18 +129,17 @@ def train(
         tables.print_json((together or run).to_json() | contents)
     elif stopping.signal is None:
         tables.print_rows((together or run).summary())
-        path, program = terminal.as_argument(run.path if together is None else run.path.parent), terminal.program()
+        path, program = terminal.as_argument(run.path), terminal.program()
+        all_seeds = path if together is None or together.folder is None else terminal.as_argument(together.folder)
         if together is None and run.has_hardly_learned:
             tables.print_text(f"\nNext: {program} train {terminal.as_argument(run.record.dataset.source)} --time 5m")
         elif run.warning is not None and together is None:
             tables.print_text(f"\nNext: {program} check DATA   (do labels and pictures belong together?)")
         elif run.test is None and run.cross_validation is None:
-            tables.print_text(f"\nNext: {program} evaluate {path}   (on the test images{_openings(run)})")
+            tables.print_text(f"\nNext: {program} evaluate {all_seeds}   (on the test images{_openings(run)})")
         elif run.cross_validation is not None:
-            path = terminal.as_argument(run.path)
             tables.print_text(f"\nNext: {program} evaluate {path} --split folds   (class by class)")
         else:
-            path = terminal.as_argument(run.path)
             tables.print_text(f"\nNext: {program} predict {path} MY-PICTURE.png")
             tables.print_text(f"  or: {program} serve {path} --open   (look inside, on your own drawing)")
     if stopping.signal is not None:

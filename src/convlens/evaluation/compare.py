@@ -27,6 +27,7 @@ from convlens.data.packed.pack import open_data
 from convlens.data.sources.base import SPLITS, ReadOptions
 from convlens.data.sources.strict_csv import read_csv
 from convlens.errors import DataError, UsageError
+from convlens.evaluation.cross_validation import folds_of
 from convlens.evaluation.evaluate import Report, choose_images, measure, opened
 from convlens.evaluation.report import FOLDS, split_of_rows
 from convlens.evaluation.test_ledger import open_test, plan_hash
@@ -503,38 +504,6 @@ def _differing(classifiers: Sequence[Classifier | None]) -> list[str]:
     return [f"they differ in {'; '.join(found)}{more}{order}"]
 
 
-def _on_other_seeds(contenders: Sequence[Contender], classifiers: Sequence[Classifier | None]) -> list[str]:
-    """Which of the models were trained together with others, of other seeds, that are not compared here."""
-    here, found = {c.path.resolve() for c in classifiers if c is not None}, []
-    for contender in contenders:
-        run = Run(Path(contender.members[0].path).parent)
-        if not files.is_file(run.path / RUN_FILE) or (series := run.series) is None:
-            continue
-        if left := [one for one in series.runs if one.model.resolve() not in here]:
-            total = len(series.runs)
-            where = f"{shown(run.path.parent, 100)}; in Python `run.series`"
-            found.append(
-                f"{contender.name} is {total - len(left)} of {total} seeds that were trained together: name their "
-                f"folder ({where}) to compare all of them"
-            )
-    return found
-
-
-def _on_folds(reports: Sequence[Report | None]) -> list[str]:
-    """That the folds are not the same ones, if that is so."""
-    dealt = set()
-    for report in reports:
-        run = None if report is None or report.measured is None else report.measured.run
-        if run is not None and report is not None:
-            dealt.add((report.dataset.fingerprint, run.record.folds, run.record.seed))
-    if len(dealt) < 2:
-        return []
-    return [
-        "the folds were dealt anew for each of them (other labels, groups, seeds or numbers of folds), which alone "
-        "moves a score, and which the interval does not contain: several seeds (`seeds`) deal them several times"
-    ]
-
-
 def _length_of(card: ModelCard) -> float:
     """Epochs: those that were trained, or where a training ended by patience those that it was given."""
     if card.recipe is not None and card.recipe.patience:
@@ -742,7 +711,7 @@ def _comparison(
     if pairs and len(contenders) == len(members) and hangs_on_seed:
         notes.append("this is about these models: other seeds of the same plans may come out otherwise (name several)")
     notes += _on_other_seeds(contenders, classifiers)
-    notes += _on_folds(reports) if split == FOLDS else []
+    notes += _on_folds(reports, told, common) if split == FOLDS else []
     for member, report in zip(members, reports, strict=True):
         promises = () if report is None else report.promises
         notes += [f"{_names([[member.path]])[0]} promises: {promise}" for promise in promises]
@@ -761,6 +730,43 @@ def _comparison(
         images=images,
         names=tuple(common),
     )
+
+
+def _on_other_seeds(contenders: Sequence[Contender], classifiers: Sequence[Classifier | None]) -> list[str]:
+    """Which of the models were trained together with others, of other seeds, that are not compared here."""
+    here, found = {c.path.resolve() for c in classifiers if c is not None}, []
+    for contender in contenders:
+        run = Run(Path(contender.members[0].path).parent)
+        if not files.is_file(run.path / RUN_FILE) or (series := run.series) is None:
+            continue
+        if left := [one for one in series.runs if one.model.resolve() not in here]:
+            total = len(series.runs)
+            all_of_them = ", ".join(shown(one.path, 60) for one in series.runs)
+            where = all_of_them if series.folder is None else shown(series.folder, 100)
+            found.append(
+                f"{contender.name} is {total - len(left)} of {total} seeds that were trained together: name {where} "
+                "(in Python `run.series`) to compare all of them"
+            )
+    return found
+
+
+def _on_folds(reports: Sequence[Report | None], told: Sequence[_Told], common: list[str]) -> list[str]:
+    """That images of the models' folds were not held out together in each of them, if that is so."""
+    deals = set()
+    for report, one in zip(reports, told, strict=True):
+        measured = None if report is None else report.measured
+        if measured is None or (run := measured.run) is None:
+            continue
+        fold_N = folds_of(measured.dataset, run.record.folds or 0, run.record.seed)
+        fold_of = dict(zip(measured.dataset.rows("train").tolist(), fold_N.tolist(), strict=True))
+        row_of = dict(zip(one.truth, measured.images.rows.tolist(), strict=True))
+        deals.add(tuple(fold_of[row_of[name]] for name in common))
+    if len(deals) < 2:
+        return []
+    return [
+        "the folds were dealt anew for each of them (other labels, groups, seeds or numbers of folds), which alone "
+        "moves a score, and which the interval does not contain: several seeds (`seeds`) deal them several times"
+    ]
 
 
 def _losses(report: Report | None, told: _Told, common: list[str]) -> tuple[float | None, float | None]:
@@ -806,11 +812,13 @@ def _names(paths: list[list[str]]) -> list[str]:
     for some in paths:
         path = Path(some[0])
         path = path.parent if path.name == MODEL_FILE else path
-        if len({Path(one).parent.parent for one in some}) == 1 < len(some):
-            path = path.parent  # the folder that they lie in
-        parts = path.parts
         others = [Path(other[0]) for other in paths if other is not some]
         others = [other.parent if other.name == MODEL_FILE else other for other in others]
+        if len({Path(one).parent.parent for one in some}) == 1 < len(some) and path.parent not in [
+            other.parent for other in others
+        ]:
+            path = path.parent  # the folder that they lie in, and none of the others
+        parts = path.parts
         num = next((n for n in range(1, len(parts)) if all(o.parts[-n:] != parts[-n:] for o in others)), len(parts))
         name = shown("/".join(parts[-num:]), 60)
         found.append(name if len(some) == 1 else f"{name} ({len(some)} seeds)")

@@ -48,11 +48,11 @@ def range_in(values: NDArray[Any]) -> Range:
     return range_of(low, next((top for top in LADDER if top < high <= top * _ABOVE), high))
 
 
-def check_range_of_set(values: NDArray[Any], own: Range, known: Range) -> None:
+def check_range_of_set(dtype: np.dtype[Any], own: Range, known: Range) -> None:
     """Raises ImageError where all numbers of a set lie in a smaller range, `own`, than the `known` one that it would be
     read in: a single picture may be dark, or bright, a set is scaled otherwise."""
     is_smaller = own[1] < known[1] or (known == SIGNED and own[0] >= 0)
-    if values.dtype == np.uint8 or values.dtype.kind == "b" or not is_smaller or (known != SIGNED and known[1] <= 255):
+    if dtype == np.uint8 or dtype.kind == "b" or not is_smaller or (known != SIGNED and known[1] <= 255):
         return
     (low, high), (bottom, top) = own, known
     raise ImageError(

@@ -144,7 +144,8 @@ class SampleLine(Record, frozen=True):
 class LedgerLine(Record, frozen=True):
     """A look at a test set, as the ledger has it: an opening by a plan, or an inspection. `before` is the SHA-256 of
     the line before it: the lines are a chain. `pictures` tells test sets that have most of their pictures in common,
-    at whatever size and under whatever names (`test_ledger.sketch`); `files` those that were dealt into groups."""
+    at whatever size and under whatever names (`test_ledger.sketch`); `files` does so by the hashes of their
+    files, which do not depend on groups."""
 
     test_fingerprint: Sha256
     time: Name

@@ -171,9 +171,9 @@ def input_of(source: Source, options: PackOptions, bar: Progress, *, most: int |
     size, channels, framing, region = options.size, options.channels, options.framing, options.region
     value_range = options.value_range or values_of(source, set(options.exclude))
     if options.value_range is not None and isinstance(source, ArraySource) and source.value_range is not None:
-        values = next(iter(source.splits.values())).images_NHWC
+        images = next(iter(source.splits.values())).images_NHWC
         try:
-            check_range_of_set(np.asarray(values), source.value_range, options.value_range)
+            check_range_of_set(np.asarray(images).dtype, source.value_range, options.value_range)
         except ImageError as error:
             raise DataError(f"{source.name}: {error}") from error
     if source.shape is not None:
