@@ -14,8 +14,10 @@ if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
 
 def entry() -> None:
     """Run the command line and exit with its code."""
+    from convlens.launched import quieten
     from convlens.signals import interrupt_at_once, open_streams
 
+    quieten()
     interrupt_at_once()
     open_streams()
     from convlens.cli import main

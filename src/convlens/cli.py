@@ -29,7 +29,8 @@ from convlens.commands.runs import runs
 from convlens.commands.serve import serve
 from convlens.commands.train import train
 from convlens.commands.verify import verify
-from convlens.errors import ConvlensError, StorageError, UsageError
+from convlens.errors import ConvlensError, ProcessError, StorageError, UsageError
+from convlens.launched import num_processes
 from convlens.render import tables
 from convlens.signals import clean_up_on_ending, give_up_stdout, is_lost, was_interrupted
 from convlens.text import nearest, shown
@@ -101,9 +102,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         clean_up_on_ending()
         _refuse_repeated(arguments)
-        code = app(arguments, standalone_mode=False)
+        code = _run(arguments)
         return int(code) if isinstance(code, int) else 0
     except ConvlensError as error:
+        if isinstance(error, ProcessError) and error.is_told:
+            return 2
         return _complain(_in_typed_words(terminal.as_typed(str(error)), arguments))
     except (typer.Abort, KeyboardInterrupt):
         return 128 + signal.SIGINT
@@ -129,6 +132,20 @@ def main(arguments: list[str] | None = None) -> int:
             tables.print_text(str(getattr(error, "message", "")))
             return 2
         return _complain(_in_typed_words(" ".join(str(message()).split()), arguments))
+
+
+def _run(arguments: list[str]) -> Any:
+    """Run the command; of several processes that were started together, the first does and the others help it."""
+    if num_processes() == 1:
+        return app(arguments, standalone_mode=False)
+    from convlens.network.processes import joined
+
+    with joined() as processes:
+        if not processes.follows or arguments[:1] == ["train"]:  # which needs to know its data
+            return app(arguments, standalone_mode=False)
+        from convlens.training.follow import follow
+
+        return follow(processes) and None
 
 
 def _options_of(arguments: list[str]) -> list[Any]:

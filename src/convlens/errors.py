@@ -14,7 +14,8 @@ Owns the exception tree. Knows nothing of what the rest does.
     ├── StorageError              a disk that is full, a folder that cannot be written
     ├── DeviceError               a device or precision that is not there
     └── TrainingError             a training that cannot go on
-        └── DivergedError         a loss that is not finite
+        ├── DivergedError         a loss that is not finite
+        └── ProcessError          another process of the training that is lost, or does not fit
 
 `assert` is for our own mistakes only: a traceback always means a bug in convlens.
 """
@@ -107,3 +108,12 @@ class DivergedError(TrainingError):
     def __init__(self, message: str, *, step: int) -> None:
         super().__init__(message)
         self.step = step
+
+
+class ProcessError(TrainingError):
+    """A process of a training that is lost, does not come, or has other code or data than the others. `is_told`: by the
+    process that leads, to whoever reads."""
+
+    def __init__(self, message: str, *, is_told: bool = False) -> None:
+        super().__init__(message)
+        self.is_told = is_told

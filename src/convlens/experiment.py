@@ -4,6 +4,7 @@ Owns the resolution of a request into a plan, and the order of seeds, folds, res
 `choosing/`'s, the training is `training/`'s, scores are `evaluation/`'s.
 """
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from convlens.evaluation.test_ledger import ledger_path, open_test
 from convlens.network.compute import resolve_compute, resolve_device
 from convlens.network.memory import check_memory
 from convlens.network.pretrained import model_path
+from convlens.network.processes import Processes, current, joined
 from convlens.presets import what_it_takes
 from convlens.progress import Progress, open_progress
 from convlens.recipe import Recipe
@@ -47,8 +49,11 @@ from convlens.run import (
     update_record,
 )
 from convlens.text import by, counted, did_you_mean, listed, short_sentence, shown
+from convlens.training.follow import follow
+from convlens.training.parts import check_cut
 from convlens.training.plan import TrainingPlan
 from convlens.training.request import Draft, TrainRequest
+from convlens.training.shared import FitOrder
 from convlens.training.trainer import Stop, Watch, train_run
 from convlens.training.warm_start import Parent, check_lineage, class_changes, parent_again, read_parent
 
@@ -133,14 +138,44 @@ def train(
     said["recipe"] = _with_fields(recipe, recipe_fields, list(said))
     every = checked("checkpoint_every", checkpoint_every, real(0, 1e9))
     request = TrainRequest(**{field.name: said[field.name] for field in fields(TrainRequest)})
-    with open_progress(progress) as bar:
-        watch = Watch(bar, every, stop)
-        if resume is None:
-            return _train_new(request, out, watch)
-        if out is not None:
-            raise UsageError("a resumed run keeps its folder: leave `out` away")
-        run = find_run(resume)
-        return _finished(plan_of(run, request, bar), run, watch, ended=watch.is_stopped())
+    with joined() as processes:
+        if processes.follows:
+            return Run(Path(follow(processes, lambda order: _data_again(request, order))["run"]))
+        with open_progress(progress) as bar:
+            watch = Watch(bar, every, stop)
+            if resume is None:
+                run = _train_new(request, out, watch)
+            else:
+                if out is not None:
+                    raise UsageError("a resumed run keeps its folder: leave `out` away")
+                run = find_run(resume)
+                run = _finished(plan_of(run, request, bar), run, watch, ended=watch.is_stopped())
+        processes.result = {"run": str(run.path.resolve())}
+        return run
+
+
+def _data_again(request: TrainRequest, order: FitOrder) -> Dataset:
+    """The leader's data in a process that follows it, on whichever machine. Raises DataError where it is another."""
+    identity = order.dataset
+    try:
+        dataset = reopen(identity, data_root=request.data_root)
+    except DataError:
+        if request.data is None:
+            raise
+        options = None if is_packed(request.data) else identity.options
+        dataset = open_data(
+            request.data, options, data_root=request.data_root, val_frac=identity.val_frac, progress="none"
+        )
+        dataset = dataset.merged() if identity.is_merged else dataset
+    if not identity.is_of(dataset.card):
+        raise DataError(
+            f"the data is not that of rank 0 (fingerprint {dataset.fingerprint[:12]}, there "
+            f"{identity.fingerprint[:12]}): the same pictures must lie on all machines"
+        )
+    if dataset.is_merged:
+        recipe = Recipe.from_json(order.recipe)
+        dataset, _ = open_test(dataset, order.architecture, recipe, order.seed, order.origin, again=True)
+    return dataset
 
 
 _INSTEAD = {  # of what other libraries' users look for
@@ -174,11 +209,14 @@ def _with_fields(recipe: Any, named: Mapping[str, Any], parameters: list[str]) -
 
 def _train_new(request: TrainRequest, out: str | Path | None, watch: Watch) -> Run:
     """Each seed's run, one after the other; the last one."""
-    places = _places(out, request.seeds)
-    for place in places:
-        _check_place(place, opens_test=request.test)
+    places, group = _places(out, request.seeds), current()
+    begun = [_begun_before(group, number) for number in range(len(places))]
+    for place, run in zip(places, begun, strict=True):
+        if run is None:
+            _check_place(place, opens_test=request.test)
     started = monotonic()
-    first, previews = resolve(request, watch.bar)
+    again = TrainRequest(data=request.data, data_root=request.data_root)
+    first, previews = resolve(request, watch.bar) if begun[0] is None else (plan_of(begun[0], again, watch.bar), ())
     if "lr" in request.pinned and "muon_lr" not in request.pinned and first.recipe.optimizer == "muon":
         watch.bar.line(
             f"note: convolution kernels keep a learning rate of their own, {first.recipe.muon_lr:g}, which `muon_lr` "
@@ -201,6 +239,11 @@ def _train_new(request: TrainRequest, out: str | Path | None, watch: Watch) -> R
         )
     runs: list[Run] = []
     for number, place in enumerate(places):
+        if (run := begun[number]) is not None:
+            watch.bar.line(f"restarted: going on with {run.path}")
+            ended = watch.is_stopped()
+            runs.append(_finished(plan_of(run, again, watch.bar), run, watch, ended=ended))
+            continue
         training_plan = replace(first, seed=first.seed + number)
         measured: dict[str, Any] = {}
         logits_NK = None
@@ -210,6 +253,7 @@ def _train_new(request: TrainRequest, out: str | Path | None, watch: Watch) -> R
         # From here on there is a run to end well: whoever handles signals hears it by being asked.
         ended = watch.is_stopped()
         runs.append(_new_folder(training_plan, place, measured))
+        group.keep(f"run/{number}", str(runs[-1].path))
         if logits_NK is not None:
             keep_held_out(runs[-1], logits_NK)
         if previews and number == 0:
@@ -232,6 +276,12 @@ def _train_new(request: TrainRequest, out: str | Path | None, watch: Watch) -> R
             "than it was; what was chosen is what a machine that does nothing else trains in that time"
         )
     return Run(runs[-1].path, runs[-1].contents)
+
+
+def _begun_before(group: Processes, number: int) -> Run | None:
+    """The run that these processes began, before they were started again because one of them was lost."""
+    path = group.kept(f"run/{number}") if group.restarts else None
+    return None if path is None else find_run(path)
 
 
 def _finished(training_plan: TrainingPlan, run: Run, watch: Watch, *, ended: bool) -> Run:
@@ -347,7 +397,11 @@ def resolve(request: TrainRequest, bar: Progress) -> tuple[TrainingPlan, tuple[D
     pinned = request.said
     request = request.with_defaults()
     parent = None if request.start is None else read_parent(request.start, bar)
-    draft = request.draft(parent)
+    draft, group = request.draft(parent), current()
+    threads = draft.compute.threads
+    if group.size > 1:  # what is chosen by trials is chosen by one process, in whose time the others wait
+        most = max(threads, min(threads * group.size, os.cpu_count() or 1))
+        draft = replace(draft, compute=replace(draft.compute, threads=most))
     assert request.seed is not None, "a default fills it in"
     reasons: tuple[str, ...] = ()
     previews: tuple[Dataset, ...] = ()
@@ -377,8 +431,11 @@ def resolve(request: TrainRequest, bar: Progress) -> tuple[TrainingPlan, tuple[D
     check_memory(network, draft.recipe, draft.compute)
     if network.num_parameters == 0:
         raise SentenceError("the network has nothing to learn: no layer of it has parameters")
-    if draft.recipe.batch_size == 1 and any(leaf.layer.name == "batchnorm" for leaf in network.leaves):
+    has_batchnorm = any(leaf.layer.name == "batchnorm" for leaf in network.leaves)
+    if draft.recipe.batch_size == 1 and has_batchnorm:
         raise TrainingError("batchnorm cannot learn from batches of one image: use a batch size of at least 2")
+    if draft.recipe.epochs:
+        check_cut(draft.recipe, group.size, has_batchnorm=has_batchnorm)
     if request.keep_filters and not any(leaf.layer.name == "conv" for leaf in network.leaves):
         raise UsageError("`keep_filters` keeps those of the first convolution, and this network has none")
     training_plan = TrainingPlan(
@@ -386,7 +443,7 @@ def resolve(request: TrainRequest, bar: Progress) -> tuple[TrainingPlan, tuple[D
         network=network,
         recipe=draft.recipe.replace(precision=draft.compute.precision),
         seed=request.seed,
-        compute=draft.compute,
+        compute=replace(draft.compute, threads=threads, processes=group.size),
         preset=_preset_name(draft),
         parent=parent,
         test=request.test,
@@ -521,7 +578,10 @@ def plan_of(run: Run, request: TrainRequest, bar: Progress) -> TrainingPlan:
             network=plan(architecture, dataset.input_spec.shape, len(dataset.class_names)),
             recipe=recipe,
             seed=seed,
-            compute=resolve_compute(stored.device, stored.precision, stored.threads, stored.memory_format),
+            compute=replace(
+                resolve_compute(stored.device, stored.precision, stored.threads, stored.memory_format),
+                processes=current().size,
+            ),
             preset=record.preset,
             parent=parent,
             test=request.test or record.test_asked,
@@ -546,6 +606,13 @@ def _refuse_changes(run: Run, request: TrainRequest, record: RunRecord, recipe: 
     now |= request.pinned
     if request.preset is not None and record.preset is not None:
         now = request.draft(None).recipe.to_json() | now
+    if recipe.shards == 1 and record.compute.processes != current().size:
+        num, here = record.compute.processes, current().size
+        how = "without `processes`" if num == 1 else f"with `processes={num}`, or as many under torchrun"
+        raise RunError(
+            f"{shown(run.path, 200)} was begun with {counted(num, 'process')}, not {here}, which come to other bits: "
+            f"resume it {how} (only `shards` make their number free)"
+        )
     if now.get("precision") == "auto":
         del now["precision"]
     now["architecture"] = None if request.architecture is None else str(parse(str(request.architecture)))

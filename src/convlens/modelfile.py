@@ -203,6 +203,7 @@ class TrainingFacts(Record, frozen=True, kw_only=True):
     threads: Count
     num_steps: Count | None = None
     memory_format: Name | None = None
+    processes: Count = 1
     compile: bool = False  # of models of before
     train_s: Amount | None = None
     parent: ParentFacts | None = None

@@ -31,6 +31,12 @@ def _address(value: Any) -> str:
     return value
 
 
+def _power_of_two(value: Any) -> int:
+    if whole(1, 1024)(value).bit_count() != 1:
+        raise ValueError("a power of two, from 1 to 1024")
+    return int(value)
+
+
 def _betas(value: Any) -> tuple[float, float]:
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise ValueError("two numbers")
@@ -61,6 +67,9 @@ class Recipe(Augmentation):
     ema              decay per step of an average of the weights, which is then what is validated and saved; 0: none
     epochs           passes over the training images; a fraction is allowed
     batch_size       images a step
+    shards           parts that each batch is cut into, a power of two: their gradients are added in pairs and batch
+                     statistics are those of a part, so that on one machine any number of processes up to that many
+                     comes to the same bits, and one process needs the memory of one part
     grow_from        share of the images' sides that training begins with: they are made smaller, and grow in even steps
                      to all of it; 1: they are what they are from the first step on
     grow_until       share of the steps after which they are
@@ -98,6 +107,7 @@ class Recipe(Augmentation):
     head_penalty: float = value(real(0, 1e6), 0.01, added=True)
     epochs: float = value(real(0, 100_000), 1.0)
     batch_size: int = value(whole(1, 1_000_000), 256)
+    shards: int = value(_power_of_two, 1, added=True)
     precision: str = value(choice(PRECISIONS), "auto")
 
     def __post_init__(self) -> None:
@@ -106,6 +116,11 @@ class Recipe(Augmentation):
             object.__setattr__(self, f.name, normal)
         if self.epochs == 0 and self.head == "kept":
             raise RecipeError("epochs must be above 0, unless `head` is fitted before the first of them")
+        if self.shards > self.batch_size:
+            raise RecipeError(
+                f"shards={self.shards} cuts a batch of {self.batch_size} images into parts without any: use fewer, or "
+                "a larger `batch_size`"
+            )
         if self.freeze and self.views != "none":
             raise RecipeError(
                 f"views={self.views} cannot go with frozen layers, whose kept outputs validation classifies: leave it "
@@ -230,6 +245,7 @@ class Recipe(Augmentation):
             parts.append("betas {:g}, {:g}".format(*self.betas))
         parts.append(self.schedule + (f" (warm-up {self.warmup_frac:g})" if self.warmup_frac else ""))
         parts += [f"{self.epochs:g} epoch{'' if self.epochs == 1 else 's'}", f"batch {self.batch_size}"]
+        parts += [f"in {self.shards} parts"] if self.shards > 1 else []
         for name in ("weight_decay", "label_smoothing", "patience", "ema"):
             if getattr(self, name):
                 parts.append(f"{name.replace('_', ' ')} {getattr(self, name):g}")

@@ -56,6 +56,7 @@ class ComputeRecord(Record, frozen=True, kw_only=True):
     precision: Name
     threads: Count
     memory_format: Name | None = None
+    processes: Count = 1
     compile: bool = False  # of runs of before
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from convlens import files
 from convlens.errors import UsageError
+from convlens.launched import is_follower
 from convlens.progress import Lines, Progress, open_progress
 from convlens.text import shown
 
@@ -33,7 +34,11 @@ class _Worded(Progress):
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """A bar in a terminal, plain lines elsewhere: the command line always says what it does."""
+    """A bar in a terminal, plain lines elsewhere: the command line always says what it does. Nothing from a process
+    that follows another, which says it."""
+    if is_follower():
+        yield Progress()
+        return
     mode = "bar" if sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else "lines"
     with open_progress(mode) as bar:
         yield _Worded(bar)
@@ -42,6 +47,8 @@ def progress() -> Iterator[Progress]:
 def loading(*, to_people: bool = False) -> None:
     """Say what takes the first second or two, where it does; `to_people` alone where programs read the first line, or
     count them."""
+    if is_follower():
+        return
     if "torch" not in sys.modules and (not to_people or (sys.stderr is not None and sys.stderr.isatty())):
         Lines().line("loading PyTorch")
 

@@ -32,6 +32,7 @@ from convlens.commands.options import (
     flag,
 )
 from convlens.errors import DataError, RecordError, UsageError
+from convlens.launched import is_follower
 from convlens.render import tables
 from convlens.signals import stopping_signals
 from convlens.text import shown
@@ -123,6 +124,8 @@ def train(
 
         names = (name for name in inspect.signature(convlens.train).parameters if name in given and name != "recipe")
         run = convlens.train(**{name: given[name] for name in names}, recipe=recipe, progress=bar, stop=stopping.asked)
+    if is_follower():
+        return
     together = run.series if seeds is not None else None
     if json:
         contents = {} if run.contents is None else {"contents": run.contents.to_json()}

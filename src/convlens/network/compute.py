@@ -33,16 +33,18 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _KEPT_BYTES = -1, -3, 1 << 30  # of glibc'
 
 @dataclass(frozen=True)
 class Compute:
-    """Resolved: device ("cpu", "cuda:0", "mps"), precision (float32 or bfloat16), CPU threads, memory format
-    (channels_last or contiguous)."""
+    """Resolved: device ("cpu", "cuda:0", "mps"), precision (float32 or bfloat16), CPU threads of a process, memory
+    format (channels_last or contiguous), and processes that share a training."""
 
     device: str
     precision: str
     threads: int
     memory_format: str = MEMORY_FORMATS[0]
+    processes: int = 1
 
     def __str__(self) -> str:
         threads = [counted(self.threads, "thread")] if self.device == "cpu" else []
+        threads = [f"{self.processes} processes", *threads] if self.processes > 1 else threads
         return ", ".join([self.device, self.precision, *threads, self.memory_format.replace("_", " ")])
 
     def to_json(self) -> dict[str, Any]:

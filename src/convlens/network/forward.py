@@ -1,7 +1,8 @@
 """Logits over many images, the same for validation, evaluation and prediction.
 
 Owns batching at inference: evaluation mode, no gradients, always float32 (so that a number does not depend on
-the precision it was trained in).
+the precision it was trained in). Processes that share a training share the batches too: the same ones, so that every
+number is the same.
 """
 
 import math
@@ -15,10 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convlens.architecture.plan import Node
+from convlens.architecture.parser import parse
+from convlens.architecture.plan import Node, plan
 from convlens.data.image.decode import Pixels
+from convlens.data.image.framing import InputSpec
 from convlens.data.packed.image_rows import ImageRows
-from convlens.network.build import Network
+from convlens.network.build import Network, build, tensors_of
+from convlens.network.processes import Processes, current
+from convlens.records import Count, Name, Record, Text, converted
 
 # Hooks and torch's settings belong to the whole process: whoever passes images through a model that other threads may
 # hold too (a web server's) does so alone.
@@ -64,24 +69,108 @@ def outputs_of(
     mirror image), float32 (N, S), as `channel_statistics` has them."""
     was_training = network.training
     batch_size = batch_size_of(network.plan.nodes[first:], BATCH_SIZE, _MAX_VALUES)
-    num_classes, device = network.plan.num_classes, network.mean.device
-    logits, statistics = [np.zeros((0, num_classes), np.float32)], [list[NDArray[np.float32]]() for _ in addresses]
+    starts, group = range(0, len(images_NHWC), batch_size), current()
+    logits = [np.zeros((0, network.plan.num_classes), np.float32)]
+    statistics = [list[NDArray[np.float32]]() for _ in addresses]
     network.eval()
     try:
         with torch.inference_mode():
-            for start in range(0, len(images_NHWC), batch_size):
-                block = tensor_of(np.array(images_NHWC[start : start + batch_size])).to(device)
-                with channel_statistics(network.layers, addresses) as found:
-                    logits_NK = network(as_maps(block) if first else block, first).float()
-                for one, kept in zip(found, statistics, strict=True):
-                    kept.append(one.cpu().numpy())
-                if views == "mirror":
-                    assert first == 0, "outputs of layers cannot be mirrored"
-                    logits_NK = (logits_NK + network(block.flip(2)).float()) / 2
-                logits.append(logits_NK.cpu().numpy())
+            if len(starts) > 1 and group.leads:
+                blocks = (np.array(images_NHWC[start : start + batch_size]) for start in starts)
+                found = _shared_blocks(group, network, blocks, len(starts), first, views, addresses)
+            else:
+                blocks = (np.array(images_NHWC[start : start + batch_size]) for start in starts)
+                found = (_outputs_of_block(network, block, first, views, addresses) for block in blocks)
+            for logits_NK, of_layers in found:
+                logits.append(logits_NK)
+                for one, kept in zip(of_layers, statistics, strict=True):
+                    kept.append(one)
         return np.concatenate(logits), [np.concatenate(parts) for parts in statistics if parts]
     finally:
         network.train(was_training)
+
+
+Outputs = tuple[NDArray[np.float32], list[NDArray[np.float32]]]
+
+
+def _outputs_of_block(
+    network: Network, images_NHWC: NDArray[Any], first: int, views: str, addresses: Sequence[str]
+) -> Outputs:
+    """The logits and the statistics of one batch."""
+    block = tensor_of(images_NHWC).to(network.mean.device)
+    with channel_statistics(network.layers, addresses) as found:
+        logits_NK = network(as_maps(block) if first else block, first).float()
+    if views == "mirror":
+        assert first == 0, "outputs of layers cannot be mirrored"
+        logits_NK = (logits_NK + network(block.flip(2)).float()) / 2
+    return logits_NK.cpu().numpy(), [one.cpu().numpy() for one in found]
+
+
+class _Shared(Record, frozen=True, kw_only=True):
+    """What a follower must know to pass batches through a network: the network, and how."""
+
+    architecture: Text
+    input_spec: InputSpec
+    num_classes: Count
+    memory_format: Name
+    num_blocks: Count
+    first: Count
+    views: Name
+    addresses: tuple[Name, ...]
+
+
+def _shared_blocks(
+    group: Processes,
+    network: Network,
+    blocks: Iterator[NDArray[Any]],
+    num_blocks: int,
+    first: int,
+    views: str,
+    addresses: Sequence[str],
+) -> Iterator[Outputs]:
+    """The outputs of each batch, in order: in each round every process has one."""
+    shape = network.plan.input_shape
+    facts = _Shared(
+        architecture=str(network.plan.architecture),
+        input_spec=InputSpec(shape[1], shape[2], shape[0], mean=_values(network.mean), std=_values(network.std)),
+        num_classes=network.plan.num_classes,
+        memory_format="channels_last" if network.memory_format is torch.channels_last else "contiguous",
+        num_blocks=num_blocks,
+        first=first,
+        views=views,
+        addresses=tuple(addresses),
+    )
+    group.order("outputs", **facts.to_json())
+    group.share(tensors_of(network).values())
+    for start in range(0, num_blocks, group.size):
+        round_ = [next(blocks) for _ in range(min(group.size, num_blocks - start))]
+        for rank, block in enumerate(round_[1:], 1):
+            group.send_array(block, rank)
+        yield _outputs_of_block(network, round_[0], first, views, addresses)
+        for rank in range(1, len(round_)):
+            logits_NK, *of_layers = (group.receive_array(rank) for _ in range(1 + len(addresses)))
+            yield logits_NK, of_layers
+
+
+def serve_outputs(group: Processes, order: Any, device: str) -> None:
+    """Do a follower's part of `outputs_of`."""
+    facts = converted(order, _Shared, "what rank 0 ordered")
+    spec = facts.input_spec
+    network_plan = plan(parse(facts.architecture), spec.shape, facts.num_classes)
+    with torch.random.fork_rng(devices=[]):
+        network = build(network_plan, spec, device=device, memory_format=facts.memory_format)
+    group.share(tensors_of(network).values())
+    network.eval()
+    with torch.inference_mode():
+        for _ in range(group.rank, facts.num_blocks, group.size):
+            block = group.receive_array(0)
+            logits_NK, of_layers = _outputs_of_block(network, block, facts.first, facts.views, facts.addresses)
+            for array in (logits_NK, *of_layers):
+                group.send_array(array, 0)
+
+
+def _values(buffer: Tensor) -> tuple[float, ...]:
+    return tuple(buffer.flatten().tolist())
 
 
 def values_at(network: Network, images_NHWC: Pixels | ImageRows, address: str) -> NDArray[np.float32]:

@@ -18,11 +18,13 @@ from convlens.network.build import Network, build
 from convlens.network.compute import reuse_freed_memory, settled
 from convlens.network.forward import logits_of
 from convlens.network.memory import on_device, ran_out_of_memory
+from convlens.network.processes import ALONE, Processes, current
 from convlens.progress import Progress
 from convlens.training.batches import Batches, Images
 from convlens.training.head import begin_head, measured_outputs, trained_on
 from convlens.training.loop import Losses, train_steps
 from convlens.training.plan import TrainingPlan
+from convlens.training.shared import have_followers_fit
 from convlens.training.state import TrainingState
 from convlens.training.warm_start import inherit
 
@@ -43,11 +45,14 @@ class Fit:
     batches: Batches
     num_steps: int
     bar: Progress
+    group: Processes = ALONE
 
     def steps(self) -> Iterator[Losses]:
         """Train, yielding as `train_steps` does. Raises DivergedError; DataError where some of the images, of which a
         sample is looked at in each epoch, are not those that were packed."""
         plan, checked_epoch = self.plan, -1
+        self.group.order("state", step=self.state.step)
+        self.group.share(self.state.tensors())
         steps = train_steps(
             self.state, self.images, self.labels, self.batches, plan.recipe, self.num_steps, plan.compute
         )
@@ -96,16 +101,18 @@ def fit(plan: TrainingPlan, rows: NDArray[np.int64] | None = None, bar: Progress
     """Within it, a training of the plan on its training images, or on those of `rows` alone, before its first step.
 
     torch is settled as the plan's compute says. Where the recipe freezes layers, their outputs are computed, or read
-    from the cache; where it has the head fitted, it is. Raises TrainingError where memory runs out, in here or in the
+    from the cache; where it has the head fitted, it is. Where several processes share the training, the leader has the
+    others fit the same, and is followed from there on. Raises TrainingError where memory runs out, in here or in the
     caller's block, or where the frozen layers give what is not finite; StorageError where their outputs have no room.
     """
     rows, bar = plan.dataset.rows("train") if rows is None else rows, bar or Progress()
     compute, recipe, first = plan.compute, plan.recipe, plan.first
+    group = current() if compute.processes > 1 else ALONE
     reuse_freed_memory()
     with settled(compute), _memory_in_one_line(plan):
         started = time.perf_counter()
         network = network_of(plan)
-        if recipe.head != "kept":
+        if recipe.head != "kept" and not group.follows:
             begin_head(network, plan, rows, bar)
         network.num_frozen = first
         for module in list(network.layers.children())[:first]:
@@ -118,7 +125,15 @@ def fit(plan: TrainingPlan, rows: NDArray[np.int64] | None = None, bar: Progress
         images = copied if first else copied[0]
         labels = torch.from_numpy(labels_N).to(compute.device)
         batches = Batches.of(recipe, labels_N, plan.seed)
-        yield Fit(plan, state, mapped, images, labels, batches, recipe.num_steps(len(rows)), bar)
+        fitting = Fit(plan, state, mapped, images, labels, batches, recipe.num_steps(len(rows)), bar, group)
+        if not group.leads:
+            yield fitting
+            return
+        have_followers_fit(group, plan, rows)
+        try:
+            yield fitting
+        finally:
+            group.order("done")
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from convlens.training.batches import Batches, Images
 from convlens.training.state import TrainingState
 from convlens.training.step import ReplayedStepper, Stepper
 
-# A look at the loss makes a GPU wait for it; there the losses are looked at this many steps at a time.
+# A look at the loss makes a GPU wait for it, and other processes for the next order: there the losses are looked at
+# this many steps at a time.
 _STEPS_BETWEEN_LOOKS = 20
 
 
@@ -45,15 +46,18 @@ def train_steps(
     finite.
     """
     on_card = isinstance(images_NHWC, Tensor) and images_NHWC.device.type == "cuda"
-    kind = ReplayedStepper if on_card else Stepper
+    kind = ReplayedStepper if on_card and recipe.shards == compute.processes == 1 else Stepper
     stepper = kind(state, images_NHWC, labels_N, batches, recipe, num_steps, compute)
-    look_every = 1 if compute.device == "cpu" else _STEPS_BETWEEN_LOOKS
+    group = stepper.group
+    look_every = 1 if compute.device == "cpu" and not group.leads else _STEPS_BETWEEN_LOOKS
     while state.step < num_steps:
         started, first, end = time.perf_counter(), state.step, state.step + 1
         last, sides = min(first + look_every, num_steps), stepper.sides_at(first)
         while end < last and batches.epochs_done(end) == batches.epochs_done(first) and stepper.sides_at(end) == sides:
             end += 1
-        values = tuple(stepper.run(first, end - first).tolist())
+        group.order("steps", first=first, num=end - first)
+        with group.together():
+            values = tuple(stepper.run(first, end - first).tolist())
         state.step = end
         state.train_s += time.perf_counter() - started
         _check_finite(values, end, recipe)

@@ -21,7 +21,8 @@ from convlens.training.warm_start import Parent
 class TrainingPlan:
     """Everything automatic resolved. `reasons` has a line for each choice, `pinned` the names of what was typed; `test`
     says whether test is opened at the end, `folds` whether all images are measured by cross-validation first.
-    `expected_s`: about what the training takes on a machine that does nothing else, where that is known."""
+    `expected_s`: about what the training takes on a machine that does nothing else, where that is known. `given_spec`
+    is the leader's, in a process that follows it and has no parent."""
 
     dataset: Dataset
     network: Plan
@@ -37,13 +38,14 @@ class TrainingPlan:
     reasons: tuple[str, ...] = ()
     pinned: tuple[str, ...] = ()
     expected_s: float | None = None
+    given_spec: InputSpec | None = None
 
     @property
     def spec(self) -> InputSpec:
         """The network's input; a parent's weights go with the mean and std that it was trained with."""
         spec = self.dataset.input_spec
-        if self.parent is None:
-            return spec
+        if self.given_spec is not None or self.parent is None:
+            return self.given_spec or spec
         return spec.with_statistics(self.parent.card.input_spec.mean, self.parent.card.input_spec.std)
 
     @property
@@ -60,13 +62,17 @@ class TrainingPlan:
     @property
     def identity(self) -> str:
         """SHA-256 of what the bits depend on: a checkpoint belongs to this and nothing else."""
+        # How many processes there are is one of those, unless each batch is cut into the same parts by all of them.
+        compute = self.compute.to_json()
+        if self.compute.processes == 1 or self.recipe.shards > 1:
+            del compute["processes"]
         parts = [
             str(self.network.architecture),
             self.recipe.plan_key(),
             self.seed,
             self.dataset.fingerprint,
             self.dataset.val_frac,
-            self.compute.to_json(),
+            compute,
             self.frozen_compute.precision,
             self.parent.sha256 if self.parent else None,
             self.dataset.is_merged,

@@ -117,6 +117,10 @@ class TrainingState:
         groups |= {name: group for name, group in (("ema", self.ema), ("best", self.best)) if group is not None}
         return groups
 
+    def tensors(self) -> Iterator[Tensor]:
+        """Every tensor, in one order."""
+        return (tensor for group in self._groups().values() for tensor in group.values())
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Every tensor, as `GROUP/NAME`."""
         return {f"{group}/{name}": a for group, ts in self._groups().items() for name, a in arrays_of(ts).items()}

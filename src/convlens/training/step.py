@@ -7,6 +7,7 @@ looked at is `loop.py`'s business.
 """
 
 import gc
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -20,9 +21,11 @@ from torch import Tensor, nn
 from convlens.network.build import tensors_of
 from convlens.network.compute import Compute
 from convlens.network.forward import as_maps
+from convlens.network.processes import ALONE, current
 from convlens.recipe import Recipe
 from convlens.training.batches import Batches, Images, augmented, drawn_of, gather
 from convlens.training.optimizer import Scalar
+from convlens.training.parts import ShardSum, cut_of
 from convlens.training.state import TrainingState
 
 
@@ -59,21 +62,54 @@ class Stepper:
         weights, averages = tensors_of(network), state.ema or {}
         self.averages = [(average, weights[name]) for name, average in averages.items()]
         network.train()
+        self.group = current() if compute.processes > 1 else ALONE
+        self.cut = cut_of(recipe, self.group)
+        self.shards = ShardSum(network, recipe.shards) if recipe.shards > 1 else None
+        self.module: nn.Module = network
+        if self.group.size > 1 and self.shards is None:
+            # Unused parameters there are none; looked for, the gradients are added up in the same order in every step,
+            # also in the first one after a training was resumed.
+            with warnings.catch_warnings():  # of another name that later versions of torch have for it
+                warnings.simplefilter("ignore", FutureWarning)
+                self.module = nn.parallel.DistributedDataParallel(
+                    network, broadcast_buffers=False, find_unused_parameters=True
+                )
 
     def run(self, first: int, num: int) -> Tensor:
         """Take `num` steps from step `first` on; float (num,), their losses, on the device. All of them see images of
         one size."""
         sides, losses = self.sides_at(first), []
         for step in range(first, first + num):
-            self._seed(step)
-            batch = self.batches.at(step)
-            images = gather(self.images, batch, self.compute.device)
-            labels = self.labels[torch.from_numpy(batch.positions).to(self.labels.device)]
+            if self.shards is not None:
+                self.shards.begin()
+            for part in self.cut.own:
+                loss = self._backward_of(step, part, sides)
+                if self.shards is not None:
+                    self.shards.add(loss)
+            loss = loss if self.shards is None else self.shards.finish(self.group)
             rates: Sequence[Scalar] = self._rates(step)
             if self.compute.device.startswith("cuda"):  # rounded as where they are recorded
-                rates = torch.tensor(rates, dtype=torch.float32, device=labels.device).unbind()
-            losses.append(self._learn(images, labels, sides, Rates(*rates)))
-        return torch.stack(losses)
+                rates = torch.tensor(rates, dtype=torch.float32, device=loss.device).unbind()
+            self._move(Rates(*rates))
+            losses.append(loss)
+        found = torch.stack(losses)
+        if self.module is not self.state.network:
+            self.group.sum(found)
+        return found
+
+    def _backward_of(self, step: int, part: int, sides: tuple[int, int] | None) -> Tensor:
+        """The gradients of a part of a step's batch; what it adds to the batch's mean loss."""
+        self._seed(step, part)
+        batch = self.batches.at(step, part, self.cut.num)
+        images = gather(self.images, batch, self.compute.device)
+        labels = self.labels[torch.from_numpy(batch.positions).to(self.labels.device)]
+        if self.cut.num == 1:
+            return self._backward(images, labels, sides)
+        share: float | Tensor = len(labels) / self.batches.batch_size
+        if self.class_weights is not None:
+            whole = self.labels[torch.from_numpy(self.batches.at(step).positions).to(self.labels.device)]
+            share = self.class_weights[labels].sum() / self.class_weights[whole].sum()
+        return self._backward(images, labels, sides, share)
 
     def sides_at(self, step: int) -> tuple[int, int] | None:
         """(height, width) of the images that a step sees; None where they do not grow."""
@@ -84,27 +120,43 @@ class Stepper:
 
     def _learn(self, images: Tensor, labels_B: Tensor, sides: tuple[int, int] | None, rates: Rates) -> Tensor:
         """The step itself, for a batch on the device; its mean loss."""
-        network, compute = self.state.network, self.compute
+        loss = self._backward(images, labels_B, sides)
+        self._move(rates)
+        return loss
+
+    def _backward(
+        self, images: Tensor, labels_B: Tensor, sides: tuple[int, int] | None, share: float | Tensor = 1.0
+    ) -> Tensor:
+        """The gradients of the mean loss of these images, times their share of the batch's; that loss times its share.
+        Over several processes torch takes the mean of the gradients, where their sum is wanted."""
+        network, compute = self.module, self.compute
         images = images if sides is None else shrunk(images, *sides)
-        use_bfloat16 = compute.precision == "bfloat16"
+        use_bfloat16, first = compute.precision == "bfloat16", self.state.network.num_frozen
         with torch.autocast(compute.device.partition(":")[0], torch.bfloat16, enabled=use_bfloat16):
-            logits = network(as_maps(images) if network.num_frozen else images, network.num_frozen)
+            logits = network(as_maps(images) if first else images, first)
         loss = loss_of(logits.float(), labels_B, self.class_weights, self.recipe.label_smoothing)
-        loss.backward()
+        if self.cut.num > 1:
+            loss = loss * share
+        (loss if self.module is self.state.network else loss * self.group.size).backward()
+        return loss.detach()
+
+    def _move(self, rates: Rates) -> None:
+        """Move the weights along the gradients, and the average towards them."""
         self.state.optimizer.step(rates.lr, rates.number)
         with torch.no_grad():
             for average, weights in self.averages:
                 average.lerp_(weights, rates.moved)
-        return loss.detach()
 
     def _rates(self, step: int) -> tuple[float, float, float]:
         """Early on the average forgets faster, so that it does not cling to the start."""
         moved = 1 - min(self.recipe.ema, (1 + step) / (10 + step))
         return self.recipe.lr_at(step, self.num_steps), step + 1.0, moved
 
-    def _seed(self, step: int) -> None:
+    def _seed(self, step: int, part: int = 0) -> None:
+        """Dropout's random numbers: others in each part of each batch."""
         if self.has_dropout:
-            torch.manual_seed(_fold(self.batches.seed, step))
+            seed = _fold(self.batches.seed, step)
+            torch.manual_seed(_fold(seed, part) if part else seed)
 
 
 class ReplayedStepper(Stepper):
