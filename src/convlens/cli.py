@@ -21,6 +21,7 @@ from convlens.commands.compare import compare
 from convlens.commands.evaluate import evaluate
 from convlens.commands.explain import explain
 from convlens.commands.export import export
+from convlens.commands.launching import LaunchAsked, launch
 from convlens.commands.look import look
 from convlens.commands.pack import pack
 from convlens.commands.predict import predict
@@ -30,9 +31,9 @@ from convlens.commands.serve import serve
 from convlens.commands.train import train
 from convlens.commands.verify import verify
 from convlens.errors import ConvlensError, ProcessError, StorageError, UsageError
-from convlens.launched import num_processes
+from convlens.launched import is_follower, num_processes
 from convlens.render import tables
-from convlens.signals import clean_up_on_ending, give_up_stdout, is_lost, was_interrupted
+from convlens.signals import clean_up_on_ending, give_up_stdout, is_lost, leave_to_leader, was_interrupted
 from convlens.text import nearest, shown
 
 app = typer.Typer(
@@ -104,9 +105,11 @@ def main(arguments: list[str] | None = None) -> int:
         _refuse_repeated(arguments)
         code = _run(arguments)
         return int(code) if isinstance(code, int) else 0
+    except LaunchAsked as asked:
+        return _launched(arguments, asked)
     except ConvlensError as error:
         if isinstance(error, ProcessError) and error.is_told:
-            return 2
+            return 0 if is_follower() else 2  # the exit code, too, is rank 0's to give
         return _complain(_in_typed_words(terminal.as_typed(str(error)), arguments))
     except (typer.Abort, KeyboardInterrupt):
         return 128 + signal.SIGINT
@@ -138,6 +141,8 @@ def _run(arguments: list[str]) -> Any:
     """Run the command; of several processes that were started together, the first does and the others help it."""
     if num_processes() == 1:
         return app(arguments, standalone_mode=False)
+    if is_follower():
+        leave_to_leader()
     from convlens.network.processes import joined
 
     with joined() as processes:
@@ -146,6 +151,14 @@ def _run(arguments: list[str]) -> Any:
         from convlens.training.follow import follow
 
         return follow(processes) and None
+
+
+def _launched(arguments: list[str], asked: LaunchAsked) -> int:
+    """Run the command again, in several processes."""
+    try:
+        return launch(arguments, asked.processes, asked.max_restarts)
+    except ConvlensError as error:
+        return _complain(_in_typed_words(terminal.as_typed(str(error)), arguments))
 
 
 def _options_of(arguments: list[str]) -> list[Any]:

@@ -610,8 +610,8 @@ def _refuse_changes(run: Run, request: TrainRequest, record: RunRecord, recipe: 
         num, here = record.compute.processes, current().size
         how = "without `processes`" if num == 1 else f"with `processes={num}`, or as many under torchrun"
         raise RunError(
-            f"{shown(run.path, 200)} was begun with {counted(num, 'process')}, not {here}, which come to other bits: "
-            f"resume it {how} (only `shards` make their number free)"
+            f"{shown(run.path, 200)} was begun with {num} process{'es' * (num > 1)}, not {here}, which come "
+            f"to other bits: resume it {how} (only `shards` make their number free)"
         )
     if now.get("precision") == "auto":
         del now["precision"]

@@ -32,7 +32,7 @@ def _address(value: Any) -> str:
 
 
 def _power_of_two(value: Any) -> int:
-    if whole(1, 1024)(value).bit_count() != 1:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1024 or value.bit_count() != 1:
         raise ValueError("a power of two, from 1 to 1024")
     return int(value)
 

@@ -10,11 +10,16 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from convlens.launched import is_follower, num_processes
+
 LOST = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO)  # whoever listened has gone: a pipe, a terminal
+_TWICE_S = 2.0
+_LED_S = 25.0  # torchrun waits for half a minute
 _ENDING = ("SIGTERM", "SIGHUP", "SIGBREAK")  # the last is Windows'
 
 
@@ -24,6 +29,7 @@ class Stopping:
     def __init__(self) -> None:
         self.signal: int | None = None
         self.in_loop = False
+        self.asked_at = 0.0
 
     def asked(self) -> bool:
         """Whether an end was asked for. From the first call on, there is a training to end well."""
@@ -32,9 +38,16 @@ class Stopping:
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """The handler."""
+        now = time.monotonic()
+        if self.signal is not None and num_processes() > 1 and now - self.asked_at < _TWICE_S:
+            return  # a terminal tells all processes, and then the one that has started them tells them again
+        self.asked_at = now
         if not self.in_loop:  # packing, say: there is no step to finish, and half-made folders clean themselves up
             _raise(number, frame)
-        signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
+        if num_processes() == 1:
+            signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
+        elif self.signal is not None:
+            _end_at_once(number, frame)
         self.signal = number
         say("\nending: the step is finished and the run saved (once more: end at once)\n")
 
@@ -43,6 +56,9 @@ class Stopping:
 def stopping_signals() -> Iterator[Stopping]:
     """Within it, SIGINT, SIGTERM and SIGHUP ask for an end of the training, unless they are ignored (nohup)."""
     stopping = Stopping()
+    if is_follower():
+        yield stopping
+        return
     numbers = [number for number in (signal.SIGINT, *_ending()) if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, stopping.handle) for number in numbers}
     try:
@@ -50,6 +66,20 @@ def stopping_signals() -> Iterator[Stopping]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def leave_to_leader() -> None:
+    """Let the process that leads end this one; after SIGTERM and SIGHUP, though, only so long."""
+
+    def soon(number: int, frame: FrameType | None) -> None:
+        timer = threading.Timer(_LED_S, os._exit, (128 + number,))
+        timer.daemon = True
+        timer.start()
+
+    signal.signal(signal.SIGINT, lambda *_: None)
+    for number in _ending():
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, soon)
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def as_typed(text: str) -> str:
     return re.sub(r"`([a-z_]+)(?:=([^`]*))?`", flag, text)
 
 
-RECIPE_FLAGS = ("epochs", "batch_size", "lr", "optimizer", "precision", "balance", "patience", "freeze")
+RECIPE_FLAGS = ("epochs", "batch_size", "shards", "lr", "optimizer", "precision", "balance", "patience", "freeze")
 
 
 def program() -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from convlens.commands import terminal
+from convlens.commands.launching import LaunchAsked
 from convlens.commands.options import (
     CHOICES,
     DATA,
@@ -59,6 +60,9 @@ _PATIENCE = "Stop after so many epochs without a lower validation loss; keep the
 _LR = "The highest learning rate (under muon of all but convolution kernels: --set muon_lr=0.1 sets theirs)."
 _FOLDS = "Measure every image by one of K networks that did not learn from it, then train on all of them."
 _OMIT_RECORD = "Keep no record of the training pictures in the model: private, but no plain score on other data."
+_PROCESSES = "Share the training among N processes of this machine (torchrun starts them on several)."
+_MAX_RESTARTS = "Times that all of them are started again, and go on, where one is lost."
+_SHARDS = "Cut each batch into so many parts, a power of two: any number of --processes comes to the same bits."
 _KEEP_FILTERS = "Keep the first filters as they change, for look --film."
 
 
@@ -86,6 +90,7 @@ def train(
     parent: Annotated[str | None, flag(_FROM, CHOICES, "--from", metavar="MODEL")] = None,
     epochs: Annotated[float | None, flag("Passes over the training images; may be a fraction.", TRAINING)] = None,
     batch_size: Annotated[int | None, flag("Images a step.", TRAINING)] = None,
+    shards: Annotated[int | None, flag(_SHARDS, TRAINING)] = None,
     lr: Annotated[float | None, flag(_LR, TRAINING)] = None,
     seed: Annotated[int | None, flag("What everything random is drawn from.", TRAINING, show_default="0")] = None,
     optimizer: Annotated[str | None, flag("adam, adamw, sgd or muon.", TRAINING)] = None,
@@ -108,6 +113,8 @@ def train(
     memory_format: Annotated[
         str | None, flag("channels_last or contiguous.", MACHINE, show_default="channels_last")
     ] = None,
+    processes: Annotated[int | None, flag(_PROCESSES, MACHINE, metavar="N")] = None,
+    max_restarts: Annotated[int | None, flag(_MAX_RESTARTS, MACHINE, metavar="N", show_default="0")] = None,
     out: Annotated[str | None, flag("The run folder itself.", OUTPUT, show_default="runs/DATA-N")] = None,
     resume: Annotated[str | None, flag("Go on with this run (or last), to the same bits.", OUTPUT)] = None,
     checkpoint_every: Annotated[float, flag("Seconds between checkpoints; 0: every step.", OUTPUT)] = 30.0,
@@ -117,6 +124,10 @@ def train(
 ) -> None:
     """Train a network and leave a run folder with a model file."""
     given = locals()
+    if processes is not None:
+        raise LaunchAsked(processes, max_restarts or 0)
+    if max_restarts is not None:
+        raise UsageError("--max-restarts needs --processes (torchrun has an option of that name)")
     recipe = _recipe({name: given[name] for name in terminal.RECIPE_FLAGS}, set_ or [])
     with stopping_signals() as stopping, terminal.progress() as bar:
         terminal.loading()

@@ -24,7 +24,7 @@ from torch import Tensor
 from convlens.errors import ConvlensError, ProcessError
 from convlens.launched import num_processes
 from convlens.records import Name, Record, parsed
-from convlens.text import counted, shown
+from convlens.text import shown
 
 dist: Any = torch.distributed  # whose stubs do not have the half of it
 TIMEOUT_S = 120.0
@@ -32,6 +32,7 @@ _TIMEOUT_VARIABLE = "CONVLENS_TIMEOUT_S"
 _BEATS = 20  # of a process's heart, within the timeout
 _TOLD_S = 5.0  # that the others have to say why they ended, before one that says nothing is called lost
 _KEPT_ORDERS = 100
+_OF_A_CONNECTION = ("gloo", "nccl", "connection", "timed out", "socket", "peer")
 _DTYPES = ("uint8", "uint16", "int64", "float32")  # of the arrays that are sent
 _MOST_AXES = 4
 
@@ -79,12 +80,6 @@ class Processes:
 
     def answer(self, **facts: Any) -> None:
         """Say to the leader what it asked with its last order."""
-
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """Within it, all processes do something at once: where one is gone, or keeps the others waiting longer than
-        the timeout, a ProcessError names it."""
-        yield
 
     def share(self, tensors: Iterable[Tensor]) -> None:
         """Copy the leader's tensors into everybody's."""
@@ -168,13 +163,12 @@ class _Joined(Processes):
         ProcessError."""
         beat, waited = b"", 0
         while True:
-            with self._losing():
-                if self._is_set(key, 1.0):
-                    found: bytes = self.store.get(key)
-                    return found
-                if self.store.check([f"left/{rank}"]):
-                    raise ProcessError(self._why(rank))
-                now = self.store.get(f"alive/{rank}") if self.store.check([f"alive/{rank}"]) else b""
+            if self._is_set(key, 1.0):
+                found: bytes = self.store.get(key)
+                return found
+            if self.store.check([f"left/{rank}"]):
+                raise ProcessError(self._why(rank))
+            now = self.store.get(f"alive/{rank}") if self.store.check([f"alive/{rank}"]) else b""
             beat, waited = now, waited + 1 if now == beat else 0
             if waited > self.timeout.total_seconds():
                 raise ProcessError(f"{self._named(rank)} was lost: no sign of it for {waited} s")
@@ -187,20 +181,14 @@ class _Joined(Processes):
         return True
 
     @contextmanager
-    def _losing(self) -> Iterator[None]:
-        """Within it, what torch says where a connection is gone is a ProcessError that names the rank."""
-        try:
-            yield
-        except dist.DistError as error:
-            raise self._lost(error) from error
-
-    @contextmanager
-    def together(self) -> Iterator[None]:
+    def noticing(self) -> Iterator[None]:
+        """Within it, what torch says where another process is gone, or keeps the others waiting longer than the
+        timeout, is a ProcessError that names it."""
         try:
             yield
         except RuntimeError as error:
             words = str(error).lower()
-            if any(part in words for part in ("gloo", "nccl", "connection", "timed out", "socket", "peer")):
+            if isinstance(error, dist.DistError) or any(part in words for part in _OF_A_CONNECTION):
                 raise self._lost(error) from error
             raise
 
@@ -228,10 +216,9 @@ class _Joined(Processes):
     # ------------------------------------------------------------ orders
 
     def order(self, do: str, **facts: Any) -> None:
-        with self._losing():
-            self.store.set(f"order/{self._num_orders}", json.dumps({"do": do, "facts": facts}))
-            if (old := self._num_orders - _KEPT_ORDERS) >= 0:
-                self.store.delete_key(f"order/{old}")
+        self.store.set(f"order/{self._num_orders}", json.dumps({"do": do, "facts": facts}))
+        if (old := self._num_orders - _KEPT_ORDERS) >= 0:
+            self.store.delete_key(f"order/{old}")
         self._num_orders += 1
 
     def ask(self, do: str, **facts: Any) -> list[dict[str, Any]]:
@@ -255,13 +242,12 @@ class _Joined(Processes):
             yield order
 
     def answer(self, **facts: Any) -> None:
-        with self._losing():
-            self.store.set(f"answer/{self._num_orders - 1}/{self.rank}", json.dumps({"do": "answer", "facts": facts}))
+        self.store.set(f"answer/{self._num_orders - 1}/{self.rank}", json.dumps({"do": "answer", "facts": facts}))
 
     # ------------------------------------------------------------ tensors and arrays
 
     def share(self, tensors: Iterable[Tensor]) -> None:
-        with self.together(), torch.no_grad():
+        with torch.no_grad():
             for tensor in tensors:
                 whole = tensor.detach().contiguous()
                 dist.broadcast(whole, 0)
@@ -269,40 +255,34 @@ class _Joined(Processes):
                     tensor.copy_(whole)
 
     def sum(self, tensor: Tensor) -> None:
-        with self.together():
-            dist.all_reduce(tensor)
+        dist.all_reduce(tensor)
 
     def gathered(self, tensor: Tensor) -> list[Tensor]:
         found = [torch.empty_like(tensor) for _ in range(self.size)]
-        with self.together():
-            dist.all_gather(found, tensor)
+        dist.all_gather(found, tensor)
         return found
 
     def send_array(self, array: NDArray[Any], rank: int) -> None:
         plain = np.ascontiguousarray(array)
         header = np.array([_DTYPES.index(plain.dtype.name), plain.ndim, *plain.shape, *[0] * _MOST_AXES], np.int64)
-        with self.together():
-            dist.send(torch.from_numpy(header[: 2 + _MOST_AXES]), rank)
-            dist.send(_bytes_of(plain), rank)
+        dist.send(torch.from_numpy(header[: 2 + _MOST_AXES]), rank)
+        dist.send(_bytes_of(plain), rank)
 
     def receive_array(self, rank: int) -> NDArray[Any]:
         header = np.zeros(2 + _MOST_AXES, np.int64)
-        with self.together():
-            dist.recv(torch.from_numpy(header), rank)
-            found = np.empty(header[2 : 2 + header[1]], _DTYPES[header[0]])
-            dist.recv(_bytes_of(found), rank)
+        dist.recv(torch.from_numpy(header), rank)
+        found = np.empty(header[2 : 2 + header[1]], _DTYPES[header[0]])
+        dist.recv(_bytes_of(found), rank)
         return found
 
     # ------------------------------------------------------------ over restarts
 
     def keep(self, key: str, value: str) -> None:
-        with self._losing():
-            self._kept.set(f"convlens/kept/{key}", value)
+        self._kept.set(f"convlens/kept/{key}", value)
 
     def kept(self, key: str) -> str | None:
-        with self._losing():
-            name = f"convlens/kept/{key}"
-            return self._kept.get(name).decode() if self._kept.check([name]) else None
+        name = f"convlens/kept/{key}"
+        return self._kept.get(name).decode() if self._kept.check([name]) else None
 
     # ------------------------------------------------------------ the end
 
@@ -313,6 +293,8 @@ class _Joined(Processes):
                 said = str(error) if isinstance(error, ConvlensError) else f"{type(error).__name__}: {error}"
                 self.store.set(f"left/{self.rank}", said)
             if self.leads:
+                if isinstance(error, ConvlensError) and not isinstance(error, ProcessError):
+                    self.keep("error", _first_line(error))
                 self.order("end", **(self.result or {}), **({} if error is None else {"error": _first_line(error)}))
         self._ended.set()
         if error is None:  # where one is gone, an orderly end would wait for it
@@ -345,7 +327,7 @@ def _environment() -> dict[str, str]:
     found = {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
     if missing := [name for name, value in found.items() if not value]:
         raise ProcessError(
-            f"WORLD_SIZE={found['WORLD_SIZE']} announces {counted(num_processes(), 'process')}, but {missing[0]} is "
+            f"WORLD_SIZE={found['WORLD_SIZE']} announces {num_processes()} processes, but {missing[0]} is "
             "not set: start them with torchrun (or `processes`), or unset WORLD_SIZE"
         )
     return found | {"LOCAL_RANK": os.environ.get("LOCAL_RANK", found["RANK"])}
@@ -372,7 +354,10 @@ def joined() -> Iterator[Processes]:
     group = _Place.current = _Joined(next(_Place.joinings))
     error: BaseException | None = None
     try:
-        yield group
+        if group.restarts and (why := group.kept("error")):  # which no restart changes
+            raise ProcessError(f"not begun again: {why}", is_told=True)
+        with group.noticing():
+            yield group
     except BaseException as raised:
         error = raised
         raise

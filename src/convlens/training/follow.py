@@ -79,8 +79,7 @@ def _follow_fit(group: Processes, order: FitOrder, open_data: OpenData) -> None:
             elif next_order.do == "steps":
                 assert stepper is not None, "the state comes before the steps"
                 first, num = next_order.facts["first"], next_order.facts["num"]
-                with group.together():
-                    stepper.run(first, num)
+                stepper.run(first, num)
                 fitting.state.step = first + num
 
 

@@ -56,8 +56,7 @@ def train_steps(
         while end < last and batches.epochs_done(end) == batches.epochs_done(first) and stepper.sides_at(end) == sides:
             end += 1
         group.order("steps", first=first, num=end - first)
-        with group.together():
-            values = tuple(stepper.run(first, end - first).tolist())
+        values = tuple(stepper.run(first, end - first).tolist())
         state.step = end
         state.train_s += time.perf_counter() - started
         _check_finite(values, end, recipe)
