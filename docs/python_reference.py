@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import convlens
+from convlens.sklearn import ConvlensClassifier
 
 PAGE = Path(__file__).resolve().parent / "python.md"
 _HEAD = """# Python reference
@@ -19,7 +20,8 @@ _HEAD = """# Python reference
 Every public name of `convlens`, from its source (`docs/python_reference.py` makes this page). How they go together is
 in the [README](../README.md); words are in the [glossary](glossary.md). Whatever a person can do wrong raises a
 `convlens.ConvlensError` with one line that says what was wrong, where, and what to do (a parameter that a function does
-not have: Python's own TypeError). `progress` is "auto", "bar", "lines" or "none".
+not have: Python's own TypeError). The [scikit-learn estimator](#convlenssklearnconvlensclassifier) stands at the end;
+[shipping](shipping.md#in-scikit-learn) says how it is used. `progress` is "auto", "bar", "lines" or "none".
 """
 _JOBS = ["train", "evaluate", "predict", "load", "check", "pack", "explain", "look", "film", "compare", "verify"]
 _JOBS += ["review", "serve", "export", "runs", "adopt", "parse"]
@@ -30,7 +32,9 @@ def page() -> str:
     """The whole page."""
     names = [*_JOBS, *(name for name in convlens.__all__ if name not in _JOBS)]
     links = ", ".join(f"[`{name}`](#{name.lower()})" for name in names)
-    return "\n".join([_HEAD, links, "", *(_entry(name, getattr(convlens, name)) for name in names)])
+    entries = [_entry(name, getattr(convlens, name)) for name in names]
+    estimator = _class("convlens.sklearn.ConvlensClassifier", ConvlensClassifier)
+    return "\n".join([_HEAD, links, "", *entries, estimator])
 
 
 def _entry(name: str, value: Any) -> str:

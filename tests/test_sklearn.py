@@ -56,6 +56,18 @@ def test_fit_predict_score() -> None:
     assert set(numbers.predict(x)) <= {-5, 5, 15} and numbers.predict(x).dtype == y.dtype
 
 
+def test_a_fitted_one_is_a_model(tmp_path: Path) -> None:
+    """What takes a model takes a fitted estimator; a promise that it cannot keep is said."""
+    x, y = shapes(400)
+    model = ConvlensClassifier(**QUICK, val_frac=0.4, threads=1).fit(x, y)
+    new = {"test": shapes(90, 1)}
+    assert convlens.evaluate(model, new, progress="none").n == 90
+    model.save(tmp_path / "model.safetensors")
+    convlens.evaluate(tmp_path / "model.safetensors", new, reject=0.4, progress="none")
+    with pytest.warns(UserWarning, match="promise of model.safetensors"):
+        ConvlensClassifier.load(tmp_path / "model.safetensors")
+
+
 def test_paths_and_files(tmp_path: Path) -> None:
     """Paths of pictures; the saved file is a model like any other, and comes back as an estimator."""
     root = folder(tmp_path / "data", range(60))
@@ -123,6 +135,8 @@ def test_what_is_wrong(tmp_path: Path) -> None:
     broken[0, 0, 0] = np.nan
     with pytest.raises(ValueError, match="not finite"):
         ConvlensClassifier(**QUICK).fit(broken, y)
+    with pytest.raises(ValueError, match=r"X\[None\]"):  # one picture is not sixteen rows
+        ConvlensClassifier(**QUICK).fit(x, y).predict(x[0])
     scaled = ConvlensClassifier(**QUICK).fit(x / 40.0 - 2, y)
     assert np.allclose(scaled.predict_proba(list(x / 40.0 - 2)), scaled.predict_proba(x / 40.0 - 2))
     with pytest.raises(UsageError, match="were scaled, which a model file does not keep"):

@@ -152,10 +152,14 @@ class Classifier:
             raise ModelFileError(f"{shown(self.path, 200)} gives values that are not finite: it cannot be used")
         return logits, statistics
 
-    def features(self, images: Any, address: str) -> NDArray[np.float32]:
+    def features(self, images: Any, address: str | None = None) -> NDArray[np.float32]:
         """The values of one layer for each picture (not its mirror image), float32 (N, C, H, W) or (N, F). `images` is
         what `predict` takes, or framed images, uint8 (N, H, W, C), as `frame` gives each; `address` is one that
-        `explain` prints. Raises UsageError, ImageError where a picture cannot be read."""
+        `explain` prints; None: the layer before the last linear one, whose output is the embedding of a picture. Raises
+        UsageError, ImageError where a picture cannot be read, SentenceError without a linear layer."""
+        if address is None:
+            chain = self.network.plan
+            address = chain.nodes[max(0, chain.index_of("head") - 1)].address
         spec, nodes = self.card.input_spec, nodes_by_address(self.network.plan)
         if str(address) not in nodes:
             raise UsageError(f"there is no layer {shown(address, 40)!r}: there are {shown(', '.join(nodes), 400)}")
@@ -224,6 +228,7 @@ def load(
     device = "auto" if device is None else device
     if views is not None:
         checked("views", views, choice(VIEWS))
+    model = getattr(model, "classifier_", model)  # of a fitted scikit-learn estimator
     if isinstance(model, Classifier):
         same = model if device in ("auto", model.device) else load(model.path, device)
         scaling = model.scaling if raw is None else _scaling(model.card, raw=raw)

@@ -102,7 +102,8 @@ def train(
 ) -> Run:
     """Train a network and leave a run folder with a model file.
 
-    `data` (default "mnist") is a set's name, a path, arrays or a Dataset; `size`, `channels`, `framing`, `region` and
+    `data` (default "mnist") is a set's name, a path, a Dataset, or arrays: (x, y), with splits of one's own ((x, y),
+    (x_test, y_test)) or {"train": (x, y), "val": …, "test": …}; `size`, `channels`, `framing`, `region` and
     `exclude` say how images are packed, `labels` is a table of decisions on labels (`review` makes it), `group`,
     `layout`, `label`, `path_column` and `label_column` say how names are read. `preset` gives sentence and recipe,
     which `architecture` and `recipe` replace; of a `recipe` that is a mapping, those fields alone, which may also be
@@ -133,7 +134,10 @@ def train(
     TrainingError (too little memory), DivergedError.
     """
     if more:
-        raise UsageError("train takes one thing to learn from: pictures and labels go together, as train((x, y))")
+        raise UsageError(
+            "train takes one thing to learn from: pictures and labels go together, as train((x, y)), with a test set "
+            "of your own train(((x, y), (x_test, y_test)))"
+        )
     said = dict(locals())
     said["recipe"] = _with_fields(recipe, recipe_fields, list(said))
     every = checked("checkpoint_every", checkpoint_every, real(0, 1e9))
@@ -178,15 +182,16 @@ def _data_again(request: TrainRequest, order: FitOrder) -> Dataset:
     return dataset
 
 
+_VALIDATION = "validation_data x_val y_val eval_set"
 _INSTEAD = {  # of what other libraries' users look for
     "labels may be the names themselves, as in y = np.array(names)[y]": "class_names classes target_names names",
     "write a layer dropout(0.5) into `architecture`": "dropout dropout_rate",
     "the training images are shuffled in every epoch": "shuffle",
-    "`val_frac` of the training images are held out": "validation_data x_val y_val eval_set",
+    "`val_frac` of the training images are held out; your own: {'train': (x, y), 'val': (x_val, y_val)}": _VALIDATION,
     "`patience` is the number of epochs without a better one": "early_stopping early_stop",
     "`stop` is asked after every step, and run.history has the epochs": "callback callbacks",
     "`progress` is auto, bar, lines or none": "verbose",
-    "pictures and labels go together: train((x, y)) or train(((x, y), (x_test, y_test)))": "x y X x_train y_train",
+    "pictures and labels go together: train((x, y)), or ((x, y), (x_test, y_test))": "x y X x_train y_train",
 }
 
 

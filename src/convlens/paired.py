@@ -25,7 +25,7 @@ class Difference:
 
     `gained` images only A has right, `lost` only B; of several seeds those that more than half of them have.
     `num_images` tell a difference of this size with a chance of 80 %, from as many seeds; `num_seeds` of each plan do
-    where no number of images would. None where nothing differs, or that is not known.
+    on these images. None where nothing differs, or that is not known.
     """
 
     estimate: float
@@ -94,7 +94,7 @@ def compared(
     reach, p = t_quantile(free) * math.sqrt(total), t_two_sided(estimate / math.sqrt(total), free)
     num_images = _num_images(estimate, of_images * num, of_seeds, num)
     seeds_needed = None
-    if num_images is None and estimate and known:
+    if estimate and known:
         most = max(len(right_AN), len(right_BN))
         wanted = (abs(estimate) / (Z_95 + _Z_POWER)) ** 2 - of_images
         seeds_needed = math.ceil(most * of_seeds / wanted) if wanted > 0 else None

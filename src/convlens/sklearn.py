@@ -5,6 +5,7 @@ Owns how feature matrices become pictures, and a fitted model that travels as th
 
 import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -45,6 +46,7 @@ class ConvlensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     preset, architecture, epochs, lr, batch_size, augment, size, channels, framing, device
                   as `convlens.train` takes them; None: chosen or found
     recipe        more of the recipe's fields, by name
+    threads       CPU threads; with the same number the same seed gives the same bits, which `n_jobs` changes otherwise
     val_frac      share of the training pictures that are held out to calibrate the probabilities by; None: 0.1 from
                   1,000 pictures on, else none
     random_state  the seed, a whole number
@@ -69,6 +71,7 @@ class ConvlensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         recipe: Mapping[str, Any] | None = None,
         val_frac: float | None = None,
         device: str | None = "auto",
+        threads: int | None = None,
         random_state: int | None = 0,
         verbose: bool = False,
     ) -> None:
@@ -84,6 +87,7 @@ class ConvlensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self.recipe = recipe
         self.val_frac = val_frac
         self.device = device
+        self.threads = threads
         self.random_state = random_state
         self.verbose = verbose
 
@@ -103,12 +107,12 @@ class ConvlensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self.classes_, numbers = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"a classifier needs two classes, and y has one class ({self.classes_[0]!r})")
-        self.low_high_ = _own_range(X)
+        self.low_high_, self.are_rows_ = _own_range(X), not _are_pictures(X)
         given = {
             name: getattr(self, name) for name in ("epochs", "lr", "batch_size") if getattr(self, name) is not None
         }
         options = {name: getattr(self, name) for name in ("preset", "architecture", "augment", "size", "channels")}
-        options |= {"framing": self.framing, "device": self.device, "seed": self._seed()}
+        options |= {"framing": self.framing, "device": self.device, "threads": self.threads, "seed": self._seed()}
         val_frac = (0.1 if len(y) >= _AUTOMATIC else 0.0) if self.val_frac is None else self.val_frac
         progress = "auto" if self.verbose else "none"
         with files.temporary_folder() as folder:
@@ -164,6 +168,11 @@ class ConvlensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """The probability of each of `classes_`, float64 (N, K). Raises ImageError where a picture cannot be read."""
         self._is_fitted()
+        if not self.are_rows_ and isinstance(X, np.ndarray) and X.dtype.kind not in "OUS" and X.ndim < 3:
+            raise ValueError(
+                f"X is one picture {X.shape}, or rows: fitted on pictures, it takes (N, H, W) or (N, H, W, C), so of "
+                "one picture X[None]"
+            )
         if not _are_pictures(X):
             X = validate_data(self, X, reset=False, dtype="numeric")
         classifier, pictures = self.classifier_, self._pictures(X)
@@ -224,7 +233,13 @@ class ConvlensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             raise UsageError(
                 f"the model has {num}, `classes` {len(labels):,} labels, {len(found.classes_):,} different"
             )
-        found.low_high_ = None
+        found.low_high_, found.are_rows_ = None, False
+        if classifier.thresholds is not None:
+            warnings.warn(
+                f"the promise of {classifier.path.name} ({classifier.thresholds}) is not kept here: scikit-learn "
+                "takes the likeliest class; `classifier_.predict` answers by it",
+                stacklevel=2,
+            )
         return found
 
     def __getstate__(self) -> dict[str, Any]:

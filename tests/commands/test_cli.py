@@ -241,7 +241,19 @@ def test_command_line_is_the_python_api(name: str) -> None:
     function, command = getattr(convlens, name), getattr(cli, name)
     python_only = {"progress", "stop", "more", "recipe", "recipe_fields"}
     command_only = {
-        "train": {"epochs", "batch_size", "lr", "optimizer", "precision", "balance", "patience", "freeze", "set_"},
+        "train": {
+            "epochs",
+            "batch_size",
+            "lr",
+            "optimizer",
+            "precision",
+            "balance",
+            "patience",
+            "freeze",
+            "set_",
+            "shards",
+        }
+        | {"processes", "max_restarts"},
         "check": {"out", "write_exclusions", "write_groups", "write_labels", "overwrite"},
         "explain": {"torch", "svg", "overwrite"},
         "evaluate": {"report", "csv", "overwrite"},

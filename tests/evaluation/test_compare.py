@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +264,24 @@ def test_the_page_and_the_numbers(trained: dict[str, convlens.Run], tmp_path: Pa
     assert command("compare", *paths, "--report", tmp_path / "c.html").returncode == 2
     assert command("compare", *paths).returncode == 0
     assert command("compare", paths[0]).returncode == 2
+
+
+def test_pictures_of_several_seeds(trained: dict[str, convlens.Run], tmp_path: Path) -> None:
+    """Over seeds a picture shows an answer that is wrong, and how many seeds gave it; recalls differ the way round that
+    the pairs do; each plan's seeds are called by their folder."""
+    found = convlens.compare(list(trained.values()), progress="none")
+    assert [one.name for one in found.contenders] == ["good (2 seeds)", "weak (2 seeds)"]
+    captions = [words for _, _, pictures in found._galleries() for _, words, _ in pictures]
+    assert captions
+    for words in captions:
+        truth, who, answer = re.fullmatch(r"(\w+): (good|weak) says (\w+) \([12] of 2 seeds\)", words).groups()  # type: ignore[union-attr]
+        assert answer != truth and who in ("good", "weak")
+    _, header, rows = found.tables()[-1]
+    assert header[3] == "good (2 seeds) minus weak (2 seeds)"
+    recalls = found.class_changes()[0][1]
+    assert rows[0][3].replace("−", "-") == f"{100 * (recalls[0] - recalls[1]):+.1f}"
+    alone = convlens.compare([trained["good0"], trained["good1"], trained["weak0"]], progress="none")
+    assert [one.name for one in alone.contenders] == ["good (2 seeds)", "weak/1"]
 
 
 def test_hostile_names_are_shown_not_obeyed(tmp_path: Path) -> None:

@@ -154,7 +154,9 @@ class Pair:
             )
         first = f"no winner: {self.one} minus {self.other} is {size}, {p}"
         if d.num_images is not None:
-            return f"{first}; to tell a difference of this size about {d.num_images:,} images would be needed"
+            seeds = "" if d.num_seeds is None else f" as many seeds, or of these images {d.num_seeds:,} seeds of each,"
+            needed = f"to tell a difference of this size about {d.num_images:,} images"
+            return f"{first}; {needed}{f' and{seeds}' if seeds else ''} would be needed"
         if d.num_seeds is not None:
             return f"{first}; no number of images would tell it, about {d.num_seeds:,} seeds of each would"
         more = (
@@ -255,13 +257,16 @@ class Comparison:
         ]
         p_word = "p" if len(self.pairs) == 1 else "p (Holm)"
         if rows:
-            found.append(("Pairs", ["model", "minus", "points (95 %)", "gained", "lost", p_word, "winner"], rows))
+            of = " (by most seeds)" if any(len(one.members) > 1 for one in self.contenders) else ""
+            header = ["model", "minus", "points (95 %)", f"gained{of}", f"lost{of}", p_word, "winner"]
+            found.append(("Pairs", header, rows))
         names = [one.name for one in self.contenders]
+        change = [f"{names[0]} minus {names[1]}"] if len(names) == 2 else []
         rows = [
             [shown(name, 40), *(percent(r, 1) for r in recalls), *_changes(recalls), f"{n:,}"]
             for name, recalls, n in self.class_changes()
         ]
-        found.append(("Recall of each class", ["class", *names, *(["change"] if len(names) == 2 else []), "n"], rows))
+        found.append(("Recall of each class", ["class", *names, *change, "n"], rows))
         return found
 
     def lines(self) -> list[str]:
@@ -275,11 +280,13 @@ class Comparison:
         return [*lines, *map(str, self.pairs), *self.notes]
 
     def __str__(self) -> str:
-        return "\n".join(self.lines())
+        accuracies = [f"{row[0]}: {row[1]}" for row in self.tables()[0][2]]
+        return "\n".join([*accuracies, *self.lines()])
 
     def _repr_html_(self) -> str:
-        _, header, rows = self.tables()[0]
-        return notebook(lines=self.lines(), header=header, rows=rows)
+        (_, header, rows), *_, (_, header_of_classes, classes) = self.tables()
+        shown_models = notebook(lines=self.lines(), header=header, rows=rows)
+        return shown_models + notebook(header=header_of_classes, rows=classes)
 
     def save(self, path: str | Path, *, replace: bool = False) -> None:
         """Write it: .html with the images gained and lost, or .json; a file that is there is replaced only if
@@ -307,8 +314,7 @@ class Comparison:
                 pictures = [
                     (
                         thumbnail(np.asarray(self.images[row]), _SIDE),
-                        f"{self._said(self.labels_N[row])}: {worse.name} says "
-                        f"{self._said(worse.members[0].answers_N[row])}",
+                        f"{self._said(self.labels_N[row])}: {self._answer_of(worse, row)}",
                         shown(self.names[row], 80),
                     )
                     for row in rows.tolist()
@@ -316,8 +322,16 @@ class Comparison:
                 note = f"{counted(int(won.sum()), 'image')}" + (
                     f", {len(rows)} of them here" if won.sum() > len(rows) else ""
                 )
-                found.append((f"Right by {better.name}, wrong by {worse.name}", note, pictures))
+                title = f"Right by {_most_of(better)}, wrong by {_most_of(worse, or_half=True)}"
+                found.append((title, note, pictures))
         return found
+
+    def _answer_of(self, one: Contender, row: int) -> str:
+        """What a contender takes an image for: of several seeds, what most of those say that are wrong."""
+        wrong = [int(member.answers_N[row]) for member in one.members if not member.right_N[row]]
+        answer = max(wrong, key=wrong.count)
+        times = "" if len(one.members) == 1 else f" ({wrong.count(answer)} of {len(one.members)} seeds)"
+        return f"{one.name.removesuffix(f' ({len(one.members)} seeds)')} says {self._said(answer)}{times}"
 
     def _said(self, number: int) -> str:
         return shown(self.class_names[number], 40)
@@ -328,12 +342,19 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
+def _most_of(one: Contender, *, or_half: bool = False) -> str:
+    """A contender, by its name; of several seeds more than half of them (or half)."""
+    if len(one.members) == 1:
+        return one.name
+    return f"{'half or more' if or_half else 'more than half'} of the seeds of {one.name.rpartition(' (')[0]}"
+
+
 def _sd(one: Contender) -> float:
     return float(one.right.mean(axis=1).std(ddof=1))
 
 
 def _changes(recalls: list[float]) -> list[str]:
-    return [f"{100 * (recalls[1] - recalls[0]):+.1f}".replace("-", "−")] if len(recalls) == 2 else []
+    return [f"{100 * (recalls[0] - recalls[1]):+.1f}".replace("-", "−")] if len(recalls) == 2 else []
 
 
 def compare(
@@ -820,6 +841,7 @@ def _names(paths: list[list[str]]) -> list[str]:
             path = path.parent  # the folder that they lie in, and none of the others
         parts = path.parts
         num = next((n for n in range(1, len(parts)) if all(o.parts[-n:] != parts[-n:] for o in others)), len(parts))
+        num += num == 1 < len(parts) and parts[-1].isdigit()  # a run among seeds, whose folder says of which plan
         name = shown("/".join(parts[-num:]), 60)
         found.append(name if len(some) == 1 else f"{name} ({len(some)} seeds)")
     return found

@@ -278,7 +278,15 @@ class Report:
         lines = [] if self.before is None else self.before.lines()
         lines += map(str, self.promises)
         if self.promises and self.split in ("val", FOLDS):
-            lines.append("these are the images that the thresholds were set by: on others it may hold less well")
+            lines.append(
+                "these are the images that the thresholds were set by, so that there is no interval: on others it may "
+                "hold less well"
+            )
+        if self.promises:
+            lines.append(
+                "accuracy, table, confusion matrix and CSV are of the likeliest class, without the thresholds of the "
+                "promise; predict answers by them"
+            )
         if self.num_unfamiliar is not None:
             low, high = wilson_interval(self.num_unfamiliar, self.n)
             lines.append(
@@ -451,7 +459,7 @@ def measure(classifier: Classifier, chosen: "Choice", split: str, open_test_for:
         notes=(*chosen.notes, *dataset.notes, *(() if origin is None else (origin.note,)), *_on_labels(chosen)),
         before=before,
         checked=what_was_checked(dataset),
-        promises=promises_kept(classifier, logits, labels, groups_N),
+        promises=promises_kept(classifier, logits, labels, groups_N, is_own=split in ("val", FOLDS)),
         num_unfamiliar=None if known is None else int(known.are_unfamiliar(statistics, logits).sum()),
         measured=Measured(classifier, dataset, split, images, labels, logits, groups_N, chosen.is_own),
     )

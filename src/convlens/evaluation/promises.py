@@ -13,7 +13,7 @@ from convlens.text import counted, percent
 @dataclass(frozen=True)
 class Promise:
     """What was promised, in words; of `n` images (those of a class, those called so, or those answered) `num_kept` keep
-    it, with its 95 % interval; None where there are none. `others` says what it costs."""
+    it, with its 95 % interval; None where there are none, or where they set it. `others` says what it costs."""
 
     words: str
     kept: str
@@ -24,10 +24,11 @@ class Promise:
     others: str
 
     def __str__(self) -> str:
-        if self.interval is None:
+        if self.n == 0:
             return f"promised: {self.words}. There are no images to tell; {self.others}"
-        low, high = self.interval
-        share = f"{percent(self.num_kept / self.n)} (95 % interval {100 * low:.2f} to {100 * high:.2f})"
+        share = percent(self.num_kept / self.n)
+        if self.interval is not None:
+            share += f" (95 % interval {100 * self.interval[0]:.2f} to {100 * self.interval[1]:.2f})"
         return f"promised: {self.words}. {self.kept} {self.num_kept:,} of {self.n:,}, {share}; {self.others}"
 
 
@@ -36,8 +37,11 @@ def promises_kept(
     logits_NK: NDArray[np.float32],
     labels_N: NDArray[np.int64],
     groups_N: NDArray[np.uint64] | None,
+    *,
+    is_own: bool = False,
 ) -> tuple[Promise, ...]:
-    """One for each thing that the classifier promises, from logits (N, K) and labels (N,)."""
+    """One for each thing that the classifier promises, from logits (N, K) and labels (N,); without an interval where it
+    was set by these very images (`is_own`)."""
     made = classifier.thresholds
     if made is None:
         return ()
@@ -50,7 +54,7 @@ def promises_kept(
             _, number_N = np.unique(groups, return_inverse=True)
             right, groups = np.bincount(number_N, weights=~right) == 0, None
             kept = f"{kept} (groups)"
-        interval = interval_of(right, groups) if len(right) else None
+        interval = interval_of(right, groups) if len(right) and not is_own else None
         return Promise(f"{words}, {terms}", kept, int(right.sum()), len(right), interval, num_others, others)
 
     if made.reject is not None:

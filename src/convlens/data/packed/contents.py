@@ -81,6 +81,9 @@ class Contents:
         known."""
         counts = [of["train"] for of in self.classes.values()]
         lines = [str(dataset), f"{len(counts):,} classes, training images of each: {tallied(self.classes, counts)}"]
+        if self.made_by == "convlens" and self.splits["test"]:
+            own = "" if dataset.card.arrays is None else "; your own: ((x, y), (x_test, y_test))"
+            lines.append(f"it came without a test split: a fifth of each class is set apart as one{own}")
         lines += [f"quarantined: {self.quarantine()}"] if self.quarantined else []
         return [*lines, *(f"note: {note}" for note in self.notes)]
 
