@@ -537,6 +537,12 @@ def test_one_calculation_is_printed_alone(page: Page) -> None:
     total = sum(float(cell.replace("−", "-")) for cell in cells)
     said = re.search(r"as they stand here, add up to (−?[0-9]+(?:[.][0-9]+)?)", page.locator("#value").inner_text())
     assert said is not None and float(said[1].replace("−", "-")) == pytest.approx(total, abs=1e-3)
+    for row, column in ((0, 0), (2, 2), (5, 9), (9, 12), (14, 13), (20, 10), (25, 25)):  # some cells are tiny: −5e−4
+        for field, value in zip(page.locator("#value-body .unit input").all()[-2:], (row, column), strict=True):
+            field.fill(str(value))
+            field.press("Enter")
+        page.wait_for_load_state("networkidle")
+        assert "NaN" not in page.locator("#value").inner_text()
     page.evaluate("window.print = () => { document.body.dataset.printed = document.body.className; }")
     page.locator("#value-print").click()
     assert page.evaluate("document.body.dataset.printed") == "one"
@@ -548,6 +554,12 @@ def test_one_calculation_is_printed_alone(page: Page) -> None:
 def test_printing_draws_every_map(page: Page) -> None:
     """Those too that nobody scrolled to."""
     draw_seven(page)
+    for row, column in ((0, 0), (2, 2), (5, 9), (9, 12), (14, 13), (20, 10), (25, 25)):  # some cells are tiny: −5e−4
+        for field, value in zip(page.locator("#value-body .unit input").all()[-2:], (row, column), strict=True):
+            field.fill(str(value))
+            field.press("Enter")
+        page.wait_for_load_state("networkidle")
+        assert "NaN" not in page.locator("#value").inner_text()
     page.evaluate("window.print = () => { document.body.dataset.printed = 'yes'; }")
     page.locator("#print").click()
     page.wait_for_selector("body[data-printed]")

@@ -462,6 +462,17 @@ def test_training_of_the_lab_can_be_stopped(toy: Server, tmp_path: Path) -> None
         pass
 
 
+def test_training_of_the_lab_for_a_time(toy: Server, toy_run: convlens.Run) -> None:
+    """A time takes the place of the epochs, which are chosen to fit it; one that is too long is refused."""
+    assert "time must be a number" in toy.refused(
+        400, "POST", "/api/lab/train", json.dumps(LONG | {"time": 1e4}).encode()
+    )
+    toy.post("/api/lab/train", LONG | {"time": 1, "batch_size": 16})
+    while (status := toy.get("/api/lab"))["state"] == "running":
+        pass
+    assert status["state"] == "complete" and "as many epochs as fit in 1 s" in status["sentence"], status["lines"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("own_group", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_end_takes_the_labs_training_along(toy_run: convlens.Run, tmp_path: Path, own_group: bool) -> None:

@@ -730,7 +730,10 @@ def _comparison(
     notes += _differing(classifiers)
     hangs_on_seed = any(c is not None and c.card.recipe is not None and c.card.recipe.epochs for c in classifiers)
     if pairs and len(contenders) == len(members) and hangs_on_seed:
-        notes.append("this is about these models: other seeds of the same plans may come out otherwise (name several)")
+        notes.append(
+            "this is about these models: other seeds of the same plans may come out otherwise (train each plan with "
+            "several `seeds`, and name their folders)"
+        )
     notes += _on_other_seeds(contenders, classifiers)
     notes += _on_folds(reports, told, common) if split == FOLDS else []
     for member, report in zip(members, reports, strict=True):

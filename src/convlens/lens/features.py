@@ -199,7 +199,9 @@ class Features:
             words += f",\nreceptive field {by((box[2] - box[0], box[3] - box[1]))} pixels" if box is not None else ""
         panels.append(Panel("as the network sees it", f"{by(image.shape[:2])} pixels", image, False, box, words))
         if self.grad_cam is not None:
-            layer = f"maps of layer {shown(self.grad_cam_layer, 20)}"
+            size = next((one.values.shape[1:] for one in self.layers if one.address == self.grad_cam_layer), None)
+            enlarged = "" if size is None else f" ({by(size)}, enlarged)"
+            layer = f"maps of layer {shown(self.grad_cam_layer, 20)}{enlarged}"
             under = layer if self.has_evidence else f"nothing speaks for it in the {layer}"
             panels.append(Panel(_GRAD_CAM, of + under, self.grad_cam if self.has_evidence else image))
         if self.integrated_gradients is not None:

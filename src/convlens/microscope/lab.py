@@ -16,6 +16,7 @@ from convlens import files
 from convlens.architecture import Architecture, Explanation, parse, plan
 from convlens.architecture.layers import Layer
 from convlens.architecture.rows import rows_json
+from convlens.checks import checked, real
 from convlens.data.packed.dataset import Dataset
 from convlens.errors import RecordError, SentenceError, UsageError
 from convlens.explaining import sentence_of
@@ -25,7 +26,7 @@ from convlens.recipe import Recipe
 from convlens.records import Count, Number, Record, Text
 from convlens.run import RUN_FILE, RUNS_FOLDER, Run
 
-MAX_PARAMETERS, MAX_MULTIPLY_ADDS, MAX_EPOCHS = 5_000_000, 500_000_000, 50.0
+MAX_PARAMETERS, MAX_MULTIPLY_ADDS, MAX_EPOCHS, MAX_TIME_S = 5_000_000, 500_000_000, 50.0, 600.0
 _FIELDS = ("epochs", "batch_size", "lr")  # of the recipe, that the page may set
 _STOP_WAIT_S, _BEGIN_WAIT_S = 10.0, 60.0
 LOCK, READY = RUNS_FOLDER / ".lab.lock", "the lock is held"
@@ -62,12 +63,14 @@ def own_recipe(card: ModelCard) -> Recipe:
 
 
 class LabRequest(Record, frozen=True):
-    """What `/api/lab/train` takes: a sentence, and what of the recipe is changed."""
+    """What `/api/lab/train` takes: a sentence, and what of the recipe is changed; `time`, in seconds, is what as many
+    epochs as fit are trained for."""
 
     sentence: Text
     epochs: Number | None = None
     batch_size: Count | None = None
     lr: Number | None = None
+    time: Number | None = None
     seed: Count = 0
 
 
@@ -87,7 +90,7 @@ class Lab:
         return self._process is not None and self._process.poll() is None
 
     def train(self, card: ModelCard, dataset: Dataset, device: str, request: LabRequest) -> None:
-        """Start `convlens train` for a sentence; `request` may also set epochs, batch_size, lr and seed.
+        """Start `convlens train` for a sentence; `request` may also set epochs or time, batch_size, lr, seed.
 
         Raises UsageError where one is going on, of this server or of another in this folder, or the network is too
         large for the lab, SentenceError, RecipeError.
@@ -106,10 +109,12 @@ class Lab:
         )
         if recipe.epochs > MAX_EPOCHS:
             raise UsageError(f"the lab trains for up to {MAX_EPOCHS:g} epochs")
+        if request.time is not None:
+            checked("time", request.time, real(1, MAX_TIME_S))
         self._tidy()
         place = files.reserve_folder(RUNS_FOLDER, "lab")  # another microscope may train in this folder too
         self._process = process = subprocess.Popen(
-            _command(dataset, sentence, recipe, request.seed, place, device),
+            _command(dataset, sentence, recipe, request, place, device),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -134,6 +139,7 @@ class Lab:
             raise UsageError(BUSY if any(BUSY in one for one in said) else f"the training could not begin: {said[-1:]}")
         self.place = place
         epochs = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs:g} epochs"
+        epochs = epochs if request.time is None else f"as many epochs as fit in {request.time:g} s"
         self._sentence, self._was_stopped = f"{request.sentence}, {epochs}", False
         self._lines.clear()
         threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
@@ -194,9 +200,14 @@ class Lab:
         return found
 
 
-def _command(dataset: Dataset, sentence: str, recipe: Recipe, seed: int, place: Path, device: str) -> list[str]:
+def _command(
+    dataset: Dataset, sentence: str, recipe: Recipe, request: LabRequest, place: Path, device: str
+) -> list[str]:
     """`convlens train`; each value in one word with its option, so that none is taken for another."""
     values = {**recipe.to_json(), "precision": "auto"}
+    fitted = [] if request.time is None else [f"--time={request.time:g}s"]
+    if fitted:
+        del values["epochs"]
     return [
         sys.executable,
         "-m",
@@ -204,9 +215,10 @@ def _command(dataset: Dataset, sentence: str, recipe: Recipe, seed: int, place: 
         str(dataset.folder.absolute()),
         f"--architecture={sentence}",
         f"--out={place}",
-        f"--seed={seed}",
+        f"--seed={request.seed}",
         f"--val-frac={dataset.val_frac}",
         f"--device={device}",
+        *fitted,
         *(f"--set={name}={_setting(value)}" for name, value in values.items()),
     ]
 

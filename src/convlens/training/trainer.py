@@ -27,6 +27,7 @@ from convlens.training.warm_start import measured_validation, seen_in
 
 Stop = Callable[[], bool]
 _CURVE_POINTS, _FILM_FRAMES = 100, 60
+_LEAST_POINTS = 5
 _VALIDATING = 0.05  # share of a training that goes into validating, about
 FASTER = {"bfloat16": 1.0, "float32": 3.0}  # times as many images a second are measured as are learned from, about
 MOST_HELD_OUT, MOST_LEARNED = 10_000, 4_000  # images of validation and training, that a finished model is calibrated by
@@ -229,12 +230,13 @@ class _Trainer:
 
     def is_validated(self, epoch: float) -> bool:
         """Whether an epoch ends with a validation: the last, each one where patience looks at them, else so many that
-        they take a twentieth of the time."""
+        they take a twentieth of the time, but a fifth of them at least."""
         counts, recipe = self.plan.dataset.counts, self.plan.recipe
         if recipe.patience or self.state.step == self.plan.num_steps:
             return True
         num_seen = recipe.num_views * counts["val"]
         every = math.ceil(num_seen / (_VALIDATING * FASTER[self.plan.compute.precision] * counts["train"]))
+        every = min(every, math.ceil(recipe.epochs / _LEAST_POINTS))  # of which a curve can be seen
         return math.floor(epoch) % max(1, every) == 0
 
     def validate(self) -> None:

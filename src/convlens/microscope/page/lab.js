@@ -144,7 +144,7 @@ function mark(column) {
 
 async function train() {
   const value = (name) => (byId(name).value === "" ? null : Number(byId(name).value));
-  const request = { sentence: byId("sentence").value, epochs: value("epochs"), batch_size: value("batch_size"), lr: value("lr"), seed: value("seed") ?? 0 };
+  const request = { sentence: byId("sentence").value, epochs: value("epochs"), time: value("time"), batch_size: value("batch_size"), lr: value("lr"), seed: value("seed") ?? 0 };
   showStatus(await postJson("api/lab/train", request));
   say("The training has begun.");
   follow();
@@ -229,7 +229,7 @@ function curve(title, points, numSteps, label) {
   if (!points.length || !numSteps) { text(left + 12, height / 2, "nothing yet"); return figure; }
   const values = points.map(([, y]) => y);
   let [low, high] = [Math.min(...values), Math.max(...values)];
-  if (high - low < 1e-9) [low, high] = [low - 0.01, high + 0.01];
+  if (high - low < 1e-9) low = 0.99 * high;  // no number that no value has
   const x = (step) => left + (step / numSteps) * (width - 8 - left);
   const y = (value) => 24 + ((high - value) / (high - low)) * (height - bottom - 30);
   text(left - 6, y(high) + 4, label(high), "end");

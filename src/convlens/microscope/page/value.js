@@ -108,7 +108,7 @@ function check(working) {
 // What a calculator gives for the cells as they stand there.
 function byHand({ kernel, products: cells }) {
   if (!kernel || cells.data.length > 150) return "";
-  const asShown = (value) => Number(short(value).replace("−", "-"));
+  const asShown = (value) => Number(short(value).replaceAll("−", "-"));
   return `; the products of all channels, as they stand here, add up to ${number(cells.data.reduce((sum, one) => sum + asShown(one), 0), 4)}`;
 }
 
