@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 _DATA: dict[str, Any] = {
     "metavar": "DATA",
     "help": "A set's name (mnist, fashion-mnist), a folder of class folders or of IDX files, a .zip of either, "
-    "an .npz, a .csv, or a packed set.",
+    "an .npz, a .csv, Parquet, tar shards, or a packed set.",
     "show_default": "mnist",
     "autocompletion": complete_data,
 }

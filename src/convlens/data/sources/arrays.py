@@ -26,8 +26,8 @@ from convlens.files import sha256_of
 from convlens.text import counted, listed, shown
 
 Pair = tuple[Any, Any]
-_IMAGES = ["images", "image", "imgs", "img", "x", "data", "pixels", "features"]
-_LABELS = ["labels", "label", "y", "target", "targets", "class", "classes"]
+IMAGES = ["images", "image", "imgs", "img", "x", "data", "pixels", "features"]
+LABELS = ["labels", "label", "y", "target", "targets", "class", "classes"]
 _FORMS = (
     "arrays come as (x, y), ((x_train, y_train), (x_test, y_test)), four of them, or by name: x_train, y_train, "
     "train_images, train_labels, data, target …"
@@ -111,7 +111,7 @@ def named_pairs(
     rivals: dict[tuple[str | None, str], list[str]] = defaultdict(list)
     for name in named:
         words = [word for word in words_of(str(name)) if split_of(word) is None]
-        kind = "x" if set(words) & set(_IMAGES) else "y" if set(words) & set(_LABELS) else None
+        kind = "x" if set(words) & set(IMAGES) else "y" if set(words) & set(LABELS) else None
         if kind is not None and not set(words) & {"names", "name", "weights", "weight", "source", "index", "ids"}:
             # A name that says nothing else comes first, and images before the same as flat data.
             rivals[split_of(str(name)), kind].append(name)
@@ -197,8 +197,8 @@ def _are_those_of_items(labels: Any, what: Any) -> bool:
 
 def _of_columns(what: Any) -> tuple[Pair, tuple[str, ...] | None]:
     """Hugging Face's: the column of images and that of labels."""
-    images = [name for name in what.column_names if name.lower() in _IMAGES]
-    labels = [name for name in what.column_names if name.lower() in (*_LABELS, "fine_label")]
+    images = [name for name in what.column_names if name.lower() in IMAGES]
+    labels = [name for name in what.column_names if name.lower() in (*LABELS, "fine_label")]
     if not images or not labels:
         raise DataError(
             f"a data set without a column of images and one of labels; its columns are {listed(what.column_names)}"

@@ -18,10 +18,14 @@ from convlens.data.sources.layouts import class_folders, named_by_class, unwrapp
 from convlens.data.sources.listing import Folder, list_tree
 from convlens.data.sources.named import NAMED_SETS, named_set
 from convlens.data.sources.npz import from_npz
+from convlens.data.sources.parquet import SUFFIX as SHARDS_OF_PARQUET
+from convlens.data.sources.parquet import from_parquet
 from convlens.data.sources.pixel_tables import from_pixels, holds_pixels, pixel_tables
 from convlens.data.sources.split_words import split_of
 from convlens.data.sources.tables import SUFFIXES as TABLE_SUFFIXES
 from convlens.data.sources.tables import Files, folder_tables, joined, table, table_source
+from convlens.data.sources.tar_shards import COMPRESSED, from_tar
+from convlens.data.sources.tar_shards import SUFFIX as SHARDS_OF_TAR
 from convlens.data.sources.tree import DiskTree, Tree, suffix_of
 from convlens.data.sources.zip_file import ZipTree
 from convlens.errors import ConvlensError, DataError
@@ -56,9 +60,16 @@ def open_source(
         _only_for_files(read, text)
         return named_set(text, data_root)
     path = _existing(text)
-    if path.is_dir():
-        return open_tree(DiskTree(path), name_of(path), read, problems)
     suffix = suffix_of(path.name)
+    if path.is_dir():
+        tree = DiskTree(path)
+        return _in_shards(tree, path, read) or open_tree(tree, name_of(path), read, problems)
+    if path.name.lower().endswith(COMPRESSED):
+        raise DataError(f"{shown(text, 200)} is compressed as a whole: unpack it, and name the folder or the .tar")
+    if suffix == SHARDS_OF_PARQUET:
+        return from_parquet(DiskTree(path.parent), [path.name], name_of(path), text, read)
+    if suffix == SHARDS_OF_TAR:
+        return from_tar(DiskTree(path.parent), [path.name], name_of(path), text, read)
     if suffix == ".zip":
         return open_tree(ZipTree(path), name_of(path), read, problems)
     if suffix == ".npz":
@@ -70,7 +81,21 @@ def open_source(
             _only_for_files(read, "a table of pixels")
             return from_pixels(tree, [path.name], name_of(path))
         return table(tree, path.name, name_of(path), read, problems)
-    raise DataError(f"{shown(text, 200)} is no data set: it must be a folder, a .zip, an .npz or a .csv")
+    raise DataError(
+        f"{shown(text, 200)} is no data set: it must be a folder, a .zip, an .npz, a .csv, .parquet or .tar"
+    )
+
+
+def _in_shards(tree: DiskTree, path: Path, read: ReadOptions) -> Source | None:
+    """A folder of Parquet files or tar shards; None where it holds others, or pictures too."""
+    root = list_tree(tree)
+    if root.num_pictures:
+        return None
+    inside = [one for folder in root.every() for one in folder.others]
+    for suffix, made in ((SHARDS_OF_PARQUET, from_parquet), (SHARDS_OF_TAR, from_tar)):
+        if shards := [one for one in inside if suffix_of(one) == suffix]:
+            return made(tree, shards, name_of(path), str(path), read)
+    return None
 
 
 def _in_memory(what: Any, read: ReadOptions) -> Source:
