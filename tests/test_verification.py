@@ -104,7 +104,7 @@ def test_reports_with_exclusions_labels_and_views_are_confirmed(workplace: Path)
     assert "num_left_out" in str(convlens.verify("excluded.html", progress="none"))
     with pytest.raises(UsageError, match="say which with `labels`"):
         convlens.verify("labels.html", progress="none")
-    with pytest.raises(UsageError, match="is of no labels file"):
+    with pytest.raises(UsageError, match="was measured without a labels file"):
         convlens.verify("views.html", labels="labels.csv", progress="none")
 
 

@@ -349,7 +349,9 @@ def over_seeds(scores: Sequence[Score]) -> str:
         if len(scores) > 1 and len({(s.accuracy, s.loss) for s in scores}) == 1
         else ""
     )
-    return f"{', '.join(said)}{always} (mean ± sd over {num}{same})"
+    low, high = scores[0].interval
+    new = f"; of seeds alone: for new images the first has the 95 % interval {100 * low:.2f} to {100 * high:.2f}"
+    return f"{', '.join(said)}{always} (mean ± sd over {num}{same}){new}"
 
 
 def _sd(values: list[float]) -> float | None:

@@ -98,8 +98,10 @@ def verify(
     text, said = _read(path)
     unknown: list[str] = []
     if (said.get("before_labels_file") is None) != (labels is None):
-        has = "no labels file" if labels is not None else "labels that a file changed: say which with `labels`"
-        raise UsageError(f"{shown(path, 200)} is of {has}")
+        has = "was measured by a labels file: say which with `labels`"
+        if labels is not None:
+            has = "was measured without a labels file (labels changed in training are in its data): leave `labels` away"
+        raise UsageError(f"{shown(path, 200)} {has}")
     said["weights"].setdefault("curvature", 0.0)  # of reports of before
     said.setdefault("promises", [])
     said.setdefault("data_check", None)

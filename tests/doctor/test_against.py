@@ -69,6 +69,25 @@ def test_how_they_are_not_is_said(trained: convlens.Run, tmp_path: Path, change:
     assert what in [one.what for one in found.shift.differences if one.is_told]
 
 
+def test_pictures_of_the_training_are_named(trained: convlens.Run, tmp_path: Path) -> None:
+    """Those that the model was made with cannot be unlike it: how many there are is a warning."""
+    old, new = noisy(1_500, 0)[0][:150], noisy(60, 5)[0]
+    found = convlens.check(saved(tmp_path / "mixed", np.concatenate([old, new])), against=trained, progress="none")
+    [known] = [one for one in found.findings if one.kind == "known"]
+    num = int(known.title.split()[0])
+    assert 80 <= num <= 150 and "of the 210 pictures" in known.title  # test pictures are among the first too
+
+
+def test_another_mix_of_classes_is_not_another_kind(trained: convlens.Run, tmp_path: Path) -> None:
+    """New pictures of one class alone: the shares of the answers differ, and nothing in the pictures has to."""
+    from convlens.doctor.findings import PropertyShift, Shift
+
+    mix = PropertyShift("share called a", 0.5, 0.0, -0.5, 0.0001, 0.1, True)
+    looks = PropertyShift("sharpness", 1.0, 2.0, 3.0, 0.0001, 0.1, False)
+    assert "no property of the pictures differs" in Shift(100, 100, 0, (mix,)).verdict
+    assert Shift(100, 100, 0, (mix, looks)).verdict.startswith("these are not like")
+
+
 def test_few_pictures_tell_little_and_that_is_said(trained: convlens.Run, tmp_path: Path) -> None:
     """Six pictures: no clean bill, but what share would have had to be unfamiliar; four are too few."""
     found = convlens.check(saved(tmp_path / "six", noisy(6, 7)[0]), against=trained, progress="none")

@@ -266,6 +266,34 @@ def test_the_page_and_the_numbers(trained: dict[str, convlens.Run], tmp_path: Pa
     assert command("compare", paths[0]).returncode == 2
 
 
+def test_seeds_of_a_fitted_head(trained: dict[str, convlens.Run], tmp_path: Path) -> None:
+    """A fitted head is the same for every seed, so that seeds of it are one model, which is said; of folds, which each
+    seed deals anew, they are several."""
+    save(tmp_path / "new", *shapes(120, 9))
+    options: dict[str, Any] = {
+        "parent": trained["good0"].path,
+        "recipe": {"epochs": 0, "head": "logistic", "freeze": "head"},
+    }
+    both = [
+        convlens.train(tmp_path / "new", folds=2, seed=seed, out=tmp_path / str(seed), progress="none", **options)
+        for seed in (0, 1)
+    ]
+    with pytest.raises(UsageError, match="a seed that changes nothing of it"):
+        convlens.compare(both, split="train", progress="none")
+    other = convlens.train(
+        tmp_path / "new",
+        folds=2,
+        recipe=QUICK,
+        architecture=TINY,
+        size=16,
+        channels=1,
+        out=tmp_path / "other",
+        progress="none",
+    )
+    found = convlens.compare([*both, other], split="folds", progress="none")
+    assert [len(one.members) for one in found.contenders] == [2, 1]
+
+
 def test_pictures_of_several_seeds(trained: dict[str, convlens.Run], tmp_path: Path) -> None:
     """Over seeds a picture shows an answer that is wrong, and how many seeds gave it; recalls differ the way round that
     the pairs do; each plan's seeds are called by their folder."""

@@ -169,3 +169,8 @@ def test_suspected_labels_are_shown_as_pictures(tmp_path: Path) -> None:
     page = convlens.evaluate(run, progress="none").text(".html")
     gallery = page.partition("Labels to look at again")[2].partition("<section>")[0]
     assert gallery.count("check the label") >= 8 and gallery.count("Grad-CAM of the answer") >= 8
+    # Those that a person has looked at are not asked for again, whatever networks say of them.
+    rows = [f"test/{n},{label},keep," for n, label in enumerate(y_test.tolist())]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label,decision,new_label", *rows]) + "\n", encoding="utf-8")
+    decided = convlens.evaluate(run, labels=tmp_path / "labels.csv", progress="none").text(".html")
+    assert "check the label" not in decided

@@ -19,13 +19,13 @@ from convlens import files
 from convlens.classifier import Classifier, load, pictures_of
 from convlens.data.image.decode import SUFFIXES, Pixels, quiet_pillow, read_bytes, read_header
 from convlens.data.packed.dataset import Dataset
-from convlens.data.packed.image_rows import evenly
+from convlens.data.packed.image_rows import evenly, key_of
 from convlens.data.packed.options import PackOptions
 from convlens.data.packed.pack import open_data, reopen
 from convlens.data.sources.base import ReadOptions
 from convlens.data.sources.recognise import open_source
 from convlens.data.sources.tree import suffix_of
-from convlens.doctor.findings import NOTE, WARNING, Finding, Findings, PropertyShift, Shift
+from convlens.doctor.findings import CALLED, NOTE, WARNING, Finding, Findings, PropertyShift, Shift
 from convlens.errors import ConvlensError, DataError, ImageError
 from convlens.evaluation.calibration import held_out, held_out_by_folds
 from convlens.evaluation.test_ledger import inspect_test
@@ -48,6 +48,7 @@ class _Seen(NamedTuple):
     unfamiliar_N: NDArray[np.bool_] | None
     looks: dict[str, NDArray[np.float64]]
     sides: NDArray[np.float64]
+    num_known: int = 0  # that the model was made with
 
 
 def look_against(data: Any, model: Any, read: ReadOptions, data_root: str | Path | None, bar: Progress) -> Findings:
@@ -88,6 +89,10 @@ def look_against(data: Any, model: Any, read: ReadOptions, data_root: str | Path
     facts += [("cannot be read", f"{num_unread:,}")] if num_unread else []
     facts += [one.row for one in shift.differences]
     found = []
+    if here.num_known:
+        title = f"{here.num_known:,} of the {counted(num, 'picture')} are some that the model was made with"
+        remedy = "leave them out: they cannot be unlike those, and hide how unlike the others are"
+        found.append(Finding("known", WARNING, title, remedy))
     if num_told := sum(one.is_told for one in shift.differences):
         remedy = "look at some of them; measure the model on labelled ones of the kind (evaluate), or train with some"
         title = f"{num_told} of {len(shift.differences)} properties differ by more than chance"
@@ -156,11 +161,14 @@ def _pictures(data: Any) -> list[Any]:
 
 def _seen(classifier: Classifier, batches: Iterator[Pixels]) -> _Seen:
     answers, unfamiliar = [np.empty(0, np.int64)], list[NDArray[np.bool_]]()
+    record, num_known = classifier.card.seen, 0
     looks: dict[str, list[NDArray[np.float64]]] = {name: [] for name in _LOOKS}
     for images in batches:
         logits_NK, found = classifier.are_unfamiliar(images)
         answers.append(classifier.labels(classifier.probabilities(logits_NK)).labels_N)
         unfamiliar += [] if found is None else [found]
+        if record is not None:
+            num_known += int(record.has(np.array([key_of(one) for one in images], np.uint64)).sum())
         grey_NHW = images.mean(axis=3, dtype=np.float32)
         for name, look in _LOOKS.items():
             looks[name].append(look(grey_NHW))
@@ -170,6 +178,7 @@ def _seen(classifier: Classifier, batches: Iterator[Pixels]) -> _Seen:
         np.concatenate(unfamiliar) if unfamiliar else None,
         {name: np.concatenate([empty, *values]) for name, values in looks.items()},
         empty,
+        num_known,
     )
 
 
@@ -221,7 +230,7 @@ def _differences(class_names: tuple[str, ...], here: _Seen, there: _Seen) -> Ite
     if here.unfamiliar_N is not None and there.unfamiliar_N is not None:
         shares.append(("share unfamiliar", here.unfamiliar_N, there.unfamiliar_N))
     for k, name in enumerate(class_names):
-        shares.append((f"share called {shown(name, 40)}", here.answers_N == k, there.answers_N == k))
+        shares.append((f"{CALLED} {shown(name, 40)}", here.answers_N == k, there.answers_N == k))
     found: list[tuple[str, NDArray[np.float64], NDArray[np.float64], float, bool]] = []
     for what, is_x_N, is_y_M in shares:
         p = fisher_exact(int(is_x_N.sum()), len(is_x_N), int(is_y_M.sum()), len(is_y_M))

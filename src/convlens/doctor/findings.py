@@ -38,6 +38,9 @@ def _is_text(name: str) -> bool:
     return True
 
 
+CALLED = "share called"  # begins what is said of a class's share of the answers
+
+
 @dataclass(frozen=True)
 class Sample:
     """One sample: its name (a path relative to the data, or an array's split/number), its class, split and number of
@@ -139,6 +142,11 @@ class Shift:
         if told:
             how = "; ".join(f"{one.what}: {one.row[1].partition(' (')[0]}" for one in told[:_TOLD])
             more = f"; and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
+            if all(one.what.startswith(CALLED) for one in told):
+                return (
+                    "these are answered in other shares than what the model was trained on, which may be the world's "
+                    f"doing, or what was chosen; no property of the pictures differs. {how}{more}"
+                )
             return f"these are not like what the model was trained on. {how}{more}"
         first = self.differences[0]
         share = first.there + first.smallest_seen
@@ -148,7 +156,7 @@ class Shift:
                 f"nothing unlike was found, but {counted(self.n, 'picture')} tell little: {seen} would have been seen, "
                 "a single picture of something else need not be"
             )
-        classes = [one for one in self.differences if one.what.startswith("share called")]
+        classes = [one for one in self.differences if one.what.startswith(CALLED)]
         sought = [one.what for one in self.differences if one not in classes] + ["the share of each class"]
         unread = (
             f"; of {counted(self.num_unread, 'picture')} that cannot be read nothing is known"

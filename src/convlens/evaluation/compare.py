@@ -391,7 +391,7 @@ def compare(
         raise UsageError("`labels` is for models: leave files of predictions away")
     with open_progress(progress) as bar:
         classifiers = [None if _is_table(place) else load(place, device) for place in places]
-        _refuse_twice(classifiers, places)
+        _refuse_twice(classifiers, places, split)
         _refuse_other_classes(classifiers, places)
         reports: list[Report | None] = []
         for place, classifier in zip(places, classifiers, strict=True):
@@ -462,8 +462,9 @@ def _where(place: Any) -> Path:
     return place.path if isinstance(place, Run | Classifier) else Path(place)
 
 
-def _refuse_twice(classifiers: Sequence[Classifier | None], places: Sequence[Any]) -> None:
-    """Raises UsageError where one model is named twice, by whatever path, or was trained twice to the same bits."""
+def _refuse_twice(classifiers: Sequence[Classifier | None], places: Sequence[Any], split: str) -> None:
+    """Raises UsageError where one model is named twice, by whatever path, or was trained twice to the same bits (of
+    folds: and answered the same in each)."""
     paths = [_where(place) if c is None else c.path for c, place in zip(classifiers, places, strict=True)]
     found = [files.sha256_of_file(path) if files.is_file(path) else str(path) for path in paths]
     for number, digest in enumerate(found):
@@ -474,11 +475,13 @@ def _refuse_twice(classifiers: Sequence[Classifier | None], places: Sequence[Any
     for c in filter(None, classifiers):
         arrays = sorted(arrays_of(tensors_of(c.network)).items())
         digest = files.sha256_of(b"".join(f"{name} {array.shape}".encode() + array.tobytes() for name, array in arrays))
-        digest += f"{c.card.architecture} {c.views} {c.scaling} {c.thresholds}"
+        digest += f"{c.card.architecture} {c.views} {c.scaling}"
+        if split == FOLDS and files.is_file(c.path.parent / RUN_FILE):
+            digest += str(Run(c.path.parent).record.held_out_sha256)
         if (other := weights.setdefault(digest, shown(c.path.parent, 200))) != shown(c.path.parent, 200):
             raise UsageError(
                 f"{shown(c.path.parent, 200)} has the very weights of {other}: one network, trained twice (the same "
-                "plan, data and seed); name it once"
+                "plan and data, and a seed that changes nothing of it, as of a head that is fitted); name it once"
             )
 
 
@@ -725,7 +728,8 @@ def _comparison(
         for pair in _pairs(contenders, groups_N)
     )
     notes = [note for report in reports if report is not None for note in report.notes if "left out" in note]
-    opened_last = next((report.openings for report in reversed(reports) if report is not None), None)
+    openings = [report.openings for report in reports if report is not None and report.openings is not None]
+    opened_last = max(openings, key=lambda one: one.count, default=None)
     notes += [str(replace(opened_last, num_own=None))] if opened_last is not None else []
     notes += _differing(classifiers)
     hangs_on_seed = any(c is not None and c.card.recipe is not None and c.card.recipe.epochs for c in classifiers)

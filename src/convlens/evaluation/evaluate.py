@@ -27,7 +27,7 @@ from convlens.errors import ConvlensError, DataError, RecipeError, RecordError, 
 from convlens.evaluation.calibration import promised
 from convlens.evaluation.cross_validation import HELD_OUT_FILE, read_held_out
 from convlens.evaluation.promises import Promise, promises_kept
-from convlens.evaluation.report import FOLDS, SUFFIXES, Measured, report_text, split_of_rows
+from convlens.evaluation.report import FOLDS, SUFFIXES, UNTIL_FOLDS, Measured, report_text, split_of_rows
 from convlens.evaluation.test_ledger import Openings, inspect_test, open_test
 from convlens.metrics import (
     MAY_COUNT_SEEN,
@@ -265,12 +265,18 @@ class Report:
         if worst:
             num = counted(self.n - int(np.trace(self.confusion_KK)), "mistake")
             lines.append(f"most often confused, of {num}: {', '.join(worst)} (the first as the second + the other way)")
-        steps = f" weights of step {w['step']:,} of {w['num_steps']:,}" if "step" in w else ""
+        steps = (
+            " weights, of a fitted head alone"
+            if w.get("num_steps") == 0
+            else f" weights of step {w['step']:,} of {w['num_steps']:,}"
+            if "step" in w
+            else ""
+        )
         mirrored = ", each picture and its mirror image averaged" if w["views"] == "mirror" else ""
         scaling = Scaling(w["temperature"], w["curvature"])
         cooled = f", probabilities at {scaling}" if scaling != Scaling() else ""
         lines.append(f"{w['which']}{steps}, measured in {w['precision']} on {w['device']}{mirrored}{cooled}")
-        lines += [str(self.openings)] if self.openings else []
+        lines += [str(self.openings) + (UNTIL_FOLDS if self.split == FOLDS else "")] if self.openings else []
         return [*lines, *self.remarks(), *self.asides]
 
     def remarks(self) -> list[str]:
@@ -432,10 +438,10 @@ def measure(classifier: Classifier, chosen: "Choice", split: str, open_test_for:
     else:
         logits, statistics = chosen.logits_NK[chosen.keep], []
     num_samples, origin = len(dataset), classifier.card.origin
-    before = None
+    before, decided = None, None
     num_measured = len(logits)
     if chosen.corrections:
-        old, now, kept, counts = _corrected(dataset, images.rows, chosen.corrections, split)
+        old, now, kept, decided, counts = _corrected(dataset, images.rows, chosen.corrections, split)
         before = Corrected(score(classifier.scaling.of(logits), mapping[old], groups_N), *counts)
         labels, logits, images = mapping[now][kept], logits[kept], images.only(kept)
         groups_N, statistics = None if groups_N is None else groups_N[kept], [one[kept] for one in statistics]
@@ -461,7 +467,7 @@ def measure(classifier: Classifier, chosen: "Choice", split: str, open_test_for:
         checked=what_was_checked(dataset),
         promises=promises_kept(classifier, logits, labels, groups_N, is_own=split in ("val", FOLDS)),
         num_unfamiliar=None if known is None else int(known.are_unfamiliar(statistics, logits).sum()),
-        measured=Measured(classifier, dataset, split, images, labels, logits, groups_N, chosen.is_own),
+        measured=Measured(classifier, dataset, split, images, labels, logits, groups_N, chosen.is_own, decided),
     )
 
 
@@ -494,9 +500,10 @@ def _check_something_is_left(chosen: "Choice", classifier: Classifier, split: st
 
 def _corrected(
     dataset: Dataset, rows: NDArray[np.int64], corrections: Sequence[Correction], split: str
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_], tuple[int, int, int, int]]:
-    """The labels of these rows before and after a labels file, as the data set's numbers, int64 (N,), and which are
-    kept, bool (N,); and what the file did. Raises DataError where it is of other data, or drops all of them."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_], tuple[int, int, int, int]]:
+    """The labels of these rows before and after a labels file, as the data set's numbers, int64 (N,), which are
+    kept, bool (N,), and of those which were decided on; and what the file did. Raises DataError where it is of other
+    data, or drops all of them."""
     if split != "test":
         dataset = inspect_test(dataset, "evaluate")  # each label that the file names is held against the data's
     names, classes = dataset.sample_names(), dataset.class_names
@@ -518,7 +525,8 @@ def _corrected(
     decided = [one for one in found if one is not None and one.decision in ("keep", "change", "drop")]
     num_suspects = sum(one.is_suspect for one in decided)
     counts = int((now != old)[kept].sum()), int((~kept).sum()), num_suspects, len(decided) - num_suspects
-    return old, now, kept, counts
+    is_decided = np.array([one is not None and one.decision in ("keep", "change") for one in found])
+    return old, now, kept, is_decided[kept], counts
 
 
 def _weights(classifier: Classifier) -> dict[str, Any]:

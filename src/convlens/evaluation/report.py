@@ -47,6 +47,7 @@ from convlens.run import Run
 from convlens.text import counted, percent, shown
 
 _PACKED_BY = ("size", "channels", "framing", "region", "group", "layout", "label", "path_column", "label_column")
+UNTIL_FOLDS = " (when these folds were trained: later ones are not counted)"
 FOLDS = "folds"  # in the place of a split: all images, each answered by a network of a fold that it was not in
 SUFFIXES = (".html", ".htm", ".pdf", ".md", ".json", ".csv")
 _PICTURES, _SIDE = 12, 112  # of each kind, and their pixels
@@ -65,7 +66,8 @@ def split_of_rows(split: str) -> str:
 class Measured:
     """What an evaluation saw: images uint8 (N, H, W, C) of a split of a data set, labels int64 (N,), logits (N, K) that
     no calibration has touched; `groups_N` are the same for images that are not independent. `is_own`: it is the data
-    that the model was trained on."""
+    that the model was trained on. `decided_N`, bool (N,): whose labels a person has looked at; None: nobody
+    says."""
 
     classifier: Classifier
     dataset: Dataset
@@ -75,6 +77,7 @@ class Measured:
     logits_NK: NDArray[np.float32]
     groups_N: NDArray[np.uint64] | None
     is_own: bool
+    decided_N: NDArray[np.bool_] | None = None
 
     @cached_property
     def probabilities(self) -> NDArray[np.float64]:
@@ -205,7 +208,7 @@ def _counts(measured: Measured, numbers: dict[str, Any]) -> Section:
         ("listed", f"{measured.dataset.num_listed:,} in the whole data: {sum(counts.values()):,} in splits"),
     ]
     if opened is not None:
-        rows.append(("openings", Openings(**opened).text))
+        rows.append(("openings", Openings(**opened).text + (UNTIL_FOLDS if measured.split == FOLDS else "")))
         rows.append(("line of the ledger", opened["head"] or "none: there is no test set to open"))
     elif measured.split == "val" and measured.is_own:
         rows.append(("openings", "nothing was measured on test for this report"))
@@ -472,6 +475,8 @@ def _galleries(measured: Measured) -> list[Gallery]:
     worst = wrong[np.argsort(-sure_N[wrong], kind="stable")][:_PICTURES]
     least = right[np.argsort(sure_N[right], kind="stable")][:_PICTURES]
     suspects = suspect_labels(p_NK, labels) & wrong_N
+    if measured.decided_N is not None:
+        suspects &= ~measured.decided_N
     doubtful = np.flatnonzero(suspects)
     doubtful = doubtful[np.argsort(-label_doubt(measured.logits_NK, labels)[doubtful], kind="stable")][:_PICTURES]
     shown_rows = np.unique(np.concatenate([worst, least, doubtful]))
@@ -481,7 +486,12 @@ def _galleries(measured: Measured) -> list[Gallery]:
     doubt = (
         f"In {counted(int(suspects.sum()), 'mistake')} the label may be what is wrong: the model is surer of another "
         "class than it usually is where that one is right. convlens check DATA --labels asks networks that did not "
-        "learn from any of them."
+        "learn from any of them; "
+        + (
+            "those decided on by the labels file are not among these."
+            if measured.decided_N is not None
+            else "with its labels file, evaluate leaves out those decided on."
+        )
     )
     found = [
         Gallery("The most confident mistakes", about, tuple(pictures[n] for n in worst.tolist())),
