@@ -71,6 +71,7 @@ def test_the_python_reference_has_every_name() -> None:
     """docs/python.md has each public name, and each parameter of each function: docs/python_reference.py makes it."""
     text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     sections = dict(part.split("\n", 1) for part in text.split("\n## ")[1:])
+    assert "threads" in sections.pop("convlens.sklearn.ConvlensClassifier")
     assert set(sections) == set(convlens.__all__)
     for name, section in sections.items():
         value: Any = getattr(convlens, name)

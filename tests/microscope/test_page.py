@@ -554,12 +554,6 @@ def test_one_calculation_is_printed_alone(page: Page) -> None:
 def test_printing_draws_every_map(page: Page) -> None:
     """Those too that nobody scrolled to."""
     draw_seven(page)
-    for row, column in ((0, 0), (2, 2), (5, 9), (9, 12), (14, 13), (20, 10), (25, 25)):  # some cells are tiny: −5e−4
-        for field, value in zip(page.locator("#value-body .unit input").all()[-2:], (row, column), strict=True):
-            field.fill(str(value))
-            field.press("Enter")
-        page.wait_for_load_state("networkidle")
-        assert "NaN" not in page.locator("#value").inner_text()
     page.evaluate("window.print = () => { document.body.dataset.printed = 'yes'; }")
     page.locator("#print").click()
     page.wait_for_selector("body[data-printed]")

@@ -32,6 +32,13 @@ def test_the_choices_are_one_line() -> None:
         resolve_compute("cpu", memory_format="channel_last")
 
 
+def test_gpus_that_idle_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process uses one GPU: where there are more, the command that uses them is said."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert "4 GPUs are here and one of them works: `processes=4`" in Compute("cuda:0", "float32", 1).notes[0]
+    assert not Compute("cuda:0", "float32", 1, processes=4).notes and not Compute("cpu", "float32", 1).notes
+
+
 def test_bfloat16_without_the_hardware_is_honoured_with_a_warning(
     arrays: Any, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -72,9 +72,12 @@ class Compute:
     @property
     def notes(self) -> list[str]:
         """What a person should know of these choices."""
+        found = []
         if self.precision == "bfloat16" and not has_fast_bfloat16(self.device):
-            return [f"bfloat16 is slower than float32 on this machine's {self.device.partition(':')[0]}"]
-        return []
+            found.append(f"bfloat16 is slower than float32 on this machine's {self.device.partition(':')[0]}")
+        if self.device.startswith("cuda") and self.processes == 1 and (num := torch.cuda.device_count()) > 1:
+            found.append(f"{num} GPUs are here and one of them works: `processes={num}` has all of them share it")
+        return found
 
 
 def resolve_compute(

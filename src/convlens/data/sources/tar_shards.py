@@ -78,7 +78,7 @@ class TarShards(Shards):
         where = self.where_in(shard)
         samples: dict[str, dict[str, tuple[str, int, int]]] = {}
         try:
-            with self.disk.open(shard) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+            with self.disk.open(shard) as file, tarfile.TarFile(fileobj=file) as archive:
                 for member in archive:
                     if member.isdir() or is_litter(PurePosixPath(member.name).name):
                         continue
