@@ -207,6 +207,7 @@ def test_portability_rules() -> None:
                     "archive",
                     "cls",
                     "tree",
+                    "disk",
                     "_archive",
                 }
                 assert not is_text or is_other or "encoding" in words, f"{name}:{node.lineno}"
