@@ -310,7 +310,7 @@ def _bytes_of(array: NDArray[Any]) -> Tensor:
 
 
 def _first_line(error: BaseException) -> str:
-    return shown(str(error).partition("\n")[0], 300)
+    return shown(str(error).partition("\n")[0], 300) or type(error).__name__  # KeyboardInterrupt says nothing
 
 
 def timeout_s() -> float:
