@@ -33,7 +33,14 @@ from convlens.commands.verify import verify
 from convlens.errors import ConvlensError, ProcessError, StorageError, UsageError
 from convlens.launched import is_follower, num_processes
 from convlens.render import tables
-from convlens.signals import clean_up_on_ending, give_up_stdout, is_lost, leave_to_leader, was_interrupted
+from convlens.signals import (
+    clean_up_on_ending,
+    end_by_default,
+    give_up_stdout,
+    is_lost,
+    leave_to_leader,
+    was_interrupted,
+)
 from convlens.text import nearest, shown
 
 app = typer.Typer(
@@ -105,8 +112,6 @@ def main(arguments: list[str] | None = None) -> int:
         _refuse_repeated(arguments)
         code = _run(arguments)
         return int(code) if isinstance(code, int) else 0
-    except LaunchAsked as asked:
-        return _launched(arguments, asked)
     except ConvlensError as error:
         if isinstance(error, ProcessError) and error.is_told:
             return 0 if is_follower() else 2  # the exit code, too, is rank 0's to give
@@ -140,25 +145,22 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(arguments: list[str]) -> Any:
     """Run the command; of several processes that were started together, the first does and the others help it."""
     if num_processes() == 1:
-        return app(arguments, standalone_mode=False)
+        try:
+            return app(arguments, standalone_mode=False)
+        except LaunchAsked as asked:
+            return launch(arguments, asked.processes, asked.max_restarts)
     if is_follower():
-        leave_to_leader()
+        end_by_default()  # while it waits for the others, it has nothing to clean up, and no Python runs
     from convlens.network.processes import joined
 
     with joined() as processes:
+        if processes.follows:
+            leave_to_leader()
         if not processes.follows or arguments[:1] == ["train"]:  # which needs to know its data
             return app(arguments, standalone_mode=False)
         from convlens.training.follow import follow
 
         return follow(processes) and None
-
-
-def _launched(arguments: list[str], asked: LaunchAsked) -> int:
-    """Run the command again, in several processes."""
-    try:
-        return launch(arguments, asked.processes, asked.max_restarts)
-    except ConvlensError as error:
-        return _complain(_in_typed_words(terminal.as_typed(str(error)), arguments))
 
 
 def _options_of(arguments: list[str]) -> list[Any]:

@@ -21,7 +21,7 @@ from convlens.checks import checked, real
 from convlens.data.packed.contents import Contents
 from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.pack import is_packed, open_data, reopen
-from convlens.errors import DataError, RecipeError, RunError, SentenceError, TrainingError, UsageError
+from convlens.errors import DataError, ProcessError, RecipeError, RunError, SentenceError, TrainingError, UsageError
 from convlens.evaluation.calibration import calibrate, calibrate_by_folds
 from convlens.evaluation.cross_validation import cross_validate, keep_held_out
 from convlens.evaluation.evaluate import evaluate
@@ -144,7 +144,10 @@ def train(
     request = TrainRequest(**{field.name: said[field.name] for field in fields(TrainRequest)})
     with joined() as processes:
         if processes.follows:
-            return Run(Path(follow(processes, lambda order: _data_again(request, order))["run"]))
+            told = follow(processes, lambda order: _data_again(request, order))
+            if "run" not in told:
+                raise ProcessError("rank 0 ended without a run", is_told=True)
+            return Run(Path(told["run"]))
         with open_progress(progress) as bar:
             watch = Watch(bar, every, stop)
             if resume is None:

@@ -68,18 +68,38 @@ def stopping_signals() -> Iterator[Stopping]:
             signal.signal(number, handler)
 
 
+def end_by_default() -> None:
+    """Let the system itself end the process by Ctrl-C, SIGTERM and SIGHUP, whatever it waits in."""
+    for number in (signal.SIGINT, *_ending()):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def leave_to_leader() -> None:
-    """Let the process that leads end this one; after SIGTERM and SIGHUP, though, only so long."""
+    """Let the process that leads end this one; after SIGTERM and SIGHUP, though, only so long, and after any of them
+    only if it is there."""
+
+    def noted(number: int, frame: FrameType | None) -> None:
+        _asked_to_end.add(number)
 
     def soon(number: int, frame: FrameType | None) -> None:
+        _asked_to_end.add(number)
         timer = threading.Timer(_LED_S, os._exit, (128 + number,))
         timer.daemon = True
         timer.start()
 
-    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGINT, noted)
     for number in _ending():
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, soon)
+
+
+_asked_to_end: set[int] = set()
+
+
+def asked_to_end() -> frozenset[int]:
+    """The signals that asked for an end, which is left to the process that leads."""
+    return frozenset(_asked_to_end)
 
 
 @contextmanager
@@ -139,7 +159,10 @@ def _raise(number: int, frame: FrameType | None) -> None:
         _end_at_once(number, frame)
     if number == signal.SIGINT:
         _interrupted.set()
-        interrupt_at_once()  # once more: at once
+        if num_processes() == 1:
+            interrupt_at_once()  # once more: at once
+        else:  # whoever has started the processes tells them once more, and the others have to be told
+            signal.signal(signal.SIGINT, lambda *_: None)
         _say_interrupted()
         raise KeyboardInterrupt
     raise SystemExit(128 + number)

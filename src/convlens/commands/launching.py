@@ -13,8 +13,6 @@ from typing import Any
 
 from convlens.checks import checked, whole
 from convlens.commands.terminal import note
-from convlens.errors import UsageError
-from convlens.launched import num_processes
 
 _OPTIONS = ("--processes", "--max-restarts")
 MAX_PROCESSES = 1024
@@ -33,8 +31,6 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
     its exit code. Raises UsageError."""
     num = checked("processes", processes, whole(1, MAX_PROCESSES))
     checked("max_restarts", max_restarts, whole(0, 1_000))
-    if num_processes() > 1:
-        raise UsageError("torchrun has started several processes already: leave `processes` away")
     # Each process would take all cores for itself.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num)))
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -57,7 +53,7 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
         elastic_launch(config, sys.executable)("-m", "convlens", *_without_own(arguments))
     except ChildFailedError as error:
         for rank, failure in error.failures.items():
-            if rank and failure.exitcode < 0:
+            if failure.exitcode < 0:
                 note(f"rank {rank} of {num} ended by {signal.Signals(-failure.exitcode).name}")
         first = error.failures.get(0)
         code = first.exitcode if first is not None else 1

@@ -33,7 +33,7 @@ from convlens.commands.options import (
     flag,
 )
 from convlens.errors import DataError, RecordError, UsageError
-from convlens.launched import is_follower
+from convlens.launched import is_follower, num_processes
 from convlens.render import tables
 from convlens.signals import stopping_signals
 from convlens.text import shown
@@ -124,6 +124,8 @@ def train(
 ) -> None:
     """Train a network and leave a run folder with a model file."""
     given = locals()
+    if processes is not None and num_processes() > 1:
+        raise UsageError("torchrun has started several processes already: leave `processes` away")
     if processes is not None:
         raise LaunchAsked(processes, max_restarts or 0)
     if max_restarts is not None:

@@ -8,6 +8,7 @@ wait for orders as long as the leader lives; what they do together has a timeout
 
 import json
 import os
+import signal
 import socket
 import threading
 from collections.abc import Iterable, Iterator
@@ -24,12 +25,13 @@ from torch import Tensor
 from convlens.errors import ConvlensError, ProcessError
 from convlens.launched import num_processes
 from convlens.records import Name, Record, parsed
+from convlens.signals import asked_to_end
 from convlens.text import shown
 
 dist: Any = torch.distributed  # whose stubs do not have the half of it
 TIMEOUT_S = 120.0
 _TIMEOUT_VARIABLE = "CONVLENS_TIMEOUT_S"
-_BEATS = 20  # of a process's heart, within the timeout
+_GONE_S = 5.0  # without a sign of the leader, after which an end that was asked for is not left to it
 _TOLD_S = 5.0  # that the others have to say why they ended, before one that says nothing is called lost
 _KEPT_ORDERS = 100
 _OF_A_CONNECTION = ("gloo", "nccl", "connection", "timed out", "socket", "peer")
@@ -155,7 +157,7 @@ class _Joined(Processes):
             store = dist.PrefixStore(f"convlens/{self.restarts}/{self._number}", self._store(is_first=False))
             for beat in count():
                 store.set(f"alive/{self.rank}", str(beat))
-                if self._ended.wait(self.timeout.total_seconds() / _BEATS):
+                if self._ended.wait(min(1.0, self.timeout.total_seconds() / 4)):
                     return
 
     def _awaited(self, key: str, rank: int) -> bytes:
@@ -170,8 +172,11 @@ class _Joined(Processes):
                 raise ProcessError(self._why(rank))
             now = self.store.get(f"alive/{rank}") if self.store.check([f"alive/{rank}"]) else b""
             beat, waited = now, waited + 1 if now == beat else 0
-            if waited > self.timeout.total_seconds():
-                raise ProcessError(f"{self._named(rank)} was lost: no sign of it for {waited} s")
+            asked = asked_to_end()
+            if waited > (_GONE_S if asked else self.timeout.total_seconds()):
+                raise ProcessError(
+                    f"{self._named(rank)} was lost: no sign of it for {waited} s", is_told=signal.SIGINT in asked
+                )
 
     def _is_set(self, key: str, seconds: float) -> bool:
         try:
