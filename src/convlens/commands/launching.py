@@ -53,7 +53,7 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> int:
         elastic_launch(config, sys.executable)("-m", "convlens", *_without_own(arguments))
     except ChildFailedError as error:
         for rank, failure in error.failures.items():
-            if failure.exitcode < 0:
+            if failure.exitcode < 0 and -failure.exitcode != signal.SIGTERM:  # which those get that are left
                 note(f"rank {rank} of {num} ended by {signal.Signals(-failure.exitcode).name}")
         first = error.failures.get(0)
         code = first.exitcode if first is not None else 1
