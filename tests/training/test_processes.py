@@ -174,6 +174,19 @@ def _sharded() -> dict[str, Any]:
     return {"epochs": 3, "batch_size": 32, "precision": "float32", "shards": 4}
 
 
+def test_frozen_layers_are_the_leader_s(data: Path) -> None:
+    """Where layers are frozen, each process learns from what the parent's make of the images, and the head that was
+    fitted: two come to the bits of one."""
+    convlens.train("set.npz", architecture=NET, epochs=2, batch_size=32, out="parent", progress="none")
+    more = ["--freeze", "head", "--set", "head=logistic", "--shards", "2", "--threads", "1", "--precision", "float32"]
+    words = ["train", "set.npz", "--from", "parent", "--epochs", "2", "--batch-size", "32", "--seed", "3", *more]
+    for name, processes in (("one", []), ("two", ["--processes", "2"])):
+        code, _, errors = run(*words, *processes, "--out", name)
+        assert code == 0, errors
+    assert same(weights(convlens.run.Run(Path("two"))), weights(convlens.run.Run(Path("one"))))
+    assert convlens.run.Run(Path("two")).val == convlens.run.Run(Path("one")).val
+
+
 IN_FOURS = """
 import sys
 from convlens.launched import quieten

@@ -48,8 +48,8 @@ class Compute:
         return ", ".join([self.device, self.precision, *threads, self.memory_format.replace("_", " ")])
 
     def to_json(self) -> dict[str, Any]:
-        """As stored in runs and model files."""
-        return asdict(self)
+        """As stored in runs and model files; one process is not said."""
+        return {name: value for name, value in asdict(self).items() if name != "processes" or value > 1}
 
     @property
     def for_timing(self) -> Self:

@@ -10,7 +10,7 @@ import itertools
 import json
 import platform
 from collections import OrderedDict
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -126,7 +126,16 @@ def _key(network: Network, first: int, images_NHWC: ImageRows, compute: Compute,
     layers = [str(node.layer) for node in network.plan.nodes[:first]]
     statistics = [network.mean.flatten().tolist(), network.std.flatten().tolist()]
     images = [files.sha256_of(images_NHWC.keys.tobytes()), images_NHWC.shape]
-    parts = [_FORMAT_VERSION, layers, weights, statistics, images, view.key(), compute.to_json(), machine]
+    parts = [
+        _FORMAT_VERSION,
+        layers,
+        weights,
+        statistics,
+        images,
+        view.key(),
+        replace(compute, processes=1).to_json(),
+        machine,
+    ]
     return files.sha256_of(json.dumps(parts, sort_keys=True).encode())[:32]
 
 

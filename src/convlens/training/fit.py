@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convlens.data.packed.image_rows import ImageRows
-from convlens.network.build import Network, build
+from convlens.network.build import Network, build, tensors_of
 from convlens.network.compute import reuse_freed_memory, settled
 from convlens.network.forward import logits_of
 from convlens.network.memory import on_device, ran_out_of_memory
@@ -24,7 +24,7 @@ from convlens.training.batches import Batches, Images
 from convlens.training.head import begin_head, measured_outputs, trained_on
 from convlens.training.loop import Losses, train_steps
 from convlens.training.plan import TrainingPlan
-from convlens.training.shared import have_followers_fit
+from convlens.training.shared import followed
 from convlens.training.state import TrainingState
 from convlens.training.warm_start import inherit
 
@@ -109,11 +109,12 @@ def fit(plan: TrainingPlan, rows: NDArray[np.int64] | None = None, bar: Progress
     compute, recipe, first = plan.compute, plan.recipe, plan.first
     group = current() if compute.processes > 1 else ALONE
     reuse_freed_memory()
-    with settled(compute), _memory_in_one_line(plan):
+    with settled(compute), _memory_in_one_line(plan), followed(group, plan, rows):
         started = time.perf_counter()
         network = network_of(plan)
         if recipe.head != "kept" and not group.follows:
             begin_head(network, plan, rows, bar)
+        group.share(tensors_of(network).values())  # before anything is computed with them
         network.num_frozen = first
         for module in list(network.layers.children())[:first]:
             module.requires_grad_(False)
@@ -125,15 +126,9 @@ def fit(plan: TrainingPlan, rows: NDArray[np.int64] | None = None, bar: Progress
         images = copied if first else copied[0]
         labels = torch.from_numpy(labels_N).to(compute.device)
         batches = Batches.of(recipe, labels_N, plan.seed)
-        fitting = Fit(plan, state, mapped, images, labels, batches, recipe.num_steps(len(rows)), bar, group)
-        if not group.leads:
-            yield fitting
-            return
-        have_followers_fit(group, plan, rows)
-        try:
-            yield fitting
-        finally:
-            group.order("done")
+        if group.leads:
+            group.ask("ready")  # one that has to compute outputs of frozen layers takes its time
+        yield Fit(plan, state, mapped, images, labels, batches, recipe.num_steps(len(rows)), bar, group)
 
 
 @contextmanager

@@ -72,6 +72,8 @@ def _follow_fit(group: Processes, order: FitOrder, open_data: OpenData) -> None:
                 return
             if next_order.do == "outputs":
                 serve_outputs(group, next_order.facts, training_plan.compute.device)
+            elif next_order.do == "ready":
+                group.answer()
             elif next_order.do == "state":
                 fitting.state.step = next_order.facts["step"]
                 group.share(fitting.state.tensors())

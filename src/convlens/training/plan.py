@@ -63,16 +63,14 @@ class TrainingPlan:
     def identity(self) -> str:
         """SHA-256 of what the bits depend on: a checkpoint belongs to this and nothing else."""
         # How many processes there are is one of those, unless each batch is cut into the same parts by all of them.
-        compute = self.compute.to_json()
-        if self.compute.processes == 1 or self.recipe.shards > 1:
-            del compute["processes"]
+        compute = self.compute if self.recipe.shards == 1 else replace(self.compute, processes=1)
         parts = [
             str(self.network.architecture),
             self.recipe.plan_key(),
             self.seed,
             self.dataset.fingerprint,
             self.dataset.val_frac,
-            compute,
+            compute.to_json(),
             self.frozen_compute.precision,
             self.parent.sha256 if self.parent else None,
             self.dataset.is_merged,

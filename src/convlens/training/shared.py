@@ -5,7 +5,8 @@ Who speaks how is `network/processes.py`'s business; what a follower does, `foll
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,21 @@ class FitOrder(Record, frozen=True, kw_only=True):
     num_rows: Count | None  # of training images that are sent; None: all of the training split
 
 
-def have_followers_fit(group: Processes, plan: TrainingPlan, rows: NDArray[np.int64]) -> None:
-    """Have the followers ready the same fit. Raises ProcessError where one of them cannot, or is another."""
+@contextmanager
+def followed(group: Processes, plan: TrainingPlan, rows: NDArray[np.int64]) -> Iterator[None]:
+    """Within it, where this process leads others, they fit the same: the plan, on its images of `rows`, int64 (N,).
+    Raises ProcessError where one of them cannot, or is another."""
+    if not group.leads:
+        yield
+        return
+    _have_followers_fit(group, plan, rows)
+    try:
+        yield
+    finally:
+        group.order("done")
+
+
+def _have_followers_fit(group: Processes, plan: TrainingPlan, rows: NDArray[np.int64]) -> None:
     is_part = not np.array_equal(rows, plan.dataset.rows("train"))
     order = FitOrder(
         dataset=plan.dataset.identity(),

@@ -230,7 +230,7 @@ class _Trainer:
 
     def is_validated(self, epoch: float) -> bool:
         """Whether an epoch ends with a validation: the last, each one where patience looks at them, else so many that
-        they take a twentieth of the time, but a fifth of them at least."""
+        they take a twentieth of the time, but five times at least, where there are as many."""
         counts, recipe = self.plan.dataset.counts, self.plan.recipe
         if recipe.patience or self.state.step == self.plan.num_steps:
             return True

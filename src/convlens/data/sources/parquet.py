@@ -7,7 +7,7 @@ last few kept, for packing reads in order.
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -147,10 +147,6 @@ def from_parquet(disk: DiskTree, shards: Sequence[str], name: str, location: str
     meant, `label_column` that of labels, `group` one of groups. Raises DataError, UsageError."""
     if read.layout is not None or read.label is not None:
         raise DataError("`layout` and `label` are for picture files; Parquet has columns (`label_column`)")
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError as error:
-        raise UsageError("Parquet is read by pyarrow: pip install 'convlens[parquet]'") from error
     tree = ParquetShards(disk, shards, location, read)
     list(tree.rows())  # which of them have no label
     unused = {NO_LABEL: tuple(tree.unlabelled)} if tree.unlabelled else {}
@@ -160,20 +156,18 @@ def from_parquet(disk: DiskTree, shards: Sequence[str], name: str, location: str
     return source_of(tree, name, columns.names, unused, notes)
 
 
-class _reading:  # noqa: N801  # a context manager
-    """Within it, what pyarrow raises of a file is a DataError; gives `pyarrow.parquet`."""
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-
-    def __enter__(self) -> Any:
+@contextmanager
+def _reading(where: str) -> Iterator[Any]:
+    """Within it, `pyarrow.parquet`, of which what it raises of a file is a DataError. Raises UsageError where it is
+    missing."""
+    try:
         import pyarrow.parquet
-
-        return pyarrow.parquet
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, OSError | ValueError):
-            raise DataError(f"{self.where} cannot be read as Parquet: {shown(error)}") from error
+    except ImportError as error:
+        raise UsageError("Parquet is read by pyarrow: pip install 'convlens[parquet]'") from error
+    try:
+        yield pyarrow.parquet
+    except (OSError, ValueError) as error:  # pyarrow's errors are these
+        raise DataError(f"{where} cannot be read as Parquet: {shown(error)}") from error
 
 
 def _features(schema: Any, where: str) -> dict[str, Any]:
