@@ -12,6 +12,7 @@ from scipy import stats
 import convlens
 from convlens.cli import main
 from convlens.doctor.against import _share_seen, _shift_seen
+from convlens.doctor.findings import PropertyShift, Shift
 from convlens.errors import DataError, UsageError
 from convlens.metrics import fisher_exact, kolmogorov_smirnov
 from tests.conftest import QUICK, TINY, shapes
@@ -78,10 +79,8 @@ def test_pictures_of_the_training_are_named(trained: convlens.Run, tmp_path: Pat
     assert 80 <= num <= 150 and "of the 210 pictures" in known.title  # test pictures are among the first too
 
 
-def test_another_mix_of_classes_is_not_another_kind(trained: convlens.Run, tmp_path: Path) -> None:
+def test_another_mix_of_classes_is_not_another_kind() -> None:
     """New pictures of one class alone: the shares of the answers differ, and nothing in the pictures has to."""
-    from convlens.doctor.findings import PropertyShift, Shift
-
     mix = PropertyShift("share called a", 0.5, 0.0, -0.5, 0.0001, 0.1, True)
     looks = PropertyShift("sharpness", 1.0, 2.0, 3.0, 0.0001, 0.1, False)
     assert "no property of the pictures differs" in Shift(100, 100, 0, (mix,)).verdict

@@ -87,6 +87,11 @@ class Contender:
     groups_N: NDArray[np.uint64] | None
 
     @property
+    def plan_name(self) -> str:
+        """Its name, without the number of seeds."""
+        return self.name.removesuffix(f" ({len(self.members)} seeds)")
+
+    @property
     def right(self) -> NDArray[np.bool_]:
         """Which images each seed has right, bool (S, N)."""
         return np.stack([one.right_N for one in self.members])
@@ -154,9 +159,9 @@ class Pair:
             )
         first = f"no winner: {self.one} minus {self.other} is {size}, {p}"
         if d.num_images is not None:
-            seeds = "" if d.num_seeds is None else f" as many seeds, or of these images {d.num_seeds:,} seeds of each,"
-            needed = f"to tell a difference of this size about {d.num_images:,} images"
-            return f"{first}; {needed}{f' and{seeds}' if seeds else ''} would be needed"
+            or_seeds = "" if d.num_seeds is None else f", or with these images {d.num_seeds:,} seeds of each,"
+            needed = f"to tell a difference of this size about {d.num_images:,} images{or_seeds} would be needed"
+            return f"{first}; {needed}"
         if d.num_seeds is not None:
             return f"{first}; no number of images would tell it, about {d.num_seeds:,} seeds of each would"
         more = (
@@ -331,7 +336,7 @@ class Comparison:
         wrong = [int(member.answers_N[row]) for member in one.members if not member.right_N[row]]
         answer = max(wrong, key=wrong.count)
         times = "" if len(one.members) == 1 else f" ({wrong.count(answer)} of {len(one.members)} seeds)"
-        return f"{one.name.removesuffix(f' ({len(one.members)} seeds)')} says {self._said(answer)}{times}"
+        return f"{one.plan_name} says {self._said(answer)}{times}"
 
     def _said(self, number: int) -> str:
         return shown(self.class_names[number], 40)
@@ -346,7 +351,7 @@ def _most_of(one: Contender, *, or_half: bool = False) -> str:
     """A contender, by its name; of several seeds more than half of them (or half)."""
     if len(one.members) == 1:
         return one.name
-    return f"{'half or more' if or_half else 'more than half'} of the seeds of {one.name.rpartition(' (')[0]}"
+    return f"{'half or more' if or_half else 'more than half'} of the seeds of {one.plan_name}"
 
 
 def _sd(one: Contender) -> float:

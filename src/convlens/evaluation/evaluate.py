@@ -265,13 +265,8 @@ class Report:
         if worst:
             num = counted(self.n - int(np.trace(self.confusion_KK)), "mistake")
             lines.append(f"most often confused, of {num}: {', '.join(worst)} (the first as the second + the other way)")
-        steps = (
-            " weights, of a fitted head alone"
-            if w.get("num_steps") == 0
-            else f" weights of step {w['step']:,} of {w['num_steps']:,}"
-            if "step" in w
-            else ""
-        )
+        steps = f" weights of step {w['step']:,} of {w['num_steps']:,}" if "step" in w else ""
+        steps = " weights, of a fitted head alone" if w.get("num_steps") == 0 else steps
         mirrored = ", each picture and its mirror image averaged" if w["views"] == "mirror" else ""
         scaling = Scaling(w["temperature"], w["curvature"])
         cooled = f", probabilities at {scaling}" if scaling != Scaling() else ""

@@ -75,11 +75,10 @@ def outputs_of(
     network.eval()
     try:
         with torch.inference_mode():
+            blocks = (np.array(images_NHWC[start : start + batch_size]) for start in starts)
             if len(starts) > 1 and group.leads:
-                blocks = (np.array(images_NHWC[start : start + batch_size]) for start in starts)
                 found = _shared_blocks(group, network, blocks, len(starts), first, views, addresses)
             else:
-                blocks = (np.array(images_NHWC[start : start + batch_size]) for start in starts)
                 found = (_outputs_of_block(network, block, first, views, addresses) for block in blocks)
             for logits_NK, of_layers in found:
                 logits.append(logits_NK)
@@ -96,7 +95,7 @@ Outputs = tuple[NDArray[np.float32], list[NDArray[np.float32]]]
 def _outputs_of_block(
     network: Network, images_NHWC: NDArray[Any], first: int, views: str, addresses: Sequence[str]
 ) -> Outputs:
-    """The logits and the statistics of one batch."""
+    """The logits, float32 (B, K), and the statistics of one batch (B, …)."""
     block = tensor_of(images_NHWC).to(network.mean.device)
     with channel_statistics(network.layers, addresses) as found:
         logits_NK = network(as_maps(block) if first else block, first).float()
@@ -153,12 +152,11 @@ def _shared_blocks(
 
 
 def serve_outputs(group: Processes, order: Any, device: str) -> None:
-    """Do a follower's part of `outputs_of`."""
+    """Do a follower's part of `outputs_of`, on its own device. Callers work inside `compute.settled`."""
     facts = converted(order, _Shared, "what rank 0 ordered")
     spec = facts.input_spec
     network_plan = plan(parse(facts.architecture), spec.shape, facts.num_classes)
-    with torch.random.fork_rng(devices=[]):
-        network = build(network_plan, spec, device=device, memory_format=facts.memory_format)
+    network = build(network_plan, spec, device=device, memory_format=facts.memory_format)
     group.share(tensors_of(network).values())
     network.eval()
     with torch.inference_mode():

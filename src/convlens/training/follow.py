@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from convlens.architecture import parse, plan
 from convlens.data.packed.dataset import Dataset
 from convlens.errors import ConvlensError
-from convlens.network.compute import Compute
+from convlens.network.compute import Compute, resolve_compute, resolve_device, settled
 from convlens.network.forward import serve_outputs
 from convlens.network.processes import Processes
 from convlens.recipe import Recipe
@@ -32,7 +32,9 @@ def follow(group: Processes, open_data: OpenData | None = None) -> dict[str, Any
     ProcessError where the leader is lost, or ends by an error."""
     for order in group.orders():
         if order.do == "outputs":
-            serve_outputs(group, order.facts, device_of(group, "cuda:0" if torch.cuda.is_available() else "cpu"))
+            compute = resolve_compute(device_of(group, resolve_device("auto")), "float32")
+            with settled(compute):  # as whoever measures in one process has it
+                serve_outputs(group, order.facts, compute.device)
         elif order.do == "fit":
             assert open_data is not None, "only a training is fitted"
             _follow_fit(group, converted(order.facts, FitOrder, "what rank 0 ordered"), open_data)

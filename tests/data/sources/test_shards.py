@@ -126,6 +126,21 @@ def test_what_lacks_a_label_or_a_picture(workplace: Path) -> None:
     assert "no picture" in str(reasons[0]) and "no bytes" in str(reasons[1])
 
 
+def test_names_of_classes_are_those_of_every_source(workplace: Path) -> None:
+    """In one Unicode form, numbers in their order, and those that look alike are remarked on."""
+    labels = [("2", "10", "cafe\u0301", "Caf\u00e9")[n % 4] for n in range(40)]
+    write_parquet(Path("one.parquet"), range(40), labels, metadata=b"{}")
+    write_tar(Path("one.tar"), [(f"{n}.png", png(n)) for n in range(40)] + [
+        (f"{n}.cls", label.encode()) for n, label in enumerate(labels)
+    ])  # fmt: skip
+    for path in ("one.parquet", "one.tar"):
+        source = open_source(path)
+        assert source.class_names == ("10", "2", "Caf\u00e9", "caf\u00e9")
+        assert any("look alike" in note for note in source.notes)
+    write_parquet(Path("two.parquet"), range(30), [n % 11 for n in range(30)], metadata=b"{}")
+    assert open_source("two.parquet").class_names == tuple(map(str, range(11)))
+
+
 def test_columns_can_be_said(workplace: Path) -> None:
     """Of several columns of labels, or of pictures, the one that is named; a column of groups."""
     more = {"fine": pa.array([number % 5 for number in range(60)]), "who": pa.array([f"w{n // 6}" for n in range(60)])}

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 from convlens.data.image.decode import MAX_FILE_BYTES
 from convlens.data.sources.arrays import IMAGES, LABELS
@@ -206,7 +207,7 @@ def _columns_of(schema: Any, features: dict[str, Any], read: ReadOptions, where:
     if not kind.startswith(("int", "uint", "string", "large_string", "bool", "dictionary<values=string")):
         raise DataError(f"{where}: column {shown(label)!r} holds {shown(kind, 60)}; a label is a number or a text")
     known = features.get(label, {}).get("names")
-    known = tuple(map(str, known)) if isinstance(known, list) else ()
+    known = tuple(normalize("NFC", str(one)) for one in known) if isinstance(known, list) else ()
     return Columns(image, label, read.group, known, (str(schema.field(image).type), kind))
 
 
@@ -233,11 +234,11 @@ def _differing(one: Columns, other: Columns) -> str:
 
 
 def _label_of(value: str | int | None, names: tuple[str, ...], where: str) -> str | None:
-    """A label as text; None where there is none: null, or the -1 of Hugging Face's hidden test labels."""
+    """A label as text; None where there is none: null, empty, or the -1 of Hugging Face's hidden test labels."""
     if value is None or (names and value == -1):
         return None
     if not names or isinstance(value, str):
-        return str(value)
+        return normalize("NFC", str(value)) or None
     if not 0 <= value < len(names):
         raise DataError(f"{where}: class number {value}, of {len(names):,} classes")
     return names[value]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from convlens.data.sources.base import FileSource, Row, clean_name, limit_classes
+from convlens.data.sources.class_names import alike, in_order
 from convlens.data.sources.layouts import unused_note
 from convlens.data.sources.split_words import split_of
 from convlens.data.sources.tree import DiskTree, Entry, Tree
@@ -101,8 +102,8 @@ def source_of(
     unused: Mapping[str, tuple[str, ...]] | None = None,
     notes: Sequence[str] = (),
 ) -> ShardSource:
-    """The source of some shards. `known` are the classes in the order that the data has them; others follow by their
-    names, numbers by their size. Raises DataError where there is no picture with a label."""
+    """The source of some shards. `known` are the classes in the order that the data has them; others follow in order.
+    Raises DataError where there is no picture with a label."""
     labels, counts, unused = Counter[str](), Counter[str | None](), dict(unused or {})
     for row in shards.rows():
         labels[row.label] += 1
@@ -112,9 +113,9 @@ def source_of(
         why = f" ({unused_note(*next(iter(unused.items())))})" if unused else ""
         raise DataError(f"{where} has no picture with a label{why}")
     names = [name for name in known if name in labels]
-    names += sorted(labels - Counter(dict.fromkeys(names, labels.total())), key=_by_number)
+    names += in_order(set(labels) - set(names))
     limit_classes(names, where)
-    notes = (f"read as {shards.kind}: {counted(len(shards.shards), 'file')}", *notes)
+    notes = (f"read as {shards.kind}: {counted(len(shards.shards), 'file')}", *notes, *alike(names))
     if missing := [name for name in known if name not in labels]:
         notes += (f"classes without a picture, which are left out: {listed(missing, 3)}",)
     return ShardSource(
@@ -127,8 +128,3 @@ def source_of(
         (*notes, *(unused_note(reason, paths) for reason, paths in unused.items())),
         unused,
     )
-
-
-def _by_number(name: str) -> tuple[bool, int, str]:
-    is_number = name.lstrip("-").isdecimal()
-    return not is_number, int(name) if is_number else 0, name

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import BinaryIO, NamedTuple
+from unicodedata import normalize
 
 from convlens.data.image.decode import MAX_FILE_BYTES, SUFFIXES
 from convlens.data.sources.arrays import LABELS
@@ -119,6 +120,7 @@ class TarShards(Shards):
         file.seek(offset)
         content = file.read(num_bytes)
         label, group = _label_of(content, about, read, f"{where}, {shown(name)!r}")
+        label = normalize("NFC", label)
         name, offset, num_bytes = parts[pictures[0]]
         return _Place(name, offset, num_bytes, label, group)
 
@@ -168,8 +170,8 @@ def _label_of(content: bytes, about: str, read: ReadOptions, where: str) -> tupl
         raise DataError(f"{where} is no object with a label")
     names = [read.label_column] if read.label_column else [name for name in _FIELDS if name in value]
     label = value.get(names[0]) if names else None
-    if isinstance(label, bool | dict | list | float) or label is None:
-        what = "no label" if label is None else f"the label {shown(label, 40)}, which is no number or text"
+    if isinstance(label, bool | dict | list | float) or label in (None, ""):
+        what = "no label" if label in (None, "") else f"the label {shown(label, 40)}, which is no number or text"
         raise DataError(f"{where} has {what}; its fields are {listed(value)}: say which with `label_column`")
     group = None if read.group is None else value.get(read.group)
     if read.group is not None and not isinstance(group, str | int):
