@@ -8,12 +8,14 @@ nothing of what it writes. Every OSError leaves here as a `StorageError` that na
 import errno
 import glob
 import hashlib
+import io
 import json
 import os
 import secrets
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +27,7 @@ import platformdirs
 from convlens.errors import RecordError, RunError, StorageError, UsageError
 from convlens.text import shown
 
+UNFINISHED = ".unfinished"  # how the names of folders end that go on
 _BUSY_S = 0.5  # that a lock is waited for before it counts as taken: `is_locked` holds it for a moment
 
 
@@ -172,15 +175,32 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
 
 def read_start(path: Path, most_bytes: int) -> tuple[bytes, int]:
     """The first bytes of a regular file, at most so many, and its size. Raises OSError, for pipes and devices too."""
-    # A pipe under an expected name would be waited for.
+    with open_regular(path) as file:
+        num_bytes = os.fstat(file.fileno()).st_size
+        return file.read(min(most_bytes, num_bytes)), num_bytes
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """A regular file, to be read. Raises OSError, for pipes and devices too: a pipe would be waited for."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     facts = os.fstat(descriptor)
     if not stat.S_ISREG(facts.st_mode):
         os.close(descriptor)
         what = "it is a folder" if stat.S_ISDIR(facts.st_mode) else "it is no regular file"
         raise OSError(errno.EINVAL, what, str(path))
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read(min(most_bytes, facts.st_size)), facts.st_size
+    return os.fdopen(descriptor, "rb")
+
+
+def opened_to_write_on(path: Path, num_bytes: int | None) -> BinaryIO:
+    """A file, made where it is not there, that is cut back to its first bytes (None: is left as it is) and written on.
+    Raises StorageError."""
+    with _storage(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        file = os.fdopen(descriptor, "rb+", 1 << 20)
+        if num_bytes is not None:
+            file.truncate(num_bytes)
+            file.seek(num_bytes)
+    return file
 
 
 def truncate(path: Path, num_bytes: int) -> None:
@@ -191,19 +211,21 @@ def truncate(path: Path, num_bytes: int) -> None:
 
 
 @contextmanager
-def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+def new_folder(path: Path, *, replace: bool = False, kept: str | None = None) -> Iterator[Path]:
     """Yield a hidden folder beside `path` to fill; on success it becomes `path`, else it is removed.
 
     The folder appears whole or not at all. Where `path` exists already, RunError unless `replace`; then the
-    older folder goes only after the new one is whole. Raises StorageError.
+    older folder goes only after the new one is whole. With `kept`, the name of a file that says how far it is, a folder
+    that was broken off stays where that file is in it, and the next one gets it: the caller holds a lock. Raises
+    StorageError.
     """
     path = path.absolute()  # `.` has no name to put a hidden folder beside
     if not replace:
         refuse_existing(path)
-    temporary = _temporary_beside(path)
+    temporary = _temporary_beside(path) if kept is None else unfinished(path)
     with _storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
+        temporary.mkdir(exist_ok=kept is not None)
     try:
         yield temporary
         with _storage(path):
@@ -218,12 +240,33 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
                 path.rmdir()
             temporary.rename(path)
             sync_folder(path.parent)
-    except OSError as error:
-        remove_folder(temporary)
-        raise storage_error(error, path) from error
-    except BaseException:
-        remove_folder(temporary)
+    except BaseException as error:
+        is_broken_off = isinstance(error, OSError | StorageError) or not isinstance(error, Exception)
+        if kept is None or not is_broken_off or not is_file(temporary / kept):
+            remove_folder(temporary)
+        if isinstance(error, OSError):
+            raise storage_error(error, path) from error
         raise
+
+
+def unfinished(path: Path) -> Path:
+    """Where a folder is filled that goes on when it was broken off."""
+    return path.with_name(f".{path.name}{UNFINISHED}")
+
+
+def days_since(path: Path) -> float:
+    """Days since a file was written; 0 where that is not known."""
+    try:
+        return (time.time() - path.stat().st_mtime) / 86_400
+    except OSError:
+        return 0.0
+
+
+def empty_folder(path: Path) -> None:
+    """Remove what is in a folder. Raises StorageError."""
+    with _storage(path):
+        for one in path.iterdir():
+            remove_folder(one) if one.is_dir() else one.unlink()
 
 
 @contextmanager
@@ -451,6 +494,6 @@ def sha256_of(data: bytes | memoryview) -> str:
 
 
 def sha256_of_file(path: Path) -> str:
-    """SHA-256 of a file's bytes in hexadecimal, read in pieces. Raises OSError."""
-    with path.open("rb") as file:
+    """SHA-256 of a regular file's bytes in hexadecimal, read in pieces. Raises OSError, for pipes and devices too."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -112,12 +112,17 @@ def test_verify_mends_the_cache(tmp_path: Path) -> None:
     assert (dataset.folder / "images.npy").read_bytes() == before
 
 
-def test_what_later_versions_write_is_refused(packed: Path) -> None:
-    """Another value range than its input's, or several parts, for which there is room: one line, no pixels misread."""
+def test_a_card_that_contradicts_itself_is_refused(packed: Path) -> None:
+    """Another value range than its input's, parts of other names or numbers: one line, no pixels misread."""
     card: dict[str, Any] = json.loads((packed / "dataset.json").read_text(encoding="utf-8"))
     del card["sha256"]
-    parts = [{"file": "images.npy", "num_images": 40}, {"file": "images-1.npy", "num_images": 40}]
-    for change, words in (({"value_range": [0.0, 1.0]}, "that of its input"), ({"parts": parts}, "newer convlens")):
+    parts = [{"file": "images.npy", "num_images": 40}, {"file": "images-2.npy", "num_images": 40}]
+    for change, words in (
+        ({"value_range": [0.0, 1.0]}, "that of its input"),
+        ({"parts": parts[:1]}, "not as many images"),
+        ({"parts": parts[::-1]}, "one after another"),
+        ({"parts": parts}, "80, 20, 20, 3"),
+    ):
         write_sealed(packed / "dataset.json", card | change)
         with pytest.raises(DataError, match=words):
             Dataset.open(packed)

@@ -4,7 +4,6 @@ Owns opening a packed folder, the derivation of the validation split, fingerprin
 made is `pack.py`'s business. docs/formats.md describes the files; any NumPy can read them.
 """
 
-import io
 import math
 import re
 from collections import Counter
@@ -21,11 +20,11 @@ from numpy.typing import NDArray
 from convlens.checks import checked, choice, real
 from convlens.data.image.decode import Pixels
 from convlens.data.image.framing import InputSpec
-from convlens.data.packed.image_rows import ImageRows
+from convlens.data.packed.image_rows import ImageRows, Parts
 from convlens.data.packed.options import PackOptions
 from convlens.data.sources.base import SPLITS, clean_name
 from convlens.errors import DataError, RecordError
-from convlens.files import cache_folder, is_file, read_regular, sha256_of
+from convlens.files import cache_folder, is_file, open_regular, sha256_of_file
 from convlens.records import Count, Name, Number, Record, Sha256, Share, Text, read_document, read_lines
 from convlens.render.pages import notebook
 from convlens.text import shown
@@ -38,7 +37,8 @@ CARD_FILE, IMAGES_FILE, LABELS_FILE, INDEX_FILE, SAMPLES_FILE = (
 )  # fmt: skip
 SMALL_FILES = (LABELS_FILE, INDEX_FILE, SAMPLES_FILE)
 INDEX_DTYPE = np.dtype([("split", "u1"), ("pixels", "<u8"), ("split_key", "<u8")])
-_MAX_SMALL_BYTES = 16 << 30  # of labels, index and samples
+_MAX_SMALL_BYTES = 16 << 30  # of samples
+_BLOCK = 1 << 20  # numbers at a time
 
 ClassName = Annotated[str, Meta(min_length=1, max_length=1_000)]
 ClassNames = Annotated[tuple[ClassName, ...], Meta(min_length=2, max_length=100_000)]
@@ -120,11 +120,12 @@ class PackedCard(Record, frozen=True):
             raise ValueError("input: mean and std are missing")
         if self.files.keys() != set(SMALL_FILES):
             raise ValueError(f"files must be {', '.join(SMALL_FILES)}")
-        # Room for what later versions of convlens write under this format.
         if self.value_range != self.input.value_range:
             raise ValueError("value_range is not that of its input")
-        if self.parts != (ImagesPart(IMAGES_FILE, self.num_samples),):
-            raise ValueError("its images have several parts: a newer convlens reads them")
+        if [part.file for part in self.parts] != [part_name(number) for number in range(len(self.parts))]:
+            raise ValueError("parts are not named one after another")
+        if sum(part.num_images for part in self.parts) != self.num_samples:
+            raise ValueError("parts have not as many images as there are samples")
 
 
 class SampleLine(Record, frozen=True):
@@ -207,7 +208,7 @@ class Dataset:
         try:
             dataset = cls(folder, read_card(folder), _checked_frac(val_frac))
             _ = dataset._index, dataset._labels, dataset._images
-            dataset._checked_bytes(SAMPLES_FILE)
+            dataset._checked(SAMPLES_FILE)
         except RecordError as error:
             raise DataError(f"{error}: pack it anew") from error
         return dataset
@@ -296,24 +297,19 @@ class Dataset:
     # ------------------------------------------------------------ its samples
 
     @cached_property
-    def _images(self) -> Pixels:
-        path, spec = self.folder / IMAGES_FILE, self.input_spec
-        try:
-            if not is_file(path):  # a pipe would be waited for
-                raise ValueError("it is no file")
-            images = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))  # a plain array over the mapping
-        except Exception as error:  # NumPy's reading of a header raises whatever its parsing runs into
-            raise self._damaged(IMAGES_FILE, shown(error)) from error
-        wanted = (self.card.num_samples, spec.height, spec.width, spec.channels)
-        if images.shape != wanted or images.dtype != np.uint8:
-            raise self._damaged(IMAGES_FILE, f"it has {images.dtype} {images.shape}, not uint8 {wanted}")
-        return images
+    def _images(self) -> Pixels | Parts:
+        return mapped_images(self.folder, self.card.parts, self.input_spec)
+
+    @property
+    def _images_path(self) -> Path:
+        """Where the images lie, as a message names it."""
+        return self.folder / self.card.parts[0].file if len(self.card.parts) == 1 else self.folder
 
     @cached_property
     def _labels(self) -> NDArray[np.int64]:
         labels = self._small(LABELS_FILE, np.dtype(np.uint16)).astype(np.int64)
         if labels.max(initial=0) >= len(self.class_names):
-            raise self._damaged(LABELS_FILE, f"it has class number {labels.max()}")
+            raise _damaged(self.folder / LABELS_FILE, f"it has class number {labels.max()}")
         return labels
 
     @cached_property
@@ -322,32 +318,22 @@ class Dataset:
 
     def _small(self, file: str, dtype: np.dtype[Any]) -> NDArray[Any]:
         """The array of a small file, checked against the card."""
-        try:
-            array = np.asarray(np.load(io.BytesIO(self._checked_bytes(file)), allow_pickle=False))
-        except DataError:
-            raise
-        except Exception as error:
-            raise self._damaged(file, shown(error)) from error
-        if array.dtype != dtype or array.shape != (self.card.num_samples,):
-            raise self._damaged(file, f"it has {array.dtype} {array.shape}")
-        return array
+        return _mapped(self._checked(file), (self.card.num_samples,), dtype)
 
-    def _checked_bytes(self, file: str) -> bytes:
-        """A small file's content. Raises DataError where it is not what was packed."""
+    def _checked(self, file: str) -> Path:
+        """The path of a small file. Raises DataError where it is not what was packed."""
+        path = self.folder / file
         try:
-            data = read_regular(self.folder / file, _MAX_SMALL_BYTES)
+            found = sha256_of_file(path)
         except OSError as error:
-            raise self._damaged(file, error.strerror or str(error)) from error
-        if sha256_of(data) != self.card.files[file]:
-            raise self._damaged(file, "it is not what was packed")
-        return data
-
-    def _damaged(self, file: str, what: str) -> DataError:
-        return DataError(f"{shown(self.folder / file, 200)} is damaged ({what}): pack it anew")
+            raise _damaged(path, error.strerror or str(error)) from error
+        if found != self.card.files[file]:
+            raise _damaged(path, "it is not what was packed")
+        return path
 
     def samples(self) -> list[SampleLine]:
         """The lines of samples.jsonl. Raises DataError where they are not those that were packed."""
-        self._checked_bytes(SAMPLES_FILE)
+        self._checked(SAMPLES_FILE)
         lines, damaged = read_lines(self.folder / SAMPLES_FILE, SampleLine, most_bytes=_MAX_SMALL_BYTES)
         if damaged:
             raise DataError(f"{damaged[0]}: pack it anew")
@@ -378,7 +364,7 @@ class Dataset:
 
     def _are_shown_in(self, others: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """bool (N,): which of some rows show, pixel for pixel, what one of the `others` shows."""
-        shown = np.isin(self._index["pixels"][rows], self._index["pixels"][others])
+        shown = are_among(self._index["pixels"][rows], self._index["pixels"][others])
         if self.card.twins:  # the same picture in another format, whose pixels differ a little once framed
             twins = np.array([*self.card.twins, *((b, a) for a, b in self.card.twins)], np.int64)
             shown |= np.isin(rows, twins[np.isin(twins[:, 1], others), 0])
@@ -416,7 +402,7 @@ class Dataset:
     def images_at(self, rows: NDArray[np.int64]) -> ImageRows:
         """Images by row number. Raises DataError where one of them is test, and sealed."""
         rows = self._unsealed(rows)
-        return ImageRows(self._images, rows, self._index["pixels"][rows], self.folder / IMAGES_FILE)
+        return ImageRows(self._images, rows, self._index["pixels"][rows], self._images_path)
 
     def labels_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """int64 (N,) class numbers by row number. Raises DataError where one of them is test, and sealed."""
@@ -448,8 +434,11 @@ class Dataset:
     @cached_property
     def has_groups(self) -> bool:
         """Whether samples belong to groups that somebody named: a writer, a part, a burst."""
-        # One search in the bytes: a quote within a name is escaped there.
-        return self.card.arrays is None and re.search(rb'"group": ?"', self._checked_bytes(SAMPLES_FILE)) is not None
+        if self.card.arrays is not None:
+            return False
+        # One search a line: a quote within a name is escaped there.
+        with open_regular(self._checked(SAMPLES_FILE)) as file:
+            return any(re.search(rb'"group": ?"', line) for line in file)
 
     def groups_at(self, rows: NDArray[np.int64]) -> NDArray[np.uint64] | None:
         """uint64 (N,) by row number, the same for samples that are not independent of one another; None where nobody
@@ -483,7 +472,7 @@ class Dataset:
         else:
             names = [line.path for line in self.samples() if line.status == "ok"]
         if len(names) != len(self._index):
-            raise self._damaged(SAMPLES_FILE, f"it names {len(names):,} images")
+            raise _damaged(self.folder / SAMPLES_FILE, f"it names {len(names):,} images")
         return names
 
     def source_hashes(self) -> list[str]:
@@ -518,6 +507,48 @@ class Dataset:
 
     def _repr_html_(self) -> str:
         return notebook("Dataset", lines=[str(self)])
+
+
+def mapped_images(folder: Path, parts: Sequence[ImagesPart], spec: InputSpec) -> Pixels | Parts:
+    """The images of a packed folder, uint8 (N, H, W, C), read when they are picked. Raises DataError."""
+    shape = (spec.height, spec.width, spec.channels)
+    mapped = [_mapped(folder / part.file, (part.num_images, *shape), np.dtype(np.uint8)) for part in parts]
+    return mapped[0] if len(mapped) == 1 else Parts(mapped)
+
+
+def _mapped(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The array in a file, mapped. Raises DataError where it has another shape or type."""
+    try:
+        if not is_file(path):  # a pipe would be waited for
+            raise ValueError("it is no file")
+        array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))  # a plain array over the mapping
+    except Exception as error:  # NumPy's reading of a header raises whatever its parsing runs into
+        raise _damaged(path, shown(error)) from error
+    if array.shape != shape or array.dtype != dtype:
+        raise _damaged(path, f"it has {array.dtype} {array.shape}, not {dtype} {shape}")
+    return array
+
+
+def _damaged(path: Path, what: str) -> DataError:
+    return DataError(f"{shown(path, 200)} is damaged ({what}): pack it anew")
+
+
+def part_name(number: int) -> str:
+    """The name of a file of images, from 0 on."""
+    return IMAGES_FILE if number == 0 else f"images-{number + 1}.npy"
+
+
+def are_among(values_N: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """bool (N,): which values are among some others. As np.isin, with one copy of each in memory in the place of five:
+    there may be ten million."""
+    found = np.zeros(len(values_N), bool)
+    if len(others):
+        others = np.sort(others)
+        for start in range(0, len(values_N), _BLOCK):
+            here = values_N[start : start + _BLOCK]
+            places = np.minimum(np.searchsorted(others, here), len(others) - 1)
+            found[start : start + _BLOCK] = others[places] == here
+    return found
 
 
 def are_same_samples(one: Dataset, other: Dataset) -> bool:

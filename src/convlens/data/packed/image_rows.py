@@ -1,12 +1,12 @@
 """Images of a packed set that are read when they are asked for.
 
-Owns the picking of rows from the mapped images.npy. The operating system keeps its pages: a set that fits in memory
-is read once, one that does not still trains, and neither is copied into the process.
+Owns the picking of rows from the mapped files. The operating system keeps its pages: a set that fits in memory is
+read once, one that does not still trains, and neither is copied into the process.
 """
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -19,16 +19,41 @@ from convlens.errors import DataError
 from convlens.text import shown
 
 
+class Parts:
+    """Images that lie in several files, one after another: uint8 (N, H, W, C). They are picked by row number, or by an
+    array of row numbers (N,), as those of a mapped array are."""
+
+    def __init__(self, mapped: Sequence[Pixels]) -> None:
+        self._mapped = tuple(mapped)
+        self._starts = np.cumsum([0, *(len(one) for one in mapped)])
+        self.shape: tuple[int, ...] = (int(self._starts[-1]), *mapped[0].shape[1:])
+        self.dtype, self.itemsize = mapped[0].dtype, mapped[0].itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, which: Any) -> Pixels:
+        parts = np.searchsorted(self._starts, which, "right") - 1
+        if parts.ndim == 0:
+            one: Pixels = self._mapped[parts][which - self._starts[parts]]
+            return one
+        picked = np.empty((len(which), *self.shape[1:]), self.dtype)
+        for part in np.unique(parts):
+            here = parts == part
+            picked[here] = self._mapped[part][which[here] - self._starts[part]]
+        return picked
+
+
 @dataclass(frozen=True, eq=False)
 class ImageRows:
-    """The images of some rows of a mapped array: uint8 (N, H, W, C).
+    """The images of some rows of a mapped array, or of several: uint8 (N, H, W, C).
 
     `images[a:b]` and `images[positions]` read and copy, `images[i]` and iteration give read-only views of the mapping,
     `np.asarray(images)` copies all of them. `keys`, uint64 (N,), are the starts of the SHA-256 that the images had when
     they were packed, `path` is their file, and `remedy` what helps where they are others now.
     """
 
-    mapped: Pixels
+    mapped: Pixels | Parts
     rows: NDArray[np.int64]
     keys: NDArray[np.uint64] | None = None
     path: Path | None = None

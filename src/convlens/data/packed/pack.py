@@ -16,6 +16,7 @@ from convlens.data.image.decode import DECODER_VERSION
 from convlens.data.image.framing import FRAMING_VERSION
 from convlens.data.packed.dataset import CARD_FILE, DEFAULT_VAL_FRAC, FORMAT_VERSION, DataIdentity, Dataset, read_card
 from convlens.data.packed.exclusions import Matched, as_here, exclusions, matched
+from convlens.data.packed.journal import COMMIT_FILE
 from convlens.data.packed.options import PackOptions, parse_region, parse_size
 from convlens.data.packed.writing import write_packed
 from convlens.data.sources.base import ReadOptions, Source, need_two_classes
@@ -24,6 +25,8 @@ from convlens.data.sources.recognise import open_source
 from convlens.errors import DataError, RecordError, UsageError
 from convlens.progress import Progress
 from convlens.text import listed, shown
+
+_KEPT_DAYS = 7  # that an unfinished packing waits in the cache for being gone on with
 
 
 def pack(
@@ -74,8 +77,13 @@ def pack(
         return _cached(source, options, progress, verify=verify)
     out = Path(out)
     left_out, options = options_for(source, options)
-    with files.new_folder(out) as folder:
-        write_packed(source, options, folder, progress)
+    key = _cache_name(source, options)
+    busy = f"another process is packing into {shown(out, 200)}: wait for it"
+    with (
+        files.lock(_lock_of(_packed_sets() / f"out-{files.sha256_of(str(out.absolute()).encode())[:16]}"), busy=busy),
+        files.new_folder(out, kept=COMMIT_FILE) as folder,
+    ):
+        write_packed(source, options, folder, progress, key=key)
     return _as_read(Dataset.open(out), source, left_out)
 
 
@@ -155,15 +163,28 @@ def _cache_name(source: Source, options: PackOptions) -> str:
 def _cached(source: Source, options: PackOptions, progress: str | Progress, *, verify: bool = False) -> Dataset:
     left_out, options = options_for(source, options)
     folder = _packed_sets() / _cache_name(source, options)
-    with files.lock(folder.with_name(folder.name + ".lock")):
+    with files.lock(_lock_of(folder)):
         with suppress(DataError):  # not there yet, or damaged: make it
             dataset = _as_read(Dataset.open(folder), source, left_out)
             if not (verify and dataset.num_damaged()):
                 return dataset
         files.remove_leftovers(folder.parent, of=folder.name)
-        with files.new_folder(folder, replace=True) as new:
-            write_packed(source, options, new, progress)
+        _remove_abandoned(folder.parent)
+        with files.new_folder(folder, replace=True, kept=COMMIT_FILE) as new:
+            write_packed(source, options, new, progress, key=folder.name)
     return _as_read(Dataset.open(folder), source, left_out)
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Packings that were broken off a week ago, and that nobody goes on with: their source may be gone."""
+    for path in folder.glob(f".*{files.UNFINISHED}"):
+        name = path.name[1 : -len(files.UNFINISHED)]
+        if files.days_since(path) > _KEPT_DAYS and not files.is_locked(_lock_of(folder / name)):
+            files.remove_folder(path)
 
 
 def options_for(source: Source, options: PackOptions) -> tuple[Matched, PackOptions]:

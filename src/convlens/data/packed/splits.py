@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convlens.data.packed.dataset import in_split
+from convlens.data.packed.dataset import are_among, in_split
 from convlens.data.sources.base import SPLITS
 
 TEST_FRAC = 0.2
@@ -31,8 +31,9 @@ def split_key_of_group(group: str) -> int:
 def join_equal(index: NDArray[Any], twins: Sequence[tuple[int, int]] = ()) -> None:
     """Samples that share a picture, pixel for pixel as framed, get one split_key, and so do whole groups that share
     one: they must not straddle a split. `twins` are rows that show one picture too."""
-    keys, inverse, counts = np.unique(index["pixels"], return_inverse=True, return_counts=True)
-    if len(keys) == len(index) and not twins:
+    keys = np.sort(index["pixels"])
+    several = keys[1:][keys[1:] == keys[:-1]]
+    if len(several) == 0 and not twins:
         return
     lowest: dict[int, int] = {}  # split_key -> a lower split_key of the same component (union-find)
 
@@ -47,13 +48,16 @@ def join_equal(index: NDArray[Any], twins: Sequence[tuple[int, int]] = ()) -> No
             lowest[max(a, b)] = min(a, b)
 
     first_key: dict[int, int] = {}
-    repeated = index[counts[inverse] > 1]
+    repeated = index[are_among(index["pixels"], several)]
     for key, split_key in zip(repeated["pixels"].tolist(), repeated["split_key"].tolist(), strict=True):
         join(split_key, first_key.setdefault(key, split_key))
     for row, other in twins:
         join(int(index["split_key"][row]), int(index["split_key"][other]))
     if lowest:
-        index["split_key"] = [root(split_key) for split_key in index["split_key"].tolist()]
+        moved = np.array(sorted(lowest), np.uint64)
+        roots = np.array([root(split_key) for split_key in moved.tolist()], np.uint64)
+        rows = np.flatnonzero(are_among(index["split_key"], moved))
+        index["split_key"][rows] = roots[np.searchsorted(moved, index["split_key"][rows])]
 
 
 def draw_test(index: NDArray[Any], labels_N: NDArray[np.int64]) -> None:
@@ -77,20 +81,20 @@ def mixed(split_key_N: NDArray[np.uint64], times: int = 1) -> NDArray[np.uint64]
     return split_key
 
 
-def overlap_notes(index: NDArray[Any], groups: Sequence[str | None]) -> list[str]:
-    """Equal pictures, and groups, on both sides of a split that came with the data: counted, not moved."""
+def overlap_notes(index: NDArray[Any], groups_N: NDArray[np.uint64]) -> list[str]:
+    """Equal pictures, and groups (a number each, 0 for none), on both sides of a split that came with the data:
+    counted, not moved."""
     notes = []
     parts = {name: index["split"] == number for number, name in enumerate(SPLITS)}
-    names = np.array([g or "" for g in groups], dtype=object)
     for a, b in (("train", "test"), ("val", "test"), ("train", "val")):
-        shared = int(np.isin(index["pixels"][parts[b]], index["pixels"][parts[a]]).sum())
+        shared = int(are_among(index["pixels"][parts[b]], index["pixels"][parts[a]]).sum())
         if shared:
             num = int(parts[b].sum())
             notes.append(f"{shared:,} of the {num:,} {b} images are, pixel for pixel, in {a} too, and are not measured")
-        straddling = set(names[parts[a]]) & set(names[parts[b]]) - {""}
-        if straddling:
+        straddling = np.intersect1d(groups_N[parts[a]], groups_N[parts[b]])
+        if num_straddling := np.count_nonzero(straddling):
             notes.append(
-                f"{len(straddling):,} groups are in both {a} and {b}, as the split that came with the data has it"
+                f"{num_straddling:,} groups are in both {a} and {b}, as the split that came with the data has it"
             )
     return notes
 

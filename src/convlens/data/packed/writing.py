@@ -8,12 +8,11 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice, tee
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,187 +32,203 @@ from convlens.data.packed.dataset import (
     CARD_FILE,
     DOCUMENT,
     FORMAT_VERSION,
-    IMAGES_FILE,
     INDEX_DTYPE,
     INDEX_FILE,
     LABELS_FILE,
     SAMPLES_FILE,
     SMALL_FILES,
+    mapped_images,
 )
 from convlens.data.packed.headers import input_of, threads_for
+from convlens.data.packed.image_rows import Parts
+from convlens.data.packed.journal import (
+    EXCLUDED,
+    FIRST,
+    GROUPED,
+    LARGE,
+    OK,
+    QUARANTINED,
+    REDUCED,
+    STATUSES,
+    WIDE,
+    Journal,
+    last_commit,
+)
 from convlens.data.packed.options import PackOptions
-from convlens.data.packed.reading import Expected, OtherwiseError, Reader
+from convlens.data.packed.reading import Expected, Image, OtherwiseError, Reader
 from convlens.data.packed.splits import draw_test, join_equal, overlap_notes, split_key_of, split_key_of_group
 from convlens.data.prefetch import prefetch
 from convlens.data.sources.base import SPLITS, Sample, Source
-from convlens.errors import DataError
+from convlens.errors import DataError, StorageError
 from convlens.progress import Progress, open_progress
 from convlens.records import write_sealed
 from convlens.text import counted, listed, shown
 
+_BLOCK = 1_024  # images: so many squares of a byte fit into 32 bits, and each into 16
 _LOOKED_AT = 500  # headers that are read before pictures are packed
 _DARK = 16  # of 255: where even bright pixels are below it, nothing can be told apart by eye
 
 
-class _Large(NamedTuple):
-    """A picture much larger than its input: its name, (height, width), and whether it is a JPEG decoded at a
-    fraction."""
-
-    name: str
-    size: tuple[int, int]
-    is_reduced: bool
-    content: int  # the split key that it has where there are no groups
-
-
 @dataclass(frozen=True)
 class _Packed:
-    """What the writing of images tells: per image split (0..2), label, pixel key and split_key; per file a line."""
+    """What the reading of all samples tells: an entry for each of them, mapped; of those that became images the row
+    numbers among the entries, (N,); why others did not; and notes."""
 
-    index: NDArray[Any]
-    labels_N: NDArray[np.int64]
-    lines: list[dict[str, Any]]
-    groups: tuple[str | None, ...]  # of the images, in order
-    large: dict[int, _Large]  # by row: those that were decoded at a fraction, and others as large
-    num_wide: int  # that are no bytes
-    notes: tuple[str, ...] = ()
-    relabelled: dict[int, int] = field(default_factory=dict)  # by row: the class that a person changed it to
+    entries: NDArray[Any]
+    samples_N: NDArray[np.int64]
+    reasons: Counter[str]
 
+    def of_images(self, field: str) -> NDArray[Any]:
+        """A field of the entries of the images, (N,)."""
+        found: NDArray[Any] = self.entries[field][self.samples_N]
+        return found
 
-def write_packed(source: Source, options: PackOptions, folder: Path, progress: str | Progress) -> None:
-    """Fill `folder` with the packed form of `source`. Raises DataError where too little can be read."""
-    with open_progress(progress) as bar:
-        spec, packed = _write_samples(source, options, folder, bar)
-        twins = _twins(source, packed, bar)
-    join_equal(packed.index, twins)
-    if options.all_test and not source.has_splits:
-        packed.index["split"] = SPLITS.index("test")
-    elif not source.has_splits:
-        draw_test(packed.index, packed.labels_N)
-    packed.labels_N[list(packed.relabelled)] = list(packed.relabelled.values())  # not before: splits stay as they are
-    _need_training_images(packed, source, all_test=options.all_test)
-    np.save(folder / LABELS_FILE, packed.labels_N.astype(np.uint16))
-    np.save(folder / INDEX_FILE, packed.index)
-    images = np.load(folder / IMAGES_FILE, mmap_mode="r", allow_pickle=False)
-    spec = _with_statistics(images, packed.index["split"] != SPLITS.index("test"), spec)
-    lines = _with_splits(packed)
-    with (folder / SAMPLES_FILE).open("w", encoding="ascii", newline="\n") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
-    card = (
-        {"kind": DOCUMENT, "format_version": FORMAT_VERSION, "decoder_version": DECODER_VERSION}
-        | {"framing_version": FRAMING_VERSION, "name": source.name, "source": source.location}
-        | {"options": options.to_json(), "class_names": list(source.class_names), "input": spec.to_json()}
-        | {"num_listed": source.num_samples - len(options.exclude), "num_samples": len(packed.index)}
-        | {"num_quarantined": sum(line["status"] == "quarantined" for line in packed.lines)}
-        | {"num_excluded": len(options.exclude)}
-        | {"arrays": None if source.lengths is None else [list(one) for one in source.lengths]}
-        | {"split_by": "source" if source.has_splits else "evaluation" if options.all_test else "hash"}
-        | {"value_range": list(spec.value_range), "parts": [{"file": IMAGES_FILE, "num_images": len(packed.index)}]}
-        | {"files": {name: files.sha256_of_file(folder / name) for name in SMALL_FILES}}
-        | {"fingerprint": _fingerprint(images, packed, source.class_names, None)}
-        | {"test_fingerprint": _fingerprint(images, packed, source.class_names, SPLITS.index("test"))}
-        | {"num_reduced": sum(one.is_reduced for one in packed.large.values())}
-        | {"num_large": sum(not one.is_reduced for one in packed.large.values())}
-        | {"num_wide": packed.num_wide, "twins": twins}
-        | {"num_unframed": 0 if source.shape is None or spec.framing != "ink" else len(packed.index)}
-        | {"notes": [*overlap_notes(packed.index, packed.groups), *packed.notes, *_dark(spec)]}
-        | {"reading_notes": list(source.notes)}
-    )
-    del images  # Windows cannot rename a folder with a mapped file in it
-    write_sealed(folder / CARD_FILE, card)
+    def num(self, flag: int) -> int:
+        """Images with a flag."""
+        return int(np.count_nonzero(self.of_images("flags") & flag))
 
 
-@contextmanager
-def _images_file(folder: Path, shape: tuple[int, int, int]) -> Iterator[Callable[[Pixels], object]]:
-    """Write images.npy image by image; the header, which holds their number, is put in at the end."""
-    count, image_bytes = 0, math.prod(shape)
-
-    def header(file: BinaryIO) -> None:
-        fields = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
-        np.lib.format.write_array_header_1_0(file, fields)
-
-    with (folder / IMAGES_FILE).open("wb") as file:
-        header(file)
-        length = file.tell()
-
-        def write(images: Pixels) -> None:
-            nonlocal count
-            file.write(np.ascontiguousarray(images).data)
-            count += images.size // image_bytes
-
-        yield write
-        file.seek(0)
-        header(file)
-        assert file.tell() == length, "NumPy leaves room for the number to grow"
-
-
-def _write_samples(source: Source, options: PackOptions, folder: Path, bar: Progress) -> tuple[InputSpec, _Packed]:
-    with quiet_pillow():
-        # All headers are read beforehand only where some pictures are not as a few of them let expect.
-        spec, is_sure = input_of(source, options, bar, most=None if options.exclude else _LOOKED_AT)
-        if not is_sure:
-            with suppress(OtherwiseError):
-                return spec, _write_framed(source, options, spec, folder, bar, are_expected=True)
+def write_packed(source: Source, options: PackOptions, folder: Path, progress: str | Progress, *, key: str) -> None:
+    """Fill `folder` with the packed form of `source`, from where another try with the same `key` was broken off. Raises
+    DataError where too little can be read."""
+    with open_progress(progress) as bar, quiet_pillow():
+        if (before := last_commit(folder, key)) is not None:
+            spec, is_sure = before.input, before.is_sure
+        else:  # all headers are read beforehand only where some pictures are not as a few of them let expect
+            spec, is_sure = input_of(source, options, bar, most=None if options.exclude else _LOOKED_AT)
+        try:
+            _fill(source, options, Journal(folder, key, spec, is_sure=is_sure), bar)
+        except OtherwiseError:
             spec, _ = input_of(source, options, bar)
-        return spec, _write_framed(source, options, spec, folder, bar)
+            _fill(source, options, Journal(folder, key, spec, is_sure=True), bar)
 
 
-def _write_framed(
-    source: Source, options: PackOptions, spec: InputSpec, folder: Path, bar: Progress, *, are_expected: bool = False
-) -> _Packed:
-    """Raises OtherwiseError where the pictures `are_expected` to agree in size and channels, and do not."""
-    rows: list[tuple[int, int, int]] = []
-    labels: list[int] = []
-    lines: list[dict[str, Any]] = []
-    groups: list[str | None] = []
-    large: dict[int, _Large] = {}
-    num_read = num_first = num_wide = 0
-    has_lines = source.hashes is None
+def _fill(source: Source, options: PackOptions, journal: Journal, bar: Progress) -> None:
+    """Raises OtherwiseError where the pictures are not as the journal's input has it, which is not sure of them."""
+    with journal:
+        packed = _read(source, options, journal, bar)
+        _complete(source, options, journal, packed, bar)
+        del packed  # Windows cannot rename a folder with a mapped file in it
+    journal.end()
+
+
+def _read(source: Source, options: PackOptions, journal: Journal, bar: Progress) -> _Packed:
+    """Every sample of the source, decoded and framed, from where the journal is on."""
+    spec, has_lines = journal.spec, source.hashes is None
     numbers = {name: number for number, name in enumerate(source.class_names)}
     array_hash = next(iter((source.hashes or {}).values()), None)
-    changes, relabelled = {one.path: one for one in options.relabelled}, dict[int, int]()
+    changes = {one.path: one for one in options.relabelled}
     expected = None
-    if are_expected:
+    if not journal.is_sure:
         expected = Expected(None if options.size or options.region else (spec.height, spec.width), spec.channels)
     reader = Reader(spec, frozenset(options.exclude), expected)
     bar.start(f"packing {source.name}", source.num_samples, unit="images")
-    samples, ahead = tee(source.samples())
-    with _images_file(folder, (spec.height, spec.width, spec.channels)) as write:
+    coming = source.samples()
+    for sample in islice(coming, journal.num_samples):
+        changes.pop(sample.name, None)
+    if journal.num_samples:
+        bar.advance(journal.num_samples)
+        bar.line(f"going on after {journal.num_samples:,} of {source.num_samples:,} samples, which are packed already")
+    samples, ahead = tee(coming)
+    try:
         for group in prefetch(reader, ahead, threads=threads_for(source)):
             bar.advance(len(group))
             for sample, (image, status, known) in zip(islice(samples, len(group)), group, strict=True):
-                num_read += 1
                 digest = array_hash or known.get("sha256") or ""
                 now = _label_now(sample, digest, changes.pop(sample.name, None), numbers)
-                if has_lines:
-                    lines.append(_line(sample, now, status, known))
-                if image is None:
-                    continue
-                write(image.pixels)
-                num_wide += image.is_wide
-                if image.size is not None:
-                    large[len(rows)] = _Large(sample.name, image.size, image.is_reduced, image.split_key)
-                num_first += "remark" in known
-                if now != sample.label:
-                    relabelled[len(rows)] = numbers[now]
-                split_key = image.split_key if sample.group is None else split_key_of_group(sample.group)
-                rows.append((SPLITS.index(sample.split or "train"), image.key, split_key))
-                labels.append(numbers[sample.label])
-                groups.append(sample.group)
-    if num_read != source.num_samples:
+                journal.add(
+                    _entry(sample, status, image, numbers[sample.label], numbers[now], is_first="remark" in known),
+                    None if image is None else image.pixels,
+                    _line(sample, now, status, known) if has_lines else None,
+                    known.get("reason", ""),
+                )
+    except (KeyboardInterrupt, SystemExit, OSError, StorageError):
+        if journal.num_committed:
+            bar.line(
+                f"{journal.num_committed:,} of {source.num_samples:,} samples are packed and kept: the same command "
+                "goes on there"
+            )
+        raise
+    if journal.num_samples != source.num_samples:
         raise DataError(f"{shown(source.location, 200)} changed while it was read: pack it again")
     if changes:
         raise DataError(
             f"{counted(len(changes), 'sample')} of the labels file not in {shown(source.location, 200)}: "
             f"{listed(changes, 3)}. It is of other data"
         )
-    if source.hashes is not None:
-        lines = [{"path": file, "sha256": digest, "status": "ok"} for file, digest in source.hashes.items()]
-    notes = _range_notes(spec, num_wide, len(rows))
-    notes += (f"{num_first:,} pictures have several frames or pages: the first is used",) if num_first else ()
-    index, labels_N = np.array(rows, INDEX_DTYPE), np.array(labels, np.int64)
-    if relabelled:
-        notes += (f"{counted(len(relabelled), 'label')} changed by a labels file",)
-    return _Packed(index, labels_N, lines, tuple(groups), large, num_wide, notes, relabelled)
+    entries = journal.entries()
+    return _Packed(entries, np.flatnonzero(entries["status"] == OK), journal.reasons)
+
+
+def _entry(
+    sample: Sample, status: str, image: Image | None, label: int, now: int, *, is_first: bool
+) -> tuple[int, ...]:
+    """What the journal keeps of a sample, in the order of ENTRY_DTYPE."""
+    split = SPLITS.index(sample.split or "train")
+    if image is None:
+        return STATUSES[status], split, 0, label, now, 0, 0, 0, 0, 0
+    flags = WIDE * image.is_wide | LARGE * (image.size is not None) | REDUCED * image.is_reduced | FIRST * is_first
+    group = 0 if sample.group is None else split_key_of_group(sample.group)
+    flags |= GROUPED * (sample.group is not None)
+    return STATUSES[status], split, flags, label, now, *(image.size or (0, 0)), image.key, image.split_key, group
+
+
+def _complete(source: Source, options: PackOptions, journal: Journal, packed: _Packed, bar: Progress) -> None:
+    """Write what is known only when all samples are: splits, statistics, fingerprints, the card."""
+    folder, parts, num = journal.folder, journal.parts(), len(packed.samples_N)
+    twins = _twins(source, packed, bar)
+    index = _index(folder / INDEX_FILE, packed)
+    join_equal(index, twins)
+    if options.all_test and not source.has_splits:
+        index["split"] = SPLITS.index("test")
+    elif not source.has_splits:
+        draw_test(index, packed.of_images("label"))  # as the data has them: changes leave the splits as they are
+    labels_N = packed.of_images("now")
+    _need_training_images(index, labels_N, packed, source, all_test=options.all_test)
+    np.save(folder / LABELS_FILE, labels_N)
+    index.flush()
+    with (folder / SAMPLES_FILE).open("w", encoding="ascii", newline="\n") as file:
+        if source.hashes is None:
+            file.writelines(journal.lines(packed.entries["status"], (SPLITS[number] for number in index["split"])))
+        else:
+            whole = ({"path": name, "sha256": digest, "status": "ok"} for name, digest in source.hashes.items())
+            file.writelines(json.dumps(line) + "\n" for line in whole)
+    bar.start(f"hashing {source.name}", num, unit="images")
+    images = mapped_images(folder, parts, journal.spec)
+    spec, fingerprint, of_test = _measured(images, index["split"], labels_N, journal.spec, source.class_names, bar)
+    num_wide, num_reduced, num_first = packed.num(WIDE), packed.num(REDUCED), packed.num(FIRST)
+    num_changed = int(np.count_nonzero(labels_N != packed.of_images("label")))
+    notes = [*overlap_notes(index, packed.of_images("group")), *_range_notes(spec, num_wide, num)]
+    notes += [f"{num_first:,} pictures have several frames or pages: the first is used"] if num_first else []
+    notes += [f"{counted(num_changed, 'label')} changed by a labels file"] if num_changed else []
+    card = (
+        {"kind": DOCUMENT, "format_version": FORMAT_VERSION, "decoder_version": DECODER_VERSION}
+        | {"framing_version": FRAMING_VERSION, "name": source.name, "source": source.location}
+        | {"options": options.to_json(), "class_names": list(source.class_names), "input": spec.to_json()}
+        | {"num_listed": source.num_samples - len(options.exclude), "num_samples": num}
+        | {"num_quarantined": int(np.count_nonzero(packed.entries["status"] == QUARANTINED))}
+        | {"num_excluded": len(options.exclude)}
+        | {"arrays": None if source.lengths is None else [list(one) for one in source.lengths]}
+        | {"split_by": "source" if source.has_splits else "evaluation" if options.all_test else "hash"}
+        | {"value_range": list(spec.value_range), "parts": [part.to_json() for part in parts]}
+        | {"files": {name: files.sha256_of_file(folder / name) for name in SMALL_FILES}}
+        | {"fingerprint": fingerprint, "test_fingerprint": of_test}
+        | {"num_reduced": num_reduced, "num_large": packed.num(LARGE) - num_reduced}
+        | {"num_wide": num_wide, "twins": twins}
+        | {"num_unframed": 0 if source.shape is None or spec.framing != "ink" else num}
+        | {"notes": [*notes, *_dark(spec)], "reading_notes": list(source.notes)}
+    )
+    write_sealed(folder / CARD_FILE, card)
+
+
+def _index(path: Path, packed: _Packed) -> np.memmap[Any, Any]:
+    """index.npy, mapped, with the splits that the source has."""
+    index = np.lib.format.open_memmap(path, "w+", INDEX_DTYPE, (len(packed.samples_N),))
+    index["split"], index["pixels"] = packed.of_images("split"), packed.of_images("pixels")
+    index["split_key"] = packed.of_images("content")
+    is_grouped = packed.of_images("flags") & GROUPED > 0
+    index["split_key"][is_grouped] = packed.of_images("group")[is_grouped]
+    return index
 
 
 def _label_now(sample: Sample, digest: str, change: Relabelled | None, numbers: dict[str, int]) -> str:
@@ -234,78 +249,100 @@ def _label_now(sample: Sample, digest: str, change: Relabelled | None, numbers: 
 
 
 def _line(sample: Sample, label: str, status: str, known: dict[str, Any]) -> dict[str, Any]:
-    """What samples.jsonl says of a file."""
-    line = {"path": sample.name, "sha256": None, "pixels_sha256": None, "label": label}
-    return line | {"group": sample.group, "split": sample.split, "status": status} | known
+    """What samples.jsonl says of a file; the split of an image is drawn when all are known."""
+    line = {"path": sample.name, "sha256": None, "pixels_sha256": None, "label": label, "group": sample.group}
+    return line | ({} if status == "ok" else {"split": sample.split}) | {"status": status} | known
 
 
 def _twins(source: Source, packed: _Packed, bar: Progress) -> list[tuple[int, int]]:
     """Pairs of rows: a JPEG that was decoded at a fraction, and the same picture in another format, which was not;
     their pixels as framed differ a little. Only JPEGs of such a picture's size are decoded once more, whole."""
-    others = {one.content: row for row, one in packed.large.items() if not one.is_reduced}
-    sizes = {packed.large[row].size for row in others.values()}
-    suspects = {one.name: row for row, one in packed.large.items() if one.is_reduced and one.size in sizes}
-    if not suspects:
+    flags_N = packed.of_images("flags")
+    others = np.flatnonzero(flags_N & (LARGE | REDUCED) == LARGE)
+    if len(others) == 0 or not (flags_N & REDUCED).any():
         return []
+    contents = packed.of_images("content")[others]
+    order = np.argsort(contents, kind="stable")
+    others, contents = others[order], contents[order]
+    sizes_N = packed.of_images("height").astype(np.uint64) << np.uint64(32) | packed.of_images("width")
+    suspects = np.flatnonzero((flags_N & REDUCED > 0) & np.isin(sizes_N, np.unique(sizes_N[others])))
     found = []
     bar.start("comparing formats", len(suspects), unit="images")
-    for sample in source.samples():
-        if sample.name in suspects:
-            whole = decode_reduced(bytes(sample.read()), lambda height, width: 1)
-            other = others.get(split_key_of(content_digest(b"", whole._replace(is_jpeg=False))))
-            if other is not None:
-                found.append((suspects[sample.name], other))
-            bar.advance(1)
+    numbers = packed.samples_N[suspects].tolist()  # in order, as the samples come
+    samples, begun = source.samples(), 0
+    for row, number in zip(suspects.tolist(), numbers, strict=True):
+        sample = next(islice(samples, number - begun, None))
+        begun = number + 1
+        whole = decode_reduced(bytes(sample.read()), lambda height, width: 1)
+        content = np.uint64(split_key_of(content_digest(b"", whole._replace(is_jpeg=False))))
+        place = int(np.searchsorted(contents, content, "right")) - 1
+        if place >= 0 and contents[place] == content:
+            found.append((row, int(others[place])))
+        bar.advance(1)
     return found
 
 
-def _need_training_images(packed: _Packed, source: Source, *, all_test: bool) -> None:
+def _need_training_images(
+    index: NDArray[Any], labels_N: NDArray[Any], packed: _Packed, source: Source, *, all_test: bool
+) -> None:
     """Every class must have something to learn from. Raises DataError."""
-    reasons = Counter(line["reason"] for line in packed.lines if line["status"] == "quarantined")
-    if len(packed.index) == 0 and not reasons:
-        raise DataError(f"every sample of {shown(source.location, 200)} is excluded: nothing is left")
-    if len(packed.index) == 0:
+    where, reasons = shown(source.location, 200), packed.reasons
+    if len(index) == 0 and not (packed.entries["status"] == QUARANTINED).any():
+        raise DataError(f"every sample of {where} is excluded: nothing is left")
+    if len(index) == 0:
         raise DataError(
-            f"none of the {len(packed.lines):,} pictures of {shown(source.location, 200)} can be read "
+            f"none of the {len(packed.entries):,} pictures of {where} can be read "
             f"(most often: {reasons.most_common(1)[0][0]})"
         )
     if all_test:
         return
-    train = packed.labels_N[packed.index["split"] == SPLITS.index("train")]
-    counts = np.bincount(train, minlength=len(source.class_names))
-    empty = [name for name, count in zip(source.class_names, counts, strict=True) if count == 0]
+    counts = np.bincount(labels_N[index["split"] == SPLITS.index("train")], minlength=len(source.class_names))
+    empty = [number for number, count in enumerate(counts) if count == 0]
     if empty:
-        out = sum(
-            line["status"] == "excluded" and line["label"] == empty[0] for line in packed.lines if "label" in line
-        )
+        statuses = packed.entries["status"]
+        out = int(np.count_nonzero((statuses == EXCLUDED) & (packed.entries["now"] == empty[0])))
+        num = int(np.count_nonzero(statuses == QUARANTINED))
         whys = [f"{counted(out, 'image')} of it {'is' if out == 1 else 'are'} left out by `exclude`"] if out else []
-        if reasons:
-            whys.append(f"{counted(sum(reasons.values()), 'file')} cannot be read: {reasons.most_common(1)[0][0]}")
+        if num:
+            whys.append(f"{counted(num, 'file')} cannot be read: {reasons.most_common(1)[0][0]}")
         why = f" ({'; '.join(whys)})" if whys else ""
-        raise DataError(f"{shown(source.location, 200)}: no training image is left of class {empty[0]!r}{why}")
+        raise DataError(f"{where}: no training image is left of class {source.class_names[empty[0]]!r}{why}")
 
 
-def _with_splits(packed: _Packed) -> list[dict[str, Any]]:
-    """The lines of samples.jsonl, with the split that each readable file ended in."""
-    if len(packed.lines) == 0 or "label" not in packed.lines[0]:
-        return packed.lines
-    splits = iter(packed.index["split"])
-    return [line | {"split": SPLITS[next(splits)]} if line["status"] == "ok" else line for line in packed.lines]
-
-
-def _with_statistics(images: Pixels, known: NDArray[np.bool_], spec: InputSpec) -> InputSpec:
-    """Mean and std per channel over all images that are not test (all, where everything is test), exactly."""
-    rows = np.flatnonzero(known) if known.any() else np.arange(len(images))
+def _measured(
+    images: Pixels | Parts,
+    split_N: NDArray[Any],
+    labels_N: NDArray[Any],
+    spec: InputSpec,
+    class_names: Sequence[str],
+    bar: Progress,
+) -> tuple[InputSpec, str, str | None]:
+    """The input with mean and std per channel over all images that are not test (all, where everything is test),
+    exactly; and the fingerprints of all images and of those of test: SHA-256 over images, labels and class names (and,
+    of all, the splits)."""
+    is_test = split_N == SPLITS.index("test")
+    is_known = np.ones_like(is_test) if is_test.all() else ~is_test
     sums, squares = np.zeros(spec.channels, np.int64), np.zeros(spec.channels, np.int64)
-    for start in range(0, len(rows), 1024):  # so many squares of a byte fit into 32 bits, and each into 16
-        block = images[rows[start : start + 1024]].reshape(min(1024, len(rows) - start), -1).astype(np.uint16)
-        sums += block.sum(axis=0, dtype=np.uint32).reshape(-1, spec.channels).sum(axis=0, dtype=np.int64)
-        squares += (block * block).sum(axis=0, dtype=np.uint32).reshape(-1, spec.channels).sum(axis=0, dtype=np.int64)
-    count = len(rows) * spec.height * spec.width
+    begin = json.dumps([list(images.shape[1:]), list(class_names)]).encode()
+    of_all, of_test = hashlib.sha256(begin), hashlib.sha256(begin)
+    for start in range(0, len(split_N), _BLOCK):
+        here = slice(start, start + _BLOCK)
+        block = images[np.arange(start, min(start + _BLOCK, len(split_N)))]
+        of_all.update(block.data)
+        of_test.update(block[is_test[here]].data)
+        known = block[is_known[here]].reshape(-1, math.prod(block.shape[1:])).astype(np.uint16)
+        sums += known.sum(axis=0, dtype=np.uint32).reshape(-1, spec.channels).sum(axis=0, dtype=np.int64)
+        squares += (known * known).sum(axis=0, dtype=np.uint32).reshape(-1, spec.channels).sum(axis=0, dtype=np.int64)
+        bar.advance(len(block))
+    of_all.update(labels_N.astype("<i8").data)
+    of_all.update(split_N.tobytes())
+    of_test.update(labels_N[is_test].astype("<i8").data)
+    count = int(is_known.sum()) * spec.height * spec.width
     mean = sums / count
     variance = squares / count - mean**2
     std = np.sqrt(np.maximum(variance, 1.0))  # a set of blank pictures must not divide by zero
-    return spec.with_statistics(tuple(map(float, mean)), tuple(map(float, std)))
+    spec = spec.with_statistics(tuple(map(float, mean)), tuple(map(float, std)))
+    return spec, of_all.hexdigest(), of_test.hexdigest() if is_test.any() else None
 
 
 def _range_notes(spec: InputSpec, num_wide: int, num: int) -> tuple[str, ...]:
@@ -329,17 +366,3 @@ def _dark(spec: InputSpec) -> list[str]:
         f"the pictures are nearly black (mean {max(spec.mean):.1f} of 255): if they should not be, their values mean "
         "something else than a brightness"
     ]
-
-
-def _fingerprint(images: Pixels, packed: _Packed, class_names: Sequence[str], split: int | None) -> str | None:
-    """SHA-256 over images, labels and class names, of one split or (with the splits themselves) of all."""
-    rows = np.arange(len(images)) if split is None else np.flatnonzero(packed.index["split"] == split)
-    if len(rows) == 0:
-        return None
-    digest = hashlib.sha256(json.dumps([list(images.shape[1:]), list(class_names)]).encode())
-    for start in range(0, len(rows), 4096):
-        digest.update(np.ascontiguousarray(images[rows[start : start + 4096]]).data)
-    digest.update(packed.labels_N[rows].astype("<i8").data)
-    if split is None:
-        digest.update(packed.index["split"].tobytes())
-    return digest.hexdigest()
