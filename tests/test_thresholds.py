@@ -1,5 +1,6 @@
 """Thresholds and the promises that they keep."""
 
+import re
 from dataclasses import replace
 from math import sqrt
 from pathlib import Path
@@ -117,6 +118,42 @@ def test_promises_of_groups_are_said_and_measured_by_group(tmp_path: Path) -> No
     )
     promise = promises_kept(fake, 8.0 * np.eye(3)[answers_N], labels_N, groups_N)[0]  # type: ignore[arg-type]
     assert promise.n == 600 and promise.num_kept == (sizes == 1).sum() and "groups" in str(promise)
+
+
+def test_the_share_that_is_rejected_says_what_chance_does_to_it() -> None:
+    """Of 60 sets drawn from one source, nine in ten or so are rejected a share within what one of them says; where
+    nothing can be promised by some of its samples, up to all."""
+    shares, spans = [], []
+    for seed in range(60):
+        p_NK, labels_N = drawn(400, np.random.default_rng(seed))
+        found = thresholds.reject(p_NK, labels_N, 0.07).reject
+        assert found is not None
+        shares.append(float((p_NK.max(axis=1) < found.threshold).mean()))
+        if seed < 5:
+            spans.append(thresholds.rejected_again(p_NK, labels_N, 0.07))
+    inside = [np.mean([low <= share <= high for share in shares]) for low, high in spans]
+    assert np.median(inside) > 0.6 and all(low < high for low, high in spans)
+    p_NK, labels_N = drawn(60, np.random.default_rng(0))
+    assert thresholds.rejected_again(p_NK, labels_N, 0.05)[1] == 1
+    groups_N = np.arange(400) // 4
+    p_NK, labels_N = drawn(400, np.random.default_rng(1))
+    assert thresholds.rejected_again(p_NK, labels_N, 0.2, groups_N) != thresholds.rejected_again(p_NK, labels_N, 0.2)
+
+
+def test_how_many_images_are_needed_is_about_as_many_as_do() -> None:
+    """What is refused with 300 images is granted by about as many as the line says, in most draws."""
+    p_NK, labels_N = drawn(300, np.random.default_rng(2))
+    with pytest.raises(DataError, match="val_frac") as caught:
+        thresholds.reject(p_NK, labels_N, 0.02)
+    needed = int(re.findall(r"some ([\d,]+)", str(caught.value))[0].replace(",", ""))
+    granted = 0
+    for seed in range(20):
+        try:
+            thresholds.reject(*drawn(2 * needed, np.random.default_rng(100 + seed)), 0.02)
+            granted += 1
+        except DataError:
+            pass
+    assert 300 < needed < 20_000 and granted >= 10
 
 
 def test_answers_follow_the_thresholds() -> None:

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -81,6 +82,29 @@ def test_what_check_found_stands_in_reports_and_is_confirmed(workplace: Path) ->
     (root / "labels.csv").unlink()
     (root / "ant" / "copy.png").unlink()
     assert convlens.evaluate(run, root, split="test", progress="none").checked is None, "of other samples"
+
+
+def test_a_report_is_confirmed_where_its_data_lies_elsewhere(workplace: Path) -> None:
+    """Run, pictures and page copied to another folder, under another name: the numbers are confirmed, and it is said
+    what lies elsewhere; other pictures there are not."""
+    root = folder(workplace / "here" / "data", range(200))
+    run = trained(root, size=16, test=True)
+    convlens.evaluate(run, split="val", progress="none").save("val.html")
+    for page in (run.path / "report.html", Path("val.html")):
+        there = workplace / f"there-{page.stem}"
+        shutil.copytree(run.path, there / "run")
+        shutil.copytree(root, there / "pictures")
+        shutil.copy(page, there / "page.html")
+        if page.stem == "val":
+            shutil.rmtree(root)
+        verified = convlens.verify(there / "page.html", there / "pictures", model=there / "run", progress="none")
+        assert verified.is_confirmed, str(verified)
+        assert ("elsewhere: name data, here pictures" in str(verified)) == (page.stem == "val")
+        for path in sorted((there / "pictures").rglob("*.png"))[::3]:
+            path.unlink()
+        with suppress(ConvlensError):
+            changed = convlens.verify(there / "page.html", there / "pictures", model=there / "run", progress="none")
+            assert not changed.is_confirmed
 
 
 def test_reports_with_exclusions_labels_and_views_are_confirmed(workplace: Path) -> None:

@@ -374,7 +374,9 @@ def pictures_of(images: Any) -> list[Any]:
 
 def _check_values(images: Any, known: Range) -> None:
     """Raises ImageError where many pictures in one array are scaled otherwise than those of the training."""
-    if not isinstance(images, np.ndarray) or images.ndim < 3 or len(images) < _A_SET or known == BYTES:
+    if not isinstance(images, np.ndarray) or images.ndim < 3 or len(images) < _A_SET:
+        return
+    if known == BYTES and images.dtype != np.uint16:
         return
     try:
         own = range_in(images)

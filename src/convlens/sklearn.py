@@ -31,6 +31,7 @@ except ImportError as error:
     raise UsageError("convlens.sklearn needs scikit-learn 1.6 or newer: pip install scikit-learn") from error
 
 _SUFFIX = ".safetensors"
+_BEYOND = 0.05  # of the numbers may lie beyond what was fitted on
 _AUTOMATIC = 1_000  # images, from which on some are held out to calibrate by, unless it is said how many
 _BATCH = 256
 
@@ -102,12 +103,15 @@ class ConvlensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         if y.ndim == 2 and y.shape[1] == 1:
             y = y[:, 0]
         check_classification_targets(y)
+        if len(X) == 0:
+            raise ValueError("X has no pictures")
         if len(X) != len(y):
             raise ValueError(f"X has {len(X):,} pictures, y {len(y):,} labels")
         self.classes_, numbers = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"a classifier needs two classes, and y has one class ({self.classes_[0]!r})")
         self.low_high_, self.are_rows_ = _own_range(X), not _are_pictures(X)
+        self.are_fractions_ = self.low_high_ is None and _are_fractions(X)
         given = {
             name: getattr(self, name) for name in ("epochs", "lr", "batch_size") if getattr(self, name) is not None
         }
@@ -151,9 +155,17 @@ class ConvlensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         return values.reshape(-1, height, width)
 
     def _scaled(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Numbers as bytes, where they are in no range that pictures have."""
+        """Numbers as bytes, where they are in no range that pictures have; what a scaler left a little beyond 0..1,
+        having been fitted to other pictures, clipped. Raises ValueError where too much is beyond."""
         if self.low_high_ is None:
-            return values
+            if not self.are_fractions_ or values.dtype.kind != "f":
+                return values
+            beyond = float(((values < 0) | (values > 1)).mean())
+            if beyond > _BEYOND:
+                raise ValueError(
+                    f"fitted on numbers in 0..1, and {100 * beyond:.0f} % of these are beyond: scale them alike"
+                )
+            return values.clip(0, 1)
         low, high = self.low_high_
         share = (values.astype(np.float64) - low) / (high - low if high > low else 1.0)
         return np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)
@@ -204,9 +216,10 @@ class ConvlensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
     # ------------------------------------------------------------ files
 
-    def save(self, path: str | Path) -> None:
-        """Write the model file (.safetensors), which `convlens` commands and `load` take. Raises StorageError, and
-        UsageError where numbers were scaled, of which the file knows nothing."""
+    def save(self, path: str | Path, *, replace: bool = False) -> None:
+        """Write the model file (.safetensors), which `convlens` commands and `load` take; a file that is there is
+        replaced only if `replace`. Raises StorageError, and UsageError where numbers were scaled, of which the file
+        knows nothing."""
         self._is_fitted()
         if self.low_high_ is not None:
             low, high = self.low_high_
@@ -215,7 +228,7 @@ class ConvlensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
                 "them to 0..1 or 0..255 before fit"
             )
         path = Path(path)
-        files.check_new_file(path, (_SUFFIX,), hint="")
+        files.check_new_file(path, (_SUFFIX,), replace=replace)
         files.write_bytes(path, self.model_bytes_)
 
     @classmethod
@@ -233,7 +246,7 @@ class ConvlensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             raise UsageError(
                 f"the model has {num}, `classes` {len(labels):,} labels, {len(found.classes_):,} different"
             )
-        found.low_high_, found.are_rows_ = None, False
+        found.low_high_, found.are_rows_, found.are_fractions_ = None, False, False
         if classifier.thresholds is not None:
             warnings.warn(
                 f"the promise of {classifier.path.name} ({classifier.thresholds}) is not kept here: scikit-learn "
@@ -287,3 +300,8 @@ def _own_range(X: Any) -> tuple[float, float] | None:
             raise ValueError("X has values that are not finite") from None
         return low, high
     return None
+
+
+def _are_fractions(X: Any) -> bool:
+    """Whether X is an array of numbers in 0..1."""
+    return isinstance(X, np.ndarray) and X.dtype.kind == "f" and range_in(X) == (0, 1)

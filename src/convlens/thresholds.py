@@ -24,6 +24,7 @@ from convlens.text import counted, did_you_mean, shown
 CONFIDENCE = 0.9
 _RISK = 1 - CONFIDENCE
 _MOST_STARTS, _STEPS = 5, 100  # of the tests in a fixed order, which go on by a hundredth of the images at a time
+_SAMPLES = 100  # of the bootstrap
 _ROUND = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)  # of the error rates that are offered instead
 _MOST_IMAGES = 10_000_000  # beyond which a number of images is no help
 _SHARE = real(1e-6, 1 - 1e-6)
@@ -203,6 +204,28 @@ def reject(
     return Thresholds(confidence=CONFIDENCE, by_group=groups_N is not None, reject=kept)
 
 
+def rejected_again(
+    p_NK: NDArray[np.floating], labels_N: NDArray[np.integer], at_most: float, groups_N: NDArray[Any] | None = None
+) -> tuple[float, float]:
+    """Between which shares of the images, 0..1, nine in ten thresholds would reject, were each set by as many others
+    such as these: of a hundred bootstrap samples of the images, or groups (B. Efron, 1979)."""
+    sure_N, wrong_N = p_NK.max(axis=1), p_NK.argmax(axis=1) != labels_N
+    number_N = np.arange(len(sure_N)) if groups_N is None else np.unique(groups_N, return_inverse=True)[1]
+    order = np.argsort(number_N, kind="stable")
+    of_unit = np.split(order, np.flatnonzero(np.diff(number_N[order])) + 1)
+    rng, shares = np.random.default_rng(0), []
+    for _ in range(_SAMPLES):
+        drawn = [of_unit[unit] for unit in rng.integers(0, len(of_unit), len(of_unit))]
+        rows = np.concatenate(drawn)
+        groups = None if groups_N is None else np.repeat(np.arange(len(drawn)), [len(one) for one in drawn])
+        sure, wrong = sure_N[rows], wrong_N[rows]
+        found = _sorted(sure, wrong, groups, np.argsort(-sure, kind="stable"))
+        place = _last_kept(found, at_most)
+        shares.append(1.0 if place is None else float((sure < found.values_N[place]).mean()))
+    low, high = np.quantile(shares, [0.05, 0.95])
+    return float(low), float(high)
+
+
 def require(
     p_NK: NDArray[np.floating],
     labels_N: NDArray[np.integer],
@@ -309,15 +332,24 @@ def _instead(found: _Sorted, at_most: float, words: Callable[[float], str]) -> s
     line = f"cannot be promised by {counted(total, 'validation image')}; {offer}"
     if total < _fewest(at_most):
         return f"{line}. It would need {_fewest(at_most):,} without one that is wrong"
-    place = int(np.searchsorted(found.units_N, max(_fewest(at_most), total // _MOST_STARTS)))
-    num, wrong = int(found.units_N[place]), int(found.wrong_N[place])
-    line += f". Of the surest {num:,} {wrong:,} are wrong"
-    rate, more = (wrong + 0.5) / (num + 1), float(num)
-    while more <= _MOST_IMAGES and binomial_cdf(round(rate * more), round(more), at_most) > _RISK / 2:
-        more *= 1.1
-    if more > _MOST_IMAGES or wrong > at_most * num:
-        return f"{line}: no number of images would do, another model might"
-    return f"{line}: at that rate it would need some {float(f'{total * more / num:.2g}'):,.0f}"
+    best = None  # how many images, of which the surest so many have so many wrong ones
+    for fewest in range(_fewest(at_most), total + 1, max(1, total // _STEPS)):
+        place = int(np.searchsorted(found.units_N, fewest))
+        num, wrong = int(found.units_N[place]), int(found.wrong_N[place])
+        rate, more = (wrong + 0.5) / (num + 1), float(num)
+        if rate >= at_most:
+            continue
+        while more <= _MOST_IMAGES and binomial_cdf(round(rate * more), round(more), at_most) > _RISK / 2:
+            more *= 1.1
+        if more <= _MOST_IMAGES and (best is None or total * more / num < best[0]):
+            best = total * more / num, num, wrong
+    if best is None:
+        return f"{line}. Too many of the surest are wrong: no number of images would do, another model might"
+    needed = f"{float(f'{best[0]:.2g}'):,.0f}"
+    return (
+        f"{line}. Of the surest {best[1]:,} {best[2]:,} are wrong: at that rate it would need some {needed} (hold out "
+        "more with `val_frac`, or train with `folds`, which hold out all)"
+    )
 
 
 def _refused(

@@ -23,8 +23,8 @@ from convlens.data.sources.base import SPLITS, ReadOptions
 from convlens.data.sources.recognise import open_source
 from convlens.doctor.checking import check
 from convlens.errors import ConvlensError, RecordError, UsageError
-from convlens.evaluation.evaluate import Report, choose_images, measure, without
-from convlens.evaluation.report import FOLDS
+from convlens.evaluation.evaluate import OWN_DATA, Report, choose_images, measure, without
+from convlens.evaluation.report import FOLDS, report_title
 from convlens.evaluation.test_ledger import Ledger, Openings, inspect_test, ledger_path, openings_until, plan_hash
 from convlens.progress import Progress, open_progress
 from convlens.records import json_value
@@ -35,17 +35,20 @@ from convlens.text import counted, shown
 _MAX_REPORT_BYTES, _MAX_VALUES = 64 << 20, 5_000_000
 _TOLERANCE = 1e-6  # relative, of losses and probabilities on another machine; counts must be the same
 _UNCOMPARED = frozenset({"model", "openings"})
+_PLACES = ("name", "source", "packed")  # of the data set: where it lies, not what it is
 _META = re.compile(r'<meta name="convlens-report" content="([^"]*)">')
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify` found: what differs, and what could not be looked at; `num_compared` values of the report were."""
+    """What `verify` found: what differs, and what could not be looked at; `num_compared` values of the report were.
+    `elsewhere` says what lies in another place than when the report was made, the same data all the same."""
 
     report: Path
     num_compared: int
     differs: tuple[str, ...]
     unknown: tuple[str, ...]
+    elsewhere: tuple[str, ...] = ()
 
     @property
     def is_confirmed(self) -> bool:
@@ -55,15 +58,16 @@ class Verification:
     def to_json(self) -> dict[str, Any]:
         """As `verify --json` prints it."""
         facts = {"report": str(self.report), "num_compared": self.num_compared, "is_confirmed": self.is_confirmed}
-        return facts | {"differs": list(self.differs), "unknown": list(self.unknown)}
+        return facts | {name: list(getattr(self, name)) for name in ("differs", "unknown", "elsewhere")}
 
     def lines(self) -> list[str]:
         """The finding first."""
         what = f"{shown(self.report, 200)}: {counted(self.num_compared, 'value')} compared"
+        elsewhere = [f"the same data, elsewhere: {one}" for one in self.elsewhere]
         if self.is_confirmed:
-            return [f"confirmed: {what}, all as model, data and ledger say"]
-        first = f"not confirmed: {what}"
-        return [first, *(f"differs: {one}" for one in self.differs), *(f"not known: {one}" for one in self.unknown)]
+            return [f"confirmed: {what}, all as model, data and ledger say", *elsewhere]
+        differs, unknown = (f"differs: {one}" for one in self.differs), (f"not known: {one}" for one in self.unknown)
+        return [f"not confirmed: {what}", *differs, *unknown, *elsewhere]
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -128,6 +132,7 @@ def verify(
     again = again if said["data_check"] is not None else replace(again, checked=None)
     if found:
         again = replace(again, openings=found[0])
+    again, elsewhere = _as_placed(said, again)
     own = json_value(json.dumps(again.to_json()).encode(), "what was measured", _MAX_VALUES)
     if is_old:
         del own["num_classes"]
@@ -149,7 +154,24 @@ def verify(
         differs += _page_differs(text, replace(again, model=Path(said["model"])))
     if is_run:
         differs += _record_differs(run, again)
-    return Verification(path, num, tuple(differs), tuple(unknown))
+    return Verification(path, num, tuple(differs), tuple(unknown), elsewhere)
+
+
+def _as_placed(said: dict[str, Any], again: Report) -> tuple[Report, tuple[str, ...]]:
+    """What was measured as it would be called where the report was made, if its data has the same fingerprint; and what
+    is called otherwise here."""
+    there, here, notes, measured = said.get("dataset"), again.dataset, said.get("notes"), again.measured
+    assert measured is not None, "every report of `measure` has it"
+    if not isinstance(there, dict) or there.get("fingerprint") != here.fingerprint:
+        return again, ()
+    both = {name: (there.get(name), getattr(here, name)) for name in _PLACES}
+    other = {name: old for name, (old, new) in both.items() if isinstance(old, str) and new not in (None, old)}
+    card = measured.dataset.card.replace(**{name: other[name] for name in other if name != "packed"})
+    measured = replace(measured, dataset=replace(measured.dataset, card=card))
+    if isinstance(notes, list) and {*map(str, notes)} ^ {*again.notes} == {OWN_DATA}:  # the data was named, or was not
+        again = replace(again, notes=tuple(map(str, notes)))
+    elsewhere = tuple(f"{name} {shown(other[name])}, here {shown(getattr(here, name))}" for name in other)
+    return replace(again, dataset=here.replace(**other), measured=measured), elsewhere
 
 
 def _check_again(dataset: Dataset, data: Any, data_root: str | Path | None, bar: Progress) -> list[str]:
@@ -242,10 +264,13 @@ def _alike(here: Any, there: Any) -> bool:
 def _page_differs(text: str, again: Report) -> list[str]:
     """What of a page is not what it would be made of now: its numbers are right, its words or pictures may not be."""
     own = again.text()
+    if again.measured is not None:  # its title names the run's folder, which may be called otherwise here
+        here, there = (html.escape(report_title(again.measured, path)) for path in (None, again.model))
+        own = own.replace(here, there)
     if own == text:
         return []
-    here, there = ([line for line in one.splitlines() if not _META.search(line)] for one in (text, own))
-    for number, (one, other) in enumerate(zip(here, there, strict=False), 1):
+    lines = ([line for line in one.splitlines() if not _META.search(line)] for one in (text, own))
+    for number, (one, other) in enumerate(zip(*lines, strict=False), 1):
         if one != other:
             kind = "a picture" if "data:image" in other else "the text"
             plain = " ".join(re.sub(r"<[^>]*>", " ", re.sub(r"data:[^\"]*", "", one)).split())

@@ -248,7 +248,7 @@ def test_models_of_other_data_are_refused(trained: dict[str, convlens.Run], tmp_
         out=tmp_path / "run",
         progress="none",
     )
-    with pytest.raises(DataError, match="other files of the same names"):
+    with pytest.raises(DataError, match="other pictures of the same names"):
         convlens.compare([trained["good0"], other], progress="none")
 
 

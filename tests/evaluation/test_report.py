@@ -128,7 +128,8 @@ def test_the_command_in_it_trains_the_same_model(
         options: dict[str, Any] = {"recipe": {"epochs": 1, "lr": 0.003}, "seed": 3, "progress": "none"}
         hostile = convlens.train(tmp_path / "other.npz", parent=hostile, out=tmp_path / "child", **options)
     text = (hostile.path / REPORT_FILE).read_text(encoding="utf-8")
-    (typed,) = re.findall(r"<pre>(.*?)</pre>", text, re.DOTALL)
+    typed, checked = re.findall(r"<pre>(.*?)</pre>", text, re.DOTALL)
+    assert shlex.split(html.unescape(checked))[:2] == ["convlens", "verify"]
     words = shlex.split(html.unescape(typed))
     assert words[:2] == ["convlens", "train"]
     again = tmp_path / "again"

@@ -19,7 +19,7 @@ from convlens.data.packed.headers import Headers
 from convlens.data.packed.options import PackOptions
 from convlens.errors import DataError
 from convlens.evaluation.cross_validation import held_out_logits
-from convlens.evaluation.test_ledger import open_test
+from convlens.evaluation.test_ledger import inspect_test
 from convlens.experiment import resolve
 from convlens.metrics import label_doubt, softmax, suspect_labels
 from convlens.presets import PHOTO
@@ -42,8 +42,8 @@ def suspects(
     """Samples whose labels a person should look at, the most doubtful first, then those of test that are looked at for
     comparison; and the accuracy of the networks, 0..1. Trains five folds: of photographs (colour files of more than 64
     pixels, by their `headers`) heads on the pretrained network, half a minute for a thousand; of others preset natural,
-    up to half a minute each. Test is opened for it, as for any cross-validation. Raises DataError where there are too
-    few images, or networks learn too little, and as `train` does."""
+    up to half a minute each. Its look at test is written down as an inspection: no network of it is kept. Raises
+    DataError where there are too few images, or networks learn too little, and as `train` does."""
     are_photographs = headers is not None and headers.median_longer_side() > LEAST_SIDE and headers.num_channels == 3
     preset: dict[str, Any] = {"preset": "natural", "augment": "auto"}
     if headers is not None and are_photographs:
@@ -70,8 +70,8 @@ def suspects(
             f"{dataset.name} has {num:,} images of {num_classes} classes: whether a label is wrong can be told from "
             f"about {_LEAST * num_classes:,} on; look at all of them instead"
         )
-    dataset, _ = open_test(dataset, str(plan.network.architecture), plan.recipe, plan.seed)
-    plan = replace(plan, dataset=dataset)
+    plan = replace(plan, dataset=inspect_test(dataset, "check --labels"))  # its networks are for this alone
+    dataset = plan.dataset
     logits_NK, measured_N = held_out_logits(plan, bar)
     rows, labels_N = dataset.rows("train"), dataset.labels("train")
     accuracy = float((logits_NK.argmax(axis=1) == labels_N)[measured_N].mean())

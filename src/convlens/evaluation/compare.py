@@ -575,12 +575,13 @@ def _only_data(data: Any, read: ReadOptions, data_root: str | Path | None, bar: 
 
 
 class _Told(NamedTuple):
-    """Of each image that was measured, by its name: the true class and the answer, as names of classes, and the SHA-256
-    of the file that it comes from."""
+    """Of each image that was measured, by its name: the true class and the answer, as names of classes, the SHA-256 of
+    the file that it comes from, and the number that splits are drawn from, which tells what it shows."""
 
     truth: dict[str, str]
     answers: dict[str, str]
     hashes: dict[str, str]
+    split_keys: dict[str, int]
 
 
 def _under_names_of(first: _Told, other: _Told) -> _Told:
@@ -589,10 +590,9 @@ def _under_names_of(first: _Told, other: _Told) -> _Told:
     once = [{h for h, num in Counter(one.hashes.values()).items() if num == 1} for one in (first, other)]
     names = {digest: name for name, digest in first.hashes.items() if digest in once[0] & once[1]}
 
-    def renamed(values: dict[str, str]) -> dict[str, str]:
-        return {names.get(other.hashes[name], name): value for name, value in values.items()}
-
-    return _Told(*map(renamed, other))
+    as_there = {name: names.get(digest, name) for name, digest in other.hashes.items()}
+    renamed: Any = ({as_there[name]: value for name, value in values.items()} for values in other)
+    return _Told(*renamed)
 
 
 def _of_report(report: Report) -> _Told:
@@ -603,7 +603,9 @@ def _of_report(report: Report) -> _Told:
     shown_N = [samples[row] for row in rows]
     truth = dict(zip(shown_N, (names[k] for k in measured.labels_N.tolist()), strict=True))
     answers = dict(zip(shown_N, (names[k] for k in measured.answers.tolist()), strict=True))
-    return _Told(truth, answers, dict(zip(shown_N, (hashes[row] for row in rows), strict=True)))
+    split_keys = measured.dataset.split_keys(measured.images.rows).tolist()
+    both = (dict(zip(shown_N, values, strict=True)) for values in ([hashes[row] for row in rows], split_keys))
+    return _Told(truth, answers, *both)
 
 
 def _answers_of(path: Path, dataset: Dataset, split: str) -> dict[str, str]:
@@ -630,7 +632,8 @@ def _answers_of(path: Path, dataset: Dataset, split: str) -> dict[str, str]:
 def _of_table(answers: dict[str, str], dataset: Dataset, split: str) -> _Told:
     labels = [dataset.class_names[k] for k in dataset.labels(split_of_rows(split)).tolist()]
     hashes = dict(zip(dataset.sample_names(), dataset.source_hashes(), strict=True))
-    return _Told(dict(zip(answers, labels, strict=True)), answers, hashes)
+    split_keys = dict(zip(answers, dataset.split_keys(dataset.rows(split_of_rows(split))).tolist(), strict=True))
+    return _Told(dict(zip(answers, labels, strict=True)), answers, hashes, split_keys)
 
 
 def _table_rows(path: Path, dataset: Dataset) -> list[tuple[str, str]]:
@@ -702,10 +705,11 @@ def _comparison(
                 f"one's {shown(told[0].truth[other])!r}: name the data to compare on (`data`), or the labels file that "
                 "changed it (`labels`)"
             )
-        if any(one.hashes[name] != told[0].hashes[name] for name in common):
+        others = [name for name in common if one.hashes[name] != told[0].hashes[name]]
+        if any(one.split_keys[name] != told[0].split_keys[name] for name in others):  # arrays of another type are alike
             raise DataError(
-                f"{shown(_where(place), 200)} was trained on other files of the same names: name the data to compare "
-                "on (`data`)"
+                f"{shown(_where(place), 200)} was trained on other pictures of the same names: name the data to "
+                "compare on (`data`), pictures that neither was trained on"
             )
     if not common:
         raise DataError("the models were measured on no common image: name the data to compare on (`data`)")
@@ -740,8 +744,8 @@ def _comparison(
     hangs_on_seed = any(c is not None and c.card.recipe is not None and c.card.recipe.epochs for c in classifiers)
     if pairs and len(contenders) == len(members) and hangs_on_seed:
         notes.append(
-            "this is about these models: other seeds of the same plans may come out otherwise (train each plan with "
-            "several `seeds`, and name their folders)"
+            "this is about these models: other seeds of the same plans may come out otherwise (train each plan again, "
+            "as it was, with `seeds=3`, and name the two folders)"
         )
     notes += _on_other_seeds(contenders, classifiers)
     notes += _on_folds(reports, told, common) if split == FOLDS else []

@@ -644,8 +644,7 @@ def _of_other(dataset: Dataset, classifier: Classifier, split: str) -> Choice:
         except (ConvlensError, OSError):
             own = None
         if own is not None and are_same_samples(dataset, own):
-            note = "this is the data that the model was trained on: its own test split is measured"
-            return replace(_of_own(own, classifier, split), notes=(note,), is_own=True)
+            return replace(_of_own(own, classifier, split), notes=(OWN_DATA,), is_own=True)
         if own is not None and not card.has_parent:
             # Its own keys are at hand, whole: no picture is taken for another.
             seen = np.concatenate([own.pixel_keys("train"), own.pixel_keys("val")])
@@ -655,6 +654,7 @@ def _of_other(dataset: Dataset, classifier: Classifier, split: str) -> Choice:
     return found
 
 
+OWN_DATA = "this is the data that the model was trained on: its own test split is measured"
 _FRAMED_OTHERWISE = "these pictures were packed otherwise than those that the model was made with"
 _UNKNOWN = "the model file has no record of the pictures that it was made with"
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from convlens.classifier import Classifier
 from convlens.metrics import interval_of
 from convlens.text import counted, percent
+from convlens.thresholds import rejected_again
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,17 @@ def promises_kept(
         return Promise(f"{words}, {terms}", kept, int(right.sum()), len(right), interval, num_others, others)
 
     if made.reject is not None:
-        num = int(uncertain_N.sum())
+        num, groups = int(uncertain_N.sum()), groups_N if made.by_group else None
+        if is_own:
+            low, high = rejected_again(classifier.probabilities(logits_NK), labels_N, made.reject.at_most, groups)
+            spread = f"; set by others such as these, in nine of ten cases {percent(low, 1)} to {percent(high, 1)}"
+        else:
+            low, high = interval_of(uncertain_N, groups_N)
+            spread = f", 95 % interval {100 * low:.1f} to {100 * high:.1f}"
+        share = percent(num / len(labels_N), 1)
         others = (
-            f"{num:,} of {counted(len(labels_N), 'picture')} called uncertain ({percent(num / len(labels_N), 1)}): "
-            f"those below a probability of {made.reject.threshold:.3f}, set by "
+            f"{num:,} of {counted(len(labels_N), 'picture')} called uncertain ({share}{spread}): those below a "
+            f"probability of {made.reject.threshold:.3f}, set by "
             f"{counted(made.reject.num_images, 'image')} (more would set it lower)"
         )
         return (promise(str(made.reject), "right", ~uncertain_N, num, others),)

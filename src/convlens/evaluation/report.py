@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -174,7 +175,7 @@ def report_text(measured: Measured, numbers: dict[str, Any], score: Score, lines
     sections = [_counts(measured, numbers), _beside(measured, score), _classes(measured, numbers), _pairs(measured)]
     about = [_checked(numbers), _data(measured), _made(measured, numbers)]
     values: dict[str, Any] = {
-        "title": f"{shown(measured.dataset.name, 80)}: {measured.classifier.path.parent.name or 'model'}",
+        "title": report_title(measured),
         "sentence": first_sentence(score, measured.split, measured.dataset.name, is_own=measured.is_own),
         "is_doubtful": score.may_count_seen or measured.split == "train",
         "lines": lines,
@@ -182,6 +183,7 @@ def report_text(measured: Measured, numbers: dict[str, Any], score: Score, lines
         "about": about,
         "numbers": json.dumps(numbers, sort_keys=True, allow_nan=False),
         "command": _command(measured),
+        "check": _check(numbers),
     }
     if suffix == ".md":
         return _markdown(values)
@@ -192,6 +194,11 @@ def report_text(measured: Measured, numbers: dict[str, Any], score: Score, lines
         "galleries": _galleries(measured),
     }
     return page("report.html", **values)
+
+
+def report_title(measured: Measured, model: Path | None = None) -> str:
+    """The data and the folder that the model lies in, or lay."""
+    return f"{shown(measured.dataset.name, 80)}: {(model or measured.classifier.path).parent.name or 'model'}"
 
 
 # ---------------------------------------------------------------- tables
@@ -386,6 +393,13 @@ def _command(measured: Measured) -> str:
     return shlex.join(words)
 
 
+def _check(numbers: dict[str, Any]) -> str:
+    """The command that measures all of it anew."""
+    words = ["convlens", "verify", "THIS-PAGE", numbers["dataset"]["source"], "--model", numbers["model"]]
+    words += ["--labels", "LABELS-FILE"] if numbers.get("before_labels_file") else []
+    return shlex.join(words)
+
+
 # ---------------------------------------------------------------- pictures and charts
 
 
@@ -482,7 +496,9 @@ def _galleries(measured: Measured) -> list[Gallery]:
     shown_rows = np.unique(np.concatenate([worst, least, doubtful]))
     pictures = dict(zip(shown_rows.tolist(), _pictures(measured, shown_rows, suspects), strict=True))
     about = f"The surest of {counted(len(wrong), 'mistake')}"
-    about += "." if measured.split == FOLDS else "; warm colours mark what spoke for the answer (Grad-CAM)."
+    if measured.split != FOLDS:
+        about += "; warm colours mark what spoke for the answer, coarsely (Grad-CAM: a few values, enlarged)"
+    about += "."
     doubt = (
         f"In {counted(int(suspects.sum()), 'mistake')} the label may be what is wrong: the model is surer of another "
         "class than it usually is where that one is right. convlens check DATA --labels asks networks that did not "
@@ -563,7 +579,7 @@ def _markdown(values: dict[str, Any]) -> str:
             rows = ["| " + " | ".join(map(_plain, row)) + " |" for row in section.rows]
             parts.append("\n".join([header, rule, *rows]))
     if values["command"]:
-        parts += ["## Again", f"    {values['command']}"]
+        parts += ["## Again", f"    {values['command']}", f"    {values['check']}"]
     return "\n\n".join(parts) + "\n"
 
 

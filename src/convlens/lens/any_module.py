@@ -75,6 +75,7 @@ def look_into_module(module: nn.Module, image: Any, layers: Any, unit: str | Non
         explained,
         "zeros, in the module's own units",
         grad_cam_layer=subject.layer_name,
+        grad_cam_size=None if subject.layer_name is None else shapes[subject.layer_name][1:],
         overview_of=len(arrays) if is_overview else None,
         has_all=layers == ALL,
         versus=versus,

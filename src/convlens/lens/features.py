@@ -96,6 +96,8 @@ class Features:
     unfamiliar    whether the picture is unlike the training images, None where the model cannot tell
     mirrored      the answer in words, where the model classifies by more than this view; else empty
     replayed      what was shown of an answer that was given elsewhere, in words; None where none was asked about
+    truth         the class that the data has it in, of a picture that was named as the data names it; else None
+    grad_cam_size (h, w) of the maps that Grad-CAM has its values of
     """
 
     title: str
@@ -120,6 +122,8 @@ class Features:
     unfamiliar: bool | None = None
     replayed: str | None = None
     versus: int | None = None
+    truth: str | None = None
+    grad_cam_size: tuple[int, int] | None = None
 
     @property
     def label(self) -> str:
@@ -136,6 +140,13 @@ class Features:
         if self.class_names[self.explained] == self.label:
             return f"explained: {name}, the answer"
         return f"explained: {name} ({probability(float(self.probabilities[self.explained]))}), which is not the answer"
+
+    @property
+    def said_truth(self) -> str:
+        """Which class the data has it in, in words; empty where that is not known."""
+        if self.truth is None:
+            return ""
+        return f"in truth {shown(self.truth, 40)}: " + ("right" if self.truth == self.label else "the answer is wrong")
 
     @property
     def has_evidence(self) -> bool:
@@ -199,8 +210,7 @@ class Features:
             words += f",\nreceptive field {by((box[2] - box[0], box[3] - box[1]))} pixels" if box is not None else ""
         panels.append(Panel("as the network sees it", f"{by(image.shape[:2])} pixels", image, False, box, words))
         if self.grad_cam is not None:
-            size = next((one.values.shape[1:] for one in self.layers if one.address == self.grad_cam_layer), None)
-            enlarged = "" if size is None else f" ({by(size)}, enlarged)"
+            enlarged = "" if self.grad_cam_size is None else f",\n{by(self.grad_cam_size)} values enlarged: coarse"
             layer = f"maps of layer {shown(self.grad_cam_layer, 20)}{enlarged}"
             under = layer if self.has_evidence else f"nothing speaks for it in the {layer}"
             panels.append(Panel(_GRAD_CAM, of + under, self.grad_cam if self.has_evidence else image))
@@ -210,7 +220,7 @@ class Features:
         if self.occlusion is not None:
             panels.append(Panel("occlusion", f"{of}logit lost where covered", self.occlusion, True))
         rows = [MapRow(f"{one.address}  {one.name}", one.formula, one.values, one.all_zero) for one in self.layers]
-        below = "; ".join(filter(None, [self.mirrored, self.said_explained]))
+        below = "; ".join(filter(None, [self.said_truth, self.mirrored, self.said_explained]))
         return Content(
             (self.title, below), image, panels, self.class_names, self.probabilities, self.explained,
             self.kernels, rows,
@@ -218,7 +228,7 @@ class Features:
 
     def lines(self) -> list[str]:
         """The answer and what is remarkable, as text."""
-        lines = [self.title, *filter(None, [self.mirrored, self.replayed]), self.said_explained]
+        lines = [self.title, *filter(None, [self.said_truth, self.mirrored, self.replayed]), self.said_explained]
         if not self.has_evidence and self.grad_cam is not None:
             lines.append(f"Grad-CAM: nothing in the maps of layer {self.grad_cam_layer} speaks for it")
         for layer in self.layers:
@@ -251,6 +261,7 @@ class Features:
                 "unfamiliar": self.unfamiliar,
                 **({} if self.replayed is None else {"replayed": self.replayed}),
                 "label": self.label,
+                "truth": self.truth,
                 "probabilities": probabilities,
             }
             | {"explained": self.class_names[self.explained], "grad_cam_layer": self.grad_cam_layer}

@@ -104,7 +104,7 @@ def _look_into_classifier(
     network, plan, spec = classifier.network, classifier.network.plan, classifier.card.input_spec
     chosen, is_overview = _chosen(plan, layers)
     seen = None if unit is None else parse_unit(str(unit), plan)
-    stored = _stored(classifier, image)
+    stored, truth = _stored(classifier, image)
     framed = classifier.frame(image) if stored is None else stored
     recording = replace(record(network, framed), scaling=classifier.scaling)
     probabilities = recording.probabilities
@@ -143,22 +143,25 @@ def _look_into_classifier(
         "overview_of": num_layers,
         "has_all": layers == ALL,
         "versus": versus,
+        "truth": truth,
+        "grad_cam_size": None if subject.layer_name is None else nodes[subject.layer_name].output_shape[1:],
     }
     return Features(title, *pictures, rows, kernels, *answers, baseline, **maps)
 
 
-def _stored(classifier: Classifier, image: Any) -> Pixels | None:
-    """One of the pictures that the model was made with, framed, by its name in the data; None where there is none."""
+def _stored(classifier: Classifier, image: Any) -> tuple[Pixels | None, str | None]:
+    """One of the pictures that the model was made with, framed, by its name in the data, and its class; None where
+    there is none."""
     identity = classifier.card.dataset
     if identity is None or not isinstance(image, str | Path) or os.path.lexists(image):
-        return None
+        return None, None
     with suppress(ConvlensError, ValueError):
         dataset = reopen(identity, progress="none")
         row = np.array([dataset.sample_names().index(str(image))])
         if row[0] in dataset.rows("test"):  # a report of this model names it: the opening stands there already
             dataset, _ = opened(dataset, classifier, again=True)
-        return np.array(dataset.images_at(row)[0])
-    return None
+        return np.array(dataset.images_at(row)[0]), dataset.class_names[int(dataset.labels_at(row)[0])]
+    return None, None
 
 
 def _in_words(names: Sequence[str], probabilities_K: NDArray[np.float64]) -> str:

@@ -293,11 +293,15 @@ class Session:
                 raise UsageError(f"there is no class number {one}: there are {self.plan.num_classes}")
         classifier = self.classifier
         with settled(resolve_compute(classifier.device, "float32")), evaluating(classifier.network):
-            found = attribution(subject_of(classifier, self.recording(number).image), method, label, versus)
+            subject = subject_of(classifier, self.recording(number).image)
+            found = attribution(subject, method, label, versus)
         if found is None:
             raise UsageError("Grad-CAM needs a layer with maps, and this network has none")
         summed = found.sum(axis=0) if found.ndim == 3 else found
-        return packed({"id": number, "method": method, "label": label, "versus": versus}, {"map": summed})
+        layer = subject.layer_name if method == "grad_cam" else None
+        size = None if layer is None else nodes_by_address(self.plan)[layer].output_shape[1:]
+        about = {"id": number, "method": method, "label": label, "versus": versus, "layer": layer, "size": size}
+        return packed(about, {"map": summed})
 
     # ------------------------------------------------------------ validation
 

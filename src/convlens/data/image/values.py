@@ -19,6 +19,7 @@ _SLAB = 1 << 20
 # How far fractions may lie beyond a range, by interpolation or rounding: above 1, above the others, below 0 as a share.
 _OVER, _ABOVE, _BELOW = 1.5, 1.02, 0.02
 _ROUNDING = 1e-3  # of a byte, that float32 leaves of one
+_UNKNOWN = "fractions from 0 to {:g}, whose range nobody knows: scale them to 0..1 or 0..255, and clip what is beyond"
 _LEAST = 16  # of fractions that are no 0..1: with less nobody can know what white is
 
 
@@ -44,13 +45,17 @@ def range_in(values: NDArray[Any]) -> Range:
     if low == 0 and high <= _OVER:
         return 0, 1
     if low == 0 and high < _LEAST:
-        raise ImageError(f"fractions from 0 to {high:g}, whose range nobody knows: scale them to 0..1 or 0..255")
+        raise ImageError(_UNKNOWN.format(high))
     return range_of(low, next((top for top in LADDER if top < high <= top * _ABOVE), high))
 
 
 def check_range_of_set(dtype: np.dtype[Any], own: Range, known: Range) -> None:
     """Raises ImageError where all numbers of a set lie in a smaller range, `own`, than the `known` one that it would be
     read in: a single picture may be dark, or bright, a set is scaled otherwise."""
+    if known == BYTES and dtype == np.uint16 and BYTES[1] < own[1] < LADDER[-1]:
+        raise ImageError(
+            f"values in 0..{own[1]:,g}, and the model was trained on 0..255: scale them to it, or to all of 0..65,535"
+        )
     is_smaller = own[1] < known[1] or (known == SIGNED and own[0] >= 0)
     if dtype == np.uint8 or dtype.kind == "b" or not is_smaller or (known != SIGNED and known[1] <= 255):
         return
@@ -136,11 +141,15 @@ def _range_for(values: NDArray[Any], low: float, high: float, known: Range) -> R
         return own
     if known[1] > 255:
         return known
+    if is_float and high <= 1:  # of a byte picture there would be next to nothing
+        return 0, 1
     if is_float and high < _LEAST and not _are_whole(values):  # of bytes' range and yet no whole numbers
         if high > _OVER:
-            raise ImageError(f"fractions from 0 to {high:g}, whose range nobody knows: scale them to 0..1 or 0..255")
-        return 0, 1
-    if is_float and high <= 1 and known[1] == 1:
+            raise ImageError(_UNKNOWN.format(high))
         return 0, 1
     # Of bytes, or of 0 and 1: another kind of picture, or bytes that were kept in more.
-    return (0, 65_535) if values.dtype == np.uint16 and high > 255 else (0, max(own[1], min(known[1], 255)))
+    if values.dtype == np.uint16 and high > 255:
+        return 0, 65_535
+    if own[1] > 255:  # no range of one picture's own: it would be read darker than its neighbour
+        raise ImageError(f"values up to {high:,g}, among pictures of 0..255: clip them to 255, or scale them")
+    return 0, max(own[1], min(known[1], 255))

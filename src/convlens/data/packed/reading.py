@@ -100,13 +100,13 @@ class Reader:
 
     def _of_pixels(self, image: NDArray[Any]) -> Image:
         """Pixels of the asked-for size are their own convention: they are not framed a second time. The split key is
-        that of the array as it came, so that the split does not depend on the framing."""
-        digest, spec = _digest(image), self.spec
+        that of the array before it is framed, as bytes, so that the split depends neither on the framing nor on the
+        type that the numbers are kept in."""
+        spec = self.spec
+        whole = to_uint8(image, spec.value_range)
+        digest = _digest(whole)
         if image.shape == (spec.height, spec.width, spec.channels) and spec.region is None:
-            pixels = to_uint8(image, spec.value_range)
-            if pixels is image:
-                return Image(image, _key(digest), split_key_of(digest))
-            return Image(pixels, _key(_digest(pixels)), split_key_of(digest), is_wide=self._is_finer(image))
+            return Image(whole, _key(digest), split_key_of(digest), is_wide=self._is_finer(image))
         pixels, (height, width) = fit(image, spec), image.shape[:2]
         size = (height, width) if spare(height, width, spec) >= 2 else None
         return Image(pixels, _key(_digest(pixels)), split_key_of(digest), size, is_wide=self._is_finer(image))

@@ -12,8 +12,7 @@ import { closeValue } from "./value.js";
 
 const MOST_BARS = 10;
 const LEAST_EVIDENCE = 1e-6; // of Grad-CAM, in units of the logit: below is what rounding leaves of nothing
-let overlay = null;
-let explained = null; // the class whose bar was pressed, of which picture
+let overlay = null, explained = null; // the latter: the class whose bar was pressed, of which picture
 
 export function startLook() {
   state.afterAnswer.push(() => fetchMaps(), fetchThumbnails);
@@ -25,7 +24,7 @@ export function startLook() {
     closeValue();
     byId("answer").replaceChildren(element("li", { class: "dim" }, "Nothing is drawn: there is nothing to predict."));
     byId("mirrored").hidden = byId("doubt").hidden = byId("badge").hidden = true;
-    byId("answer-note").textContent = "";
+    for (const part of byId("answer-note").children) part.textContent = "";
     say("");
     delete byId("answer").dataset.label;
     byId("seen").width = byId("seen").height = 0;
@@ -85,7 +84,8 @@ function showAnswer() {
   byId("badge").textContent = [state.picture.blank ? "no ink found" : state.picture.unfamiliar && "unfamiliar", state.picture.uncertain && "uncertain"].filter(Boolean).join(", ");
   byId("badge").hidden = !byId("badge").textContent;
   if (both) mirrored.textContent = `With its mirror image, as predict answers: ${state.model.class_names[both.label]}, ${probability(both.probability)} %`;
-  byId("answer-note").textContent = `${state.picture.true === undefined ? "" : "✓ the true class. "}Press a bar to see its arithmetic, and under Attribution what speaks for its class.${state.picture.unfamiliar === false ? " No warning is no proof: some pictures of other things are called unfamiliar, others are not." : state.picture.unfamiliar === true ? "" : " This network cannot tell what is unfamiliar."}`;
+  byId("answer-note").firstChild.textContent = `${state.picture.true === undefined ? "" : "✓ the true class. "}Press a bar to see its arithmetic`;
+  byId("answer-note").lastChild.textContent = `, and under Attribution what speaks for its class.${state.picture.unfamiliar === false ? " No warning is no proof: some pictures of other things are called unfamiliar, others are not." : state.picture.unfamiliar === true ? "" : " This network cannot tell what is unfamiliar."}`;
 }
 
 async function fetchOverlay() {
@@ -110,8 +110,7 @@ function showSeen() {
   const context = sizedCanvas(byId("seen"), width * size, height * size);
   context.globalAlpha = overlay ? 0.4 : 1;
   context.drawImage(photograph(data, 0, height, width, channels), 0, 0, width * size, height * size);
-  const { input } = state.model;
-  const { true: truth, name: sample } = state.picture;
+  const { input } = state.model, { true: truth, name: sample } = state.picture;
   const known = truth === undefined ? "" : `; a validation image, held out from training (${sample} in the data), in truth ${state.model.class_names[truth]}`;
   byId("seen-note").textContent = `${height}×${width} pixels, ${state.picture.blank ? "no ink found" : FRAMINGS[input.framing]}${known}`;
   if (!overlay) return;
@@ -130,7 +129,8 @@ function showSeen() {
     context.fillRect((i % width) * size, Math.floor(i / width) * size, Math.ceil(size), Math.ceil(size));
   });
   const ends = low ? `blue −${number(reach, 2)}, white 0, red +${number(reach, 2)}` : `dark 0, bright ${number(reach, 2)}`;
-  byId("seen-note").textContent = `${low ? "red speaks for" : "for"} ${what}, in units of ${overlay.versus === null ? "its logit" : "the difference of their logits"}: ${ends}`;
+  const coarse = low ? "" : `; ${overlay.size.join("×")} values of layer ${overlay.layer}, enlarged: coarse, occlusion tells more`;
+  byId("seen-note").textContent = `${low ? "red speaks for" : "for"} ${what}, in units of ${overlay.versus === null ? "its logit" : "the difference of their logits"}: ${ends}${coarse}`;
 }
 
 async function showMisclassified() {
@@ -139,7 +139,7 @@ async function showMisclassified() {
   note.textContent = "measuring…";
   try {
     const found = await getArrays("api/images?most=24");
-    thumbnails(byId("misclassified"), found, state.model.class_names, takeValidation);
+    thumbnails(byId("misclassified"), found, state.model.class_names, (position) => { takeValidation(position); byId("look").scrollIntoView(); });
     const doubt = found.num_doubtful ? `; in ${count(found.num_doubtful)} perhaps not the network but the label is wrong` : "";
     note.textContent = `${count(found.total)} in all; the most confident first: true class → predicted${doubt}`;
   } catch (error) {
