@@ -99,7 +99,7 @@ def test_a_report_is_confirmed_where_its_data_lies_elsewhere(workplace: Path) ->
             shutil.rmtree(root)
         verified = convlens.verify(there / "page.html", there / "pictures", model=there / "run", progress="none")
         assert verified.is_confirmed, str(verified)
-        assert ("elsewhere: name data, here pictures" in str(verified)) == (page.stem == "val")
+        assert "elsewhere: name data, here pictures" in str(verified)
         for path in sorted((there / "pictures").rglob("*.png"))[::3]:
             path.unlink()
         with suppress(ConvlensError):

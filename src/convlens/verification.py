@@ -18,7 +18,7 @@ from convlens.classifier import Classifier, load
 from convlens.data.packed.corrections import labels_of
 from convlens.data.packed.dataset import Dataset
 from convlens.data.packed.exclusions import exclusions
-from convlens.data.packed.pack import is_packed_folder, without_gone
+from convlens.data.packed.pack import is_packed, is_packed_folder, open_data, without_gone
 from convlens.data.sources.base import SPLITS, ReadOptions
 from convlens.data.sources.recognise import open_source
 from convlens.doctor.checking import check
@@ -123,7 +123,10 @@ def verify(
         return inspect_test(dataset, "verify"), openings or Openings(0, 0)
 
     with open_progress(progress) as bar:
-        chosen = choose_images(classifier, data, said["split"], ReadOptions(), data_root, bar)
+        moved = None if data is None else _own_data_at(data, classifier, said, data_root, bar)
+        classifier = classifier if moved is None else moved
+        wanted = data if moved is None else None
+        chosen = choose_images(classifier, wanted, said["split"], ReadOptions(), data_root, bar)
         chosen = without(chosen, said["split"], exclusions(exclude))
         chosen = replace(chosen, corrections=() if labels is None else tuple(labels_of(labels)))
         if said["data_check"] is not None:
@@ -157,6 +160,28 @@ def verify(
     return Verification(path, num, tuple(differs), tuple(unknown), elsewhere)
 
 
+def _own_data_at(
+    place: Any, classifier: Classifier, said: dict[str, Any], data_root: str | Path | None, bar: Progress
+) -> Classifier | None:
+    """The classifier with its own data, of which the report is, at another place; None where other data lies there, or
+    the report is of other data."""
+    identity, told = classifier.card.dataset, said.get("dataset")
+    if identity is None or not isinstance(told, dict) or told.get("fingerprint") != identity.fingerprint:
+        return None
+    try:
+        options = None
+        if not is_packed(place):
+            options = without_gone(identity.options, open_source(place, identity.options.read, data_root=data_root))
+        dataset = open_data(place, options, data_root=data_root, val_frac=identity.val_frac, progress=bar)
+    except ConvlensError:
+        return None
+    if not identity.is_of(dataset.card):
+        return None
+    here = dataset.identity()
+    there = identity.replace(name=here.name, source=here.source, packed=here.packed)
+    return replace(classifier, card=replace(classifier.card, dataset=there))
+
+
 def _as_placed(said: dict[str, Any], again: Report) -> tuple[Report, tuple[str, ...]]:
     """What was measured as it would be called where the report was made, if its data has the same fingerprint; and what
     is called otherwise here."""
@@ -167,7 +192,10 @@ def _as_placed(said: dict[str, Any], again: Report) -> tuple[Report, tuple[str, 
     both = {name: (there.get(name), getattr(here, name)) for name in _PLACES}
     other = {name: old for name, (old, new) in both.items() if isinstance(old, str) and new not in (None, old)}
     card = measured.dataset.card.replace(**{name: other[name] for name in other if name != "packed"})
-    measured = replace(measured, dataset=replace(measured.dataset, card=card))
+    measured, model = replace(measured, dataset=replace(measured.dataset, card=card)), measured.classifier
+    if model.card.dataset is not None and model.card.dataset.fingerprint == here.fingerprint:
+        of_model = replace(model.card, dataset=model.card.dataset.replace(**other))
+        measured = replace(measured, classifier=replace(model, card=of_model))
     if isinstance(notes, list) and {*map(str, notes)} ^ {*again.notes} == {OWN_DATA}:  # the data was named, or was not
         again = replace(again, notes=tuple(map(str, notes)))
     elsewhere = tuple(f"{name} {shown(other[name])}, here {shown(getattr(here, name))}" for name in other)

@@ -31,8 +31,6 @@ class Prediction:
 
     `path` names the picture, or is None for one that came as bytes or pixels. `unfamiliar` says whether it is unlike
     the training images, None where the model cannot tell, and `uncertain` whether it gives no answer because of what it
-    `path` names the picture, or is None for one that came as bytes or pixels. `unfamiliar` says whether it is unlike
-    the training images, None where the model cannot tell, and `uncertain` whether it gives no answer because of what it
     promises (`label` is then the likeliest), or of the probability that was asked for, None where neither is said; to
     keep a promise `label` may be another than the likeliest. `seen` says whether the model was made with this very
     picture, so that its being right says nothing of new ones, None where that is not known; `remark` is what else must
