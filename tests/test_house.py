@@ -205,6 +205,7 @@ def test_portability_rules() -> None:
                     "Dataset",
                     "os",
                     "archive",
+                    "tarfile",
                     "cls",
                     "tree",
                     "disk",

@@ -386,6 +386,12 @@ def by_last_use(folder: Path) -> list[tuple[Path, int]]:
     return [(path, size) for _, path, size in sorted(found)]
 
 
+def move_file(source: Path, target: Path) -> None:
+    """Have a file another name on the same disk, in the place of what was there. Raises StorageError."""
+    with _storage(target):
+        source.replace(target)
+
+
 def remove_file(path: Path) -> None:
     """Remove a file, if it is there and can be."""
     with suppress(OSError):

@@ -82,7 +82,7 @@ class _Choosing(Choosing):
     def choices(self) -> Choices:
         request = self.request
         if self.is_open and not is_packed(request.data):
-            source = open_source(request.data, request.options.read, data_root=request.data_root)
+            source = open_source(request.data, request.options.read, data_root=request.data_root, progress=self.bar)
             need_two_classes(source)
             if source.shape is None:
                 self.beside_s = packing_s(source.num_samples, source.typical_bytes())

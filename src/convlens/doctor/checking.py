@@ -88,7 +88,7 @@ def check(
         else:
             read = ReadOptions(group, layout, label, path_column, label_column)
             said: list[str] = []
-            source = open_source(data, read, data_root=data_root, problems=said)
+            source = open_source(data, read, data_root=data_root, problems=said, progress=bar)
             if len(source.class_names) < 2:
                 said.append(f"there is one class only: {shown(source.class_names[0])!r}")
             problems += [Finding("classes", FALSIFIES, line, _CLASSES) for line in said]

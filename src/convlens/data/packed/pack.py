@@ -20,6 +20,7 @@ from convlens.data.packed.journal import COMMIT_FILE
 from convlens.data.packed.options import PackOptions, parse_region, parse_size
 from convlens.data.packed.writing import write_packed
 from convlens.data.sources.base import ReadOptions, Source, need_two_classes
+from convlens.data.sources.fetching import is_address
 from convlens.data.sources.named import NAMED_SETS
 from convlens.data.sources.recognise import open_source
 from convlens.errors import DataError, RecordError, UsageError
@@ -71,7 +72,7 @@ def pack(
                 "were packed: pack it anew"
             )
         return dataset
-    source = open_source(data, read, data_root=data_root)
+    source = open_source(data, read, data_root=data_root, progress=progress)
     need_two_classes(source)
     if out is None:
         return _cached(source, options, progress, verify=verify)
@@ -110,11 +111,11 @@ def open_data(
         return data.with_val_frac(val_frac)
     if is_packed:
         return Dataset.open(data, val_frac)
-    if isinstance(data, str) and data == "mnist" and options == PackOptions():
-        # Its source ships with convlens and cannot change: no need to unpack it to see.
+    if isinstance(data, str) and data in NAMED_SETS and options == PackOptions() and data_root is None:
+        # What was published cannot change: no need to unpack it to see.
         with suppress(DataError):  # not there yet, or damaged
-            return Dataset.open(_packed_sets() / _mnist_folder_name(), val_frac)
-    source = open_source(data, options.read, data_root=data_root)
+            return Dataset.open(_packed_sets() / _named_folder(data), val_frac)
+    source = open_source(data, options.read, data_root=data_root, progress=progress)
     if not options.all_test:
         need_two_classes(source)
     return open_listed(source, options, val_frac=val_frac, progress=progress)
@@ -145,13 +146,13 @@ def _versions() -> list[int]:
     return [FORMAT_VERSION, DECODER_VERSION, FRAMING_VERSION]
 
 
-def _mnist_folder_name() -> str:
-    return "mnist-embedded-" + "-".join(map(str, _versions()))
+def _named_folder(name: str) -> str:
+    return f"{name}-{'embedded' if name == 'mnist' else 'published'}-" + "-".join(map(str, _versions()))
 
 
 def _cache_name(source: Source, options: PackOptions) -> str:
-    if source.location == "mnist" and options == PackOptions():
-        return _mnist_folder_name()
+    if source.location in NAMED_SETS and options == PackOptions():
+        return _named_folder(source.location)
     rest = json.dumps([options.to_json(), _versions()])
     digest = hashlib.sha256(b"[")
     for piece in source.identity():
@@ -240,11 +241,11 @@ def reopen(
         with suppress(DataError):
             return _as_merged(Dataset.open(folder, val_frac), identity)
     source = identity.source
-    if source not in NAMED_SETS and not Path(source).exists():
+    if source not in NAMED_SETS and not is_address(source) and not Path(source).exists():
         raise DataError(
             f"the data set {shown(identity.name)} ({shown(source, 200)}) is not there any more: name it anew"
         )
-    listed = open_source(source, identity.options.read, data_root=data_root)
+    listed = open_source(source, identity.options.read, data_root=data_root, progress=progress)
     options = without_gone(identity.options, listed)
     dataset = open_listed(listed, options, val_frac=val_frac, progress=progress)
     if not identity.is_of(dataset.card):

@@ -13,6 +13,7 @@ from typing import Any
 from convlens import files
 from convlens.data.sources.arrays import from_arrays
 from convlens.data.sources.base import FileSource, ReadOptions, Source, name_of
+from convlens.data.sources.fetching import is_address, without_secrets
 from convlens.data.sources.idx import from_idx, has_idx_files
 from convlens.data.sources.layouts import class_folders, named_by_class, unwrapped
 from convlens.data.sources.listing import Folder, list_tree
@@ -21,6 +22,7 @@ from convlens.data.sources.npz import from_npz
 from convlens.data.sources.parquet import SUFFIX as SHARDS_OF_PARQUET
 from convlens.data.sources.parquet import from_parquet
 from convlens.data.sources.pixel_tables import from_pixels, holds_pixels, pixel_tables
+from convlens.data.sources.remote import fetched
 from convlens.data.sources.split_words import split_of
 from convlens.data.sources.tables import SUFFIXES as TABLE_SUFFIXES
 from convlens.data.sources.tables import Files, folder_tables, joined, table, table_source
@@ -29,6 +31,7 @@ from convlens.data.sources.tar_shards import SUFFIX as SHARDS_OF_TAR
 from convlens.data.sources.tree import DiskTree, Tree, suffix_of
 from convlens.data.sources.zip_file import ZipTree
 from convlens.errors import ConvlensError, DataError
+from convlens.progress import Progress, open_progress
 from convlens.text import did_you_mean, listed, shown
 
 _MOST_NAMES = 1_000  # beside a path that is not there, among which the nearest is looked for
@@ -41,12 +44,14 @@ def open_source(
     *,
     data_root: str | Path | None = None,
     problems: list[str] | None = None,
+    progress: str | Progress = "none",
 ) -> Source:
-    """List a source: a named set, a path, a tuple of arrays (x, y) or (x_train, y_train, x_test, y_test).
+    """List a source: a named set, a path or address, a tuple of arrays (x, y) or (x_train, y_train, x_test, y_test).
 
     `read` says how files are read where their names do not. `data_root` is where a named set lies that does not ship
-    with convlens. Class folders that are empty, or that train lacks, are written into `problems` where there is such a
-    list. Raises DataError, UsageError.
+    with convlens; without it one that does not is fetched, as what lies at an address is. Class folders that are empty,
+    or that train lacks, are written into `problems` where there is such a list. Raises DataError, UsageError,
+    StorageError.
     """
     if not isinstance(what, str | Path):
         try:
@@ -58,7 +63,12 @@ def open_source(
     text = str(what)
     if text in NAMED_SETS:
         _only_for_files(read, text)
-        return named_set(text, data_root)
+        return named_set(text, data_root, progress)
+    if is_address(text):
+        with open_progress(progress) as bar:
+            path, notes = fetched(text, bar)
+        found = open_source(path, read, problems=problems)
+        return replace(found, location=without_secrets(text), notes=(*notes, *found.notes))
     path = _existing(text)
     suffix = suffix_of(path.name)
     if path.is_dir():
