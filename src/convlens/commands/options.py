@@ -51,7 +51,7 @@ _VIEWS = "Classify each picture alone (none), or by the mean over it and its mir
 Views = Annotated[str | None, flag(_VIEWS, EVALUATION, metavar="VIEWS", show_default="as it was trained to")]
 Overwrite = Annotated[bool, flag("Replace a file that is there, as jobs do that run again.", OUTPUT, "--overwrite")]
 Raw = Annotated[bool, flag("Leave probabilities as they were before calibration.", EVALUATION, "--raw")]
-DataRoot = Annotated[str | None, flag("Folder of a named set that does not ship with convlens.", DATA)]
+DataRoot = Annotated[str | None, flag("Folder that has the files of a named set, which else is fetched.", DATA)]
 Group = Annotated[str | None, flag(_GROUP, DATA)]
 Layout = Annotated[str | None, flag(_LAYOUT, DATA, show_default="as the names have it")]
 Label = Annotated[str | None, flag(_LABEL, DATA, metavar="REGEX", show_default="the class folder")]

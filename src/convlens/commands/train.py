@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 _DATA: dict[str, Any] = {
     "metavar": "DATA",
-    "help": "A set's name (mnist, fashion-mnist), a folder of class folders or of IDX files, a .zip of either, "
+    "help": "A set's name (mnist, fashion-mnist, kmnist, cifar10, cifar100), an address, a folder of class folders or of IDX files, a .zip of either, "
     "an .npz, a .csv, Parquet, tar shards, or a packed set.",
     "show_default": "mnist",
     "autocompletion": complete_data,

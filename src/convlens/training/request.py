@@ -18,7 +18,7 @@ from convlens.data.packed.dataset import DEFAULT_VAL_FRAC
 from convlens.data.packed.exclusions import exclusions
 from convlens.data.packed.options import PackOptions, parse_region, parse_size
 from convlens.data.sources.base import ReadOptions
-from convlens.data.sources.named import NAMED_SETS
+from convlens.data.sources.named import LIKE_MNIST, NAMED_SETS
 from convlens.errors import UsageError
 from convlens.network.compute import Compute, resolve_compute
 from convlens.presets import DEFAULT_PRESET, PHOTO, Preset, preset_named
@@ -160,8 +160,8 @@ class TrainRequest:
 
     @property
     def is_named_set(self) -> bool:
-        """Whether the data is one of the named sets, which have a preset."""
-        return isinstance(self.data, str) and self.data in NAMED_SETS
+        """Whether the data is one of the named sets that are like MNIST, which have a preset."""
+        return isinstance(self.data, str) and self.data in LIKE_MNIST
 
     @property
     def val_share(self) -> float:

@@ -138,6 +138,7 @@ def _download(address: str, to: Any, kept: Kept, bar: Progress, known_hash: str 
                 num = kept.num_bytes()
                 rest = f" ({num:,} bytes of it are kept: the same command goes on there)" if num else ""
                 raise FetchError(f"{shown(without_secrets(address), 200)}: {error}{rest}") from error
+            bar.line(f"{shown(without_secrets(address), 200)}: {error}; it is tried again")
             time.sleep(_WAIT_S * 2**attempt)
 
 
@@ -186,6 +187,9 @@ def _on_the_web(address: str, offset: int | None, mark: str) -> Answer:
     except requests.exceptions.Timeout as error:
         raise _PassingError("no answer in time") from error
     except requests.exceptions.ConnectionError as error:
+        if "resolve" in str(error):  # urllib3's word where a name has no address: no network, or no such host
+            where = shown(without_secrets(address), 200)
+            raise FetchError(f"{where} cannot be reached (no network, or no such host)") from error
         raise _PassingError("it cannot be reached") from error
     except requests.exceptions.RequestException as error:
         raise FetchError(f"{shown(without_secrets(address), 200)}: {shown(error, 120)}") from error

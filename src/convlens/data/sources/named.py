@@ -94,6 +94,7 @@ PUBLISHED = {
     ),
 }
 NAMED_SETS = ("mnist", *PUBLISHED)
+LIKE_MNIST = ("mnist", *(name for name, what in PUBLISHED.items() if not what.names_file))
 _MIRROR = "CONVLENS_MIRROR"  # an address (folder) that has a folder for each set, and is asked first
 
 
