@@ -107,7 +107,7 @@ def train(
     `exclude` say how images are packed, `labels` is a table of decisions on labels (`review` makes it), `group`,
     `layout`, `label`, `path_column` and `label_column` say how names are read. `preset` gives sentence and recipe,
     which `architecture` and `recipe` replace; of a `recipe` that is a mapping, those fields alone, which may also be
-    given by name (`epochs=1, lr=0.01`). For the named sets
+    given by name (`epochs=1, lr=0.01`). For MNIST and its like
     the preset is "standard". For other data what is not said is chosen, and each choice said with its reason: input
     size, channels, framing, preset, batch size, epochs, and augmentation ("auto": by the kind of the pictures; "none",
     or kinds as "flip,shift"). Photographs start from a pretrained network where a trial does not speak against it;

@@ -43,15 +43,15 @@ if TYPE_CHECKING:
 
 _DATA: dict[str, Any] = {
     "metavar": "DATA",
-    "help": "A set's name (mnist, fashion-mnist, kmnist, cifar10, cifar100), an address, a folder of class folders or of IDX files, a .zip of either, "
-    "an .npz, a .csv, Parquet, tar shards, or a packed set.",
+    "help": "A set's name (mnist, fashion-mnist, kmnist, cifar10, cifar100), an address, a folder of class folders or "
+    "of IDX files, a .zip of either, an .npz, a .csv, Parquet, tar shards, or a packed set.",
     "show_default": "mnist",
     "autocompletion": complete_data,
 }
 _VAL_FRAC = "Share of the training images set aside for validation; 0 trains on everything that is not test."
 _PRESET, _BY_DATA = (
     "standard, fast, accurate, natural, photo, tutorial-fast or tutorial.",
-    "standard for the named sets, else by the data",
+    "standard for mnist and its like, else by the data",
 )
 _AUGMENT = "none, auto (what is known to help such pictures), or flip,turn,shift,affine,stroke,crop,cutout,colour."
 _FROM = "Start from a model's weights (efficientnet-lite0, a run, a file); none: from nothing."

@@ -6,8 +6,10 @@ lies.
 """
 
 import tarfile
+from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import accumulate, chain
 from pathlib import PurePosixPath
 from typing import BinaryIO, NamedTuple
 from unicodedata import normalize
@@ -39,6 +41,42 @@ class _Place(NamedTuple):
     group: str | None
 
 
+class _Places:
+    """The places of a shard's pictures, some 30 bytes each besides their names. They are found in order, from the one
+    that was found before on."""
+
+    def __init__(self, places: Sequence[_Place]) -> None:
+        self._texts = list(dict.fromkeys(text for place in places for text in (place.label, place.group)))
+        numbers = {text: number for number, text in enumerate(self._texts)}
+        names = [place.name.encode("utf-8", "surrogateescape") for place in places]
+        self._names, self._ends = b"".join(names), array("Q", accumulate(map(len, names)))
+        self._offsets, self._sizes = array("Q", (p.offset for p in places)), array("Q", (p.num_bytes for p in places))
+        self._labels = array("L", (numbers[place.label] for place in places))
+        self._groups = array("L", (numbers[place.group] for place in places))
+        self._next = 0
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def _name(self, number: int) -> bytes:
+        return self._names[self._ends[number - 1] if number else 0 : self._ends[number]]
+
+    def __iter__(self) -> Iterator[_Place]:
+        for number in range(len(self)):
+            name = self._name(number).decode("utf-8", "surrogateescape")
+            label, group = self._texts[self._labels[number]], self._texts[self._groups[number]]
+            assert label is not None, "every sample has one"
+            yield _Place(name, self._offsets[number], self._sizes[number], label, group)
+
+    def find(self, name: str) -> tuple[int, int]:
+        """Where a picture begins, and how many bytes it has."""
+        wanted = name.encode("utf-8", "surrogateescape")
+        around = chain(range(self._next, len(self)), range(self._next))
+        number = next(number for number in around if self._name(number) == wanted)
+        self._next = number + 1
+        return self._offsets[number], self._sizes[number]
+
+
 class TarShards(Shards):
     """The samples of some tar files."""
 
@@ -47,12 +85,8 @@ class TarShards(Shards):
     def __init__(self, disk: DiskTree, shards: Sequence[str], location: str, read: ReadOptions) -> None:
         super().__init__(disk, shards, location, (read.label_column, read.group))
         self.unused: dict[str, list[str]] = defaultdict(list)
-        self._places = {shard: self._listed(shard, read) for shard in self.shards}
-        self._by_name = {
-            f"{shard}/{place.name}": (shard, place.offset, place.num_bytes)
-            for shard, places in self._places.items()
-            for place in places
-        }
+        self._places = {shard: _Places(self._listed(shard, read)) for shard in self.shards}
+        self._last = self.shards[0]
 
     def rows(self) -> Iterator[Row]:
         for shard in self.shards:
@@ -61,7 +95,10 @@ class TarShards(Shards):
                 yield Row(f"{shard}/{place.name}", place.label, split, place.group)
 
     def read(self, path: str) -> bytes:
-        shard, offset, num_bytes = self._by_name[path]
+        shard = self._last  # pictures are read in order, by several threads
+        if not path.startswith(f"{shard}/"):
+            shard = self._last = next(one for one in self.shards if path.startswith(f"{one}/"))
+        offset, num_bytes = self._places[shard].find(path[len(shard) + 1 :])
         if num_bytes > MAX_FILE_BYTES:
             raise ImageError(f"{num_bytes:,} bytes is more than the limit of {MAX_FILE_BYTES:,}")
         try:
