@@ -577,13 +577,17 @@ def in_split(split_key_N: NDArray[np.uint64], labels_N: NDArray[np.int64], share
     split_key stays outside, for something must be learned from. Equal split_keys still go together.
     """
     inside: NDArray[np.bool_] = split_key_N < np.uint64(min(math.floor(share * 2.0**64), 2**64 - 1))
-    keys_of = {label: np.unique(split_key_N[labels_N == label]) for label in np.unique(labels_N)}
-    only = [keys[0] for keys in keys_of.values() if len(keys) == 1]
-    inside &= ~np.isin(split_key_N, only)
-    for label, keys in keys_of.items():
-        own, free = inside[labels_N == label], keys[~np.isin(keys, only)]
-        if len(free) and not own.any():
-            inside |= split_key_N == free.min()
-        elif len(free) and own.all():
-            inside &= split_key_N != free.max()
+    labels = np.flatnonzero(np.bincount(labels_N))
+    ends = [(own.min(), own.max()) for own in (split_key_N[labels_N == label] for label in labels)]
+    only = np.array([low for low, high in ends if low == high], np.uint64)
+    inside &= ~are_among(split_key_N, only)
+    for label in labels:
+        is_label_N = labels_N == label
+        own = inside[is_label_N]
+        if own.any() and not own.all():
+            continue
+        free = split_key_N[is_label_N]
+        free = free[~are_among(free, only)]
+        if len(free):
+            inside = inside & (split_key_N != free.max()) if own.all() else inside | (split_key_N == free.min())
     return inside

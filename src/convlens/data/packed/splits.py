@@ -72,18 +72,19 @@ def draw_test(index: NDArray[Any], labels_N: NDArray[np.int64]) -> None:
 
 def mixed(split_key_N: NDArray[np.uint64], times: int = 1) -> NDArray[np.uint64]:
     """Other split_keys made of these, equal where these are equal."""
-    split_key = split_key_N.copy()
+    split_key = np.array(split_key_N, np.uint64)
     with np.errstate(over="ignore"):
         for _ in range(times):
             for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-                split_key = (split_key ^ (split_key >> np.uint64(shift))) * np.uint64(factor)
+                split_key ^= split_key >> np.uint64(shift)
+                split_key *= np.uint64(factor)
             split_key ^= split_key >> np.uint64(31)
     return split_key
 
 
-def overlap_notes(index: NDArray[Any], groups_N: NDArray[np.uint64]) -> list[str]:
-    """Equal pictures, and groups (a number each, 0 for none), on both sides of a split that came with the data:
-    counted, not moved."""
+def overlap_notes(index: NDArray[Any], groups_N: NDArray[np.uint64] | None) -> list[str]:
+    """Equal pictures, and groups (a number each, 0 for none; None where there are none), on both sides of a split that
+    came with the data: counted, not moved."""
     notes = []
     parts = {name: index["split"] == number for number, name in enumerate(SPLITS)}
     for a, b in (("train", "test"), ("val", "test"), ("train", "val")):
@@ -91,6 +92,8 @@ def overlap_notes(index: NDArray[Any], groups_N: NDArray[np.uint64]) -> list[str
         if shared:
             num = int(parts[b].sum())
             notes.append(f"{shared:,} of the {num:,} {b} images are, pixel for pixel, in {a} too, and are not measured")
+        if groups_N is None:
+            continue
         straddling = np.intersect1d(groups_N[parts[a]], groups_N[parts[b]])
         if num_straddling := np.count_nonzero(straddling):
             notes.append(

@@ -65,6 +65,7 @@ from convlens.records import write_sealed
 from convlens.text import counted, listed, shown
 
 _BLOCK = 1_024  # images: so many squares of a byte fit into 32 bits, and each into 16
+_LABELS = 1 << 20  # labels at a time
 _LOOKED_AT = 500  # headers that are read before pictures are packed
 _DARK = 16  # of 255: where even bright pixels are below it, nothing can be told apart by eye
 
@@ -72,10 +73,10 @@ _DARK = 16  # of 255: where even bright pixels are below it, nothing can be told
 @dataclass(frozen=True)
 class _Packed:
     """What the reading of all samples tells: an entry for each of them, mapped; of those that became images the row
-    numbers among the entries, (N,); why others did not; and notes."""
+    numbers among the entries, (N,), or that it is all; and why others did not."""
 
     entries: NDArray[Any]
-    samples_N: NDArray[np.int64]
+    samples_N: NDArray[np.int64] | slice
     reasons: Counter[str]
 
     def of_images(self, field: str) -> NDArray[Any]:
@@ -157,7 +158,8 @@ def _read(source: Source, options: PackOptions, journal: Journal, bar: Progress)
             f"{listed(changes, 3)}. It is of other data"
         )
     entries = journal.entries()
-    return _Packed(entries, np.flatnonzero(entries["status"] == OK), journal.reasons)
+    is_image = entries["status"] == OK
+    return _Packed(entries, slice(None) if is_image.all() else np.flatnonzero(is_image), journal.reasons)
 
 
 def _entry(
@@ -175,7 +177,7 @@ def _entry(
 
 def _complete(source: Source, options: PackOptions, journal: Journal, packed: _Packed, bar: Progress) -> None:
     """Write what is known only when all samples are: splits, statistics, fingerprints, the card."""
-    folder, parts, num = journal.folder, journal.parts(), len(packed.samples_N)
+    folder, parts, num = journal.folder, journal.parts(), journal.num_images
     twins = _twins(source, packed, bar)
     index = _index(folder / INDEX_FILE, packed)
     join_equal(index, twins)
@@ -198,7 +200,8 @@ def _complete(source: Source, options: PackOptions, journal: Journal, packed: _P
     spec, fingerprint, of_test = _measured(images, index["split"], labels_N, journal.spec, source.class_names, bar)
     num_wide, num_reduced, num_first = packed.num(WIDE), packed.num(REDUCED), packed.num(FIRST)
     num_changed = int(np.count_nonzero(labels_N != packed.of_images("label")))
-    notes = [*overlap_notes(index, packed.of_images("group")), *_range_notes(spec, num_wide, num)]
+    groups_N = packed.of_images("group") if packed.num(GROUPED) else None
+    notes = [*overlap_notes(index, groups_N), *_range_notes(spec, num_wide, num)]
     notes += [f"{num_first:,} pictures have several frames or pages: the first is used"] if num_first else []
     notes += [f"{counted(num_changed, 'label')} changed by a labels file"] if num_changed else []
     card = (
@@ -223,7 +226,7 @@ def _complete(source: Source, options: PackOptions, journal: Journal, packed: _P
 
 def _index(path: Path, packed: _Packed) -> np.memmap[Any, Any]:
     """index.npy, mapped, with the splits that the source has."""
-    index = np.lib.format.open_memmap(path, "w+", INDEX_DTYPE, (len(packed.samples_N),))
+    index = np.lib.format.open_memmap(path, "w+", INDEX_DTYPE, packed.of_images("split").shape)
     index["split"], index["pixels"] = packed.of_images("split"), packed.of_images("pixels")
     index["split_key"] = packed.of_images("content")
     is_grouped = packed.of_images("flags") & GROUPED > 0
@@ -268,7 +271,7 @@ def _twins(source: Source, packed: _Packed, bar: Progress) -> list[tuple[int, in
     suspects = np.flatnonzero((flags_N & REDUCED > 0) & np.isin(sizes_N, np.unique(sizes_N[others])))
     found = []
     bar.start("comparing formats", len(suspects), unit="images")
-    numbers = packed.samples_N[suspects].tolist()  # in order, as the samples come
+    numbers = np.arange(len(packed.entries))[packed.samples_N][suspects].tolist()  # in order, as the samples come
     samples, begun = source.samples(), 0
     for row, number in zip(suspects.tolist(), numbers, strict=True):
         sample = next(islice(samples, number - begun, None))
@@ -334,9 +337,12 @@ def _measured(
         sums += known.sum(axis=0, dtype=np.uint32).reshape(-1, spec.channels).sum(axis=0, dtype=np.int64)
         squares += (known * known).sum(axis=0, dtype=np.uint32).reshape(-1, spec.channels).sum(axis=0, dtype=np.int64)
         bar.advance(len(block))
-    of_all.update(labels_N.astype("<i8").data)
-    of_all.update(split_N.tobytes())
-    of_test.update(labels_N[is_test].astype("<i8").data)
+    for start in range(0, len(split_N), _LABELS):
+        here = slice(start, start + _LABELS)
+        of_all.update(labels_N[here].astype("<i8").data)
+        of_test.update(labels_N[here][is_test[here]].astype("<i8").data)
+    for start in range(0, len(split_N), _LABELS):
+        of_all.update(np.ascontiguousarray(split_N[start : start + _LABELS]).data)
     count = int(is_known.sum()) * spec.height * spec.width
     mean = sums / count
     variance = squares / count - mean**2
