@@ -356,7 +356,7 @@ def overflow(page: Page) -> int:
 
 @pytest.mark.parametrize("page", [PHONE], indirect=True)
 def test_works_on_a_phone(page: Page) -> None:
-    """At 390 px nothing is wider than the screen, in any view; drawing and the panel work."""
+    """At 390 px nothing is wider than the screen, in any view; drawing and the panel work, and no card is missing."""
     draw_seven(page)
     click_value(page, "0", 20, 30)
     assert overflow(page) == 0
@@ -365,6 +365,24 @@ def test_works_on_a_phone(page: Page) -> None:
         page.locator(f"#tab-{view}").click()
         page.wait_for_load_state("networkidle")
         assert overflow(page) == 0, view
+        gone = "[...document.querySelectorAll('#%s .card')].filter((card) => !card.hidden && getComputedStyle(card).display == 'none')"
+        assert page.evaluate(f"() => {gone % view}.map((card) => card.textContent.slice(0, 40))") == [], view
+    page.locator("#tab-lab").click()
+    assert page.locator("#sentence").is_visible() and page.locator("#train").is_visible()
+
+
+@pytest.mark.parametrize("page", [DESKTOP, PHONE], indirect=True)
+def test_a_press_on_a_mistake_brings_its_answer_into_view(page: Page) -> None:
+    """The misclassified stand below the maps; pressed, one is answered where one looks, with the true class named."""
+    page.wait_for_selector("#misclassified button")
+    page.locator("#misclassified button").first.scroll_into_view_if_needed()
+    page.locator("#misclassified button").first.click()
+    page.wait_for_selector("#answer:has-text('✓')")
+    page.wait_for_function(
+        "() => { const box = document.getElementById('answer').getBoundingClientRect();"
+        " return box.top >= 0 && box.top < innerHeight }"
+    )
+    assert "the true class" in page.locator("#answer-note").inner_text()
 
 
 @pytest.mark.slow
@@ -535,7 +553,7 @@ def test_one_calculation_is_printed_alone(page: Page) -> None:
     page.wait_for_selector("#value.open .numbers")
     cells = page.locator("#value .numbers:has(caption:text-is('products')) td").all_inner_texts()
     total = sum(float(cell.replace("−", "-")) for cell in cells)
-    said = re.search(r"as they stand here, add up to (−?[0-9]+(?:[.][0-9]+)?)", page.locator("#value").inner_text())
+    said = re.search(r"add up to (−?[0-9]+(?:[.][0-9]+)?)", page.locator("#value").inner_text())
     assert said is not None and float(said[1].replace("−", "-")) == pytest.approx(total, abs=1e-3)
     for row, column in ((0, 0), (2, 2), (5, 9), (9, 12), (14, 13), (20, 10), (25, 25)):  # some cells are tiny: −5e−4
         for field, value in zip(page.locator("#value-body .unit input").all()[-2:], (row, column), strict=True):

@@ -476,17 +476,21 @@ def _refuse_twice(classifiers: Sequence[Classifier | None], places: Sequence[Any
         if digest in found[:number]:
             one, other = (shown(_where(places[n]), 200) for n in (number, found.index(digest)))
             raise UsageError(f"{one} is the same as {other}: a model cannot be compared with itself")
-    weights: dict[str, str] = {}
+    weights: dict[str, Classifier] = {}
     for c in filter(None, classifiers):
         arrays = sorted(arrays_of(tensors_of(c.network)).items())
         digest = files.sha256_of(b"".join(f"{name} {array.shape}".encode() + array.tobytes() for name, array in arrays))
         digest += f"{c.card.architecture} {c.views} {c.scaling}"
         if split == FOLDS and files.is_file(c.path.parent / RUN_FILE):
             digest += str(Run(c.path.parent).record.held_out_sha256)
-        if (other := weights.setdefault(digest, shown(c.path.parent, 200))) != shown(c.path.parent, 200):
+        other = weights.setdefault(digest, c)
+        if other.path.parent != c.path.parent:
+            how = "the same plan, data and seed"
+            if c.card.seed != other.card.seed:
+                how = "the same plan and data, and a seed that changes nothing of it, as of a head that is fitted"
             raise UsageError(
-                f"{shown(c.path.parent, 200)} has the very weights of {other}: one network, trained twice (the same "
-                "plan and data, and a seed that changes nothing of it, as of a head that is fitted); name it once"
+                f"{shown(c.path.parent, 200)} has the very weights of {shown(other.path.parent, 200)}: one network, "
+                f"trained twice ({how}); name it once"
             )
 
 
@@ -744,8 +748,8 @@ def _comparison(
     hangs_on_seed = any(c is not None and c.card.recipe is not None and c.card.recipe.epochs for c in classifiers)
     if pairs and len(contenders) == len(members) and hangs_on_seed:
         notes.append(
-            "this is about these models: other seeds of the same plans may come out otherwise (train each plan again, "
-            "as it was, with `seeds=3`, and name the two folders)"
+            "this is about these models: other seeds of the same plans may come out otherwise (convlens train DATA … "
+            "--seeds 3 --out ONE for the one, --out TWO for the other, then convlens compare ONE TWO)"
         )
     notes += _on_other_seeds(contenders, classifiers)
     notes += _on_folds(reports, told, common) if split == FOLDS else []

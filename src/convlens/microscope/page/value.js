@@ -109,7 +109,7 @@ function check(working) {
 function byHand({ kernel, products: cells }) {
   if (!kernel || cells.data.length > 150) return "";
   const asShown = (value) => Number(short(value).replaceAll("−", "-"));
-  return `; the products of all channels, as they stand here, add up to ${number(cells.data.reduce((sum, one) => sum + asShown(one), 0), 4)}`;
+  return `; the products alone, rounded like these, of ${cells.shape[0] === 1 ? "the one channel" : `all ${cells.shape[0]} channels`}, add up to ${number(cells.data.reduce((sum, one) => sum + asShown(one), 0), 4)}`;
 }
 
 function pictureOf(working) {
