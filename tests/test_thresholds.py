@@ -145,7 +145,7 @@ def test_how_many_images_are_needed_is_about_as_many_as_do() -> None:
     p_NK, labels_N = drawn(300, np.random.default_rng(2))
     with pytest.raises(DataError, match="val_frac") as caught:
         thresholds.reject(p_NK, labels_N, 0.02)
-    needed = int(re.findall(r"some ([\d,]+)", str(caught.value))[0].replace(",", ""))
+    needed = int(re.findall(r"some ([\d,]+) images", str(caught.value))[0].replace(",", ""))
     granted = 0
     for seed in range(20):
         try:

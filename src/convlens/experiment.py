@@ -27,7 +27,7 @@ from convlens.evaluation.cross_validation import cross_validate, keep_held_out
 from convlens.evaluation.evaluate import evaluate
 from convlens.evaluation.learning_curve import measure_learning_curve
 from convlens.evaluation.report import FOLDS
-from convlens.evaluation.test_ledger import ledger_path, open_test
+from convlens.evaluation.test_ledger import Tried, ledger_path, open_test
 from convlens.network.compute import resolve_compute, resolve_device
 from convlens.network.memory import check_memory
 from convlens.network.pretrained import model_path
@@ -181,7 +181,8 @@ def _data_again(request: TrainRequest, order: FitOrder) -> Dataset:
         )
     if dataset.is_merged:
         recipe = Recipe.from_json(order.recipe)
-        dataset, _ = open_test(dataset, order.architecture, recipe, order.seed, order.origin, again=True)
+        what = Tried(order.architecture, recipe, order.seed, order.origin, dataset.fingerprint)
+        dataset, _ = open_test(dataset, what, again=True)
     return dataset
 
 
@@ -377,13 +378,10 @@ def _cross_validated(
     training_plan: TrainingPlan, bar: Progress
 ) -> tuple[TrainingPlan, dict[str, Any], NDArray[np.float32]]:
     """The plan with its data open, test among it, what cross-validation adds to the run's record, and its logits."""
-    dataset, _ = open_test(
-        training_plan.dataset,
-        str(training_plan.network.architecture),
-        training_plan.recipe,
-        training_plan.seed,
-        None if training_plan.parent is None else training_plan.parent.card.origin,
-    )
+    architecture, dataset = str(training_plan.network.architecture), training_plan.dataset
+    origin = None if training_plan.parent is None else training_plan.parent.card.origin
+    what = Tried(architecture, training_plan.recipe, training_plan.seed, origin, dataset.fingerprint)
+    dataset, _ = open_test(dataset, what)
     training_plan = replace(training_plan, dataset=dataset)
     score, logits_NK = cross_validate(training_plan, bar)
     if num_known := int(np.isnan(logits_NK[:, 0]).sum()):
@@ -580,7 +578,8 @@ def plan_of(run: Run, request: TrainRequest, bar: Progress) -> TrainingPlan:
         parent = parent_again(record.parent)
         if dataset.is_merged:
             origin = None if parent is None else parent.card.origin
-            dataset, _ = open_test(dataset, str(architecture), recipe, seed, origin, again=True)
+            what = Tried(str(architecture), recipe, seed, origin, dataset.fingerprint)
+            dataset, _ = open_test(dataset, what, again=True)
         return TrainingPlan(
             dataset=dataset,
             network=plan(architecture, dataset.input_spec.shape, len(dataset.class_names)),

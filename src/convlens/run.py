@@ -264,6 +264,11 @@ class Run:
         scores = [score for score in (self.test, self.cross_validation, self.val) if score is not None]
         classes = {} if self.contents is None else self.contents.classes
         largest = max(classes, key=lambda name: sum(classes[name].values()), default=None)
+        if scores and (seen := scores[0].num_classes) is not None and seen < len(classes):
+            return (
+                f"the {scores[0].n:,} images that it was measured on are of {seen} of the {len(classes)} classes: "
+                "nothing is known of the others (more pictures of them, or `folds`, would tell)"
+            )
         chance = scores[0].chance_warning(largest) if scores else None
         return chance or next((warning for one in scores if (warning := one.leak_warning)), None)
 

@@ -25,6 +25,7 @@ CONFIDENCE = 0.9
 _RISK = 1 - CONFIDENCE
 _MOST_STARTS, _STEPS = 5, 100  # of the tests in a fixed order, which go on by a hundredth of the images at a time
 _SAMPLES = 100  # of the bootstrap
+_DRAWS, _MOST_TIMES = 10, 20  # of sets that are larger, up to so many times
 _ROUND = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)  # of the error rates that are offered instead
 _MOST_IMAGES = 10_000_000  # beyond which a number of images is no help
 _SHARE = real(1e-6, 1 - 1e-6)
@@ -332,24 +333,21 @@ def _instead(found: _Sorted, at_most: float, words: Callable[[float], str]) -> s
     line = f"cannot be promised by {counted(total, 'validation image')}; {offer}"
     if total < _fewest(at_most):
         return f"{line}. It would need {_fewest(at_most):,} without one that is wrong"
-    best = None  # how many images, of which the surest so many have so many wrong ones
-    for fewest in range(_fewest(at_most), total + 1, max(1, total // _STEPS)):
-        place = int(np.searchsorted(found.units_N, fewest))
-        num, wrong = int(found.units_N[place]), int(found.wrong_N[place])
-        rate, more = (wrong + 0.5) / (num + 1), float(num)
-        if rate >= at_most:
-            continue
-        while more <= _MOST_IMAGES and binomial_cdf(round(rate * more), round(more), at_most) > _RISK / 2:
-            more *= 1.1
-        if more <= _MOST_IMAGES and (best is None or total * more / num < best[0]):
-            best = total * more / num, num, wrong
-    if best is None:
-        return f"{line}. Too many of the surest are wrong: no number of images would do, another model might"
-    needed = f"{float(f'{best[0]:.2g}'):,.0f}"
-    return (
-        f"{line}. Of the surest {best[1]:,} {best[2]:,} are wrong: at that rate it would need some {needed} (hold out "
-        "more with `val_frac`, or train with `folds`, which hold out all)"
-    )
+    ends = np.flatnonzero(np.diff(found.units_N, prepend=0))  # of the units, in order
+    wrong_U = np.diff(found.wrong_N[ends], prepend=0) > 0
+    rng, needed = np.random.default_rng(0), float(total)
+    while (needed := needed * 1.4) <= min(_MOST_IMAGES, _MOST_TIMES * total):  # of sets of so many drawn from these
+        granted = 0
+        for _ in range(_DRAWS):
+            drawn = np.sort(rng.integers(0, len(ends), round(needed)))
+            again = _Sorted(-drawn.astype(np.float64), np.arange(1, len(drawn) + 1), np.cumsum(wrong_U[drawn]))
+            granted += _last_kept(again, at_most) is not None
+        if 2 * granted > _DRAWS:
+            return (
+                f"{line}. By some {float(f'{needed:.2g}'):,.0f} images such as these it could be, more often than not "
+                "(hold out more with `val_frac`, or train with `folds`, which hold out all)"
+            )
+    return f"{line}. Too many of the surest are wrong: no number of images would do, another model might"
 
 
 def _refused(

@@ -16,10 +16,11 @@ from typing import Any
 from convlens import files
 from convlens.classifier import Classifier, load
 from convlens.data.packed.corrections import labels_of
-from convlens.data.packed.dataset import Dataset
+from convlens.data.packed.dataset import DataIdentity, Dataset
 from convlens.data.packed.exclusions import exclusions
-from convlens.data.packed.pack import is_packed, is_packed_folder, open_data, without_gone
+from convlens.data.packed.pack import is_packed, is_packed_folder, open_data, reopen, without_gone
 from convlens.data.sources.base import SPLITS, ReadOptions
+from convlens.data.sources.named import NAMED_SETS
 from convlens.data.sources.recognise import open_source
 from convlens.doctor.checking import check
 from convlens.errors import ConvlensError, RecordError, UsageError
@@ -30,7 +31,7 @@ from convlens.progress import Progress, open_progress
 from convlens.records import json_value
 from convlens.render.pages import notebook
 from convlens.run import MODEL_FILE, REPORT_FILE, RUN_FILE, Run
-from convlens.text import counted, shown
+from convlens.text import counted, listed, shown
 
 _MAX_REPORT_BYTES, _MAX_VALUES = 64 << 20, 5_000_000
 _TOLERANCE = 1e-6  # relative, of losses and probabilities on another machine; counts must be the same
@@ -42,7 +43,7 @@ _META = re.compile(r'<meta name="convlens-report" content="([^"]*)">')
 @dataclass(frozen=True)
 class Verification:
     """What `verify` found: what differs, and what could not be looked at; `num_compared` values of the report were.
-    `elsewhere` says what lies in another place than when the report was made, the same data all the same."""
+    `elsewhere` says which copy of the data was measured, and what lies elsewhere than when the report was made."""
 
     report: Path
     num_compared: int
@@ -63,7 +64,7 @@ class Verification:
     def lines(self) -> list[str]:
         """The finding first."""
         what = f"{shown(self.report, 200)}: {counted(self.num_compared, 'value')} compared"
-        elsewhere = [f"the same data, elsewhere: {one}" for one in self.elsewhere]
+        elsewhere = [f"the data: {one}" for one in self.elsewhere]
         if self.is_confirmed:
             return [f"confirmed: {what}, all as model, data and ledger say", *elsewhere]
         differs, unknown = (f"differs: {one}" for one in self.differs), (f"not known: {one}" for one in self.unknown)
@@ -123,9 +124,10 @@ def verify(
         return inspect_test(dataset, "verify"), openings or Openings(0, 0)
 
     with open_progress(progress) as bar:
-        moved = None if data is None else _own_data_at(data, classifier, said, data_root, bar)
-        classifier = classifier if moved is None else moved
-        wanted = data if moved is None else None
+        here = None if data is None else _own_data_at(data, classifier, said, data_root, bar)
+        if isinstance(here, str):
+            return Verification(path, 0, (here,), ())
+        classifier, wanted = (classifier, data) if here is None else (here, None)
         chosen = choose_images(classifier, wanted, said["split"], ReadOptions(), data_root, bar)
         chosen = without(chosen, said["split"], exclusions(exclude))
         chosen = replace(chosen, corrections=() if labels is None else tuple(labels_of(labels)))
@@ -142,6 +144,11 @@ def verify(
     if not any("recall_interval" in one for one in said["classes"]):  # of before
         own["classes"] = [{k: v for k, v in one.items() if not k.endswith("_interval")} for one in own["classes"]]
     differs, num = [], 0
+    if not said["promises"] and classifier.thresholds is not None:
+        differs.append(
+            f"the model promises something since ({classifier.thresholds}), so that its file is another: "
+            "`evaluate` with `require=none` takes that out"
+        )
     for where, here, there in _compared(said, own):
         num += 1
         if not _alike(here, there):
@@ -157,14 +164,17 @@ def verify(
         differs += _page_differs(text, replace(again, model=Path(said["model"])))
     if is_run:
         differs += _record_differs(run, again)
+    if data is None and not (chosen.dataset.card.arrays or chosen.dataset.source in NAMED_SETS):
+        where = shown(chosen.dataset.source, 200)
+        elsewhere = (f"measured on its packed copy; whether {where} still holds it is told where that is named",)
     return Verification(path, num, tuple(differs), tuple(unknown), elsewhere)
 
 
 def _own_data_at(
     place: Any, classifier: Classifier, said: dict[str, Any], data_root: str | Path | None, bar: Progress
-) -> Classifier | None:
-    """The classifier with its own data, of which the report is, at another place; None where other data lies there, or
-    the report is of other data."""
+) -> Classifier | str | None:
+    """The classifier with its own data, of which the report is, at another place, or what is otherwise there; None
+    where the report is of other data."""
     identity, told = classifier.card.dataset, said.get("dataset")
     if identity is None or not isinstance(told, dict) or told.get("fingerprint") != identity.fingerprint:
         return None
@@ -173,13 +183,32 @@ def _own_data_at(
         if not is_packed(place):
             options = without_gone(identity.options, open_source(place, identity.options.read, data_root=data_root))
         dataset = open_data(place, options, data_root=data_root, val_frac=identity.val_frac, progress=bar)
-    except ConvlensError:
-        return None
+    except ConvlensError as error:
+        return f"the data at {shown(place, 200)} cannot be read as that of the report: {error}"
     if not identity.is_of(dataset.card):
-        return None
+        return f"the data at {shown(place, 200)} is not that of the report: {_what_differs(dataset, identity)}"
     here = dataset.identity()
     there = identity.replace(name=here.name, source=here.source, packed=here.packed)
     return replace(classifier, card=replace(classifier.card, dataset=there))
+
+
+def _what_differs(dataset: Dataset, identity: DataIdentity) -> str:
+    """What samples are otherwise than in the data that was used, as far as a packed copy of that is in the cache."""
+    try:
+        before = {line.path: line for line in reopen(identity).samples()}
+    except (ConvlensError, OSError):
+        return f"its fingerprint is {dataset.fingerprint[:12]}, in the report {identity.fingerprint[:12]}"
+    now = {line.path: line for line in dataset.samples()}
+    found = {
+        "missing": [path for path in before if path not in now],
+        "new": [path for path in now if path not in before],
+        "another picture": [p for p in now if p in before and now[p].sha256 != before[p].sha256],
+        "of another class": [p for p in now if p in before and now[p].label != before[p].label],
+        "in another group": [p for p in now if p in before and now[p].group != before[p].group],
+        "in another split": [p for p in now if p in before and now[p].split != before[p].split],
+    }
+    parts = [f"{len(paths):,} {what} ({listed(paths, 3)})" for what, paths in found.items() if paths]
+    return "; ".join(parts) or "classes or options of packing are others"
 
 
 def _as_placed(said: dict[str, Any], again: Report) -> tuple[Report, tuple[str, ...]]:
@@ -198,7 +227,9 @@ def _as_placed(said: dict[str, Any], again: Report) -> tuple[Report, tuple[str, 
         measured = replace(measured, classifier=replace(model, card=of_model))
     if isinstance(notes, list) and {*map(str, notes)} ^ {*again.notes} == {OWN_DATA}:  # the data was named, or was not
         again = replace(again, notes=tuple(map(str, notes)))
-    elsewhere = tuple(f"{name} {shown(other[name])}, here {shown(getattr(here, name))}" for name in other)
+    elsewhere = tuple(
+        f"{name} {shown(other[name])} in the report, here {shown(getattr(here, name))}, the same" for name in other
+    )
     return replace(again, dataset=here.replace(**other), measured=measured), elsewhere
 
 

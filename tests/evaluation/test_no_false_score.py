@@ -19,7 +19,7 @@ from convlens.data.packed.pack import pack
 from convlens.data.sources.named import mnist_arrays
 from convlens.errors import UsageError
 from convlens.evaluation.calibration import calibrate
-from convlens.evaluation.test_ledger import open_test
+from convlens.evaluation.test_ledger import Tried, open_test
 from convlens.recipe import Recipe
 from convlens.run import Run
 from tests.conftest import QUICK, TINY, shapes
@@ -159,7 +159,7 @@ def test_a_test_score_ends_with_the_weights_that_it_was_measured_with(workplace:
     early = convlens.evaluate(run, progress="none")
     assert any("unfinished" in note for note in early.asides) and convlens.runs()[0].test == early.score
     finished = convlens.train(resume=run, progress="none")
-    dataset, _ = open_test(pack(root), TINY, _QUICK, 0)
+    dataset, _ = open_test(pack(root), Tried(TINY, _QUICK, 0))
     logits = convlens.load(finished).logits(dataset.images("test"))
     right = (logits.argmax(axis=1) == dataset.labels("test")).mean()
     assert finished.test is not None and finished.test.accuracy == pytest.approx(right)

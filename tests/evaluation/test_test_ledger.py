@@ -17,7 +17,7 @@ from convlens.data.packed.dataset import Dataset, LedgerLine, Permit
 from convlens.data.packed.options import PackOptions
 from convlens.data.packed.pack import open_data
 from convlens.errors import DataError
-from convlens.evaluation.test_ledger import Ledger, inspect_test, ledger_path, open_test, sketch
+from convlens.evaluation.test_ledger import Ledger, Tried, inspect_test, ledger_path, open_test, sketch
 from convlens.files import state_folder
 from convlens.recipe import Recipe
 from tests.conftest import QUICK, TINY, shapes
@@ -34,6 +34,20 @@ def test_the_ledger_counts_plans_not_seeds(arrays: Any, workplace: Path) -> None
         seen.append((openings.count, openings.num_plans))
     assert seen == [(1, 1), (2, 1), (3, 2)]
     assert len(read_lines(state_folder() / "openings.jsonl")) == 3
+
+
+def test_a_part_of_the_test_set_is_no_other_plan(workplace: Path) -> None:
+    """One model measured on a test set and on parts of it is one plan; another one that learned from other labels is
+    another."""
+    x, y = shapes(400, 2)
+    new_x, new_y = shapes(300, 9)
+    run = trained_on((x, y), out="one")
+    for part in (slice(None), slice(200), slice(220)):
+        found = convlens.evaluate(run, (new_x[part], new_y[part]), progress="none")
+    assert found.openings is not None and (found.openings.count, found.openings.num_plans) == (3, 1)
+    other = trained_on((x, (y + 1) % (y.max() + 1)), out="other")
+    found = convlens.evaluate(other, (new_x, new_y), progress="none")
+    assert found.openings is not None and (found.openings.count, found.openings.num_plans) == (4, 2)
 
 
 def test_training_does_not_open_test(arrays: Any, workplace: Path) -> None:
@@ -81,7 +95,7 @@ def test_a_permit_is_a_line_in_the_ledger(workplace: Path) -> None:
     for refused in (lambda: dataset.with_permit(forged), lambda: replace(dataset, permit=forged).images("test")):
         with pytest.raises(DataError, match="not written down"):
             refused()
-    opened, openings = open_test(dataset, TINY, QUICK, 0)
+    opened, openings = open_test(dataset, Tried(TINY, QUICK, 0))
     assert (openings.count, openings.num_plans) == (1, 1)
     assert len(opened.images("test")) == dataset.counts["test"] == len(opened.labels("test"))
     assert len(opened.merged().images("train")) == 200
@@ -100,7 +114,7 @@ def test_an_inspection_is_written_down_and_is_no_opening(workplace: Path) -> Non
     assert len(inspect_test(dataset, "check").images("test"))
     lines = read_lines(ledger_path())
     assert [line["kind"] for line in lines] == ["inspection"] and lines[0]["by"] == "check"
-    assert open_test(dataset, TINY, QUICK, 0)[1].count == 1
+    assert open_test(dataset, Tried(TINY, QUICK, 0))[1].count == 1
     convlens.check(shapes(200, 4), progress="none")
     assert read_lines(ledger_path())[-1]["kind"] == "inspection"
 
@@ -118,9 +132,9 @@ def test_the_lines_are_a_chain(workplace: Path) -> None:
     """Whatever line is changed, taken out or put in, the next opening says that, and where; cutting off the end shows
     in the hash that a report carries. A ledger of before there was a chain goes on as one."""
     dataset = fresh()
-    heads = [open_test(dataset, TINY, QUICK, seed)[1].head for seed in range(5)]
+    heads = [open_test(dataset, Tried(TINY, QUICK, seed))[1].head for seed in range(5)]
     whole = ledger_path().read_bytes().splitlines(keepends=True)
-    assert len(set(heads)) == 5 and open_test(dataset, TINY, QUICK, 9)[1].broken == ()
+    assert len(set(heads)) == 5 and open_test(dataset, Tried(TINY, QUICK, 9))[1].broken == ()
     for number in range(4):
         changed = [*whole]
         changed[number] = changed[number].replace(b'"seed": ', b'"seed": 1')
@@ -130,14 +144,16 @@ def test_the_lines_are_a_chain(workplace: Path) -> None:
             (whole[: number + 1] + whole[number:], number + 2),
         ):
             ledger_path().write_bytes(b"".join(lines))
-            openings = open_test(dataset, TINY, QUICK, 6)[1]
+            openings = open_test(dataset, Tried(TINY, QUICK, 6))[1]
             assert openings.broken == (at,), (number, at)
             assert f"line {at} does not follow the one before" in str(openings)
     ledger_path().write_bytes(b"".join(whole[:3]))
     assert heads[4] not in {digest for _, digest in Ledger.read().lines}
     old = [json.loads(line) for line in whole]
     ledger_path().write_text("".join(json.dumps({k: v for k, v in one.items() if k != "before"}) + "\n" for one in old))
-    assert open_test(dataset, TINY, QUICK, 7)[1].broken == () == open_test(dataset, TINY, QUICK, 8)[1].broken
+    assert (
+        open_test(dataset, Tried(TINY, QUICK, 7))[1].broken == () == open_test(dataset, Tried(TINY, QUICK, 8))[1].broken
+    )
 
 
 def test_a_part_of_a_test_set_is_no_new_one(workplace: Path) -> None:
@@ -167,19 +183,19 @@ def test_the_same_pictures_are_one_test_set(workplace: Path) -> None:
         PackOptions((16, 16), exclude=tuple(sorted(test)[:5])),
     )
     for number, options in enumerate((PackOptions((16, 16)), *others), 1):
-        openings = open_test(open_data(root, options), f"conv({number}, 3) {net}", recipe, 0)[1]
+        openings = open_test(open_data(root, options), Tried(f"conv({number}, 3) {net}", recipe, 0))[1]
         assert (openings.count, openings.num_plans) == (number, number)
     merged = open_data(root, PackOptions((16, 16))).merged()  # as folds have it, which look at all
     assert sketch(merged) != sketch(small) != ""
-    assert open_test(merged, net, recipe, 0)[1].count == 4
+    assert open_test(merged, Tried(net, recipe, 0))[1].count == 4
     table = "path,label,group\n" + "".join(f"{one.path},{one.label},{one.path}\n" for one in small.samples())
     (root / "groups.csv").write_text(table)
     grouped = open_data(root / "groups.csv", PackOptions((16, 16)))  # as `check --write-groups` makes one
     assert grouped.opened_keys().tolist() != small.opened_keys().tolist()
-    assert open_test(grouped, net, recipe, 0)[1].count == 2, "other test images, but folds looked at them all"
-    assert open_test(grouped.merged(), net, recipe, 0)[1].count == 6
+    assert open_test(grouped, Tried(net, recipe, 0))[1].count == 2, "other test images, but folds looked at them all"
+    assert open_test(grouped.merged(), Tried(net, recipe, 0))[1].count == 6
     other = folder(workplace / "other", range(1_000, 1_300))
-    assert open_test(open_data(other, PackOptions((16, 16))), net, recipe, 0)[1].count == 1
+    assert open_test(open_data(other, PackOptions((16, 16))), Tried(net, recipe, 0))[1].count == 1
     x, y = np.random.default_rng(0).integers(0, 256, (300, 8, 8), dtype=np.uint8), np.arange(300) % 2
     for number, labels in enumerate((y, np.array(["a", "b"])[y]), 1):
-        assert open_test(open_data((x, labels)), net, recipe, 0)[1].count == number
+        assert open_test(open_data((x, labels)), Tried(net, recipe, 0))[1].count == number

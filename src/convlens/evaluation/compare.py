@@ -30,7 +30,7 @@ from convlens.errors import DataError, UsageError
 from convlens.evaluation.cross_validation import folds_of
 from convlens.evaluation.evaluate import Report, choose_images, measure, opened
 from convlens.evaluation.report import FOLDS, split_of_rows
-from convlens.evaluation.test_ledger import open_test, plan_hash
+from convlens.evaluation.test_ledger import Tried, open_test, plan_hash
 from convlens.metrics import calibration_error, cross_entropy, interval_of
 from convlens.modelfile import ModelCard
 from convlens.network.build import arrays_of, tensors_of
@@ -425,7 +425,7 @@ def compare(
         for number in (
             answers if split in ("test", FOLDS) else ()
         ):  # a plan of its own, of which only the answers are known
-            base, _ = open_test(base, f"predictions {files.sha256_of_file(_where(places[number]))}", None, None)
+            base, _ = open_test(base, Tried(f"predictions {files.sha256_of_file(_where(places[number]))}"))
         told = [
             _of_table(answers[number], base, split) if report is None else _of_report(report)
             for number, report in enumerate(reports)
@@ -476,20 +476,20 @@ def _refuse_twice(classifiers: Sequence[Classifier | None], places: Sequence[Any
         if digest in found[:number]:
             one, other = (shown(_where(places[n]), 200) for n in (number, found.index(digest)))
             raise UsageError(f"{one} is the same as {other}: a model cannot be compared with itself")
-    weights: dict[str, Classifier] = {}
+    of_weights: dict[str, Classifier] = {}
     for c in filter(None, classifiers):
         arrays = sorted(arrays_of(tensors_of(c.network)).items())
         digest = files.sha256_of(b"".join(f"{name} {array.shape}".encode() + array.tobytes() for name, array in arrays))
         digest += f"{c.card.architecture} {c.views} {c.scaling}"
         if split == FOLDS and files.is_file(c.path.parent / RUN_FILE):
             digest += str(Run(c.path.parent).record.held_out_sha256)
-        other = weights.setdefault(digest, c)
-        if other.path.parent != c.path.parent:
+        twin = of_weights.setdefault(digest, c)
+        if twin.path.parent != c.path.parent:
             how = "the same plan, data and seed"
-            if c.card.seed != other.card.seed:
+            if c.card.seed != twin.card.seed:
                 how = "the same plan and data, and a seed that changes nothing of it, as of a head that is fitted"
             raise UsageError(
-                f"{shown(c.path.parent, 200)} has the very weights of {shown(other.path.parent, 200)}: one network, "
+                f"{shown(c.path.parent, 200)} has the very weights of {shown(twin.path.parent, 200)}: one network, "
                 f"trained twice ({how}); name it once"
             )
 

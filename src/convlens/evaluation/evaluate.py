@@ -28,7 +28,7 @@ from convlens.evaluation.calibration import promised
 from convlens.evaluation.cross_validation import HELD_OUT_FILE, read_held_out
 from convlens.evaluation.promises import Promise, promises_kept
 from convlens.evaluation.report import FOLDS, SUFFIXES, UNTIL_FOLDS, Measured, report_text, split_of_rows
-from convlens.evaluation.test_ledger import Openings, inspect_test, open_test
+from convlens.evaluation.test_ledger import Openings, Tried, inspect_test, open_test
 from convlens.metrics import (
     MAY_COUNT_SEEN,
     Scaling,
@@ -408,9 +408,9 @@ def opened(dataset: Dataset, classifier: Classifier, *, again: bool = False) -> 
     """Test, opened for a model: the look is written down; that of folds was when they were trained. `again`: unless it
     stands there for this model already."""
     card, again = classifier.card, again or dataset.is_merged
-    return open_test(
-        dataset, card.architecture, card.recipe, card.seed, card.origin, views=classifier.views, again=again
-    )
+    on = None if card.dataset is None else card.dataset.fingerprint
+    what = Tried(card.architecture, card.recipe, card.seed, card.origin, on, classifier.views)
+    return open_test(dataset, what, again=again)
 
 
 def measure(classifier: Classifier, chosen: "Choice", split: str, open_test_for: Opener) -> Report:

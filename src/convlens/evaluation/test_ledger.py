@@ -12,7 +12,7 @@ said and never mended. What was cut off at its end only a report shows, which ca
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,26 +118,28 @@ def _has_most(a: str | None, b: str | None) -> bool:
     return len(one & other) >= max(1, _SAME * min(len(one), len(other)))
 
 
-def open_test(
-    dataset: Dataset,
-    architecture: str,
-    recipe: Recipe | None,
-    seed: int | None,
-    origin: Origin | None = None,
-    *,
-    views: str | None = None,
-    again: bool = False,
-) -> tuple[Dataset, Openings]:
+class Tried(NamedTuple):
+    """What is measured on a test set: a sentence, a recipe and a seed (None of weights that were only taken over),
+    whose weights it began with, and the fingerprint of the data that it learned from. `views` is what was measured,
+    where that is not what the recipe says."""
+
+    architecture: str
+    recipe: Recipe | None = None
+    seed: int | None = None
+    origin: Origin | None = None
+    trained_on: str | None = None
+    views: str | None = None
+
+
+def open_test(dataset: Dataset, what: Tried, *, again: bool = False) -> tuple[Dataset, Openings]:
     """Write an opening down, and open test; with how often this set was opened. A plan that begins with weights of
-    others is another one; `recipe` and `seed` are None of weights that were only taken over. `views` is what was
-    measured, where that is not what the recipe says. `again`: a run that is
-    resumed, whose opening stands there already. Raises StorageError."""
+    others is another one. `again`: a run that is resumed, whose opening stands there already. Raises StorageError."""
     if dataset.test_fingerprint is None:
         return dataset, Openings(0, 0)
-    plan = plan_hash(architecture, recipe, origin, views)
-    line = LedgerLine(
-        dataset.test_fingerprint, now(), plan=plan, architecture=architecture, seed=seed, **_sketches(dataset)
-    )
+    plan = plan_hash(what.architecture, what.recipe, what.origin, what.views)
+    about: dict[str, Any] = {"plan": plan, "architecture": what.architecture, "seed": what.seed}
+    about["trained_on"] = what.trained_on
+    line = LedgerLine(dataset.test_fingerprint, now(), **about, **_sketches(dataset))
     permit, before = _write(dataset, line, again=again)
     return dataset.with_permit(permit), openings_until(permit.line, before)
 
@@ -205,16 +207,19 @@ def openings_of(dataset: Dataset) -> Openings:
 def _counted(
     lines: list[LedgerLine], ledger: Ledger, line: LedgerLine | None = None, head: str | None = None
 ) -> Openings:
-    # The same network and recipe at another size, or under other labels, is another thing that was tried.
-    own = None if line is None else (line.plan, line.test_fingerprint)
+    # The same network and recipe at another size, or under other labels, is another thing that was tried; measured on a
+    # part of the test set it is the same. (Lines of before do not say what was learned from.)
+    def tried(one: LedgerLine) -> tuple[str | None, str]:
+        return one.plan, one.trained_on or one.test_fingerprint
+
     opened = [one for one in lines if one.kind != _INSPECTION]
     return Openings(
         len(opened),
-        len({(one.plan, one.test_fingerprint) for one in opened}),
+        len(set(map(tried, opened))),
         ledger.num_unreadable,
         ledger.broken,
         head,
-        num_own=None if own is None else sum((one.plan, one.test_fingerprint) == own for one in opened),
+        num_own=None if line is None else sum(tried(one) == tried(line) for one in opened),
         since=opened[0].time[:10] if opened else None,
     )
 
@@ -225,6 +230,7 @@ def _write(dataset: Dataset, line: LedgerLine, *, again: bool) -> tuple[Permit, 
     with files.lock(path.with_suffix(".lock")):
         ledger = Ledger.read()
         lasting = {"time": line.time, "before": None, "pictures": line.pictures, "files": line.files}
+        lasting["trained_on"] = line.trained_on
         same = [one for one, _ in ledger.lines if again and one.replace(**lasting) == line]
         if not same:
             line = line.replace(before=ledger.last)

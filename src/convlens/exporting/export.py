@@ -158,7 +158,8 @@ def export(
                 )
             bar.line("quantising, and measuring what it costs")
             small = quantised(data, reopen(identity, data_root=data_root, progress=bar), max_loss)
-            data, lines = small.data, [*lines, *small.lines]
+            in_float = [f"in float it {line}" if line.startswith("answers as") else line for line in lines]
+            data, lines = small.data, [*in_float, *small.lines]
         if input == "image":
             data = with_framing(data, classifier.card.input_spec)
             lines.append(str(compared_whole(data, classifier, found.whole, least=0.0 if int8 else None)))

@@ -146,7 +146,7 @@ class LedgerLine(Record, frozen=True):
     """A look at a test set, as the ledger has it: an opening by a plan, or an inspection. `before` is the SHA-256 of
     the line before it: the lines are a chain. `pictures` tells test sets that have most of their pictures in common,
     at whatever size and under whatever names (`test_ledger.sketch`); `files` does so by the hashes of their
-    files, which do not depend on groups."""
+    files, which do not depend on groups. `trained_on` is the fingerprint of what the model learned from."""
 
     test_fingerprint: Sha256
     time: Name
@@ -158,6 +158,7 @@ class LedgerLine(Record, frozen=True):
     files: Text | None = None
     before: Sha256 | None = None
     pictures: Text | None = None
+    trained_on: Sha256 | None = None
 
 
 def check_class_names(names: tuple[str, ...]) -> None:
