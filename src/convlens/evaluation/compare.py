@@ -233,7 +233,9 @@ class Comparison:
         rows = []
         for one in self.contenders:
             low, high = interval_of(one.members[0].right_N, self.groups_N)
-            spread = f"({100 * low:.2f} to {100 * high:.2f})" if len(one.members) == 1 else f"± {100 * _sd(one):.2f}"
+            spread = f"({100 * low:.2f} to {100 * high:.2f})"
+            if len(one.members) > 1:
+                spread = f"± {100 * _sd(one):.2f} (sd of seeds)"
             cost = one.members[0].cost
             rows.append(
                 [
