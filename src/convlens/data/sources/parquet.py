@@ -24,6 +24,7 @@ from convlens.text import listed, shown
 
 SUFFIX = ".parquet"
 _BATCH, _KEPT = 1024, 4  # rows a batch, and batches that are kept
+_MOST_OPEN = 3  # files at a time: pictures are read in order, by several threads
 _MOST_LABELS = 65_536  # rows of labels at once
 
 
@@ -55,6 +56,8 @@ class ParquetShards(Shards):
                     f"{_differing(columns, self.columns)}"
                 )
         self._cursors = {shard: _Cursor(Path(self.disk.resolved(shard)), self.columns.image) for shard in self.shards}
+        self._open: list[str] = []  # shards that a cursor holds open, the one used last behind
+        self._lock = threading.Lock()
 
     def _columns(self, shard: str, read: ReadOptions) -> Columns:
         with _reading(self.where_in(shard)) as parquet:
@@ -82,6 +85,11 @@ class ParquetShards(Shards):
 
     def read(self, path: str) -> bytes:
         shard, _, row = path.rpartition("/")
+        with self._lock:
+            if shard not in self._open:
+                self._open.append(shard)
+                if len(self._open) > _MOST_OPEN:
+                    self._cursors[self._open.pop(0)].close()
         value = self._cursors[shard].at(int(row))
         if isinstance(value, dict):
             value = value.get("bytes")
@@ -113,6 +121,12 @@ class _Cursor:
                 return self._at(row)
         except (OSError, ValueError, MemoryError) as error:  # pyarrow's errors are these
             raise ImageError(f"cannot be read from the Parquet file: {shown(error)}") from error
+
+    def close(self) -> None:
+        """Hold nothing any more; the next value opens the file anew."""
+        with self._lock:
+            self._file, self._batches, self._next = None, iter(()), -1
+            self._kept.clear()
 
     def _at(self, row: int) -> Any:
         for first, column in self._kept:
