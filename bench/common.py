@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -23,6 +25,14 @@ def surroundings() -> dict[str, Any]:
         "commit": commit(),
         "ceilings": ceilings(),
     }
+
+
+def tell(figures: dict[str, Any], what: str, path: Path | None) -> None:
+    """Print what a bench found, and write it with its surroundings into a file, if one was named."""
+    for name, value in figures.items():
+        print(f"{name}: {value if not isinstance(value, float) else round(value, 3)}")
+    if path is not None:
+        path.write_text(json.dumps({**surroundings(), what: figures}, indent=1) + "\n", encoding="utf-8")
 
 
 def commit() -> str:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import surroundings
+from common import tell
 from data import anonymous_bytes, train_large
 from PIL import Image
 
@@ -186,11 +186,7 @@ def main() -> None:
         figures = pack(arguments.folder, arguments.out)
     else:
         figures = epochs(arguments.folder, arguments.out, arguments.images, arguments.rounds)
-    for name, value in figures.items():
-        print(f"{name}: {value if not isinstance(value, float) else round(value, 3)}")
-    if arguments.json:
-        document = {**surroundings(), arguments.what: figures}
-        arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    tell(figures, arguments.what, arguments.json)
 
 
 if __name__ == "__main__":

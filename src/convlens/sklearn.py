@@ -158,7 +158,7 @@ class ConvlensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         """Numbers as bytes, where they are in no range that pictures have; what a scaler left a little beyond 0..1,
         having been fitted to other pictures, clipped. Raises ValueError where too much is beyond."""
         if self.low_high_ is None:
-            if not self.are_fractions_ or values.dtype.kind != "f":
+            if not getattr(self, "are_fractions_", False) or values.dtype.kind != "f":
                 return values
             beyond = float(((values < 0) | (values > 1)).mean())
             if beyond > _BEYOND:

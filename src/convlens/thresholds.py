@@ -347,7 +347,8 @@ def _instead(found: _Sorted, at_most: float, words: Callable[[float], str]) -> s
                 f"{line}. By some {float(f'{needed:.2g}'):,.0f} images such as these it could be, more often than not "
                 "(hold out more with `val_frac`, or train with `folds`, which hold out all)"
             )
-    return f"{line}. Too many of the surest are wrong: no number of images would do, another model might"
+    most = min(_MOST_IMAGES, _MOST_TIMES * total)
+    return f"{line}. Too many of the surest are wrong: not even {most:,} images would do it, another model might"
 
 
 def _refused(

@@ -26,7 +26,7 @@ from tests.helpers import folder
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commits after every eight samples, and files of at most thirteen images of 8×8 pixels."""
     monkeypatch.setattr(journal, "_EVERY_S", 0.0)
-    monkeypatch.setattr(journal, "_BLOCK", 8)
+    monkeypatch.setattr(journal, "_OFTEN", 8)
     monkeypatch.setattr(journal, "_MOST_PART_BYTES", 13 * 8 * 8 * 3)
 
 
@@ -128,7 +128,7 @@ def test_a_process_that_was_killed(tmp_path: Path, source: Path, monkeypatch: py
     program = (
         "import os, sys, convlens\n"
         "from convlens.data.packed import journal, reading\n"
-        "journal._EVERY_S, journal._BLOCK, journal._MOST_PART_BYTES = 0.0, 8, 13 * 8 * 8 * 3\n"
+        "journal._EVERY_S, journal._OFTEN, journal._MOST_PART_BYTES = 0.0, 8, 13 * 8 * 8 * 3\n"
         "read, left = reading.Reader.__call__, [70]\n"
         "def reading_(self, sample):\n"
         "    left[0] -= 1\n"
@@ -190,7 +190,7 @@ def test_pictures_that_are_not_as_the_first_ones(tmp_path: Path, monkeypatch: py
 
     Image.new("RGB", (200, 100)).save(last)
     monkeypatch.setattr(journal, "_EVERY_S", 0.0)
-    monkeypatch.setattr(journal, "_BLOCK", 8)
+    monkeypatch.setattr(journal, "_OFTEN", 8)
     with monkeypatch.context() as patch:
         broken_off(patch, 90, Broken())
         with pytest.raises(Broken):

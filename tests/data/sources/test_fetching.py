@@ -336,6 +336,10 @@ def test_data_at_an_address(server: Server, tmp_path: Path) -> None:
     assert [method for method, _, _ in server.asked][len(asked) :] == ["HEAD"]
     server.files["/data/set.npz"] = (tmp_path / "two.npz").read_bytes()
     assert convlens.pack(address, progress="none").fingerprint != dataset.fingerprint
+    fresh = (tmp_path / "one.npz").read_bytes()
+    server.files["/data/set.npz"], server.behave["/data/set.npz"] = fresh, ["403"]
+    with pytest.raises(DataError, match="forbidden"):  # changed, and not to be had: the copy stays
+        convlens.pack(address, progress="none")
     server.files.clear()
     kept = convlens.pack(address, progress="none")
     assert any("not known" in note for note in kept.notes)
@@ -353,6 +357,10 @@ def test_folders_and_patterns_by_fsspec(tmp_path: Path) -> None:
     assert dataset.fingerprint == convlens.pack(root, progress="none").fingerprint
     with pytest.raises(DataError, match="is not there"):
         convlens.pack("memory://bucket/nothing", progress="none")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(system), "isdir", lambda *_: (_ for _ in ()).throw(OSError("the link is down")))
+        with pytest.raises(DataError, match=r"bucket/parts: .*the link is down"):
+            convlens.pack("memory://bucket/parts", progress="none")
     system.pipe("/bucket/empty/readme.md", b"x")
     with pytest.raises(DataError, match="no files of data"):
         convlens.pack("memory://bucket/empty", progress="none")

@@ -36,6 +36,7 @@ _DOCUMENT, _VERSION = "convlens-packing", 1
 _ENTRIES_FILE, _LINES_FILE = "entries.part", "lines.part"
 _MOST_PART_BYTES = 4_000_000_000
 _EVERY_S = 30.0  # between two commits; what comes out does not depend on it
+_OFTEN = 64  # samples after which the clock is looked at: photographs take a tenth of a second each
 _BLOCK, _MOST_REASONS = 4_096, 1_000
 
 
@@ -96,8 +97,8 @@ class Journal:
         self._waiting.append(entry)
         if len(self._waiting) >= _BLOCK:
             self._write_entries()
-            if time.monotonic() - self._committed_at >= _EVERY_S:
-                self.commit()
+        if self.num_samples % _OFTEN == 0 and time.monotonic() - self._committed_at >= _EVERY_S:
+            self.commit()
 
     def commit(self) -> None:
         """Make all that was added so far durable, and say so. Raises OSError, StorageError."""

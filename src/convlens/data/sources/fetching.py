@@ -30,7 +30,7 @@ class FetchError(DataError):
     """A file that cannot be fetched."""
 
 
-class _PassingError(Exception):
+class _PassingError(FetchError):
     """What another try may mend."""
 
 
@@ -42,6 +42,9 @@ class Answer(NamedTuple):
     offset: int
     num_bytes: int | None
     mark: str
+
+
+_Ask = Callable[[str, int | None, str], Answer]  # an address, an offset (None: only what it is), the mark known
 
 
 def is_address(what: Any) -> bool:
@@ -142,7 +145,7 @@ def _download(address: str, to: Any, kept: Kept, bar: Progress, known_hash: str 
             time.sleep(_WAIT_S * 2**attempt)
 
 
-def _go_on(ask: "_Ask", address: str, kept: Kept, bar: Progress, *, is_checked: bool) -> None:
+def _go_on(ask: _Ask, address: str, kept: Kept, bar: Progress, *, is_checked: bool) -> None:
     """Fetch what is missing. Raises _PassingError where less came than was promised."""
     mark, begun = kept.text(), kept.num_bytes()
     if not (mark or is_checked):  # nobody could tell whether the rest is of the same file
@@ -163,9 +166,6 @@ def _go_on(ask: "_Ask", address: str, kept: Kept, bar: Progress, *, is_checked: 
             bar.advance(len(chunk))
     if answer.num_bytes is not None and num != answer.num_bytes:
         raise _PassingError(f"it ended after {num:,} of {answer.num_bytes:,} bytes")
-
-
-_Ask = Callable[[str, int | None, str], Answer]
 
 
 def _on_the_web(address: str, offset: int | None, mark: str) -> Answer:
@@ -245,7 +245,7 @@ def asked(function: Callable[[], Any], address: str) -> Any:
     except PermissionError as error:
         raise FetchError(f"{where} is forbidden: it may want a login") from error
     except (OSError, TimeoutError) as error:
-        raise _PassingError(shown(error, 160) or type(error).__name__) from error
+        raise _PassingError(f"{where}: {shown(error, 160) or type(error).__name__}") from error
     except Exception as error:
         raise FetchError(f"{where} cannot be read: {shown(error, 160) or type(error).__name__}") from error
 

@@ -42,15 +42,19 @@ def fetched(address: str, bar: Progress) -> tuple[Path, tuple[str, ...]]:
 
 def _file(address: str, path: Path, bar: Progress) -> tuple[Path, tuple[str, ...]]:
     """One file."""
-    notes = []
+    notes, has_changed = [], False
     if files.is_file(path):
         try:
             before, now = Kept(path).text(), mark_at(address)
-            if before and now and before != now:
-                bar.line(f"{shown(without_secrets(address), 200)} has changed: it is fetched anew")
-                files.remove_file(path)
+            has_changed = bool(before and now and before != now)
         except FetchError as error:
             notes.append(f"whether it has changed since it was fetched is not known ({shown(error, 120)})")
+    if has_changed:
+        bar.line(f"{shown(without_secrets(address), 200)} has changed: it is fetched anew")
+        new = path.parent / ".new" / path.name  # what is there goes when that is whole
+        mark = fetch([address], new, bar)
+        files.move_file(new, path)
+        Kept(path).begin(mark)
     if not files.is_file(path):
         bar.line(f"fetching {shown(without_secrets(address), 200)} into {shown(path.parent, 200)}")
         fetch([address], path, bar)
