@@ -46,7 +46,6 @@ def contents(packed: Path) -> dict[str, Any]:
     images = [np.load(packed / part["file"]) for part in parts]
     assert [len(one) for one in images] == [part["num_images"] for part in parts]
     found["images"] = np.concatenate(images).tobytes()
-    del found["dataset.json"]
     return found
 
 

@@ -94,7 +94,9 @@ def write_packed(source: Source, options: PackOptions, folder: Path, progress: s
     DataError where too little can be read."""
     with open_progress(progress) as bar, quiet_pillow():
         if (before := last_commit(folder, key)) is not None:
-            spec, is_sure = before.input, before.is_sure
+            # Ranges are whole numbers, which JSON's reader makes fractions of: the card is to have the bits of one go.
+            low, high = map(int, before.input.value_range)
+            spec, is_sure = before.input.replace(value_range=(low, high)), before.is_sure
         else:  # all headers are read beforehand only where some pictures are not as a few of them let expect
             spec, is_sure = input_of(source, options, bar, most=None if options.exclude else _LOOKED_AT)
         try:
